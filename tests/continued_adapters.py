@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from graftkit.flow import base_model
-from graftkit.flow.reload import reload
+from graftkit.flow.answering.reload import reload
+from graftkit.flow.preparation import base_model
 from graftkit.host.host import PluginHost
 from graftkit.model.packing import forward_inputs
 from peft import PeftModel

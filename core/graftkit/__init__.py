@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from graftkit.errors import GraftkitError as GraftkitError
     from graftkit.flow.another_export import Exported as Exported
     from graftkit.flow.another_export import export as export
-    from graftkit.flow.cancel import CancelToken as CancelToken
     from graftkit.flow.compare import compare as compare
     from graftkit.flow.generate import Answer as Answer
     from graftkit.flow.generate import generate as generate
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from graftkit.flow.run import RunResult as RunResult
     from graftkit.flow.run import plan as plan
     from graftkit.flow.run import run as run
+    from graftkit.flow.state.cancel import CancelToken as CancelToken
     from graftkit.flow.verify import Verified as Verified
     from graftkit.flow.verify import verify as verify
     from graftkit.flow.verify import verify_run as verify_run
@@ -122,7 +122,7 @@ _HOMES = {
     "BaseModelFiles": "graftkit.interfaces.model_source",
     "BufferedWeight": "graftkit.interfaces.buffered_weight",
     "Callback": "graftkit.interfaces.callback",
-    "CancelToken": "graftkit.flow.cancel",
+    "CancelToken": "graftkit.flow.state.cancel",
     "CardRequest": "graftkit.interfaces.export_card",
     "CheckpointInfo": "graftkit.host.lifecycle",
     "Column": "graftkit.interfaces.record_format",

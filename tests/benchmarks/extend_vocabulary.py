@@ -114,7 +114,7 @@ def main() -> None:
     """Prints the times and what is saved."""
     if len(sys.argv) == 3:
         return side(sys.argv[1], Path(sys.argv[2]))
-    from graftkit.flow.open_model import open_model
+    from graftkit.flow.base_files.open_model import open_model
     from graftkit.host.host import PluginHost
 
     learn, same, other = split()

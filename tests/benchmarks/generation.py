@@ -110,7 +110,10 @@ def main() -> None:
         measure(sides, options.rounds)
         raise Measured
 
-    with tempfile.TemporaryDirectory() as folder, mock.patch("graftkit.flow.answers.generate_greedily", instead):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch("graftkit.flow.training.answers.generate_greedily", instead),
+    ):
         try:
             graftkit.run(fixtures / "quickstart.yaml", out=Path(folder) / "run", overrides=overrides)
         except Measured:

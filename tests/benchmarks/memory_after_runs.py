@@ -27,8 +27,8 @@ def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     model = sys.argv[2] if len(sys.argv) > 2 else SMOLLM2
     import graftkit
-    import graftkit.flow.base_model
-    import graftkit.flow.training
+    import graftkit.flow.preparation.base_model
+    import graftkit.flow.training.training
     import transformers.models.llama.modeling_llama  # noqa: F401
 
     rows = [

@@ -94,7 +94,7 @@ def loss(folder: Path) -> None:
 def progress(folder: Path) -> None:
     """Times what follows a step of a tiny model: its line, the manifest's parts, its events and a listener."""
     import graftkit
-    import graftkit.flow.training as training
+    import graftkit.flow.training.training as training
     from graftkit.testing import tiny_model_folder
 
     spent: list[float] = []

@@ -13,7 +13,7 @@ import graftkit.testing
 import pytest
 from graftkit import Provider, hookimpl
 from graftkit.errors import PluginError, ProviderError
-from graftkit.flow.export_manifest import EXPORT_MANIFEST, OF_THE_MANIFEST
+from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, OF_THE_MANIFEST
 from graftkit.interfaces.kinds import KINDS
 from graftkit.interfaces.samples import Completion, Conversation, Text
 from graftkit.testing import QuantizerContract, TokenizerContract, deviates, isolated_host, tiny_records

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import graftkit
 import pytest
-from graftkit.flow.forecast_memory import forecast_memory
+from graftkit.flow.memory.forecast_memory import forecast_memory
 from graftkit.testing import tiny_model_folder
 
 pytestmark = pytest.mark.gpu

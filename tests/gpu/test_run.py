@@ -9,7 +9,7 @@ from typing import Any
 import graftkit
 import pytest
 import torch
-from graftkit.flow.reload import reload
+from graftkit.flow.answering.reload import reload
 from safetensors.torch import load_file
 from stopped_runs import run_until
 

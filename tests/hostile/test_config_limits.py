@@ -64,8 +64,8 @@ _CODE = """
 import torch
 from pathlib import Path
 from graftkit.testing.hosts import isolated_host
-from graftkit.flow.open_model import open_model
-from graftkit.flow.check_model import choose_packing
+from graftkit.flow.base_files.open_model import open_model
+from graftkit.flow.preparation.check_model import choose_packing
 from graftkit.interfaces.counts import count_weights
 from graftkit.model.load import plan_base_model
 from graftkit.model.context import context_length

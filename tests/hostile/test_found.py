@@ -18,13 +18,13 @@ import pytest
 import torch
 from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError, FolderError, GraftkitError, ModelError, StorageError, TrainingError, named
-from graftkit.flow.assets import ExpectedAssets
-from graftkit.flow.export_configuration import check_configurations
-from graftkit.flow.export_manifest import ExportManifest, check_listed, check_tensor_header
-from graftkit.flow.metrics import METRICS, missing_steps, read_metrics
-from graftkit.flow.open_model import load_tokenizer
-from graftkit.flow.probes import Probes
-from graftkit.flow.read_run import read_run
+from graftkit.flow.base_files.open_model import load_tokenizer
+from graftkit.flow.exports.assets import ExpectedAssets
+from graftkit.flow.exports.probes import Probes
+from graftkit.flow.folders.export_configuration import check_configurations
+from graftkit.flow.folders.export_manifest import ExportManifest, check_listed, check_tensor_header
+from graftkit.flow.folders.metrics import METRICS, missing_steps, read_metrics
+from graftkit.flow.reporting.read_run import read_run
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.interfaces.vocabulary import VocabularyChange

@@ -11,7 +11,7 @@ import graftkit
 import pytest
 import torch
 from graftkit.errors import ModelError, RecipeError, RequestError
-from graftkit.flow.reload import reload
+from graftkit.flow.answering.reload import reload
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file

@@ -23,17 +23,17 @@ from graftkit import Provider, hookimpl
 from graftkit.cli import export as export_command
 from graftkit.cli import generate, verify
 from graftkit.errors import ExportError, ModelError, PluginCallError, RecipeError, RequestError
-from graftkit.flow import export as flow
-from graftkit.flow.adapter_folder import read_adapter_folder
-from graftkit.flow.adapter_model import load_packed, stream_adapted
+from graftkit.flow.answering.adapter_model import load_packed, stream_adapted
+from graftkit.flow.answering.plan_adapter import plan_adapter
+from graftkit.flow.answering.reload import AdapterBase, reload
 from graftkit.flow.events import Event, StageStarted
-from graftkit.flow.export_manifest import ExportManifest
-from graftkit.flow.folder import CHECKPOINTS, LOCK
-from graftkit.flow.kept_proof import folder_of_exports
-from graftkit.flow.place_adapter import check_layers
-from graftkit.flow.plan_adapter import plan_adapter
-from graftkit.flow.probes import PROBES_FILE, Probes
-from graftkit.flow.reload import AdapterBase, reload
+from graftkit.flow.exports import export as flow
+from graftkit.flow.exports.kept_proof import folder_of_exports
+from graftkit.flow.exports.probes import PROBES_FILE, Probes
+from graftkit.flow.folders.adapter_folder import read_adapter_folder
+from graftkit.flow.folders.export_manifest import ExportManifest
+from graftkit.flow.folders.folder import CHECKPOINTS, LOCK
+from graftkit.flow.planning.place_adapter import check_layers
 from graftkit.model.load import plan_base_model
 from graftkit.store.files import file_facts
 from graftkit.testing import TINY_SHAPES, isolated_host, tiny_model_folder
@@ -133,10 +133,10 @@ def test_merging_needs_no_transformers_before_the_proof(adapter: Path, tmp_path:
 import sys
 from pathlib import Path
 from graftkit import PluginHost
-from graftkit.flow.cancel import CancelToken
+from graftkit.flow.state.cancel import CancelToken
 from graftkit.flow.events import StageStarted
-from graftkit.flow.export_adapter import export_adapter
-from graftkit.flow.plan_adapter import plan_adapter
+from graftkit.flow.exports.export_adapter import export_adapter
+from graftkit.flow.answering.plan_adapter import plan_adapter
 
 def on_event(event):
     if isinstance(event, StageStarted) and event.stage == "proof of merged":
@@ -159,7 +159,7 @@ def test_a_merged_model_that_cannot_be_proved_is_not_left(
         assert (tmp_path / "out" / "exports" / "merged" / "model.safetensors").is_file()
         raise ModelError("the architecture computes something else in training")
 
-    monkeypatch.setattr("graftkit.flow.export_adapter.load_packed", refuse)
+    monkeypatch.setattr("graftkit.flow.exports.export_adapter.load_packed", refuse)
     refused = export(adapter, "--to", "merged", "--out", tmp_path / "out")
     assert refused.exit_code == 2 and "something else in training" in refused.output
     assert not (tmp_path / "out").exists()
@@ -416,12 +416,12 @@ def test_a_quantized_export_of_an_adapter_is_added_to_others_days_later(
     settings_file.write_text(json.dumps({**said, "chat_template": template}))
     (base / "chat_template.jinja").unlink(missing_ok=True)
     with monkeypatch.context() as then:
-        then.setattr("graftkit.flow.kept_proof.date", OtherDay)
+        then.setattr("graftkit.flow.exports.kept_proof.date", OtherDay)
         assert export(adapter, "--to", "merged", "--base", base, "--out", out).exit_code == 0
     first = out / "exports" / "merged"
     q8: list[object] = [adapter, "--to", "gguf", "--set", "type=q8_0", "--base", base, "--out", out]
     with monkeypatch.context() as breaking:
-        breaking.setattr("graftkit.flow.export_adapter.write_export", _refuse_to_write)
+        breaking.setattr("graftkit.flow.exports.export_adapter.write_export", _refuse_to_write)
         assert export(*q8).exit_code == 1
     assert invoked(verify.command, first).exit_code == 0  # with the probes that were put there for the other
     done = export(*q8)
@@ -430,7 +430,7 @@ def test_a_quantized_export_of_an_adapter_is_added_to_others_days_later(
     assert probes.sketches and probes.assets and "03 Feb 2020" in str(probes.assets.rendered)
     before = file_facts(out)
     with monkeypatch.context() as breaking:
-        breaking.setattr("graftkit.flow.export_adapter.write_export", _refuse_to_write)
+        breaking.setattr("graftkit.flow.exports.export_adapter.write_export", _refuse_to_write)
         assert export(adapter, "--to", "peft", "--base", base, "--out", out).exit_code == 1  # which needs no sketches
     assert file_facts(out) == before
 

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from graftkit.cli.generate import command
 from graftkit.cli.preview import command as preview
 from graftkit.errors import Cancelled, DataError, RequestError
+from graftkit.flow.answering.reload import reload
 from graftkit.flow.events import Event, StepFinished
-from graftkit.flow.reload import reload
-from graftkit.flow.tokenizer import make_vocabulary
+from graftkit.flow.preparation.tokenizer import make_vocabulary
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import tiny_model_folder
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
@@ -197,7 +197,7 @@ class Calendar(date):
 
 @pytest.fixture
 def calendar(monkeypatch: pytest.MonkeyPatch) -> type[Calendar]:
-    monkeypatch.setattr("graftkit.flow.plan.date", Calendar)
+    monkeypatch.setattr("graftkit.flow.planning.plan.date", Calendar)
     monkeypatch.setattr(Calendar, "day", date(2026, 1, 31))
     return Calendar
 

@@ -14,7 +14,7 @@ from chromium import CHROMIUM, browser
 from click.testing import CliRunner, Result
 from graftkit.cli.compare import command
 from graftkit.errors import FolderError, RequestError
-from graftkit.flow.read_run import read_run
+from graftkit.flow.reporting.read_run import read_run
 from graftkit.report.comparison import compared
 from graftkit.report.comparison_page import render_comparison
 

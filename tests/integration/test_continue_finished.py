@@ -12,7 +12,7 @@ import pytest
 from graftkit.errors import Cancelled, ExportError, FolderError, RecipeError
 from graftkit.flow.add_export import add_export
 from graftkit.flow.events import Event, StageStarted, StepFinished
-from graftkit.flow.folder import claim_again
+from graftkit.flow.folders.folder import claim_again
 from graftkit.store.files import sha256_of
 from graftkit.training.schedule import learning_rate, warmup_steps
 

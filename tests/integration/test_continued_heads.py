@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from encoder_models import encoder_folder
 from graftkit.cli import generate
 from graftkit.errors import FolderError, ModelError, RecipeError
-from graftkit.flow.reload import AdapterBase, reload, reload_any
-from graftkit.flow.reloaded_head import HeadModel
+from graftkit.flow.answering.reload import AdapterBase, reload, reload_any
+from graftkit.flow.answering.reloaded_head import HeadModel
 from safetensors.torch import load_file, save_file
 
 WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from continued_adapters import computed_at_start, computed_by, computed_by_peft
 from graftkit.cli import export
 from graftkit.errors import Cancelled, ModelError, RecipeError
-from graftkit.flow.cancel import CancelToken
+from graftkit.flow.answering.reload import reload, reload_base
 from graftkit.flow.events import Event, StepFinished
-from graftkit.flow.reload import reload, reload_base
+from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit.training.dry_run import dry_run

@@ -12,14 +12,14 @@ from typing import Any
 import graftkit
 import pytest
 from graftkit.errors import Cancelled
-from graftkit.flow import corpus as corpus_module
 from graftkit.flow.events import Event, Notice, Progress, StageFinished
+from graftkit.flow.preparation import corpus as corpus_module
 
 KILLED = """
 import json, os, signal, sys
 import graftkit
 from graftkit.corpus import tokenize
-from graftkit.flow import corpus
+from graftkit.flow.preparation import corpus
 from graftkit.interfaces import samples
 from graftkit.store.token_writer import TokenWriter
 

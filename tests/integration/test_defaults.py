@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from graftkit.cli import plan as plan_command
 from graftkit.cli.progress import PlainLines
 from graftkit.errors import Cancelled, FolderError
-from graftkit.flow.estimate import describe_chosen, estimate_corpus, estimate_steps
 from graftkit.flow.events import Chosen, Event, StepFinished
+from graftkit.flow.records.estimate import describe_chosen, estimate_corpus, estimate_steps
 
 
 def chat_file(path: Path, count: int) -> str:
@@ -185,7 +185,7 @@ def test_a_run_that_goes_on_keeps_what_was_chosen(
     with pytest.raises(Cancelled):
         graftkit.run(minimal, out=tmp_path / "run", on_event=stop, cancel=cancel)
     chosen = json.loads((tmp_path / "run" / "manifest.json").read_text())["chosen"]
-    monkeypatch.setattr("graftkit.flow.estimate._EXAMPLES_A_STEP", 3)  # as a later version might choose
+    monkeypatch.setattr("graftkit.flow.records.estimate._EXAMPLES_A_STEP", 3)  # as a later version might choose
     found = graftkit.run(minimal, out=tmp_path / "run", resume=True).manifest
     assert found["chosen"] == chosen and found["status"] == "finished"
 

@@ -15,8 +15,8 @@ import yaml
 from click.testing import CliRunner
 from graftkit.cli.plan import command as plan_command
 from graftkit.errors import Cancelled, GraftkitError, RequestError
-from graftkit.flow import teacher as teacher_module
 from graftkit.flow.events import Event, Notice, Progress, StageStarted
+from graftkit.flow.preparation import teacher as teacher_module
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import tiny_model_folder
 from graftkit.training.step_loss import TEACHER_IDS, TEACHER_LOGPS

@@ -12,8 +12,8 @@ import graftkit
 import pytest
 import torch
 from graftkit.errors import RequestError
-from graftkit.flow.observed_start import START_FILE
-from graftkit.flow.reload import reload
+from graftkit.flow.answering.reload import reload
+from graftkit.flow.preparation.observed_start import START_FILE
 from safetensors.torch import load_file
 from stopped_runs import run_until
 

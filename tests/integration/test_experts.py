@@ -12,7 +12,7 @@ from architectures import settings
 from click.testing import CliRunner
 from graftkit.cli import verify
 from graftkit.errors import RecipeError
-from graftkit.flow.reload import reload
+from graftkit.flow.answering.reload import reload
 from graftkit.testing import tiny_model_folder
 from integration.conftest import RecipeMaker
 

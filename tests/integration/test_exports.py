@@ -11,8 +11,8 @@ import graftkit
 import pytest
 import torch
 from graftkit.errors import ExportError, GraftkitError, RecipeError
-from graftkit.flow.export import prove
-from graftkit.flow.reload import reload
+from graftkit.flow.answering.reload import reload
+from graftkit.flow.exports.export import prove
 from graftkit.model.load import load_dense_model
 from graftkit.testing import tiny_model_folder
 from graftkit_models.huggingface import HuggingFaceSource
@@ -129,7 +129,9 @@ def test_shards_load_as_one_model(make_recipe: Any, tmp_path: Path) -> None:
 
 def refused(recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Runs a recipe that names a form which its model does not have; no weight is loaded, no folder stays."""
-    monkeypatch.setattr("graftkit.flow.base_model.load_base_model", lambda *args, **named: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "graftkit.flow.preparation.base_model.load_base_model", lambda *args, **named: pytest.fail("loaded")
+    )
     with pytest.raises(RecipeError) as caught:
         graftkit.run(recipe, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -19,17 +19,17 @@ from graftkit import PluginHost, Probe, ProofRequest
 from graftkit.articles import with_article
 from graftkit.cli.verify import command as verify
 from graftkit.errors import ExportError, FolderError, GraftkitError, PluginError
-from graftkit.flow import export as flow
-from graftkit.flow.export_manifest import (
+from graftkit.flow.answering.reload import reload
+from graftkit.flow.base_files.recreate import InstalledProviders
+from graftkit.flow.exports import export as flow
+from graftkit.flow.folders.export_manifest import (
     MAX_TOLERANCE,
     checked_tolerance,
     drop_foreign_code,
     refuse_bad_files,
     refuse_foreign_code,
 )
-from graftkit.flow.free_memory import free_memory, memory_of
-from graftkit.flow.recreate import InstalledProviders
-from graftkit.flow.reload import reload
+from graftkit.flow.memory.free_memory import free_memory, memory_of
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.kinds import KINDS, Kind
 from graftkit.store.files import file_facts
@@ -604,7 +604,7 @@ def test_what_is_verified_asks_neither_its_user_nor_the_network(
 KILLED = """
 import json, sys
 from pathlib import Path
-from graftkit.flow.export import prove
+from graftkit.flow.exports.export import prove
 folder = Path(sys.argv[1])
 prove(folder, folder / "probes.safetensors", trusted=True)
 """
@@ -653,7 +653,7 @@ print(subprocess.Popen(proof, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNUL
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="how a process runs is read there")
 def test_a_proof_does_not_begin_where_the_process_that_asked_for_it_has_ended(tmp_path: Path) -> None:
     begins = (
-        "import graftkit.flow.prove as prove\n"
+        "import graftkit.flow.exports.prove as prove\n"
         f"prove.answer = lambda *_, **__: __import__('time').sleep(600) or open({str(tmp_path / 'ran')!r}, 'w')\n"
         "prove.main()"
     )

@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from graftkit.cli.generate import command
 from graftkit.cli.terminal import guarded_streams, say_answer
 from graftkit.errors import RequestError
-from graftkit.flow.reload import reload
-from graftkit.flow.turn_end import TurnEnd, Unended
+from graftkit.flow.answering.reload import reload
+from graftkit.flow.answering.turn_end import TurnEnd, Unended
 from graftkit.interfaces.samples import Message
 from graftkit.testing import tiny_model_folder
 

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from encoder_models import encoder_folder
 from graftkit.cli.main import cli as toolkit
 from graftkit.errors import DataError, FolderError, ModelError, RecipeError, RequestError
-from graftkit.flow.reload import reload, reload_any
-from graftkit.flow.reloaded_head import HeadModel
+from graftkit.flow.answering.reload import reload, reload_any
+from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.store.token_store import TokenStore
 from stopped_runs import run_until
 

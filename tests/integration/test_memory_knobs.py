@@ -9,8 +9,8 @@ from typing import Any
 import graftkit
 import pytest
 import torch
-from graftkit.flow import base_model, settle_dtype, settle_memory
 from graftkit.flow.events import Event, Notice
+from graftkit.flow.preparation import base_model, settle_dtype, settle_memory
 from graftkit.model import activation_checkpointing
 from integration.conftest import RecipeMaker
 from stopped_runs import run_until
@@ -147,7 +147,7 @@ def test_a_run_goes_on_in_the_passes_that_it_began_with(
 def test_what_can_not_be_forecast_is_settled_without(
     make_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graftkit.flow import settle_memory_apart
+    from graftkit.flow.preparation import settle_memory_apart
 
     monkeypatch.setattr(settle_memory_apart, "__name__", "graftkit.no_such_module")
     training = make_recipe()["training"] | {"microbatch_tokens": "auto"}

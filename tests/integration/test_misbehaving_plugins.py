@@ -16,7 +16,7 @@ import pytest
 import torch
 from graftkit.cli.main import main
 from graftkit.errors import ExportError, HookError, PluginCallError, StorageError
-from graftkit.flow.left_alone import files_left_alone, model_left_alone
+from graftkit.flow.exports.left_alone import files_left_alone, model_left_alone
 from graftkit.host.guard import guarded_class
 from graftkit.host.records import PluginRecord
 

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from graftkit.cli import export
-from graftkit.flow import model_card
-from graftkit.flow.folder import others_files
-from graftkit.flow.reload import reload
+from graftkit.flow.answering.reload import reload
+from graftkit.flow.exports import model_card
+from graftkit.flow.folders.folder import others_files
 from graftkit.flow.verify import check_files
 from graftkit.interfaces.export_card import CardRequest, ExportCard, LoadingExample
 from graftkit.report.card_facts import CardFacts, facts_of_run

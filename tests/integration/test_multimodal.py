@@ -12,8 +12,8 @@ import torch
 import transformers
 from architectures import settings
 from graftkit.errors import ExportError, ModelError
-from graftkit.flow.reload import reload
-from graftkit.flow.towers import check_towers
+from graftkit.flow.answering.reload import reload
+from graftkit.flow.base_files.towers import check_towers
 from graftkit.interfaces.architecture import load_pretrained
 from graftkit.model.adapt import AdaptedModel
 from graftkit.model.load import load_base_model

@@ -10,8 +10,8 @@ import pytest
 from architectures import settings
 from graftkit import Provider, hookimpl
 from graftkit.errors import Cancelled, RecipeError
+from graftkit.flow.answering.reload import reload
 from graftkit.flow.events import StepFinished
-from graftkit.flow.reload import reload
 from graftkit.testing import isolated_host, tiny_model_folder
 from integration.conftest import RecipeMaker
 

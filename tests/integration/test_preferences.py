@@ -16,7 +16,7 @@ from graftkit.cli.init import command as init
 from graftkit.cli.preview import command as preview
 from graftkit.errors import Cancelled, DataError
 from graftkit.flow.events import Event, Notice, StepFinished
-from graftkit.flow.reference import REFERENCE_FILE
+from graftkit.flow.preparation.reference import REFERENCE_FILE
 from graftkit.store.token_store import SEQUENCE, TokenStore
 
 PAIRS: list[dict[str, Any]] = [

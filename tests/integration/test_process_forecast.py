@@ -12,7 +12,7 @@ import graftkit
 import pytest
 import yaml
 from counted_processes import COMMAND, counts_of
-from graftkit.flow.forecast_memory import Sizes, forecast_with_blocks, passes_of_steps
+from graftkit.flow.memory.forecast_memory import Sizes, forecast_with_blocks, passes_of_steps
 from graftkit.training.processes import shares
 from graftkit.training.traffic import evaluation_bytes, step_traffic
 from integration.conftest import RecipeMaker

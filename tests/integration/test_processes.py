@@ -21,8 +21,8 @@ from click.testing import CliRunner
 from graftkit.cli import processes
 from graftkit.cli import run as run_command
 from graftkit.errors import ProcessError, RecipeError
-from graftkit.flow.cancel import CancelToken
-from graftkit.flow.check_model import of_this_process
+from graftkit.flow.preparation.check_model import of_this_process
+from graftkit.flow.state.cancel import CancelToken
 from graftkit.testing import tiny_model_folder
 from safetensors.torch import load_file
 from started_together import Started, start_together

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from graftkit import ReportSection, ReportText
 from graftkit.cli.main import cli
 from graftkit.errors import ExportError, FolderError, RecipeError
-from graftkit.flow.export_manifest import ExportManifest, check_all_listed, check_listed, listed_by_the_run
-from graftkit.flow.folder import locked_folder
-from graftkit.flow.report_sections import SECTIONS, keep_sections
+from graftkit.flow.folders.export_manifest import ExportManifest, check_all_listed, check_listed, listed_by_the_run
+from graftkit.flow.folders.folder import locked_folder
+from graftkit.flow.reporting.report_sections import SECTIONS, keep_sections
 from graftkit.flow.verify import check_files
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.files import sha256_of
@@ -232,7 +232,7 @@ def test_what_can_not_be_recorded_is_told(
 ) -> None:
     proving()
     export = later / "exports/peft"
-    monkeypatch.setattr("graftkit.flow.record_proof._SECONDS", 0.1)
+    monkeypatch.setattr("graftkit.flow.exports.record_proof._SECONDS", 0.1)
     with locked_folder(later), pytest.raises(FolderError, match="a run or an export is going on in it"):
         graftkit.verify(export)
     with monkeypatch.context() as patch:

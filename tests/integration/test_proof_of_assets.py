@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner
 from graftkit.cli import verify
 from graftkit.errors import ExportError
-from graftkit.flow import export as flow
-from graftkit.flow.assets import ExpectedAssets, differences, expected_assets
-from graftkit.flow.export import prove
-from graftkit.flow.export_manifest import EXPORT_MANIFEST
+from graftkit.flow.exports import export as flow
+from graftkit.flow.exports.assets import ExpectedAssets, differences, expected_assets
+from graftkit.flow.exports.export import prove
+from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST
 from graftkit.host.records import LONGEST_NOTICE
 from graftkit.report.summary import proof_text
 from graftkit.store.files import held

@@ -13,8 +13,8 @@ from typing import Any
 import graftkit
 import pytest
 from chromium import CHROMIUM, Tab, browser
-from graftkit.flow.folder import others_files
-from graftkit.flow.read_run import read_run
+from graftkit.flow.folders.folder import others_files
+from graftkit.flow.reporting.read_run import read_run
 from graftkit.report.html import render_report
 from graftkit.report.run_data import RunData, ShownAnswer, WorstRecord
 from graftkit.report.run_manifest import (

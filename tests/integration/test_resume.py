@@ -11,8 +11,8 @@ import graftkit
 import pytest
 from graftkit import hookimpl
 from graftkit.errors import Cancelled, FolderError, GraftkitError, HookError, RecipeError, RequestError, RunError
+from graftkit.flow.answering.reload import reload
 from graftkit.flow.events import Event, Notice, Progress, StageStarted, StepFinished
-from graftkit.flow.reload import reload
 from graftkit.training.checkpoint import latest_checkpoint
 from safetensors.torch import load_file, save_file
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from graftkit import hookimpl
 from graftkit.errors import Cancelled, FolderError, HookError, RequestError, RunError, StorageError
+from graftkit.flow.answering.reload import reload
 from graftkit.flow.events import Event, Notice, StageFinished, StepFinished
-from graftkit.flow.reload import reload
 from graftkit.training.step_loss import StepScore
 
 
@@ -240,7 +240,7 @@ def test_holdout_records_that_are_too_long_are_told_of(make_recipe: Any, tmp_pat
 def test_a_held_out_loss_that_is_no_number_fails_the_run_in_words(
     make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graftkit.flow.evaluate.holdout_loss", lambda *a, **k: StepScore(float("nan"), 1, 1))
+    monkeypatch.setattr("graftkit.flow.training.evaluate.holdout_loss", lambda *a, **k: StepScore(float("nan"), 1, 1))
     with pytest.raises(RunError, match="the holdout loss is nan"):
         graftkit.run(make_recipe(), out=tmp_path / "run")
     assert manifest_of(tmp_path / "run")["status"] == "failed"

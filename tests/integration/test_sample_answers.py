@@ -7,9 +7,9 @@ from typing import Any
 
 import graftkit
 import pytest
-from graftkit.flow import sample_answers
 from graftkit.flow.events import Event, SampleAnswered, StepFinished
-from graftkit.flow.sample_answers import SampleAnswers
+from graftkit.flow.training.sample_answers import SampleAnswers
+from graftkit.flow.training.training import sample_answers
 
 
 @pytest.fixture

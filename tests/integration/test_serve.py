@@ -22,7 +22,7 @@ import pytest
 from click.testing import CliRunner
 from graftkit.cli.main import cli
 from graftkit.errors import RequestError
-from graftkit.flow.cancel import CancelToken
+from graftkit.flow.state.cancel import CancelToken
 from graftkit.testing import tiny_model_folder
 from openai import APIStatusError, BadRequestError, OpenAI
 

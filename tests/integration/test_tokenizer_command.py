@@ -14,7 +14,7 @@ import pytest
 from graftkit import PluginHost
 from graftkit.cli.main import main
 from graftkit.cli.tables import show_table
-from graftkit.flow.find_tokenizer import find_tokenizer
+from graftkit.flow.base_files.find_tokenizer import find_tokenizer
 from graftkit.testing import tiny_tokenizer_files
 
 SENTENCES = [f"the rain in spain number {n} stays mainly in the plain, naïve {n % 7}\n" for n in range(400)]

@@ -10,7 +10,7 @@ import graftkit
 import pytest
 import torch
 from graftkit.errors import DataError
-from graftkit.flow.reload import reload
+from graftkit.flow.answering.reload import reload
 from graftkit.testing import tiny_model_folder
 from safetensors.torch import load_file
 from transformers import AutoTokenizer

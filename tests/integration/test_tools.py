@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from graftkit.cli.generate import command as generate
 from graftkit.cli.init import command as init
 from graftkit.errors import FolderError, StorageError
-from graftkit.flow.reload import ReloadedModel, reload
+from graftkit.flow.answering.reload import ReloadedModel, reload
 from graftkit.store.files import write_text
 
 TOOL = {"type": "function", "function": {"name": "open_ticket", "parameters": {"type": "object", "properties": {}}}}

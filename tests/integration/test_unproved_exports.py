@@ -12,7 +12,7 @@ from graftkit import run
 from graftkit.cli.main import cli
 from graftkit.errors import ExportError, FolderError
 from graftkit.flow.add_export import add_export
-from graftkit.flow.export_manifest import ExportManifest
+from graftkit.flow.folders.export_manifest import ExportManifest
 from integration.conftest import RecipeMaker
 
 FAILED = ExportError("it computes something else than what was trained: by 0.7")

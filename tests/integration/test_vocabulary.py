@@ -12,7 +12,7 @@ import pytest
 import torch
 from architectures import settings
 from graftkit.errors import FolderError, ModelError, RecipeError
-from graftkit.flow.reload import reload
+from graftkit.flow.answering.reload import reload
 from graftkit.store.files import sha256_of
 from graftkit.testing import tiny_model_folder
 from safetensors.torch import load_file

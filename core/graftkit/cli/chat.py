@@ -15,8 +15,8 @@ from graftkit.errors import GraftkitError
 from graftkit.interfaces.samples import Message
 
 if TYPE_CHECKING:
-    from graftkit.flow.reloaded_head import Judgement
-    from graftkit.flow.reloaded_model import Reply
+    from graftkit.flow.answering.reloaded_head import Judgement
+    from graftkit.flow.answering.reloaded_model import Reply
 
 __all__ = ["converse", "read_prompt"]
 

@@ -22,7 +22,7 @@ from graftkit.store.files import check_new_file, write_new_text
 from graftkit.visible import one_line
 
 if TYPE_CHECKING:
-    from graftkit.flow.starting_point import StartingPoint
+    from graftkit.flow.records.starting_point import StartingPoint
 
 __all__ = ["command"]
 
@@ -229,7 +229,7 @@ def _look(
         DataError: Records that somebody named can't be used.
         RecipeError: What is said of them is no entry of `data.train`.
     """
-    from graftkit.flow.starting_point import find_starting_point
+    from graftkit.flow.records.starting_point import find_starting_point
 
     with output_to_stderr():
         host = open_host(disable)

@@ -76,7 +76,7 @@ def _count_tokens(recipe: dict[str, Any], examples: int, disable: tuple[str, ...
     Returns:
         What is told of it.
     """
-    from graftkit.flow.starting_point import find_starting_point
+    from graftkit.flow.records.starting_point import find_starting_point
 
     counted = f"training.tokens_per_step counts tokens: {examples} examples a step"
     left = f"{counted}; left out, a sample of the records chooses about eight"

@@ -15,10 +15,10 @@ from graftkit.cli.plan_time import described_time, timed
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
 from graftkit.errors import FolderError, RecipeError
-from graftkit.flow.describe_plan import describe, described_memory, described_training
-from graftkit.flow.folder import default_folder
+from graftkit.flow.folders.folder import default_folder
+from graftkit.flow.planning.describe_plan import describe, described_memory, described_training
+from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.run import plan
-from graftkit.flow.run_plan import RunPlan
 from graftkit.host.host import PluginHost
 from graftkit.recipe.load import recipe_name
 from graftkit.report.run_manifest import MemoryForecast, RunManifest
@@ -26,8 +26,8 @@ from graftkit.store.files import check_new_file
 from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
-    from graftkit.flow.fit_memory import MemoryLimits
-    from graftkit.flow.forecast_processes import Devices
+    from graftkit.flow.memory.fit_memory import MemoryLimits
+    from graftkit.flow.memory.forecast_processes import Devices
     from graftkit.training.block_uses import BlockUses
 
 __all__ = ["command"]

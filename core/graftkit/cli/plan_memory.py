@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.cli.plan_processes import forecast_of_each, room_of
 from graftkit.cli.plan_time import described_time, timed
-from graftkit.flow.describe_plan import described_memory, size_text
-from graftkit.flow.run_plan import RunPlan
+from graftkit.flow.planning.describe_plan import described_memory, size_text
+from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.host.host import PluginHost
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import load_recipe
@@ -18,9 +18,9 @@ from graftkit.report.run_manifest import MemoryForecast, SettledKey
 
 if TYPE_CHECKING:
     from graftkit.flow.config_memory import ConfigModel
-    from graftkit.flow.fit_memory import MemoryLimits
-    from graftkit.flow.forecast_memory import MemoryRequest
-    from graftkit.flow.forecast_processes import Devices
+    from graftkit.flow.memory.fit_memory import MemoryLimits
+    from graftkit.flow.memory.forecast_memory import MemoryRequest
+    from graftkit.flow.memory.forecast_processes import Devices
     from graftkit.training.block_uses import BlockUses
 
 __all__ = [
@@ -41,7 +41,7 @@ def foreseen_of(plan: RunPlan | ConfigPlan) -> tuple[MemoryForecast | None, Bloc
     if plan.ask_memory is None:
         return None, None
 
-    from graftkit.flow.forecast_memory import forecast_with_blocks
+    from graftkit.flow.memory.forecast_memory import forecast_with_blocks
 
     return forecast_with_blocks(plan.ask_memory(plan.bound))
 
@@ -76,7 +76,7 @@ class ConfigPlan:
             RequestError: Something in them is wrong.
         """
         from graftkit.flow.config_memory import ConfigModel, settle_from_config
-        from graftkit.flow.unsettled import settled_recipe
+        from graftkit.flow.planning.unsettled import settled_recipe
 
         bound = bind(load_recipe(recipe, overrides), host)
         model = ConfigModel.read(bound.recipe.model.path).for_objective(bound)
@@ -106,7 +106,7 @@ def limits_of(memory: str | None, device_memory: str | None) -> MemoryLimits | N
     if not memory and not device_memory:
         return None
 
-    from graftkit.flow.fit_memory import MemoryLimits, parse_size
+    from graftkit.flow.memory.fit_memory import MemoryLimits, parse_size
 
     return MemoryLimits(*(parse_size(size) if size else None for size in (memory, device_memory)))
 
@@ -142,7 +142,7 @@ def fitted(
         RecipeError: What the run takes can't be told.
     """
     from graftkit.errors import RecipeError
-    from graftkit.flow.fit_memory import fit_memory
+    from graftkit.flow.memory.fit_memory import fit_memory
 
     chosen = [*overrides, *(f"{key}={found.value}" for key, found in plan.settled.items())]
     if isinstance(plan, RunPlan):

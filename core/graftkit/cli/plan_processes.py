@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import RecipeError
-from graftkit.flow.describe_plan import size_text
+from graftkit.flow.planning.describe_plan import size_text
 
 if TYPE_CHECKING:
-    from graftkit.flow.fit_memory import MemoryLimits
-    from graftkit.flow.forecast_memory import MemoryRequest
-    from graftkit.flow.forecast_processes import Devices, WayForecast
+    from graftkit.flow.memory.fit_memory import MemoryLimits
+    from graftkit.flow.memory.forecast_memory import MemoryRequest
+    from graftkit.flow.memory.forecast_processes import Devices, WayForecast
     from graftkit.recipe.bind import BoundRecipe
     from graftkit.report.run_manifest import MemoryForecast
     from graftkit.training.block_uses import BlockUses
@@ -30,8 +30,8 @@ def devices_of(devices: int | None, nodes: int | None, bandwidth: str | None, ne
             raise RecipeError("--nodes, --bandwidth and --network say more of --devices: say how many those are")
         return None
 
-    from graftkit.flow.fit_memory import parse_size
-    from graftkit.flow.forecast_processes import Devices
+    from graftkit.flow.memory.fit_memory import parse_size
+    from graftkit.flow.memory.forecast_processes import Devices
 
     speeds = {"bandwidth": bandwidth, "network": network}
     return Devices(devices, nodes or 1, **{name: parse_size(size) for name, size in speeds.items() if size})
@@ -51,7 +51,7 @@ def room_of(limits: MemoryLimits | None, device: str) -> int | None:
 
 
 def forecast_of_each(asked: MemoryRequest, bound: BoundRecipe, devices: Devices, room: int | None) -> MemoryForecast:
-    """Forecasts what each of several processes takes of memory, as `graftkit.flow.forecast_memory` does of one alone.
+    """Forecasts what each of several processes takes of memory, as `forecast_memory` does of one alone.
 
     Args:
         asked: What is asked of one alone.
@@ -59,9 +59,9 @@ def forecast_of_each(asked: MemoryRequest, bound: BoundRecipe, devices: Devices,
         devices: Where they compute.
         room: The bytes of a device's memory, if that is known.
     """
-    from graftkit.flow.forecast_memory import forecast_with_blocks
-    from graftkit.flow.forecast_processes import of_each_process, way_of
-    from graftkit.flow.parallel import sharers_of
+    from graftkit.flow.memory.forecast_memory import forecast_with_blocks
+    from graftkit.flow.memory.forecast_processes import of_each_process, way_of
+    from graftkit.flow.memory.parallel import sharers_of
 
     memory, uses = forecast_with_blocks(asked)
     if uses is None:
@@ -88,8 +88,8 @@ def described_processes(
         room: The bytes of a device's memory, if that is known.
         tokens_per_second: What one device was timed at, if it was.
     """
-    from graftkit.flow.forecast_processes import forecast_ways, way_of
-    from graftkit.flow.parallel import sharers_of
+    from graftkit.flow.memory.forecast_processes import forecast_ways, way_of
+    from graftkit.flow.memory.parallel import sharers_of
 
     memory, uses = foreseen
     if uses is None:

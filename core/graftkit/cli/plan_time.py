@@ -12,8 +12,8 @@ from graftkit.recipe.bind import BoundRecipe
 if TYPE_CHECKING:
     import torch
 
-    from graftkit.flow.forecast_memory import MemoryRequest
     from graftkit.flow.forecast_time import TimedPass
+    from graftkit.flow.memory.forecast_memory import MemoryRequest
 
 __all__ = ["described_time", "timed"]
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import Cancelled, GraftkitError, ProcessError
-from graftkit.flow.cancel import CancelToken
+from graftkit.flow.state.cancel import CancelToken
 
 if TYPE_CHECKING:
     from graftkit.training.process_group import ProcessGroup

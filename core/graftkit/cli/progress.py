@@ -11,7 +11,6 @@ import click
 
 from graftkit.cli.terminal import above, console, is_terminal
 from graftkit.cli.training_line import TrainingLine, sample_lines
-from graftkit.flow.estimate import describe_chosen
 from graftkit.flow.events import (
     Chosen,
     Event,
@@ -25,6 +24,7 @@ from graftkit.flow.events import (
     StageStarted,
     StepFinished,
 )
+from graftkit.flow.records.estimate import describe_chosen
 from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:

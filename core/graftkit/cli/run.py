@@ -19,10 +19,10 @@ from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
 from graftkit.errors import Cancelled, FolderError, ProcessError, RunError
-from graftkit.flow.folder import default_folder
+from graftkit.flow.folders.folder import default_folder
 from graftkit.flow.follow import follow
-from graftkit.flow.resume import telling_versions
 from graftkit.flow.run import RunResult, run
+from graftkit.flow.state.resume import telling_versions
 from graftkit.recipe.load import recipe_name
 from graftkit.report.next_commands import next_commands
 from graftkit.report.run_manifest import MergeFacts, RunManifest, required

@@ -17,7 +17,7 @@ from graftkit.errors import RequestError
 from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
-    from graftkit.flow.plan_adapter import TokenizerOf
+    from graftkit.flow.answering.plan_adapter import TokenizerOf
 
 __all__ = ["command"]
 
@@ -81,7 +81,7 @@ def command(
         if not is_loopback(bound) and key is None:
             hint = f"Set the variable {_KEY} to a key that clients have to show, or leave --host out."
             raise RequestError("other machines reach this address, and anyone there could ask", where=host, hint=hint)
-        from graftkit.flow.reload import AdapterBase, reload, unfinished
+        from graftkit.flow.answering.reload import AdapterBase, reload, unfinished
         from graftkit.serve.access import LOOPBACK_NAMES
         from graftkit.serve.answers import AnswerQueue
         from graftkit.serve.app import create_app

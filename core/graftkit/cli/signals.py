@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from graftkit.flow.cancel import CancelToken
+from graftkit.flow.state.cancel import CancelToken
 
 __all__ = ["cancel_on_signals"]
 

@@ -74,8 +74,8 @@ def command(
     from graftkit.cli.stages import stage, watched
     from graftkit.cli.tables import show_table
     from graftkit.corpus.texts import split_by_file, text_files
-    from graftkit.flow.datasets import open_dataset
-    from graftkit.flow.find_tokenizer import find_tokenizer
+    from graftkit.flow.base_files.find_tokenizer import find_tokenizer
+    from graftkit.flow.records.datasets import open_dataset
     from graftkit.interfaces.vocabulary import ExtensionSpec
     from graftkit.report.vocabulary_figures import check_picture, savings_figure, write_picture
     from graftkit.vocabulary.analyze import analyze

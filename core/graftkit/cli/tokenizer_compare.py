@@ -51,8 +51,8 @@ def command(
     from graftkit.cli.stages import stage, watched
     from graftkit.cli.tables import show_table
     from graftkit.corpus.texts import text_files
-    from graftkit.flow.datasets import open_dataset
-    from graftkit.flow.find_tokenizer import find_tokenizer
+    from graftkit.flow.base_files.find_tokenizer import find_tokenizer
+    from graftkit.flow.records.datasets import open_dataset
     from graftkit.report.vocabulary_figures import check_picture, comparison_figure, write_picture
     from graftkit.vocabulary.compare import compare_on
 

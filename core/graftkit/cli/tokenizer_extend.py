@@ -65,8 +65,8 @@ def command(
     from graftkit.cli.progress import show_progress
     from graftkit.cli.stages import stage, watched
     from graftkit.corpus.texts import text_files
-    from graftkit.flow.datasets import open_dataset
-    from graftkit.flow.find_tokenizer import find_tokenizer
+    from graftkit.flow.base_files.find_tokenizer import find_tokenizer
+    from graftkit.flow.records.datasets import open_dataset
     from graftkit.interfaces.vocabulary import ExtensionSpec
     from graftkit.vocabulary.folder import check_folder, check_formats, save_tokenizer_folder
     from graftkit.vocabulary.record import extension_record

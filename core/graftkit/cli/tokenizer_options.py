@@ -12,7 +12,7 @@ import click
 from graftkit.errors import GraftkitError, ProviderError
 
 if TYPE_CHECKING:
-    from graftkit.flow.find_tokenizer import FoundTokenizer
+    from graftkit.flow.base_files.find_tokenizer import FoundTokenizer
     from graftkit.host.host import PluginHost
     from graftkit.interfaces.vocabulary import ExtendableBackend
 
@@ -70,7 +70,7 @@ def extendable(host: PluginHost, found: FoundTokenizer) -> ExtendableBackend:
     Raises:
         ProviderError: It can't.
     """
-    from graftkit.flow.find_tokenizer import default_backend
+    from graftkit.flow.base_files.find_tokenizer import default_backend
     from graftkit.interfaces.vocabulary import ExtendableBackend
 
     backend = default_backend(host, found.registered)
@@ -104,7 +104,7 @@ def refuse_backend(host: PluginHost, name: str, verb: str, method: str) -> Provi
 
 
 def _able(host: PluginHost, method: str) -> Sequence[str]:
-    from graftkit.flow.find_tokenizer import default_backend
+    from graftkit.flow.base_files.find_tokenizer import default_backend
 
     able = []
     for registered in host.registry.providers("tokenizer"):

@@ -53,7 +53,7 @@ def command(
     from graftkit.cli.progress import show_progress
     from graftkit.cli.stages import stage, watched
     from graftkit.corpus.texts import text_files
-    from graftkit.flow.datasets import open_dataset
+    from graftkit.flow.records.datasets import open_dataset
     from graftkit.interfaces.vocabulary import TrainableBackend
     from graftkit.recipe.options import bind_options
     from graftkit.vocabulary.folder import check_folder, check_formats, save_tokenizer_folder

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from graftkit.flow.events import HoldoutMeasured, SampleAnswered
-from graftkit.flow.measured_memory import memory_in_use
+from graftkit.flow.memory.measured_memory import memory_in_use
 from graftkit.host.lifecycle import StepInfo
 from graftkit.visible import one_line
 

@@ -9,7 +9,7 @@ import click
 
 from graftkit.cli.options import disable_option, json_option
 from graftkit.flow.events import Event, Notice
-from graftkit.flow.export_manifest import EXPORT_MANIFEST
+from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST
 from graftkit.flow.verify import Verified, verify, verify_run
 from graftkit.report.run_manifest import MANIFEST
 from graftkit.report.summary import proof_text

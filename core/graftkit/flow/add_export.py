@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from graftkit.errors import FolderError, RecipeError
-from graftkit.flow.cancel import CancelToken
 from graftkit.flow.events import OnEvent
-from graftkit.flow.record_proof import complete_recorded
+from graftkit.flow.exports.record_proof import complete_recorded
 from graftkit.flow.run import RunResult, go_on
+from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost
 from graftkit.recipe.options import read_assignment
 from graftkit.recipe.schema import ExportSection

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from graftkit.errors import RequestError
-from graftkit.flow.adapter_folder import is_adapter_folder
 from graftkit.flow.add_export import add_export
-from graftkit.flow.cancel import CancelToken
+from graftkit.flow.answering.plan_adapter import PlannedAdapter, TokenizerOf, plan_adapter
+from graftkit.flow.answering.plugins_of_run import plugins_of_run
 from graftkit.flow.events import OnEvent, ignore
-from graftkit.flow.plan_adapter import PlannedAdapter, TokenizerOf, plan_adapter
-from graftkit.flow.plugins_of_run import plugins_of_run
+from graftkit.flow.folders.adapter_folder import is_adapter_folder
 from graftkit.flow.run import RunResult
+from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
 from graftkit.report.run_manifest import MergeFacts, RunManifest
 
 if TYPE_CHECKING:
-    from graftkit.flow.export_adapter import AdapterExport
+    from graftkit.flow.exports.export_adapter import AdapterExport
 
 __all__ = ["Exported", "export"]
 
@@ -129,7 +129,7 @@ def _of_adapter(
     *,
     later: bool,
 ) -> AdapterExport:
-    from graftkit.flow.export_adapter import export_adapter
+    from graftkit.flow.exports.export_adapter import export_adapter
 
     events, stop = on_event or ignore, cancel or CancelToken()
     return export_adapter(planned, to, options, out=out, later=later, host=host, on_event=events, cancel=stop)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graftkit.errors import RequestError
-from graftkit.flow.read_run import read_run
+from graftkit.flow.reporting.read_run import read_run
 from graftkit.report.comparison import Comparison, compared
 
 __all__ = ["compare"]

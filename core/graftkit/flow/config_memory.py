@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from graftkit.errors import ModelError
-from graftkit.flow.fit_memory import MemoryLimits
-from graftkit.flow.forecast_memory import (
+from graftkit.flow.memory.fit_memory import MemoryLimits
+from graftkit.flow.memory.forecast_memory import (
     MemoryRequest,
     Sizes,
     TeacherModel,
@@ -20,11 +20,11 @@ from graftkit.flow.forecast_memory import (
     request_of,
     teacher_model,
 )
-from graftkit.flow.head import config_of_objective, own_labels, refuse_head
-from graftkit.flow.settle_dtype import faster_dtype
-from graftkit.flow.settle_memory import available, settle_memory
-from graftkit.flow.targets import chosen_targets
-from graftkit.flow.unsettled import DTYPE, settled_recipe, unsettled
+from graftkit.flow.planning.head import config_of_objective, own_labels, refuse_head
+from graftkit.flow.planning.settle_memory import available, settle_memory
+from graftkit.flow.planning.targets import chosen_targets
+from graftkit.flow.planning.unsettled import DTYPE, settled_recipe, unsettled
+from graftkit.flow.preparation.settle_dtype import faster_dtype
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import with_head
 from graftkit.interfaces.counts import check_layers

@@ -28,7 +28,7 @@ def refuse_device(name: str) -> None:
             where="training.device",
             hint="Leave training.device out to take what is here, or install a build of torch with CUDA.",
         )
-    from graftkit.flow.check_model import pick_device
+    from graftkit.flow.preparation.check_model import pick_device
 
     pick_device(name)
 

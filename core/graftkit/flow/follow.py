@@ -12,14 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from graftkit.errors import ProcessError
-from graftkit.flow.cancel import CancelToken
-from graftkit.flow.context import RunContext
-from graftkit.flow.corpus import TOKENS, Corpus, read_corpus
 from graftkit.flow.events import Event
-from graftkit.flow.folder import ClaimedFolder
+from graftkit.flow.folders.folder import ClaimedFolder
 from graftkit.flow.plan_of_run import plan_of_run
-from graftkit.flow.shared_weights import share_weights
-from graftkit.flow.tokenizer import prepare_tokenizer
+from graftkit.flow.preparation.corpus import TOKENS, Corpus, read_corpus
+from graftkit.flow.preparation.shared_weights import share_weights
+from graftkit.flow.preparation.tokenizer import prepare_tokenizer
+from graftkit.flow.state.cancel import CancelToken
+from graftkit.flow.state.context import RunContext
 from graftkit.host.host import PluginHost
 from graftkit.recipe.load import RecipeSource, load_recipe
 from graftkit.report.run_manifest import required
@@ -29,7 +29,7 @@ from graftkit.training.processes import Processes
 if TYPE_CHECKING:
     import torch
 
-    from graftkit.flow.base_model import LoadedModel
+    from graftkit.flow.preparation.base_model import LoadedModel
 
 __all__ = ["follow", "lead", "let_go"]
 
@@ -69,9 +69,9 @@ def follow(
         run = RunContext(planned, host, claimed, _ignore, cancel, processes=processes)  # hooks are rank 0's
         prepare_tokenizer(run)
 
-        from graftkit.flow.base_model import load_base, prepare_model
-        from graftkit.flow.check_model import check_model
-        from graftkit.flow.targets import settle_targets
+        from graftkit.flow.planning.targets import settle_targets
+        from graftkit.flow.preparation.base_model import load_base, prepare_model
+        from graftkit.flow.preparation.check_model import check_model
 
         run.plan = settle_targets(run.plan, run.vocabulary.change)
         share_weights(run)
@@ -89,7 +89,7 @@ def _written_corpus(run: RunContext, folder: Path) -> Corpus:
     Raises:
         ProcessError: They are not there.
     """
-    from graftkit.flow.teacher import TEACHER
+    from graftkit.flow.preparation.teacher import TEACHER
 
     place = TEACHER if run.plan.teacher else TOKENS
     tokens = folder / place / "train.safetensors"
@@ -110,10 +110,10 @@ def _take_part(run: RunContext, loaded: LoadedModel, written: Corpus, folder: Pa
         written: The tokens that the process of rank 0 has written.
         folder: The run's folder.
     """
-    from graftkit.flow.evaluate import score_holdout
-    from graftkit.flow.holdout_watch import sample_of
-    from graftkit.flow.reference import reference_beside, score_references
-    from graftkit.flow.training import make_trainer
+    from graftkit.flow.preparation.reference import reference_beside, score_references
+    from graftkit.flow.training.evaluate import score_holdout
+    from graftkit.flow.training.holdout_watch import sample_of
+    from graftkit.flow.training.training import make_trainer
 
     poll, recipe, objective = run.cancel.poll, run.plan.bound.recipe, run.plan.bound.objective_config
     while (part := run.processes.next_command()["part"]) is not None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from graftkit.flow.check_model import offloads
-from graftkit.flow.targets import chosen_targets
+from graftkit.flow.planning.targets import chosen_targets
+from graftkit.flow.preparation.check_model import offloads
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.model.activation_checkpointing import checkpoint_blocks

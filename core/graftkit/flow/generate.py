@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from graftkit.flow.plugins_of_run import plugins_of_run
+from graftkit.flow.answering.plugins_of_run import plugins_of_run
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
 from graftkit.interfaces.samples import Message
 
 if TYPE_CHECKING:
-    from graftkit.flow.reload import AdapterBase, ReloadedModel, Reply
+    from graftkit.flow.answering.reload import AdapterBase, ReloadedModel, Reply
 
 __all__ = ["Answer", "Asking", "generate"]
 
@@ -91,7 +91,7 @@ def generate(
     Raises:
         RequestError: Nothing can be loaded from it, or it can't be asked so.
     """
-    from graftkit.flow.reload import reload, reload_base
+    from graftkit.flow.answering.reload import reload, reload_base
 
     name = os.fspath(source)
     sampling = {

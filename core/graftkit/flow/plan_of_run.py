@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from graftkit.flow.context import third_parties
 from graftkit.flow.device import refuse_device
-from graftkit.flow.folder import ADAPTER_FROM
-from graftkit.flow.plan import make_plan
-from graftkit.flow.resume import chosen_of_run, day_of_run, revisions_of_run, settled_of_run
-from graftkit.flow.run_plan import RunPlan
+from graftkit.flow.folders.folder import ADAPTER_FROM
+from graftkit.flow.planning.plan import make_plan
+from graftkit.flow.planning.run_plan import RunPlan
+from graftkit.flow.state.context import third_parties
+from graftkit.flow.state.resume import chosen_of_run, day_of_run, revisions_of_run, settled_of_run
 from graftkit.host.guard import listed
 from graftkit.host.host import PluginHost
 from graftkit.host.process_state import ProcessState

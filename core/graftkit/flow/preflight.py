@@ -6,17 +6,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from graftkit.flow.check_model import PlannedBase, plan_base
-from graftkit.flow.export import make_exporters, refuse_early
-from graftkit.flow.fit_memory import MemoryLimits
-from graftkit.flow.forecast_memory import MemoryRequest, Sizes, TeacherModel, forecast_memory, request_of, teacher_model
-from graftkit.flow.run_plan import RunPlan
-from graftkit.flow.settle_dtype import settle_dtype
-from graftkit.flow.settle_memory import available, settle_memory
-from graftkit.flow.targets import settle_targets
-from graftkit.flow.tokenizer import make_vocabulary
-from graftkit.flow.unsettled import settled_recipe
-from graftkit.flow.vocabulary import Vocabulary
+from graftkit.flow.exports.export import make_exporters, refuse_early
+from graftkit.flow.memory.fit_memory import MemoryLimits
+from graftkit.flow.memory.forecast_memory import (
+    MemoryRequest,
+    Sizes,
+    TeacherModel,
+    forecast_memory,
+    request_of,
+    teacher_model,
+)
+from graftkit.flow.planning.run_plan import RunPlan
+from graftkit.flow.planning.settle_memory import available, settle_memory
+from graftkit.flow.planning.targets import settle_targets
+from graftkit.flow.planning.unsettled import settled_recipe
+from graftkit.flow.planning.vocabulary import Vocabulary
+from graftkit.flow.preparation.check_model import PlannedBase, plan_base
+from graftkit.flow.preparation.settle_dtype import settle_dtype
+from graftkit.flow.preparation.tokenizer import make_vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.run_manifest import MemoryForecast, SettledKey

@@ -9,10 +9,10 @@ from typing import Any
 
 from graftkit.corpus.encode import Encoder, Part
 from graftkit.errors import DataError
-from graftkit.flow.handed_records import Rows
+from graftkit.flow.planning.run_plan import RunPlan
+from graftkit.flow.preparation.tokenizer import make_vocabulary
+from graftkit.flow.records.handed_records import Rows
 from graftkit.flow.run import plan
-from graftkit.flow.run_plan import RunPlan
-from graftkit.flow.tokenizer import make_vocabulary
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer

@@ -12,13 +12,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import FolderError, GraftkitError, RequestError, StorageError
-from graftkit.flow.cancel import CancelToken
-from graftkit.flow.context import RunContext, describe_error
-from graftkit.flow.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Chosen, Notice, OnEvent, Planned, RunFailed, RunFinished, ignore
-from graftkit.flow.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
-from graftkit.flow.handed_records import (
+from graftkit.flow.exports.record_proof import complete_recorded
+from graftkit.flow.folders.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
+from graftkit.flow.plan_of_run import plan_of_run, settings_kept
+from graftkit.flow.planning.plan import make_plan
+from graftkit.flow.planning.run_plan import RunPlan
+from graftkit.flow.planning.unsettled import refuse_unsettled
+from graftkit.flow.preparation.corpus import TOKENS, Corpus, build_corpus
+from graftkit.flow.preparation.shared_weights import share_weights, sharing_of
+from graftkit.flow.preparation.tokenizer import prepare_tokenizer
+from graftkit.flow.records.handed_records import (
     RECORDS,
     Handed,
     Rows,
@@ -28,14 +33,9 @@ from graftkit.flow.handed_records import (
     rows_of,
     same_records,
 )
-from graftkit.flow.plan import make_plan
-from graftkit.flow.plan_of_run import plan_of_run, settings_kept
-from graftkit.flow.record_proof import complete_recorded
-from graftkit.flow.resume import Resumed, find_run, telling_versions
-from graftkit.flow.run_plan import RunPlan
-from graftkit.flow.shared_weights import share_weights, sharing_of
-from graftkit.flow.tokenizer import prepare_tokenizer
-from graftkit.flow.unsettled import refuse_unsettled
+from graftkit.flow.state.cancel import CancelToken
+from graftkit.flow.state.context import RunContext, describe_error
+from graftkit.flow.state.resume import Resumed, find_run, telling_versions
 from graftkit.host.guard import is_stop, naming_plugins
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
@@ -45,7 +45,7 @@ from graftkit.report.run_manifest import RunManifest
 from graftkit.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
-    from graftkit.flow.check_model import PlannedBase
+    from graftkit.flow.preparation.check_model import PlannedBase
     from graftkit.interfaces.exporter import Exporter
 
 __all__ = ["Measured", "RunResult", "go_on", "plan", "run"]
@@ -341,13 +341,13 @@ def _flow(run: RunContext) -> None:
         run.emit(Chosen(run.plan.chosen))
     prepare_tokenizer(run)
 
-    from graftkit.flow.check_model import check_model
-    from graftkit.flow.export import make_exporters, prove_exports, refuse_early
-    from graftkit.flow.memory_back import give_memory_back
-    from graftkit.flow.report import write_report
-    from graftkit.flow.settle_dtype import settle_dtype
-    from graftkit.flow.settle_memory_apart import settle_memory_apart
-    from graftkit.flow.targets import settle_targets
+    from graftkit.flow.exports.export import make_exporters, prove_exports, refuse_early
+    from graftkit.flow.memory.memory_back import give_memory_back
+    from graftkit.flow.planning.targets import settle_targets
+    from graftkit.flow.preparation.check_model import check_model
+    from graftkit.flow.preparation.settle_dtype import settle_dtype
+    from graftkit.flow.preparation.settle_memory_apart import settle_memory_apart
+    from graftkit.flow.reporting.report import write_report
 
     run.settle(settle_dtype(run.plan).settled)
     run.plan = settle_targets(run.plan, run.vocabulary.change)
@@ -401,13 +401,13 @@ def _forget(run: RunContext) -> None:
 
 def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exporters: Mapping[str, Exporter]) -> None:
     """Does what needs the model. Nothing holds it afterwards: proofs load what was exported into its room."""
-    from graftkit.flow.base_model import load_base, prepare_model
-    from graftkit.flow.evaluate import evaluate, evaluate_base
-    from graftkit.flow.export import export_all, refuse_merges
+    from graftkit.flow.exports.export import export_all, refuse_merges
     from graftkit.flow.follow import lead, let_go
-    from graftkit.flow.reference import with_reference
-    from graftkit.flow.teacher import with_teacher
-    from graftkit.flow.training import train
+    from graftkit.flow.preparation.base_model import load_base, prepare_model
+    from graftkit.flow.preparation.reference import with_reference
+    from graftkit.flow.preparation.teacher import with_teacher
+    from graftkit.flow.training.evaluate import evaluate, evaluate_base
+    from graftkit.flow.training.training import train
 
     corpus = with_teacher(run, planned, corpus)
     base = load_base(run, planned)

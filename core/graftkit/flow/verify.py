@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ExportError, FolderError, GraftkitError
-from graftkit.flow.cancel import CancelToken
+from graftkit.flow.base_files.recreate import InstalledProviders
 from graftkit.flow.events import Notice, OnEvent
-from graftkit.flow.export_manifest import (
+from graftkit.flow.exports.proof_forks import ProofForks
+from graftkit.flow.exports.record_proof import Proving, complete_recorded, record_proof
+from graftkit.flow.folders.export_manifest import (
     EXPORT_MANIFEST,
     ExportManifest,
     check_listed,
@@ -22,10 +24,8 @@ from graftkit.flow.export_manifest import (
     refuse_bad_files,
     refuse_foreign_code,
 )
-from graftkit.flow.measured_memory import measured_memory
-from graftkit.flow.proof_forks import ProofForks
-from graftkit.flow.record_proof import Proving, complete_recorded, record_proof
-from graftkit.flow.recreate import InstalledProviders
+from graftkit.flow.memory.measured_memory import measured_memory
+from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.regular_file import read_regular
@@ -89,7 +89,7 @@ def verify_run(
     found, failed = dict[str, Verified](), list[ExportError | FolderError]()
     names = _exports_of(folder)
 
-    from graftkit.flow.export import forks_for
+    from graftkit.flow.exports.export import forks_for
 
     left_out = [*disable, *required(RunManifest.read(folder), MANIFEST).left_out]
     with forks_for(_exporters(folder, names, left_out), left_out) as forks:
@@ -187,8 +187,8 @@ def _verify(
         complete_recorded(outer)
     listed_in = _check_files_at_rest(folder)
 
-    from graftkit.flow.export import prove_and_tell
-    from graftkit.flow.probes import PROBES_FILE
+    from graftkit.flow.exports.export import prove_and_tell
+    from graftkit.flow.exports.probes import PROBES_FILE
 
     beside = [place.parent.parent / PROBES_FILE for place in places_of(folder)]
     probes = next((path for path in beside if path.is_file()), None)

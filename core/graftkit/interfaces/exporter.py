@@ -455,7 +455,7 @@ class QuantizingExporter(Protocol):
     """What an exporter must have besides whose format quantizes weights, so that logits are off by more than 0.1.
 
     What its program computes is compared with the reading, of the same weights, as closely as with any format. The
-    reading is compared with what was trained, by as much as rounding explains (`flow/rounding.py`).
+    reading is compared with what was trained, by as much as rounding explains (`flow/exports/rounding.py`).
     """
 
     @property

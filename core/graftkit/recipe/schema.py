@@ -418,7 +418,7 @@ class TrainingSection(StrictModel):
     """How the adapter is trained.
 
     The plan of a run chooses what is left out of `tokens_per_step`, `learning_rate`, and `epochs` and `steps`; see
-    `graftkit.flow.estimate`. The defaults here are of a section that no run uses.
+    `graftkit.flow.records.estimate`. The defaults here are of a section that no run uses.
     """
 
     epochs: int | None = Field(

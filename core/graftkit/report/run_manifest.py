@@ -413,7 +413,7 @@ class RunManifest(Facts):
         adapter_from: The adapter that training went on with, or None.
         teacher: The model that it learnt from, or None.
         sequences: How sequences are put together.
-        forecast: What was known beforehand of what is trained and stored; see `graftkit.flow.targets.forecast`.
+        forecast: What was known beforehand of what is trained and stored, by `graftkit.flow.planning.targets.forecast`.
         memory: What it was forecast and measured to take of memory.
         parameters: How many parameters there are.
         stop_tokens: The ids that end an answer.
@@ -425,7 +425,7 @@ class RunManifest(Facts):
         written: While it goes on, the paths of the files that were there when the last stage ended.
         artifacts: Every file's size and sha256 by its path in the run's folder, once the run is over.
         replacing: While a proof is recorded that was put off, what else a file may be, as `artifacts` says it: a kill
-            leaves it (`graftkit.flow.record_proof`).
+            leaves it (`graftkit.flow.exports.record_proof`).
     """
 
     graftkit: str

@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from graftkit.errors import ContextLengthError, RequestError
-from graftkit.flow.answer_reader import AnswerReader
+from graftkit.flow.answering.answer_reader import AnswerReader
 from graftkit.redact import without_secrets
 from graftkit.serve.api_error import ApiError, invalid, overloaded, stopping
 
 if TYPE_CHECKING:
-    from graftkit.flow.reloaded_model import ReloadedModel, Reply
+    from graftkit.flow.answering.reloaded_model import ReloadedModel, Reply
 
 __all__ = ["Answer", "AnswerQueue", "Ask"]
 

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from graftkit.flow.answer_reader import Parts
+from graftkit.flow.answering.answer_reader import Parts
 from graftkit.serve.access import LOOPBACK_NAMES, KnownHosts, KnownKey, json_error
 from graftkit.serve.answers import Answer, AnswerQueue, Ask
 from graftkit.serve.api_error import ApiError, stopping
@@ -26,7 +26,7 @@ from graftkit.serve.requests import ChatRequest, CompletionRequest, GenerationOp
 from graftkit.serve.wire import ChatWire, CompletionWire, EventStream, Wire, events
 
 if TYPE_CHECKING:
-    from graftkit.flow.reloaded_model import ReloadedModel, Reply
+    from graftkit.flow.answering.reloaded_model import ReloadedModel, Reply
 
 __all__ = ["create_app"]
 

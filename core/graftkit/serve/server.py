@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from graftkit.errors import RequestError
-from graftkit.flow.cancel import CancelToken
+from graftkit.flow.state.cancel import CancelToken
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from graftkit.flow.answer_reader import Parts
+from graftkit.flow.answering.answer_reader import Parts
 from graftkit.interfaces.samples import ToolCall
 from graftkit.serve.answers import Answer
 from graftkit.serve.api_error import ApiError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit._version import ENTRY_POINT_GROUP
-from graftkit.flow.recreate import make_provider
+from graftkit.flow.base_files.recreate import make_provider
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.tokenizer import Tokenizer
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from graftkit.corpus.dataset import Dataset
-from graftkit.flow.datasets import open_dataset
+from graftkit.flow.records.datasets import open_dataset
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.samples import Sample
 from graftkit.testing.hosts import isolated_host

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graftkit.flow.recreate import make_provider
+from graftkit.flow.base_files.recreate import make_provider
 from graftkit.interfaces.vocabulary import TrainingSpec
 
 __all__ = ["train"]

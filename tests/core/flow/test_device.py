@@ -70,7 +70,7 @@ def test_a_plan_is_not_asked_for_the_device_of_another_machine(tiny_model: Path,
 def test_a_build_that_may_have_the_device_is_asked_itself(monkeypatch: pytest.MonkeyPatch, build: object) -> None:
     asked: list[str] = []
     monkeypatch.setattr(device, "_torch_build", lambda: build)
-    monkeypatch.setattr("graftkit.flow.check_model.pick_device", asked.append)
+    monkeypatch.setattr("graftkit.flow.preparation.check_model.pick_device", asked.append)
     refuse_device("cuda:1")
     refuse_device("auto")
     refuse_device("cpu")

@@ -17,7 +17,7 @@ from graftkit import errors
 from graftkit.cli.main import cli
 from graftkit.flow import events
 from graftkit.flow.events import Event, Notice, Planned, Progress, RunFailed, RunFinished, StepFinished
-from graftkit.flow.log_events import log
+from graftkit.flow.state.log_events import log
 from graftkit.interfaces.offline import offline_asked
 from safetensors.torch import save_file
 

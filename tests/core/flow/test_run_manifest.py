@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from graftkit.errors import FolderError
-from graftkit.flow.folder import claim
-from graftkit.flow.reload import reload
-from graftkit.flow.resume import day_of_run, find_run
+from graftkit.flow.answering.reload import reload
+from graftkit.flow.folders.folder import claim
+from graftkit.flow.state.resume import day_of_run, find_run
 from graftkit.report.run_manifest import FORMAT, MANIFEST, RunManifest
 from pydantic import ValidationError
 

@@ -23,7 +23,7 @@ import pytest
 import torch
 from graftkit import PluginHost
 from graftkit.errors import Cancelled, HookError, PluginCallError, PluginError
-from graftkit.flow.cancel import CancelToken
+from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.guard import is_stop, naming_plugins
 from graftkit.host.lifecycle import RunInfo, StageInfo
 from graftkit.host.process_state import ProcessState

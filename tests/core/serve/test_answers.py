@@ -13,9 +13,9 @@ import pytest
 from asgi_client import ask
 from click.testing import CliRunner
 from graftkit.cli.generate import command
-from graftkit.flow import reloaded_model
-from graftkit.flow.reload import ReloadedModel, reload
-from graftkit.flow.stop_texts import StopTexts
+from graftkit.flow.answering import reloaded_model
+from graftkit.flow.answering.reload import ReloadedModel, reload
+from graftkit.flow.answering.stop_texts import StopTexts
 from graftkit.serve.answers import AnswerQueue
 from graftkit.serve.app import create_app
 

@@ -13,9 +13,9 @@ import pytest
 from asgi_client import Exchange
 from graftkit.cli.terminal import guarded_streams
 from graftkit.errors import RunError
-from graftkit.flow.answer_reader import AnswerReader
-from graftkit.flow.call_notation import CallNotation
-from graftkit.flow.reasoning_notation import ReasoningNotation
+from graftkit.flow.answering.answer_reader import AnswerReader
+from graftkit.flow.answering.call_notation import CallNotation
+from graftkit.flow.answering.reasoning_notation import ReasoningNotation
 from graftkit.serve import wire
 from graftkit.serve.answers import AnswerQueue
 from graftkit.serve.app import create_app

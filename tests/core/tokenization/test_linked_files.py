@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from graftkit import PluginHost
 from graftkit.errors import ModelError
-from graftkit.flow.open_model import load_tokenizer, open_model
+from graftkit.flow.base_files.open_model import load_tokenizer, open_model
 from graftkit.interfaces.regular_file import check_own_file
 from graftkit.testing import tiny_model_folder
 

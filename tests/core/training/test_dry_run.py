@@ -9,7 +9,7 @@ import pytest
 import torch
 from architectures import settings
 from encoder_models import encoder_folder
-from graftkit.flow.head import with_facts
+from graftkit.flow.planning.head import with_facts
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.activation_checkpointing import checkpoint_blocks

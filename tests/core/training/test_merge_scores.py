@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graftkit.flow.merge import MergeSample, choose
+from graftkit.flow.exports.merge import MergeSample, choose
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.model.adapt import adapt
 from graftkit.model.load import load_base_model

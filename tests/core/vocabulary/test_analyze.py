@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from graftkit import PluginHost
-from graftkit.flow.find_tokenizer import default_backend, find_tokenizer
+from graftkit.flow.base_files.find_tokenizer import default_backend, find_tokenizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtendableBackend, ExtensionPlan, ExtensionSpec
 from graftkit.testing import tiny_tokenizer_files

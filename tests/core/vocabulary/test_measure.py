@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from graftkit.flow.find_tokenizer import find_tokenizer
+from graftkit.flow.base_files.find_tokenizer import find_tokenizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.testing import isolated_host, tiny_tokenizer_files
 from graftkit.vocabulary.compare import compare_on, unreachable_tokens

@@ -19,13 +19,13 @@ from typing import Any
 from unittest import mock
 
 import torch
-from graftkit.flow import export as export_module
 from graftkit.flow import run as run_module
-from graftkit.flow.base_model import LoadedModel
-from graftkit.flow.context import RunContext
-from graftkit.flow.corpus import Corpus
-from graftkit.flow.folder import LOCK
-from graftkit.flow.metrics import METRICS
+from graftkit.flow.exports import export as export_module
+from graftkit.flow.folders.folder import LOCK
+from graftkit.flow.folders.metrics import METRICS
+from graftkit.flow.preparation.base_model import LoadedModel
+from graftkit.flow.preparation.corpus import Corpus
+from graftkit.flow.state.context import RunContext
 from graftkit.report.run_manifest import MANIFEST
 from graftkit.store.files import TEMPORARY
 from hostile.crash.tiny_run import digest_of

@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 import graftkit
-from graftkit.flow import prove as prove_module
+from graftkit.flow.exports import prove as prove_module
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.testing import tiny_model_folder
 
@@ -50,7 +50,7 @@ def quick() -> Iterator[None]:
     """
 
     def prove(folder: Path, probes: Path, poll: Any = None, *, trusted: bool = False, **others: Any) -> dict[str, Any]:
-        from graftkit.flow.export import _checked
+        from graftkit.flow.exports.export import _checked
 
         try:
             said = prove_module.answer(folder, probes, trusted=trusted)
@@ -66,8 +66,8 @@ def quick() -> Iterator[None]:
     with (
         mock.patch.object(logging, "_tqdm_active", False),
         mock.patch("graftkit.flow.export.prove", prove),
-        mock.patch("graftkit.flow.check_model.choose_packing", choose),
-        mock.patch("graftkit.flow.export.give_memory_back"),
+        mock.patch("graftkit.flow.preparation.check_model.choose_packing", choose),
+        mock.patch("graftkit.flow.exports.export.give_memory_back"),
         warnings.catch_warnings(action="ignore", category=FutureWarning),
     ):
         yield

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import named
-from graftkit.flow.reload import reload
+from graftkit.flow.answering.reload import reload
 from graftkit.testing import isolated_host
 
 from hostile.mutate import apply, bytes_changed, change_json, dumped, hostile_value, place_oddly, spliced

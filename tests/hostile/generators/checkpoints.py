@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from graftkit.flow.metrics import to_line
-from graftkit.flow.resume import day_of_run, find_run
-from graftkit.flow.training import go_back
+from graftkit.flow.folders.metrics import to_line
+from graftkit.flow.state.resume import day_of_run, find_run
+from graftkit.flow.training.training import go_back
 from graftkit.host.lifecycle import StepInfo
 from graftkit.recipe.schema import TrainingSection
 from graftkit.report.run_manifest import RunManifest

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from graftkit.flow.open_model import embedding_rows
+from graftkit.flow.base_files.open_model import embedding_rows
 from graftkit.interfaces.architecture import is_multimodal
 from graftkit.model.context import context_length
 from graftkit.model.load import plan_base_model

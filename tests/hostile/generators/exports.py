@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ExportError, GraftkitError, named
-from graftkit.flow.probes import Probes
-from graftkit.flow.prove import check
-from graftkit.flow.recreate import InstalledProviders
-from graftkit.flow.reload import reload
+from graftkit.flow.answering.reload import reload
+from graftkit.flow.base_files.recreate import InstalledProviders
+from graftkit.flow.exports.probes import Probes
+from graftkit.flow.exports.prove import check
 from graftkit.flow.verify import check_files
 from graftkit.testing import isolated_host
 

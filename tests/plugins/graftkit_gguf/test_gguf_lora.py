@@ -16,9 +16,9 @@ import pytest
 import torch
 from graftkit import PluginHost, ProofRequest
 from graftkit.errors import ExportError, GraftkitError
-from graftkit.flow import prove
-from graftkit.flow.probes import Probes
-from graftkit.flow.prove import answer
+from graftkit.flow.exports import prove
+from graftkit.flow.exports.probes import Probes
+from graftkit.flow.exports.prove import answer
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model

@@ -11,9 +11,9 @@ from architectures import settings
 from export_matrix import ARCHITECTURES
 from gguf_models import write_model
 from graftkit import Probe, ProofRequest
-from graftkit.flow import rounding
-from graftkit.flow.probes import Probes, compare
-from graftkit.flow.rounding import ReadComparison, read_logits
+from graftkit.flow.exports import rounding
+from graftkit.flow.exports.probes import Probes, compare
+from graftkit.flow.exports.rounding import ReadComparison, read_logits
 from graftkit.testing import tiny_model_folder
 from graftkit_gguf.export_reading import export_reading
 from graftkit_gguf.model_exporter import GgufExporter

@@ -18,8 +18,8 @@ import torch
 from gguf.quants import dequantize, quantize
 from graftkit import PluginHost, StoredWeight
 from graftkit.errors import DataError, ModelError
-from graftkit.flow.find_tokenizer import find_tokenizer
-from graftkit.flow.open_model import check_fits
+from graftkit.flow.base_files.find_tokenizer import find_tokenizer
+from graftkit.flow.base_files.open_model import check_fits
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.tokenization.byte_alphabet import byte_alphabet
 from graftkit_gguf.header import read_header

@@ -13,9 +13,9 @@ from gguf import GGMLQuantizationType, LlamaFileType
 from gguf.quants import dequantize, quantize
 from gguf_models import tiny_llama, write_llama
 from graftkit import Probe, ProofRequest
-from graftkit.flow.probes import Probes, compare
-from graftkit.flow.rounding import compare_rounding, read_logits
-from graftkit.flow.weight_sketch import compare_sketches, sketches_of
+from graftkit.flow.exports.probes import Probes, compare
+from graftkit.flow.exports.rounding import compare_rounding, read_logits
+from graftkit.flow.exports.weight_sketch import compare_sketches, sketches_of
 from graftkit_gguf import quantize as quantizing
 from graftkit_gguf.blocks import block_steps
 from graftkit_gguf.config import GgufConfig, GgufType

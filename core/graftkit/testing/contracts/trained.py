@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from graftkit.flow.export import Planned
-from graftkit.flow.new_rows import changed_config
-from graftkit.flow.probes import Probes
-from graftkit.flow.weight_sketch import sketches_of
+from graftkit.flow.exports.export import Planned
+from graftkit.flow.exports.probes import Probes
+from graftkit.flow.exports.weight_sketch import sketches_of
+from graftkit.flow.preparation.new_rows import changed_config
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.adapter import Adapter

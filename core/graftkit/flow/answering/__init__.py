@@ -1,0 +1,1 @@
+"""Models that are loaded to be tried, and what their answers say."""

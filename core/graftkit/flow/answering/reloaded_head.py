@@ -1,0 +1,163 @@
+"""A model with a head, as `reload` loads it: it judges texts, where a language model answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.errors import RequestError
+from graftkit.flow.planning.head import mask_token, own_labels
+from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.chat_options import ChatOptions
+from graftkit.interfaces.samples import Conversation, Message, Text
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.model.context import context_length
+from graftkit.model.head import sequence_scores
+from graftkit.model.packing import forward_inputs
+
+__all__ = ["HeadModel", "Judgement"]
+
+_SHOWN = 5
+"""Labels and fills that are told, the likeliest first."""
+
+
+class Judgement:
+    """What a model with a head says of a text; like `Reply` it is read piece by piece, of which it has one.
+
+    Attributes:
+        text: It in words.
+        facts: It as JSON.
+    """
+
+    def __init__(self, text: str, facts: Mapping[str, Any]) -> None:
+        self.text, self.facts = text, facts
+        self._pieces = iter([text])
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Does nothing: it is there as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadModel:
+    """A model that gives texts labels, or a reward, or fills in their masked tokens.
+
+    Attributes:
+        network: The model.
+        tokenizer: Its tokenizer.
+        chat: How conversations were laid out.
+    """
+
+    network: Any
+    tokenizer: Tokenizer
+    chat: ChatOptions = field(default_factory=ChatOptions)
+
+    def judge(self, text: str) -> Judgement:
+        """Returns the labels of a text with their probabilities, its reward, or the likeliest fills of its masks.
+
+        What they are transformers' pipelines `text-classification` and `fill-mask` say, too. Of a classifier they are
+        its scores' softmax; a reward is the score itself.
+
+        Args:
+            text: The text, with what the tokenizer puts around one; or a JSON list of messages, which the chat template
+                lays out where there is one. Of a masked model it has the tokenizer's mask token in it.
+
+        Raises:
+            RequestError: The text is empty, or too long, or has no mask token; or the messages can't be laid out.
+        """
+        masked = self._config_head == "masked"
+        ids = self._ids(text, masked=masked)
+        context = context_length(self.network.config.to_dict())
+        if not ids:
+            raise RequestError("the text is empty", hint="Give it a word.")
+        if context is not None and len(ids) > context:
+            raise RequestError(f"the text has {len(ids)} tokens; the model's context is {context}")
+        return self._filled(ids) if masked else self._scored(ids)
+
+    @property
+    def labels(self) -> list[str]:
+        """What the scores of a sequence are of, in their order; none where there is one score alone."""
+        config = self.network.config
+        if config.num_labels == 1:
+            return []
+        return own_labels(config.to_dict()) or [f"LABEL_{number}" for number in range(config.num_labels)]
+
+    @property
+    def _config_head(self) -> str:
+        return head_of({"architectures": self.network.config.architectures})
+
+    def _ids(self, text: str, *, masked: bool) -> list[int]:
+        messages = None if masked or self.tokenizer.chat_template is None else _messages(text)
+        encoder = Encoder(
+            self.tokenizer,
+            chat_template_of(self.tokenizer, options=self.chat),
+            max_length=1 << 30,
+            rows=self.network.get_input_embeddings().num_embeddings,
+            report_dropped=True,
+            whole_texts=messages is None,
+            parse_special_tokens=masked,
+        )
+        sample = Text(text, "the text") if messages is None else Conversation(messages, "the messages")
+        return [int(id) for example in encoder.encode(sample).examples for id in example.ids]
+
+    @torch.no_grad()
+    def _scored(self, ids: Sequence[int]) -> Judgement:
+        sequence = torch.tensor(ids, device=self.network.device)
+        inputs = forward_inputs([sequence], packed=False)
+        scores = sequence_scores(self.network, [sequence], inputs)[0]
+        if not self.labels:
+            reward = scores[0].item()
+            return Judgement(f"{reward:.4f}", {"reward": reward, "tokens": len(ids)})
+        shares = dict(zip(self.labels, scores.softmax(0).tolist(), strict=True))
+        order = sorted(shares, key=lambda label: -shares[label])
+        text = ", ".join(f"{label} {shares[label]:.4f}" for label in order[:_SHOWN])
+        facts = {"label": order[0], "probabilities": {label: shares[label] for label in order}, "tokens": len(ids)}
+        return Judgement(text, facts)
+
+    @torch.no_grad()
+    def _filled(self, ids: Sequence[int]) -> Judgement:
+        mask = mask_token(self.tokenizer, "the tokenizer")
+        places = [place for place, id in enumerate(ids) if id == mask]
+        if not places:
+            spelt = next(text for text, id in self.tokenizer.special_tokens.items() if id == mask)
+            raise RequestError(f"the text has no {spelt}", hint=f"Write {spelt} where a token is to be filled in.")
+        sequence = torch.tensor(ids, device=self.network.device)
+        logits = self.network(**forward_inputs([sequence], packed=False)).logits[0, places].float()
+        likeliest = logits.softmax(1).topk(min(_SHOWN, logits.shape[1]), 1)
+        fills = [
+            [
+                {"token": self.tokenizer.decode([id]).strip(), "id": id, "probability": share}
+                for id, share in zip(of_place, shares, strict=True)
+            ]
+            for of_place, shares in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+        ]
+        lines = [", ".join(f"{fill['token']} {fill['probability']:.4f}" for fill in of_place) for of_place in fills]
+        return Judgement("\n".join(lines), {"fills": fills, "tokens": len(ids)})
+
+
+def _messages(text: str) -> tuple[Message, ...] | None:
+    """Returns the messages that a text is a JSON list of; None where it is none.
+
+    Raises:
+        RequestError: It is such a list, and a message has no role or content.
+    """
+    if not text.lstrip().startswith("[{"):
+        return None
+    try:
+        found = parse_json(text.encode(), unicode=True)
+    except ValueError:
+        return None
+    told = [(one.get("role"), one.get("content")) if isinstance(one, dict) else (None, None) for one in found]
+    if not all(isinstance(role, str) and isinstance(content, str) for role, content in told):
+        raise RequestError("each of the messages has a role and a content, which are texts")
+    return tuple(Message(str(role), str(content)) for role, content in told)

@@ -1,0 +1,1 @@
+"""Exports: written, described, and proved by the programs that load them."""

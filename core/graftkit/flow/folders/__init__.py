@@ -1,0 +1,1 @@
+"""What folders say: a run's, an adapter's, an export's."""

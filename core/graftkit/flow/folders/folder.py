@@ -1,0 +1,430 @@
+"""Claims a run's folder, for one run at a time, without ever destroying what is somebody else's."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from graftkit.errors import FolderError, GraftkitError, StorageError
+from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
+from graftkit.report.run_manifest import MANIFEST, RunManifest
+from graftkit.store.files import TEMPORARY, guarded, make_folder, sweep, sync_folder, temporary_prefix
+
+__all__ = [
+    "ADAPTER_FROM",
+    "CHECKPOINTS",
+    "LOCK",
+    "MANIFEST",
+    "ClaimedFolder",
+    "claim",
+    "claim_again",
+    "forget_checkpoints",
+    "locked_folder",
+    "others_files",
+]
+
+LOCK = ".graftkit.lock"
+"""A name that nobody else gives a file: it is removed."""
+
+CHECKPOINTS = "checkpoints"
+
+ADAPTER_FROM = "adapter-from"
+"""Where a run keeps the adapter that its training went on with: it goes on without the folder that this lay in."""
+
+_ASIDE = re.compile(r"\.graftkit-[a-z0-9_]{8}\.replaced")
+"""What follows the folder's name in that of the one that holds the run to be replaced."""
+
+_FOLDERS = (
+    *("records", "tokenizer", "tokens", ".tokens.partial", "teacher", ".teacher.partial"),
+    *(CHECKPOINTS, ADAPTER_FROM, "adapter", "exports"),
+)
+"""The folders that a run makes in its own, each of which it replaces or removes as a whole."""
+
+_OWN = re.compile(
+    r"manifest\.json|\.graftkit\.lock|records|tokenizer|vocabulary\.json|tokens|teacher|checkpoints|adapter|adapter-from"
+    r"|exports"
+    r"|(probes|reference|start)\.safetensors|metrics\.jsonl|answers-(before|after)\.json|holdout-worst\.json"
+    rf"|report\.html|report-sections\.json|\.(tokens|teacher)\.partial|{TEMPORARY.pattern}"
+)
+"""What a run writes at the top of its folder; a plugin's files are known from the manifest."""
+
+_OWN_FILES = re.compile(
+    r"manifest\.json|\.graftkit\.lock|vocabulary\.json|(probes|reference|start)\.safetensors|metrics\.jsonl"
+    r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|report-sections\.json|records/(train|holdout)\.jsonl"
+    r"|(tokens|teacher)/(train|holdout)\.safetensors"
+    r"|adapter/adapter\.(safetensors|json)"
+    r"|adapter-from/(adapter_config\.json|adapter_model\.safetensors|graftkit\.json)"
+    r"|checkpoints/step-\d{8}/(state\.safetensors|checkpoint\.json)"
+    rf"|\.(tokens|teacher)\.partial/.*|(.*/)?{TEMPORARY.pattern}(/.*)?"
+)
+"""The paths of the files that a run itself writes; those of tokenizers, exporters and hooks are listed in manifests."""
+
+
+@dataclass(slots=True)
+class ClaimedFolder:
+    """A folder that this run, and no other, may write into.
+
+    Attributes:
+        path: The folder.
+        lock: The open lock file; the system lets go of it when the process ends, however that happens. -1 for a
+            folder that nobody else knows of, which needs none.
+        replaced: Where the run lies meanwhile that was there before, or None.
+        made: The folders that were made for it, the innermost first.
+        resumed: Whether it holds the run that goes on: then nothing in it is ever given back.
+    """
+
+    path: Path
+    lock: int = -1
+    replaced: Path | None = None
+    made: tuple[Path, ...] = ()
+    resumed: bool = False
+
+    def check(self) -> None:
+        """Makes sure that the folder still is the one that was claimed.
+
+        Raises:
+            StorageError: It was moved, deleted or replaced, or its lock was: what follows would be half of a run.
+        """
+        if self.lock >= 0 and not _lies_there(self.path / LOCK, self.lock):
+            raise StorageError(
+                f"the run's folder, or its {LOCK}, was moved, deleted or replaced while the run went on",
+                where=str(self.path),
+                hint="Nothing is written there any more. Where the folder is now, --out with --resume goes on with it.",
+            )
+
+    def keep(self) -> None:
+        """The run is over: what it replaced may go, and what runs replaced here that were killed."""
+        for place in _asides(self.path):
+            _remove_run(place / self.path.resolve().name)
+            with suppress(OSError):  # something of somebody else's is left in it
+                place.rmdir()
+        self.replaced = None
+        self.release()
+
+    def release(self) -> None:
+        """Lets other runs claim the folder."""
+        if self.lock >= 0:
+            _unlock(self.path, self.lock)
+            self.lock = -1
+
+    def give_back(self) -> None:
+        """Nothing ran: what this run made goes, and what was there before is put back."""
+        self.release()
+        if self.resumed:
+            return
+        with suppress(OSError):
+            _clear(self.path)
+        for folder in self.made:
+            with suppress(OSError):  # somebody else uses it by now
+                folder.rmdir()
+        if self.replaced is not None and not self.path.exists():
+            self.replaced.rename(self.path)
+            self.replaced.parent.rmdir()
+            self.replaced = None
+
+
+def claim(path: Path, *, overwrite: bool) -> ClaimedFolder:
+    """Makes the folder, or moves the run that is in it aside.
+
+    Raises:
+        FolderError: It holds another run and `overwrite` is False, a run is going on in it, it holds anything else, or
+            it can't be written.
+    """
+    try:
+        _put_back(path)
+        if path.is_symlink() and not path.exists():
+            raise FolderError(
+                "it is a link to a folder that is not there",
+                where=str(path),
+                hint="Make that folder, or give another one with --out.",
+            )
+        missing = tuple(folder for folder in (path, *path.parents) if not folder.exists())
+        if missing:
+            make_folder(path)
+        elif not path.is_dir():
+            raise FolderError("it is a file", where=str(path), hint="Give a folder with --out.")
+        if _is_empty(path):
+            lock = _lock(path)
+            sweep(path)
+            return ClaimedFolder(path, lock, made=missing)
+        _check_replaceable(path, overwrite)
+        lock = _lock(path)
+        try:
+            aside = _move_aside(path)
+            _unlock(aside, lock)
+        except BaseException:
+            _unlock(path, lock)
+            raise
+        return ClaimedFolder(path, _lock(path), replaced=aside, made=(path,))
+    except OSError as error:
+        raise FolderError(
+            f"can't be written: {error.strerror or error}",
+            where=str(path),
+            hint="Write elsewhere with --out.",
+        ) from error
+
+
+def claim_again(path: Path) -> ClaimedFolder:
+    """Claims the folder of a run that goes on, and removes from it what a kill has left half-written.
+
+    Raises:
+        FolderError: It is going on already, can't be written, or has a link or a file where a run keeps a folder.
+    """
+    for name in _FOLDERS:
+        entry = path / name
+        if entry.is_symlink() or (entry.exists() and not entry.is_dir()):
+            raise FolderError(
+                f"{name} in it is a {'link' if entry.is_symlink() else 'file'}, where a run keeps a folder that it "
+                "replaces or removes as a whole",
+                where=str(path),
+                hint="Put the folder itself there; a run that needs another disk is started there with --out.",
+            )
+    try:
+        lock = _lock(path)
+        for folder in (path, path / CHECKPOINTS, path / "exports"):
+            sweep(folder)
+        return ClaimedFolder(path, lock, resumed=True)
+    except OSError as error:
+        raise FolderError(f"can't be written: {error.strerror or error}", where=str(path)) from error
+
+
+def forget_checkpoints(path: Path, exported: int | None) -> None:
+    """Deletes the checkpoints of a run that has finished, but for the last: from that one it may be trained further.
+
+    Args:
+        path: The run's folder.
+        exported: The step that it has exported: should it be trained further, that may be the best one again.
+
+    Raises:
+        StorageError: The system refused.
+    """
+    if (path / CHECKPOINTS).exists():
+        from graftkit.training.checkpoint import keep_newest
+
+        keep_newest(path / CHECKPOINTS, () if exported is None else (exported,))
+
+
+@contextmanager
+def locked_folder(path: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Holds a folder's lock, by which no other command writes into it; what is in it stays as it is.
+
+    A folder that is made for it, and those around it, go in the end where nothing was put into them.
+
+    Args:
+        path: The folder.
+        wait: How many seconds another command is waited for.
+
+    Raises:
+        FolderError: A run is going on in it, or another command holds it.
+        StorageError: The system refused.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    with guarded(path):
+        make_folder(path)
+        lock = _lock(path, wait)
+    try:
+        yield
+    finally:
+        _unlock(path, lock)
+        with suppress(OSError):  # something lies in it
+            for folder in made:
+                folder.rmdir()
+
+
+def _lock(path: Path, wait: float = 0.0) -> int:
+    """Takes the folder's lock, where the system has such locks.
+
+    Args:
+        path: The folder.
+        wait: How many seconds whoever holds it is waited for.
+
+    Raises:
+        FolderError: A living process holds it.
+    """
+    end = time.monotonic() + wait
+    while True:
+        handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            return handle
+        except BlockingIOError:
+            os.close(handle)
+            if time.monotonic() < end:
+                time.sleep(0.05)
+                continue
+            raise FolderError(
+                "a run or an export is going on in it",
+                where=str(path),
+                hint="Wait for it, or give another folder with --out.",
+            ) from None
+        if _lies_there(path / LOCK, handle):
+            return handle
+        os.close(handle)
+
+
+def _lies_there(path: Path, handle: int) -> bool:
+    """Whether a name still is that of an open file: whoever lets go of a lock removes its file, and another is made."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _unlock(path: Path, handle: int) -> None:
+    with suppress(OSError):
+        if _lies_there(path / LOCK, handle):  # another may be somebody else's, in a folder that has come in its place
+            (path / LOCK).unlink()
+    with suppress(OSError):
+        os.close(handle)
+
+
+def _clear(folder: Path) -> None:
+    """Deletes what a run writes, and nothing else."""
+    for entry in folder.iterdir():
+        if not _OWN.fullmatch(entry.name):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _check_replaceable(path: Path, overwrite: bool) -> None:
+    manifest = RunManifest.read(path)
+    if manifest is None:
+        raise FolderError("it holds files that are no run", where=str(path), hint="Give another folder with --out.")
+    if not overwrite:
+        raise FolderError(
+            f"it holds a run ({manifest.status})",
+            where=str(path),
+            hint="Give another folder with --out, replace that run with --overwrite, or go on with it with --resume.",
+        )
+    strange = others_files(path, manifest)
+    if strange:
+        raise FolderError(
+            f"besides a run it holds {', '.join(strange[:3])}{' ...' if len(strange) > 3 else ''}",
+            where=str(path),
+            hint="Overwriting would delete that: move it away, or give another folder with --out.",
+        )
+
+
+def is_runs_own(name: str) -> bool:
+    """Tells whether a path in a run's folder is that of a file which a run writes, of its tokenizer or of an export."""
+    return name.startswith(("tokenizer/", "exports/")) or (name != LOCK and _OWN_FILES.fullmatch(name) is not None)
+
+
+def others_files(path: Path, manifest: RunManifest) -> list[str]:
+    """Returns the relative paths of what the run in a folder did not write: files, and links, which aren't followed.
+
+    What a run wrote is listed in its manifest or has one of its own names; what an export is made of, in the export's.
+    A run that was killed before it could list its tokenizer's files may have written any of those.
+    """
+    listed = {*manifest.artifacts, *manifest.written}
+    if not any(name.startswith("tokenizer/") for name in listed):
+        listed |= {name for name in _files(path) if name.startswith("tokenizer/")}
+    for export in (path / "exports").glob(f"*/{EXPORT_MANIFEST}"):
+        folder = f"exports/{export.parent.name}"
+        listed |= {f"{folder}/{EXPORT_MANIFEST}", *(f"{folder}/{name}" for name in _listed_in(export))}
+    return sorted(name for name in _files(path) if name not in listed and not _OWN_FILES.fullmatch(name))
+
+
+def _listed_in(export: Path) -> list[str]:
+    try:
+        return list(ExportManifest.read(export.parent, ()).files)
+    except GraftkitError:
+        return []
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Yields the relative paths of all files and links below a folder."""
+    for place, folders, files in os.walk(folder):
+        for name in [*files, *(name for name in folders if (Path(place) / name).is_symlink())]:
+            yield (Path(place) / name).relative_to(folder).as_posix()
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a folder has nothing in it but what a run leaves that is killed before it has written its manifest."""
+    names = [entry.name for entry in path.iterdir() if entry.name != LOCK]
+    return all((match := TEMPORARY.fullmatch(name)) and match[1] == MANIFEST for name in names)
+
+
+def _asides(path: Path) -> list[Path]:
+    """Returns the folders in which runs of this folder wait that are to be replaced, the latest first."""
+    real = path.resolve()
+    found = [
+        place
+        for place in real.parent.glob(f".{glob.escape(real.name)}.*.replaced")
+        if _ASIDE.fullmatch(place.name.removeprefix(f".{real.name}")) and place.is_dir()
+    ]
+    return sorted(found, key=lambda place: place.stat().st_mtime_ns, reverse=True)
+
+
+def _put_back(path: Path) -> None:
+    """Puts the run back that was to be replaced, where the one that was to replace it was killed before it began.
+
+    Raises:
+        FolderError: That one is alive.
+    """
+    real = path.resolve()
+    if real.exists() and not (real.is_dir() and _is_empty(real)):
+        return
+    for aside in [place / real.name for place in _asides(path) if (place / real.name).is_dir()][:1]:
+        if real.exists():
+            lock = _lock(real)
+            sweep(real)
+            _unlock(real, lock)
+            real.rmdir()
+        aside.rename(real)
+        aside.parent.rmdir()
+        sync_folder(real.parent)
+
+
+def _remove_run(folder: Path) -> None:
+    """Deletes a run that was moved aside, but nothing that it did not write; its manifest goes last.
+
+    What the system refuses to delete stays.
+    """
+    with suppress(GraftkitError, OSError):
+        manifest = RunManifest.read(folder)
+        kept = {MANIFEST, *others_files(folder, manifest)} if manifest else {MANIFEST}
+        for place, folders, files in os.walk(folder, topdown=False):
+            for name in files:
+                if (Path(place) / name).relative_to(folder).as_posix() not in kept:
+                    (Path(place) / name).unlink()
+            for name in folders:
+                with suppress(OSError):  # something is left in it, or it is a link
+                    (Path(place) / name).rmdir()
+        if kept == {MANIFEST}:
+            (folder / MANIFEST).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def _move_aside(path: Path) -> Path:
+    real = path.resolve()
+    aside = Path(tempfile.mkdtemp(prefix=temporary_prefix(real.name), suffix=".replaced", dir=real.parent)) / real.name
+    try:
+        real.rename(aside)
+        real.mkdir()
+    except BaseException:
+        if aside.exists():
+            aside.rename(real)
+        aside.parent.rmdir()
+        raise
+    sync_folder(real.parent)
+    return aside
+
+
+def default_folder(name: str) -> Path:
+    """Returns where a recipe's run goes when nothing else is said: `runs/NAME`."""
+    return Path(os.curdir) / "runs" / name

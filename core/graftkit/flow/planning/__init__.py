@@ -1,0 +1,1 @@
+"""A recipe checked and planned, from files alone."""

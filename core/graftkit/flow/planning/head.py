@@ -1,0 +1,241 @@
+"""What a run puts on its base model besides an adapter: the head that its objective learns by."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
+from typing import Any
+
+from graftkit.errors import DataError, ModelError, RecipeError
+from graftkit.flow.folders.adapter_folder import AdapterFolder
+from graftkit.interfaces.architecture import Head, head_of, is_multimodal, with_head
+from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.tokenizer import NamedTokens, Tokenizer
+from graftkit.recipe.bind import BoundRecipe
+from graftkit.report.run_manifest import HeadFacts
+
+__all__ = [
+    "config_of_objective",
+    "head_facts",
+    "labels_in_order",
+    "listed_labels",
+    "mask_token",
+    "own_labels",
+    "refuse_head",
+    "refuse_with_head",
+    "with_facts",
+    "with_run_head",
+]
+
+
+def with_run_head(bound: BoundRecipe, files: BaseModelFiles) -> BaseModelFiles:
+    """Returns the base model's files, whose configuration asks for the head that a recipe's objective learns by.
+
+    Raises:
+        ModelError: The model is a classifier, and the objective trains a language model; or no head can be put on it.
+    """
+    config = config_of_objective(bound, files.config, files.reference)
+    return files if config is files.config else _with_config(files, config)
+
+
+def config_of_objective(bound: BoundRecipe, config: Mapping[str, Any], reference: str) -> Mapping[str, Any]:
+    """Returns a base model's configuration that asks for the head that a recipe's objective learns by.
+
+    Args:
+        bound: The recipe.
+        config: The base model's config.json; it is returned itself where the objective trains a language model.
+        reference: The model, for errors.
+
+    Raises:
+        ModelError: As for `with_run_head`.
+    """
+    head, objective = bound.objective_config.head, bound.objective.use
+    if head == "language":
+        refuse_head(config, reference, f"the objective {objective} trains language models")
+        return config
+    if is_multimodal(config):
+        raise ModelError(
+            f"the objective {objective} puts a head on models of text alone, and this one has towers beside it",
+            where=reference,
+            hint="Give its language model alone, as transformers saves it.",
+        )
+    return with_head(config, head)
+
+
+def with_facts(files: BaseModelFiles, facts: HeadFacts | None) -> BaseModelFiles:
+    """Returns a base model's files whose configuration asks for the head that a manifest names, if it names one."""
+    if facts is None:
+        return files
+    return _with_config(files, with_head(files.config, facts.kind, facts.labels, facts.pad))
+
+
+def _with_config(files: BaseModelFiles, config: Mapping[str, Any]) -> BaseModelFiles:
+    """Returns the same files with another configuration, of a subclass of their own class: what they offer stays."""
+    own = type(files)
+    changed = type(
+        own.__name__, (own,), {"__slots__": (), "__module__": own.__module__, "config": property(lambda _: config)}
+    )
+    found = copy(files)
+    object.__setattr__(found, "__class__", changed)
+    return found
+
+
+def head_facts(bound: BoundRecipe, labels: Sequence[str], tokenizer: Tokenizer) -> HeadFacts | None:
+    """Returns what manifests say of the head; None for a language model's own."""
+    head = bound.objective_config.head
+    if head == "language":
+        return None
+    return HeadFacts(kind=head, labels=list(labels), pad=tokenizer.role_token("pad"))
+
+
+_HEADS: Mapping[Head, str] = {
+    "language": "a language model's own head",
+    "sequence": "a head on sequences",
+    "masked": "the head that fills in masked tokens",
+}
+
+
+def labels_in_order(
+    bound: BoundRecipe,
+    found: Collection[str],
+    config: Mapping[str, Any],
+    where: str,
+    origin: AdapterFolder | None = None,
+) -> list[str]:
+    """Returns the labels in the order of their numbers: the recipe's, the base model's own, or sorted.
+
+    Args:
+        bound: The recipe.
+        found: The labels that the records have.
+        config: The base model's config.json, which has an order where that is a classifier of just these labels.
+        where: The records, for errors.
+        origin: The adapter that training goes on with, if any, whose head has an order, where graftkit trained it.
+
+    Raises:
+        DataError: There are fewer than two.
+        RecipeError: The recipe lists others, or another order than the base model or the adapter has; or one of these
+            is a classifier of other labels.
+    """
+    if bound.objective_config.learns_from != "labels":
+        return []
+    if len(found) < 2:
+        raise DataError(
+            f"every record has the label {next(iter(found), '')!r:.60}: there is nothing to tell apart", where=where
+        )
+    try:
+        order = list(bound.objective_config.label_order(found))
+    except ValueError as error:
+        raise RecipeError(str(error), where=bound.document.where(("objective", "labels"))) from None
+    of_adapter = origin.manifest.head.labels if origin and origin.manifest and origin.manifest.head else []
+    own, whose = of_adapter or own_labels(config), "adapter" if of_adapter else "base model"
+    if not own or own == order:
+        return order
+    said, theirs = listed_labels(order), listed_labels(own)
+    if sorted(own) != sorted(order):
+        raise RecipeError(
+            f"the {whose} is a classifier of other labels ({theirs}) than the records' ({said})",
+            where=bound.document.where(("adapter", "from") if of_adapter else ("model",)),
+            hint="Name the records' labels as it does"
+            + (", or train a new adapter." if of_adapter else ", or give the model that it was made from."),
+        )
+    if getattr(bound.objective_config, "labels", None):
+        raise RecipeError(
+            f"objective.labels says {said}, and the {whose}, a classifier of these, {theirs}",
+            where=bound.document.where(("objective", "labels")),
+            hint=f"Leave labels out, and they keep the {whose}'s order.",
+        )
+    return list(own)
+
+
+def own_labels(config: Mapping[str, Any]) -> list[str]:
+    """Returns the labels of a classifier in its order; none where it is none, or has no names for them."""
+    named = config.get("id2label") if head_of(config) == "sequence" else None
+    if not isinstance(named, Mapping):
+        return []
+    if not all(str(key).isdecimal() for key in named):
+        return []
+    own = [str(named[key]) for key in sorted(named, key=int)]
+    return [] if own == [f"LABEL_{number}" for number in range(len(own))] else own
+
+
+def listed_labels(labels: Sequence[str]) -> str:
+    """Returns the first labels as a message shows them."""
+    return ", ".join(f"{label:.40}" for label in labels[:6]) + (", ..." if len(labels) > 6 else "")
+
+
+def refuse_head(config: Mapping[str, Any], reference: str, why: str) -> None:
+    """Refuses a base model that is no causal language model by its own config.json.
+
+    Raises:
+        ModelError: It is none.
+    """
+    head, named = head_of(config), (config.get("architectures") or [""])[0]
+    if head == "sequence":
+        raise ModelError(
+            f"the model scores whole sequences ({named}), and {why}",
+            where=reference,
+            hint="Such models are trained with objective: classification or reward.",
+        )
+    if head == "masked":
+        raise ModelError(
+            f"the model fills in masked tokens ({named}), and is no causal language model: {why}",
+            where=reference,
+            hint="Such models are trained with objective: masked-lm, or classification.",
+        )
+
+
+def mask_token(tokenizer: Tokenizer, where: str) -> int:
+    """Returns the id of a tokenizer's mask token.
+
+    Raises:
+        ModelError: It has none.
+    """
+    named: object = tokenizer.named_tokens if isinstance(tokenizer, NamedTokens) else None
+    text = named.get("mask_token") if isinstance(named, Mapping) else None
+    found = tokenizer.special_tokens.get(text) if isinstance(text, str) else None
+    if found is None:
+        raise ModelError("its tokenizer names no mask token, which masked-lm puts in the place of others", where=where)
+    return found
+
+
+def refuse_with_head(bound: BoundRecipe, origin: AdapterFolder | None) -> None:
+    """Refuses what a recipe asks for that its head can't do, or the one of its adapter: before any work is done.
+
+    Args:
+        bound: The recipe.
+        origin: The adapter that training is to go on with, if any.
+
+    Raises:
+        RecipeError: There is such a thing.
+    """
+    head: Head = bound.objective_config.head
+    recipe, where = bound.recipe, bound.document.where
+    trained = origin.manifest.head if origin and origin.manifest else None
+    if trained and trained.kind != head:
+        raise RecipeError(
+            f"adapter.from: the adapter was trained with {_HEADS[trained.kind]}, and the objective "
+            f"{bound.objective.use} trains {_HEADS[head]}",
+            where=where(("adapter", "from")),
+            hint="Go on with the objective that it was trained by, or train a new adapter.",
+        )
+    if head == "language":
+        return
+    if recipe.evaluation.answers:
+        raise RecipeError(
+            f"evaluation.answers: the objective {bound.objective.use} trains a model which writes no answers",
+            where=where(("evaluation", "answers")),
+            hint="Leave it out: the objective's own metrics of the holdout records are reported.",
+        )
+    if origin and origin.rows:
+        raise RecipeError(
+            f"adapter.from: the adapter has trained rows of {', '.join(sorted(origin.rows))}, and the objective "
+            f"{bound.objective.use} is learnt with the base model's own vocabulary",
+            where=where(("adapter", "from")),
+            hint="Export it first (toolkit export ADAPTER --to merged), and train the head on the merged model.",
+        )
+    if recipe.tokenizer is not None:
+        raise RecipeError(
+            f"tokenizer: the objective {bound.objective.use} is learnt with the base model's own vocabulary",
+            where=where(("tokenizer",)),
+            hint="Train the vocabulary in a run of its own, with its texts, and then the head on the merged model.",
+        )

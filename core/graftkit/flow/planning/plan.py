@@ -1,0 +1,422 @@
+"""Checks a recipe and plans its run, from files alone: before a folder is made, before torch is imported."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from graftkit.corpus.answers_compared import check_learns_from
+from graftkit.corpus.dataset import Dataset
+from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.sample_files import scan_samples
+from graftkit.corpus.split import Split, exclude, split
+from graftkit.corpus.text_paths import unread_files
+from graftkit.errors import DataError, RecipeError, TargetError
+from graftkit.flow.base_files.open_model import check_fits, embedding_rows, load_tokenizer, open_model
+from graftkit.flow.planning.continued_adapter import filled_from_folder, folder_vocabulary, told_of_origin
+from graftkit.flow.planning.head import (
+    head_facts,
+    labels_in_order,
+    mask_token,
+    refuse_with_head,
+    with_facts,
+    with_run_head,
+)
+from graftkit.flow.planning.plan_teacher import open_teacher
+from graftkit.flow.planning.run_plan import RunPlan, chats, seen_an_epoch
+from graftkit.flow.planning.targets import certain_targets, chosen_targets, forecast
+from graftkit.flow.planning.unsettled import unsettled
+from graftkit.flow.planning.vocabulary import VocabularyRequest, carrying, plan_vocabulary
+from graftkit.flow.records.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
+from graftkit.flow.records.datasets import open_datasets
+from graftkit.flow.records.estimate import (
+    FEWEST_SAID,
+    CorpusEstimate,
+    choose_training,
+    estimate_corpus,
+    estimate_steps,
+    too_short,
+)
+from graftkit.flow.records.seen_kinds import SeenKinds
+from graftkit.flow.records.template_check import check_template
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.architecture import is_multimodal
+from graftkit.interfaces.layer import LayerInfo
+from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.regular_file import read_regular
+from graftkit.interfaces.samples import LabelledText, Sample
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.model.context import context_length
+from graftkit.model.targets import likely_embedding, likely_layers, likely_output, names_are_certain
+from graftkit.recipe.bind import BoundRecipe, bind
+from graftkit.recipe.load import LoadedRecipe
+from graftkit.recipe.paths import is_hub_dataset
+from graftkit.recipe.without_effect import without_effect
+from graftkit.report.run_manifest import SettledKey
+from graftkit.training.order import DatasetShare
+from graftkit.visible import one_line
+from graftkit.vocabulary.losses import check_promises, describe_losses, lost_characters
+
+__all__ = ["make_plan"]
+
+_MAX_TEMPLATE = 1 << 20
+"""The most bytes of a file with a chat template; of its characters fewer are allowed, which is told then."""
+
+
+def make_plan(
+    loaded: LoadedRecipe,
+    host: PluginHost,
+    started: date | None = None,
+    before_records: Callable[[], None] = lambda: None,
+    chosen: Mapping[str, Any] | None = None,
+    pinned: Mapping[str, str] | None = None,
+    settled: Mapping[str, SettledKey] | None = None,
+    origin_copy: Path | None = None,
+) -> RunPlan:
+    """Checks a recipe and plans its run.
+
+    Args:
+        loaded: The recipe.
+        host: The plugins.
+        started: The day of the run that goes on, which stays its day unless the recipe says one; None where none does.
+        before_records: Called once recipe, model and tokenizer hold, before records are read; it may refuse, too.
+        chosen: What was chosen for the run that goes on, which holds for it; None where none does.
+        pinned: The commits of the hub's data sets that the run which goes on took; see `RunPlan.revisions`.
+        settled: What keys that say `auto` came to in the run that goes on.
+        origin_copy: As `kept` for `filled_from_folder`.
+
+    Raises:
+        RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
+    """
+    loaded, origin = filled_from_folder(loaded, host, origin_copy)
+    bound = bind(loaded, host)
+    recipe = bound.recipe
+    where = bound.document.where
+    refuse_with_head(bound, origin)
+    source, own_files = open_model(host, recipe.model.path, recipe.model.use, where(("model",)))
+    files = with_run_head(bound, own_files)
+    targets = _likely_targets(bound, files)
+    backend = host.registry.resolve("tokenizer", files.tokenizer_backend)
+    template = _template(bound)
+    tokenizer = carrying(template, load_tokenizer(files, host.registry.create(backend)))
+    rowless = check_fits(files, tokenizer)
+    brought = folder_vocabulary(origin, bound, host, files, backend, tokenizer, template) if origin else None
+    vocabulary = brought or plan_vocabulary(bound, host, backend, template)
+    before_records()
+    samples, datasets, shares, found, kinds = _read(bound, host, pinned)
+    labels = labels_in_order(bound, found, own_files.config, str(datasets[0].source), origin)
+    known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
+    check_promises(known)
+    head = head_facts(bound, labels, known)
+    files = with_facts(own_files, head)
+    today = recipe.data.date or started or date.today()
+    trained = vocabulary.rows(files) if vocabulary else embedding_rows(files)
+    template_in_use, length = chat_template_of(known, today, chat_options(bound)), _row_length(bound, files)
+    teacher = open_teacher(bound, host, known, trained, length, vocabulary)
+    encoder = Encoder(
+        known,
+        template_in_use,
+        length,
+        trained,
+        report_dropped=recipe.data.dropped == "report",
+        overflow=recipe.data.overflow,
+        parse_special_tokens=recipe.data.special_tokens == "parse",
+        labels=labels,
+        whole_texts=bound.objective_config.head == "masked",
+    )
+    if encoder.whole_texts:
+        mask_token(known, files.reference)
+    check_arguments(bound, template_in_use)
+    check_end_of_turn(bound, encoder.tokenizer)
+    differences = check_template(encoder, samples) if chats(bound, samples) else []
+    bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, shares, chosen)
+    kept = {key: found for key, found in (settled or {}).items() if key in unsettled(bound.recipe)}
+    laid_out_by = template_in_use if chats(bound, samples) else None
+    notices = [
+        *bound.document.notices,
+        *without_effect(bound.recipe),
+        *(told_of_origin(origin, bound, files, tokenizer, brought) if origin else []),
+        *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
+        *differences,
+        *_unread(bound, datasets),
+        *_left_columns(datasets),
+        *_skipped(datasets),
+        *_notices(bound, samples),
+        *kinds.told(samples.train, labels),
+        *_unseen(bound, shares),
+        *([told] if bound.exports and (told := must_be_passed(chat_options(bound), laid_out_by)) else []),
+        *([told] if corpus and (told := too_short(bound.recipe, estimate_steps(bound.recipe, corpus))) else []),
+        *([] if vocabulary else rowless),
+        *_losses(known, vocabulary),
+        *host.notices,
+    ]
+    return RunPlan(
+        bound,
+        source,
+        files,
+        backend,
+        tokenizer,
+        vocabulary,
+        today,
+        encoder,
+        targets,
+        samples,
+        datasets,
+        shares,
+        notices,
+        _forecast(bound, files, targets),
+        chosen=chosen,
+        corpus=corpus,
+        origin=origin,
+        head=head,
+        teacher=teacher,
+    ).with_settled(kept)
+
+
+def _with_numbers(
+    bound: BoundRecipe,
+    files: BaseModelFiles,
+    encoder: Encoder,
+    samples: Split,
+    shares: Sequence[DatasetShare],
+    earlier: Mapping[str, Any] | None,
+) -> tuple[BoundRecipe, Mapping[str, Any], CorpusEstimate | None]:
+    """Returns the recipe with the numbers of a training that it leaves out, those numbers, and what they are from.
+
+    Where it leaves out none, records are looked at only for steps that may be too few.
+    """
+    recipe = bound.recipe
+    said = recipe.training.model_fields_set
+    if (recipe.training.steps or 0) >= FEWEST_SAID and {"tokens_per_step", "learning_rate"} <= said:
+        return bound, {}, None
+    corpus = estimate_corpus(encoder, samples.train, seen_an_epoch(shares))
+    rate_scale = bound.adapter.config.rate_scale * bound.objective_config.rate_scale
+    chosen = choose_training(recipe, corpus, files, rate_scale)
+    chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}
+    return bound.with_values({f"training.{key}": value for key, value in chosen.items()}), chosen, corpus
+
+
+def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
+    """Returns the layers that the patterns name among the file's tensors.
+
+    Raises:
+        TargetError: A pattern matches no layer, and the file's names are those of the model.
+    """
+    if is_multimodal(files.config):  # names don't tell a tower's layers from the language model's
+        return certain_targets(bound, files)
+    try:
+        return chosen_targets(bound, _likely_infos(files), outer=_likely_outer(files))
+    except TargetError:
+        if names_are_certain(files.tensors):
+            raise
+        return certain_targets(bound, files)
+
+
+def _forecast(bound: BoundRecipe, files: BaseModelFiles, targets: list[str]) -> Mapping[str, int | None]:
+    """Returns what the file's names and shapes say; nothing where the layers have other names than its tensors."""
+    if not names_are_certain(files.tensors):
+        return {"adapter_parameters": None, "frozen_linear_bytes": None}
+    return forecast(bound, _likely_infos(files), targets, outer=_likely_outer(files))
+
+
+def _likely_outer(files: BaseModelFiles) -> list[LayerInfo]:
+    """Returns what the file's names and shapes say of its embedding and its output layer."""
+    embedding, output = likely_embedding(files.tensors), likely_output(files.tensors)
+    found = [LayerInfo(embedding[0], "embedding", embedding[1][1], embedding[1][0])] if embedding else []
+    if output:
+        found.append(LayerInfo(output[0], "linear", *output[1], f"{output[0]}.bias" in files.tensors))
+    return found
+
+
+def _likely_infos(files: BaseModelFiles) -> list[LayerInfo]:
+    """Returns what the file's names and shapes say of its linear layers."""
+    return [
+        LayerInfo(path, "linear", *shape, f"{path}.bias" in files.tensors, files.tensors[f"{path}.weight"].given_bytes)
+        for path, shape in likely_layers(files.tensors).items()
+    ]
+
+
+def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:
+    """Returns how many tokens a record may have: what the recipe says, within the model's context.
+
+    Raises:
+        RecipeError: The recipe asks for more than the model's context.
+    """
+    context = context_length(files.config)
+    asked = bound.recipe.data.max_length
+    if context is None:
+        return bound.recipe.max_length
+    if asked is not None and asked > context:
+        raise RecipeError(
+            f"data.max_length is {asked}; the model's context is {context} tokens",
+            where=bound.document.where(("data", "max_length")),
+        )
+    return min(bound.recipe.max_length, context)
+
+
+def _template(bound: BoundRecipe) -> str | None:
+    """Returns the chat template that the recipe gives in place of the tokenizer's own, or None."""
+    section = bound.recipe.data.chat_template
+    path = section.path if section else None
+    if path is None:
+        return None
+    where = bound.document.where(("data", "chat_template"))
+    try:
+        text = read_regular(Path(path), _MAX_TEMPLATE).decode()
+    except (OSError, ValueError) as error:
+        named = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "no file can have this name"
+        reason = error.strerror if isinstance(error, OSError) else named
+        raise DataError(f"the chat template {path} can't be read: {reason}", where=where) from None
+    template = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not template.strip():
+        raise DataError(f"the chat template {path} is empty", where=where, hint="Leave it out to use the model's own.")
+    return template
+
+
+def _read(
+    bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str] | None
+) -> tuple[Split, list[Dataset], list[DatasetShare], set[str], SeenKinds]:
+    """Reads every record once.
+
+    Returns:
+        The records, the files that they are in, how often they are seen, the labels that texts have, and what says
+        which of them training sees.
+    """
+    data, seed = bound.recipe.data, bound.recipe.training.seed
+    kinds = SeenKinds()
+    held_labels: dict[str, str] = {}
+
+    def learnt(sample: Sample) -> None:
+        check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
+        kinds.note(sample)
+
+    def held_out(sample: Sample) -> None:
+        check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
+        if isinstance(sample, LabelledText):
+            held_labels.setdefault(sample.label, sample.where)
+
+    files = open_datasets(bound, host, "train", pinned)
+    held = []
+    if isinstance(data.holdout, list):
+        held = open_datasets(bound, host, "holdout", pinned)
+        found = exclude(scan_samples(files, fits=learnt), scan_samples(held, fits=held_out))
+        _refuse_unlearnt(bound, kinds.labels, held_labels)
+    else:
+        found = split(scan_samples(files, seed, learnt), data.holdout)
+    if not found.train:
+        told = "every record is held out" if found.holdout else "every record is empty"
+        raise DataError(f"{told}: there is nothing to learn from", where=str(files[0].source))
+    records: Counter[int] = Counter()
+    for file, count in zip(files, found.train.counts_by_file(), strict=True):
+        records[file.entry] += count
+    shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
+    return found, [*files, *held], shares, {*kinds.labels, *held_labels}, kinds
+
+
+def _refuse_unlearnt(bound: BoundRecipe, labels: Collection[str], held: Mapping[str, str]) -> None:
+    """Refuses a label of holdout records that no training record has, unless the recipe lists it.
+
+    Args:
+        bound: The recipe.
+        labels: The labels of the training records.
+        held: Those of the holdout records -> where the first of each stands.
+
+    Raises:
+        DataError: There is one.
+    """
+    listed = getattr(bound.objective_config, "labels", ())
+    for label, where in held.items():
+        if label not in labels and label not in listed:
+            raise DataError(
+                f"the label {label[:60]!r} stands in holdout records alone: nothing is learnt of it",
+                where=where,
+                hint="Mend it there, add records of it to data.train, or list it in objective.labels.",
+            )
+
+
+def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
+    """Tells of data sets of which training sees no record.
+
+    Raises:
+        RecipeError: It sees no record at all.
+    """
+    recipe = bound.recipe
+    if recipe.training.steps is not None:  # as many epochs as they take
+        return []
+    epochs = recipe.training.epochs or 1
+    if not any(share.seen(epochs) for share in shares):
+        raise RecipeError(
+            f"data.train: with these weights no record is seen in {epochs} {'epoch' if epochs == 1 else 'epochs'}",
+            where=bound.document.where(("data", "train")),
+            hint="Raise a weight, or training.epochs.",
+        )
+    return [
+        f"{entry.path}: none of its {share.records:,} records is seen in training"
+        for entry, share in zip(recipe.data.train, shares, strict=True)
+        if not share.seen(epochs)
+    ]
+
+
+def _losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[str]:
+    section = vocabulary.section if vocabulary else None
+    lost = [] if section and section.extend and section.extend.missing_bytes else lost_characters(tokenizer)
+    if not lost or (section and section.train):
+        return []
+    return [f"the tokenizer loses {describe_losses(lost)}; tokenizer.extend.missing_bytes adds what a base lacks"]
+
+
+_FILES_SHOWN = 5
+
+
+def _unread(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
+    """Returns a notice for each folder of files of which no reader knows some."""
+    held = bound.recipe.data.holdout
+    entries = [*bound.recipe.data.train, *(held if isinstance(held, list) else ())]
+    read = {dataset.source.path for dataset in datasets}
+    notices = []
+    for folder in dict.fromkeys(Path(entry.path) for entry in entries if not is_hub_dataset(entry.path)):
+        left = unread_files(folder, read) if folder.is_dir() else []
+        if left:
+            more = f" and {len(left) - _FILES_SHOWN:,} more" if len(left) > _FILES_SHOWN else ""
+            notices.append(f"{folder}: {', '.join(left[:_FILES_SHOWN])}{more}: not read, no reader knows such files")
+    return notices
+
+
+def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
+    """Tells of columns that are not read, once for all files that have the same ones."""
+    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for dataset in datasets:
+        if dataset.left:
+            found.setdefault((dataset.format_name, tuple(dataset.left)), []).append(str(dataset.source))
+    return [
+        f"{one_line(where[0])}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: read as {name}; "
+        f"not read: {', '.join(map(one_line, left))}"
+        for (name, left), where in found.items()
+    ]
+
+
+def _skipped(datasets: Sequence[Dataset]) -> list[str]:
+    """Tells how many records of each file are left out."""
+    return [
+        f"{one_line(str(dataset.source))}: {len(dataset.skipped):,} records have nothing to learn and are left out, "
+        f"the first of them is record {dataset.skipped[0] + 1:,}"
+        for dataset in datasets
+        if dataset.skipped
+    ]
+
+
+def _notices(bound: BoundRecipe, samples: Split) -> list[str]:
+    notices = []
+    if samples.repeated:
+        notices.append(f"{samples.repeated} records are also held out; training does not see them")
+    if not samples.holdout:
+        notices.append("no record is held out: nothing will say whether the model got better")
+    wanted = bound.recipe.evaluation.answers
+    answers = sum(count for shape, count in samples.holdout.counts().items() if shape != "text")
+    if wanted > answers:
+        notices.append(f"evaluation.answers asks for {wanted} answers; {answers} holdout records have one")
+    return notices

@@ -1,0 +1,318 @@
+"""Opens data sets: finds their files, who reads each, and as what."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from graftkit.corpus.columns import columns_of, described, fits
+from graftkit.corpus.dataset import Dataset, first_records
+from graftkit.corpus.file_names import check_one_split, check_parts
+from graftkit.corpus.text_paths import find_data_files
+from graftkit.errors import DataError, UnknownFormatError
+from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
+from graftkit.flow.records.named_providers import NamedFormat, NamedReader
+from graftkit.flow.records.suggest_format import Guess, suggest_format
+from graftkit.host.host import PluginHost
+from graftkit.host.records import RegisteredProvider
+from graftkit.interfaces.config import ProviderConfig
+from graftkit.interfaces.kinds import Kind
+from graftkit.interfaces.reader import Reader
+from graftkit.interfaces.record_format import Column, RecordFormat
+from graftkit.interfaces.record_source import RecordSource
+from graftkit.recipe.bind import BoundRecipe
+from graftkit.recipe.choice import Choice, judge
+from graftkit.recipe.document import Document, KeyPath
+from graftkit.recipe.load import as_recipe_error
+from graftkit.recipe.paths import is_address, is_hub_dataset
+from graftkit.recipe.schema import DatasetSection, ProviderSection
+
+__all__ = ["open_dataset", "open_datasets", "open_path"]
+
+
+def open_datasets(
+    bound: BoundRecipe, host: PluginHost, key: str, pinned: Mapping[str, str] | None = None
+) -> list[Dataset]:
+    """Opens the files that a recipe names.
+
+    Args:
+        bound: The recipe.
+        host: The plugins.
+        key: "train" or "holdout".
+        pinned: The commits of data sets of the hub that an earlier attempt took; see `fetch_dataset`.
+
+    Raises:
+        DataError: A file is missing or malformed, or it can't be told who reads it, or as what.
+        ProviderError: Several plugins' readers could read a file.
+    """
+    opener = _Opener(host, pinned or {})
+    entries: Sequence[DatasetSection] = getattr(bound.recipe.data, key)
+    return [
+        replace(dataset, entry=number)
+        for number, entry in enumerate(entries)
+        for dataset in opener.open(
+            entry, bound.choices, ("data", key, number), bound.document.where(("data", key, number, "path"))
+        )
+    ]
+
+
+def open_dataset(host: PluginHost, path: Path) -> Dataset:
+    """Opens one file, of which nothing but its name is known.
+
+    Raises:
+        DataError: As for `open_datasets`.
+    """
+    return _Opener(host).open_file(path)
+
+
+def open_path(host: PluginHost, path: str, said: Guess | None = None) -> list[Dataset]:
+    """Opens a file, the files of a folder, or those that a pattern names.
+
+    Args:
+        host: The plugins.
+        path: The file, folder or pattern.
+        said: What else an entry of a recipe's `data.train` says of them, as `UnknownFormatError.suggested` does of a
+            format and its columns; found when left out.
+
+    Raises:
+        DataError: As for `open_datasets`.
+        RecipeError: What is said is no such entry.
+    """
+    data = {"path": path, **(said or {})}
+    document = Document({"data": {"train": data}}, "recipe", from_file=False)
+    try:
+        entry = DatasetSection.model_validate(data)
+    except ValidationError as error:
+        raise as_recipe_error(error, DatasetSection, document, ("data", "train")) from None
+    choices: dict[KeyPath, Choice] = {}
+    named: dict[Kind, ProviderSection | None] = {"format": entry.format, "reader": entry.reader}
+    for kind, section in named.items():
+        if section is not None:
+            registered = host.registry.resolve(kind, section.use)
+            model, key = host.registry.config_class(registered), ("data", "train", kind)
+            config = judge(registered, model, section.options, document, key, beside=ProviderSection.model_fields)
+            choices[kind,] = Choice(section.use, registered, config)
+    return list(_Opener(host).open(entry, choices, (), ""))
+
+
+class _FirstRecords:
+    """A file's first records, read anew each time that they are looked at.
+
+    Attributes:
+        count: How many there are, once they have been looked at.
+        begins: The file and line of the first one, likewise.
+    """
+
+    def __init__(self, reader: Reader, source: RecordSource, columns: Mapping[str, str]) -> None:
+        self._reader, self._source, self._columns = reader, source, columns
+        self.count, self.begins = 0, ""
+
+    def __iter__(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for number, found in enumerate(first_records(self._reader, self._source, self._columns), 1):
+            self.count, self.begins = number, self.begins or found[0]
+            yield found
+
+
+class _Opener:
+    """Opens files; each provider is made once."""
+
+    def __init__(self, host: PluginHost, pinned: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._host = host
+        self._pinned = pinned
+        self._asked: dict[Kind, list[dict[str, Any]]] = {}
+
+    def open(
+        self, entry: DatasetSection, choices: Mapping[KeyPath, Choice], path: KeyPath, where: str
+    ) -> Iterator[Dataset]:
+        """Yields the files of a recipe's entry."""
+        reader, format = (self._chosen(choices.get((*path, kind))) for kind in ("reader", "format"))
+        origin = None
+        if is_hub_dataset(entry.path):
+            hub = parse_hub_path(entry.path, entry.revision, where)
+            files, origin = fetch_dataset(hub, entry.split, self._pinned, where)
+        else:
+            _check_local(entry.path, where)
+            files = find_data_files(entry.path, self._readable, where)
+            _check_files(files, entry.path, where)
+        for file in files:
+            yield replace(self._dataset(RecordSource(file), entry, reader, format), origin=origin)
+
+    def open_file(self, path: Path) -> Dataset:
+        """Opens a file of which nothing but its name is known; a pattern's signs in it are a part of that."""
+        return self._dataset(RecordSource(path), DatasetSection(path=str(path)), None, None)
+
+    def _chosen(self, choice: Choice | None) -> tuple[str, Any] | None:
+        if choice is None:
+            return None
+        return choice.use, self._named(choice.registered, choice.config)
+
+    def _dataset(
+        self,
+        source: RecordSource,
+        entry: DatasetSection,
+        reader: tuple[str, Reader] | None,
+        format: tuple[str, RecordFormat] | None,
+    ) -> Dataset:
+        reader_name, reads = reader or self._reader_of(source)
+        first = _FirstRecords(reads, source, entry.columns)
+        found = columns_of(record for _, record in first)
+        missing = [theirs for ours, theirs in entry.columns.items() if ours not in found]
+        if missing:
+            theirs = {entry.columns.get(name, name): column for name, column in found.items()}
+            raise DataError(
+                f"columns names '{missing[0]}', which the first records do not have: {described(theirs)}",
+                where=str(source),
+            )
+        name, means, known = _chosen_format(found, *format, source) if format else self._fitting(found, first, source)
+        unused = None if entry.unused == "report" else frozenset(entry.unused)
+        skip = entry.empty == "skip"
+        return Dataset(source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip)
+
+    def _readable(self, path: Path) -> bool:
+        """Tells whether a file of a folder is one of records, by a reader that accepts it."""
+        source = RecordSource(path)
+        return any(reader.accepts(source) for group in self._groups("reader") for reader in group.values())
+
+    def _reader_of(self, source: RecordSource) -> tuple[str, Reader]:
+        """Returns the reader that accepts a file: a built-in one, or else a third party's."""
+        source.head  # noqa: B018 (a file that can't be read says so itself)
+        for group in self._groups("reader"):
+            accepting = [name for name, reader in group.items() if reader.accepts(source)]
+            if len(accepting) > 1:
+                raise DataError(
+                    f"it could be read by {' and by '.join(accepting)}",
+                    where=str(source),
+                    hint=f"Say which: {{path: {source.path.name}, reader: {accepting[0]}}}.",
+                )
+            if accepting:
+                return accepting[0], group[accepting[0]]
+        raise DataError(
+            "no reader knows files of this name",
+            where=str(source),
+            hint="Records are read from .jsonl, .json, .csv, .tsv, .parquet, .arrow, .txt and .md, also compressed; "
+            f"say which reader it is for: {{path: {source.path.name}, reader: jsonl}}.",
+        )
+
+    def _fitting(
+        self, found: Mapping[str, Column], first: _FirstRecords, source: RecordSource
+    ) -> tuple[str, RecordFormat, frozenset[str]]:
+        """Returns the one format that fits a file, and the columns that it reads."""
+        for group in self._groups("format"):
+            fitting = fits(found, group)
+            if len(fitting) == 1:
+                return fitting[0].name, group[fitting[0].name], fitting[0].columns
+            _check_alike(first, group)
+            if fitting:
+                ways = "; ".join(f"{fit.name} (of {', '.join(sorted(fit.columns))})" for fit in fitting)
+                raise DataError(
+                    f"the records could be read as {ways}",
+                    where=str(source),
+                    hint=f"Say which: {{path: {source.path.name}, format: {fitting[0].name}}}.",
+                )
+        known = {name: format for group in self._groups("format") for name, format in group.items()}
+        hint, suggested = suggest_format(found, known, source.path.name, alone=first.count == 1)
+        error = UnknownFormatError(
+            f"no format fits the first records: {described(found)}", where=first.begins, hint=hint
+        )
+        error.suggested = suggested
+        raise error
+
+    def _groups(self, kind: Kind) -> list[dict[str, Any]]:
+        """Returns what is installed of a kind, by the names that choose it: built-in providers, then third parties'."""
+        if kind not in self._asked:
+            registry = self._host.registry
+            groups = [
+                [registered for registered in group if not registry.missing_requirements(registered.provider)]
+                for group in registry.providers_in_turn(kind)
+            ]
+            names = Counter(registered.provider.name for group in groups for registered in group)
+            self._asked[kind] = [
+                {_shortest(registered, names): self._made(registered) for registered in group} for group in groups
+            ]
+        return self._asked[kind]
+
+    def _made(self, registered: RegisteredProvider) -> Any:
+        return self._named(registered, self._host.registry.config_class(registered)())
+
+    def _named(self, registered: RegisteredProvider, config: ProviderConfig) -> NamedReader | NamedFormat:
+        made = self._host.registry.create_unguarded(registered, config)
+        return NamedReader(made, registered) if registered.kind == "reader" else NamedFormat(made, registered)
+
+
+def _check_files(files: Sequence[Path], path: str, where: str) -> None:
+    """Refuses files that are of several splits, or not all that there were, where a folder or a pattern names them."""
+    if files == [Path(path)]:
+        return
+    place, folder = f"{where}: {path}" if where else path, Path(path)
+    if folder.is_dir():
+        check_one_split([file.relative_to(folder).as_posix() for file in files], path, place)
+        check_parts((file.as_posix() for file in files), lambda name: True, place)
+    else:
+        check_parts((file.as_posix() for file in files), lambda name: fnmatch(name, folder.as_posix()), place)
+
+
+def _check_local(path: str, where: str) -> None:
+    """Refuses what is no file on this machine, with what to do instead."""
+    if path == "-":
+        raise DataError(
+            "standard input can be read only once, and records are read whenever they are needed",
+            where=where,
+            hint="Write them to a file first, and name that: COMMAND > records.jsonl",
+        )
+    scheme, rest, address = path.partition("://")
+    if not rest or not is_address(path):
+        return
+    on_the_hub = re.match(r"(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([\w.-]+/[\w.-]+)", address)
+    if on_the_hub:
+        hint = f"Write it as the hub's data set: hub:{on_the_hub[1]}"
+    elif scheme in ("http", "https"):
+        name = Path(address.partition("?")[0]).name or "records.jsonl"
+        hint = f"Fetch it first, and name the file: curl --fail --location --output {name} '{path}'"
+    else:
+        hint = "Copy it to this machine, and write the file's path."
+    raise DataError(f"{scheme}:// is no file on this machine", where=f"{where}: {path}" if where else path, hint=hint)
+
+
+def _shortest(registered: RegisteredProvider, names: Mapping[str, int]) -> str:
+    """Returns the name by which a recipe chooses a provider."""
+    return registered.provider.name if names[registered.provider.name] == 1 else registered.qualified_name
+
+
+def _chosen_format(
+    found: Mapping[str, Column], name: str, format: RecordFormat, source: RecordSource
+) -> tuple[str, RecordFormat, frozenset[str]]:
+    """Returns the format that the recipe names, and the columns that it reads."""
+    columns = format.columns(found)
+    if columns is None:
+        raise DataError(
+            f"the first records are not of the format {name}: {described(found)}",
+            where=str(source),
+            hint="Say which column is which: columns: {ITS_NAME: YOURS}.",
+        )
+    return name, format, frozenset(columns)
+
+
+def _check_alike(first: _FirstRecords, formats: Mapping[str, RecordFormat]) -> None:
+    """Refuses a file of whose first records some are of one format, by the first that is not."""
+    known, at = "", ""
+    for where, record in first:
+        found = columns_of([record])
+        names = [fit.name for fit in fits(found, formats)]
+        if not known:
+            known, at = (names[0], where) if len(names) == 1 else ("", "")
+        elif formats[known].columns(found) is None and len(names) == 1:
+            raise DataError(
+                f"this record is of the format {names[0]}, the one at {at} of the format {known}",
+                where=where,
+                hint="A file holds records of one format: make it two files, and name both.",
+            )
+        else:
+            formats[known].sample(record, where)  # says what is wrong with it

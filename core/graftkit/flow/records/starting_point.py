@@ -1,0 +1,172 @@
+"""Looks at a model and at records, and chooses the numbers of a recipe that trains on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files as package_files
+
+from graftkit.corpus.dataset import Dataset
+from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.sample_files import Samples, scan_samples
+from graftkit.flow.base_files.open_model import load_tokenizer, open_model
+from graftkit.flow.records.datasets import open_path
+from graftkit.flow.records.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps
+from graftkit.flow.records.suggest_format import Guess
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.model_source import PLAIN
+from graftkit.interfaces.samples import LabelledAnswer, LabelledText, PreferencePair, Sample
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.model.context import context_length
+from graftkit.recipe.schema import Recipe
+
+__all__ = ["StartingPoint", "find_starting_point"]
+
+_OWN_TEMPLATE = "chatml.jinja"
+"""graftkit's own chat template: ChatML with reasoning, functions, calls and their results."""
+
+_CALLS = frozenset({"tool calls", "tools"})
+"""What an assistant that calls functions learns from; a template that leaves it out leaves out the answer."""
+
+_MOST_LABELS, _TIMES_SEEN, _LABEL_LENGTH = 100, 4, 60
+"""How many labels there are at most where they name classes, how often each is seen at least, in the mean, and how many
+characters it has at most. Texts with an answer each have about as many answers as records."""
+
+_LOOKED_AT = 10_000
+"""How many records are checked at most: what is chosen does not change with more, and a run checks all."""
+
+_TURN_TOKENS = frozenset({"<|im_start|>", "<|im_end|>"})
+
+
+@dataclass(frozen=True, slots=True)
+class StartingPoint:
+    """What a recipe says to begin with.
+
+    Attributes:
+        datasets: The files, with their readers and formats.
+        records: How many records they hold.
+        checked: How many of them were checked, evenly spread.
+        max_length: Tokens of an example at most: 99 of 100 fit.
+        tokens_per_step: Tokens of an optimizer step: about eight examples.
+        epochs: How often every record is seen: three times, or as often as thirty steps take.
+        objective: What suits the records: sft; dpo for pairs, kto for answers that are wanted or not,
+            classification for texts with one of a few labels.
+        quantizer: How frozen weights are stored: as they lie where the file holds them quantized, else in NF4.
+        learning_rate: The highest rate of a low-rank adapter for a model of this size.
+        steps: How many steps that makes, about.
+        left_out: What the chat template leaves out of some conversations.
+        template: graftkit's own chat template, where the model's is missing or leaves out what an assistant calls, and
+            the model has the tokens of this one; else None.
+        instead_of: What the model's own template leaves out then; empty where it has none.
+        trouble: Why the records can't be laid out for this model; "" where they can.
+    """
+
+    datasets: Sequence[Dataset]
+    records: int
+    checked: int
+    max_length: int
+    tokens_per_step: int
+    epochs: int
+    objective: str
+    quantizer: str
+    learning_rate: float
+    steps: int
+    left_out: Sequence[str]
+    template: str | None
+    instead_of: Sequence[str]
+    trouble: str
+
+
+def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | None = None) -> StartingPoint:
+    """Reads the records, of many of them some, and the model's headers, and encodes some of the records.
+
+    Args:
+        host: The plugins.
+        model: A reference to the base model.
+        train: A file of records, a folder or a pattern.
+        said: What else an entry of a recipe's `data.train` says of them; see `open_path`.
+
+    Raises:
+        UnknownFormatError: No format fits the records as they are.
+        DataError: The records can't be read.
+        ModelError: The model's files can't be used.
+        ProviderError: No model source knows the reference.
+    """
+    datasets = open_path(host, train, said)
+    samples = scan_samples(datasets, most=_LOOKED_AT)
+    records = len(samples.kept)
+    _, files = open_model(host, model)
+    tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
+    context = context_length(files.config) or 1 << 17
+    labels = _labels_of(samples)
+    objective = "classification" if labels else _objective_for(next(iter(samples)))
+    corpus, template, instead_of = _laid_out(tokenizer, samples, context, labels)
+    corpus = replace(corpus, scale=corpus.scale * records / len(samples))
+    longest = min(context, max(64, math.ceil(corpus.longest_quantile(0.99) / 64) * 64))
+    recipe = Recipe.model_validate({"model": model, "data": {"train": train, "max_length": longest}})
+    kept = [min(longest / most, 1.0) for most in corpus.longest]
+    corpus = replace(corpus, lengths=[round(n * share) for n, share in zip(corpus.lengths, kept, strict=True)])
+    scale = host.registry.config_class(host.registry.resolve("objective", objective)).rate_scale
+    chosen = recipe.training.model_copy(update=choose_training(recipe, corpus, files, scale))
+    steps = estimate_steps(recipe.model_copy(update={"training": chosen}), corpus).steps
+    return StartingPoint(
+        datasets,
+        records,
+        len(samples),
+        longest,
+        chosen.tokens_per_step,
+        chosen.epochs or 1,
+        objective,
+        "stored" if any(info.dtype not in PLAIN for info in files.tensors.values()) else "nf4",
+        chosen.learning_rate,
+        steps,
+        corpus.left_out,
+        template,
+        instead_of,
+        corpus.trouble,
+    )
+
+
+def _objective_for(sample: Sample) -> str:
+    match sample:
+        case PreferencePair():
+            return "dpo"
+        case LabelledAnswer():
+            return "kto"
+    return "sft"
+
+
+def _labels_of(samples: Samples) -> list[str]:
+    """Returns the labels of texts where they name classes: two at least, short, seen several times; or none."""
+    most, found = min(_MOST_LABELS, len(samples) // _TIMES_SEEN), set[str]()
+    for sample in samples:
+        if not isinstance(sample, LabelledText) or not 0 < len(sample.label) <= _LABEL_LENGTH:
+            return []
+        found.add(sample.label)
+        if len(found) > most:
+            return []
+    return sorted(found) if len(found) > 1 else []
+
+
+def _laid_out(
+    tokenizer: Tokenizer, samples: Samples, context: int, labels: Sequence[str]
+) -> tuple[CorpusEstimate, str | None, Sequence[str]]:
+    """Lays some of the records out; with graftkit's own chat template where the model's can't.
+
+    A classifier of some labels sees the texts alone.
+    """
+    if labels:
+        encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, labels=labels)
+        return estimate_corpus(encoder, samples), None, ()
+    encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, report_dropped=True)
+    corpus = estimate_corpus(encoder, samples)
+    lacks = _CALLS & {*corpus.left_out} or not encoder.has_template
+    if "chat" not in samples.counts() or not lacks or not tokenizer.special_tokens.keys() >= _TURN_TOKENS:
+        return corpus, None, ()
+    template = (package_files("graftkit.corpus") / _OWN_TEMPLATE).read_text(encoding="utf-8")
+    other = tokenizer.with_chat_template(template)
+    found = estimate_corpus(Encoder(other, chat_template_of(other), context, report_dropped=True), samples)
+    if found.trouble or _CALLS & {*found.left_out}:
+        return corpus, None, ()
+    return found, template, corpus.left_out

@@ -1,0 +1,1 @@
+"""What a finished run shows of itself: its folder read again, its report, and what plugins add to that."""

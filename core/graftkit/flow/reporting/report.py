@@ -1,0 +1,59 @@
+"""The last stage: `report.html`, which is drawn again where a proof comes later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graftkit.errors import HookError
+from graftkit.flow.reporting.read_run import read_run
+from graftkit.flow.reporting.report_sections import SECTIONS, keep_sections, kept_sections
+from graftkit.flow.state.context import RunContext
+from graftkit.interfaces.report_section import MOST_SECTIONS, ReportSection
+from graftkit.report.html import render_report
+from graftkit.report.run_manifest import RunManifest
+from graftkit.store.files import write_text
+
+__all__ = ["REPORT", "draw_report", "write_report"]
+
+REPORT = "report.html"
+
+
+def write_report(run: RunContext) -> None:
+    """Draws the run; what could not be read of its own files is told. What plugins add is kept beside it."""
+    with run.stage("report") as stage:
+        keep_sections(run.folder / SECTIONS, _sections(run))
+        for damage in read_run(run.folder, run.manifest).damage:
+            stage.notice(damage)
+        write_text(run.folder / REPORT, draw_report(run.folder, run.manifest))
+
+
+def draw_report(folder: Path, manifest: RunManifest) -> str:
+    """Returns a run's report as its manifest and the files beside it have it.
+
+    Args:
+        folder: The run's folder, as the commands in the report name it.
+        manifest: What the run says.
+
+    Raises:
+        FolderError: The manifest does not say what a finished run's says, or what plugins added is damaged.
+    """
+    return render_report(read_run(folder, manifest), kept_sections(folder / SECTIONS))
+
+
+def _sections(run: RunContext) -> list[tuple[str, ReportSection]]:
+    """Returns the sections that plugins add, each with the name of its plugin.
+
+    Raises:
+        HookError: A plugin raised, or returned anything else.
+    """
+    found: list[tuple[str, ReportSection]] = []
+    for record, sections in run.broadcast("graftkit_report_sections"):
+        odd = "" if isinstance(sections, list) else f"{type(sections).__name__}, not a list"
+        odd = odd or next((f"a list with {each!r:.60}" for each in sections if not isinstance(each, ReportSection)), "")
+        odd = odd or (
+            f"{len(sections)} sections, where {MOST_SECTIONS} are most" if len(sections) > MOST_SECTIONS else ""
+        )
+        if odd:
+            raise HookError(f"its hook graftkit_report_sections returned {odd}", where=record.label)
+        found += [(record.label, section) for section in sections]
+    return found

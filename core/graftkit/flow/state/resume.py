@@ -1,0 +1,312 @@
+"""Finds out from where a run goes on, and refuses where it would become another run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from graftkit._version import __version__
+from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
+from graftkit.flow.folders.folder import CHECKPOINTS
+from graftkit.flow.planning.unsettled import SETTLED_KEYS
+from graftkit.recipe.schema import Recipe, TrainingSection
+from graftkit.report.run_manifest import RunManifest, SettledKey
+
+__all__ = [
+    "Resumed",
+    "check_state",
+    "chosen_of_run",
+    "day_of_run",
+    "find_run",
+    "revisions_of_run",
+    "settled_of_run",
+    "telling_versions",
+]
+
+_FREE = frozenset(
+    {"export", "proof", "plugins", "memory"}
+    | {f"training.{key}" for key in ("checkpoint_every", "keep_checkpoints", "device", "parallel")}
+    | {f"training.{key}" for key in ("divergence_factor", "divergence_window")}
+    | {f"evaluation.{key}" for key in ("patience", "min_delta", "exported")}
+)
+"""What may differ when a run goes on: none of it changes what a step computes, but for a device's rounding."""
+
+_RATE = frozenset(f"training.{key}" for key in ("learning_rate", "max_grad_norm", "warmup"))
+"""What may differ, too, when a run goes on that failed since its loss had gone wrong."""
+
+_LENGTH = ("epochs", "steps")
+"""Keys of `training` that may differ, too, when a run goes on that has finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A run that goes on.
+
+    Attributes:
+        manifest: What its manifest said when it stopped.
+        back_to: The last step that it may go on after, where its loss had gone wrong and it trains otherwise now.
+    """
+
+    manifest: RunManifest
+    back_to: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it had finished."""
+        return self.manifest.status == "finished"
+
+    def only_exports(self, recipe: Mapping[str, Any]) -> bool:
+        """Whether it had finished, and a recipe asks of it nothing but other exports."""
+        return self.finished and not _trains_further(self.manifest, recipe)
+
+    @property
+    def trained_steps(self) -> int | None:
+        """How many steps the last run in the folder took that finished; None where none has."""
+        return _steps(self.manifest)
+
+    @property
+    def made_by_others(self) -> str:
+        """What says that the run was made by other versions than these; empty where it wasn't."""
+        return _made_by_others(self.manifest)
+
+
+@contextmanager
+def telling_versions(folder: Path | None) -> Iterator[None]:
+    """Says first of a refusal that the run was made by other versions, where it was: the recipe is not to blame then.
+
+    Args:
+        folder: The folder of the run that goes on, or None where none does.
+    """
+    manifest = _unfinished(folder)  # before the run that goes on writes its own
+    others = _made_by_others(manifest) if manifest else ""
+    try:
+        yield
+    except (RequestError, TrainingError) as error:
+        if not others or others in error.message:
+            raise
+        advice = "Go on with the versions that made it, or start anew with --overwrite."
+        told = type(error)(f"{others}: {error.message}", where=error.where, hint=f"{advice} {error.hint}".rstrip())
+        for note in getattr(error, "__notes__", []):
+            told.add_note(note)
+        raise told from error
+
+
+def _unfinished(folder: Path | None) -> RunManifest | None:
+    try:
+        manifest = RunManifest.read(folder) if folder else None
+    except FolderError:  # damaged, which has been said
+        return None
+    return manifest if manifest and manifest.status != "finished" else None
+
+
+def _made_by_others(manifest: RunManifest) -> str:
+    """Says which versions a run was made by, graftkit's own first, where they are not the present ones."""
+    made = {"graftkit": manifest.graftkit} | dict(_distributions(manifest.providers))
+    changed = [f"{name} {old} (this is {now})" for name, old in made.items() if (now := _present(name)) != old]
+    return f"the run was made by {', '.join(changed)}" if changed else ""
+
+
+def _distributions(providers: Any) -> Iterator[tuple[str, str]]:
+    """Yields name and version of the distribution of each provider that a manifest names, but graftkit's own."""
+    if isinstance(providers, Mapping) and isinstance(providers.get("distribution"), str):
+        if providers["distribution"] not in ("", "graftkit"):
+            yield providers["distribution"], str(providers.get("version", ""))
+    elif isinstance(providers, Mapping | list):
+        for inner in providers.values() if isinstance(providers, Mapping) else providers:
+            yield from _distributions(inner)
+
+
+def _present(distribution: str) -> str:
+    if distribution == "graftkit":
+        return __version__
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
+    """Returns the run in a folder that `recipe` goes on with; None where there is none yet.
+
+    One that has finished goes on where the recipe now says more steps, or other exports, or one could not be proved.
+
+    Raises:
+        FolderError: The run there has finished and the recipe asks for nothing more, or for more steps although the
+            optimizer's state is gone; or its manifest is damaged.
+        RecipeError: It was started with another recipe, or took more steps than the recipe says.
+    """
+    manifest = RunManifest.read(folder)
+    if manifest is None:
+        return None
+    finished = manifest.status == "finished"
+    free = _FREE | {f"training.{key}" for key in _LENGTH} if finished else _FREE
+    if manifest.failure:
+        free |= _RATE
+    differing = list(_differences(manifest.recipe, recipe, free))
+    if differing:
+        raise RecipeError(
+            f"the run was started with another recipe: {'; '.join(differing[:3])}",
+            where=str(folder),
+            hint="Resume with the same recipe, or start anew with --overwrite.",
+        )
+    if finished:
+        _check_continued(folder, manifest, recipe)
+    return Resumed(manifest, _back_to(manifest, recipe))
+
+
+def _back_to(manifest: RunManifest, recipe: Mapping[str, Any]) -> int | None:
+    """Returns the last step to go on after, where the loss had gone wrong and the run trains otherwise now."""
+    failure = manifest.failure
+    if failure is None or next(_differences(manifest.recipe, recipe, _FREE), None) is None:
+        return failure.back_to if failure else None
+    return failure.good if failure.back_to is None else min(failure.good, failure.back_to)
+
+
+def _steps(manifest: RunManifest) -> int | None:
+    if manifest.status != "finished":
+        found = manifest.continued[-1].get("steps") if manifest.continued else None
+    else:
+        found = manifest.training.get("steps")
+    return found if isinstance(found, int) else None
+
+
+def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, Any]) -> None:
+    """Refuses where a finished run has nothing to go on with, or nothing to go on from."""
+    taken, now = _steps(manifest), recipe["training"]
+    if taken is None:
+        raise FolderError("its manifest is damaged: it does not say how many steps were taken", where=str(folder))
+    longer = _trains_further(manifest, recipe)
+    unproved = set(manifest.unproved) - (set(manifest.put_off) if recipe["proof"] == "later" else set())
+    if not longer and not unproved and manifest.recipe.get("export") == recipe["export"]:
+        prove = f"`toolkit verify {shlex.quote(str(folder))}` proves its exports; " if manifest.put_off else ""
+        raise FolderError(
+            f"the run in it has finished, after {taken} steps: there is nothing to resume",
+            where=str(folder),
+            hint=f"{prove}`toolkit export {shlex.quote(str(folder))} --to NAME` adds an export; more steps, such as "
+            f"--set training.steps={2 * taken}, train it further; --out starts another run elsewhere, --overwrite "
+            "anew.",
+        )
+    if longer and now["steps"] is not None and now["steps"] < taken:
+        raise RecipeError(
+            f"training.steps is {now['steps']}, but the run in {folder} has finished after {taken}",
+            hint="Say more steps than those, or start anew with --overwrite.",
+        )
+    if longer and now["steps"] != taken:
+        check_state(folder, taken)
+
+
+def _trains_further(manifest: RunManifest, recipe: Mapping[str, Any]) -> bool:
+    """Tells whether a recipe takes more steps than a finished run: it says more, or waits longer before it stops."""
+    training, evaluation = manifest.recipe.get("training") or {}, manifest.recipe.get("evaluation") or {}
+    now = recipe.get("evaluation") or {}
+    if any(training.get(key) != recipe["training"][key] for key in _LENGTH):
+        return True
+    early = manifest.exported is not None and bool(manifest.exported.stopped_early)
+    return early and any(evaluation.get(key) != now.get(key) for key in ("patience", "min_delta"))
+
+
+def check_state(folder: Path, taken: int) -> None:
+    """Refuses to train a finished run further whose optimizer's state is gone.
+
+    Args:
+        folder: The run's folder.
+        taken: How many steps it took.
+
+    Raises:
+        FolderError: There is no whole checkpoint of its last step.
+    """
+    from graftkit.training.checkpoint import latest_checkpoint
+
+    found = latest_checkpoint(folder / CHECKPOINTS)
+    if found is None or found[0] < taken:
+        raise FolderError(
+            f"the run can't be trained further: the optimizer's state after its {taken} steps is not in {CHECKPOINTS}/",
+            where=str(folder),
+            hint="Put the folder back if it was moved, or train anew with --out or --overwrite.",
+        )
+
+
+def chosen_of_run(folder: Path) -> Mapping[str, Any]:
+    """Returns the keys of `training` that the run in a folder chose itself; none where there is no run yet.
+
+    Raises:
+        FolderError: The run's manifest is damaged.
+    """
+    manifest = RunManifest.read(folder)
+    if manifest is None:
+        return {}
+    try:
+        TrainingSection.model_validate(manifest.chosen)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise FolderError(f"the run's manifest is damaged: 'chosen.{key}'", where=str(folder)) from None
+    return manifest.chosen
+
+
+def settled_of_run(folder: Path) -> dict[str, SettledKey]:
+    """Returns what keys of a recipe that say `auto` are in the run in a folder; none where there is no run yet.
+
+    Raises:
+        FolderError: The run's manifest is damaged.
+    """
+    manifest = RunManifest.read(folder)
+    found: dict[str, SettledKey] = {}
+    for key in SETTLED_KEYS if manifest else ():
+        assert manifest is not None
+        section, _, name = key.partition(".")
+        said = manifest.recipe.get(section)
+        value = said.get(name) if isinstance(said, Mapping) else None
+        if value in (None, "auto"):
+            continue
+        try:
+            Recipe.model_fields[section].annotation.model_validate({name: value})  # type: ignore[union-attr]
+            known = manifest.settled.get(key)
+            found[key] = SettledKey(value=value, reason=known.reason if known else "as the run was started")
+        except ValidationError:
+            raise FolderError(f"the run's manifest is damaged: 'recipe.{key}'", where=str(folder)) from None
+    return found
+
+
+def day_of_run(folder: Path) -> date | None:
+    """Returns the day that the records of the run in a folder were laid out for; None where there is none yet.
+
+    Raises:
+        FolderError: The run's manifest is damaged.
+    """
+    manifest = RunManifest.read(folder)
+    if manifest is None or manifest.data is None:
+        return None
+    try:
+        return date.fromisoformat(manifest.data.date)
+    except ValueError:
+        return None
+
+
+def revisions_of_run(folder: Path) -> dict[str, str]:
+    """Returns the commits of the hub's data sets that the run in a folder reads; none where there is no run yet.
+
+    Raises:
+        FolderError: The run's manifest is damaged.
+    """
+    manifest = RunManifest.read(folder)
+    return dict(manifest.data.revisions) if manifest and manifest.data else {}
+
+
+def _differences(old: Any, new: Any, free: Collection[str], path: str = "") -> Iterator[str]:
+    if path in free:
+        return
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        if old.keys() == new.keys() and path.count(".") and list(old) != list(new):  # of patterns, the first holds
+            yield f"the order in {path} was {', '.join(old)} and is {', '.join(new)}"
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), free, f"{path}.{key}" if path else key)
+    elif old != new:
+        yield f"{path} was {old!r} and is {new!r}"

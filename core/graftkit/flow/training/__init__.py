@@ -1,0 +1,1 @@
+"""Training and evaluation, and what is looked at meanwhile."""

@@ -1,0 +1,404 @@
+"""The fourth stage: training, a line of metrics a step, checkpoints, and the adapter's own tensors at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from graftkit.errors import DataError, FolderError, HookError, LossError, RecipeError, named
+from graftkit.flow.events import PassFinished, StepFinished
+from graftkit.flow.folders.folder import CHECKPOINTS
+from graftkit.flow.folders.metrics import (
+    METRICS,
+    Metrics,
+    kept_evaluations,
+    missing_evaluations,
+    missing_steps,
+    read_metrics,
+    to_line,
+)
+from graftkit.flow.preparation.base_model import LoadedModel
+from graftkit.flow.preparation.corpus import RECORD, Corpus
+from graftkit.flow.preparation.masking import masking_of
+from graftkit.flow.preparation.objective import loss_of
+from graftkit.flow.state.context import RunContext, StageScope
+from graftkit.flow.state.resume import Resumed, check_state
+from graftkit.flow.training.holdout_watch import HoldoutWatch
+from graftkit.flow.training.sample_answers import SampleAnswers
+from graftkit.host.lifecycle import CheckpointInfo, StepInfo
+from graftkit.host.process_state import ProcessState
+from graftkit.model.adapt import AdaptedModel
+from graftkit.recipe.schema import TokenizerSection, TrainingSection
+from graftkit.report.run_manifest import ExportedStep, StepFailure
+from graftkit.store.files import LineFile, atomic_folder, sha256_of, write_json, write_text
+from graftkit.store.token_store import TokenStore
+from graftkit.training.checkpoint import (
+    checkpoint_of,
+    damaged_checkpoints,
+    forget_after,
+    latest_checkpoint,
+    read_checkpoint,
+    read_evaluations,
+    write_checkpoint,
+)
+from graftkit.training.early_stop import best_step
+from graftkit.training.loop import Trainer
+from graftkit.training.optimizers import RowTraining
+from graftkit.training.order import Mixture
+from graftkit.training.schedule import learning_rate, warmup_steps
+
+__all__ = ["go_back", "make_trainer", "save_adapter", "train"]
+
+SHOWN_RECORDS = 8
+"""How many of a failed step's records its error names; the manifest names all."""
+
+
+def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
+    """Trains, writes `metrics.jsonl`, `checkpoints/` and `adapter/`.
+
+    When it is stopped half-way, by whatever, the state as of the last whole step is saved, and the manifest says how
+    far it came: a resumed run goes on from there.
+    """
+    model, trainer = loaded.model, make_trainer(run, loaded, corpus.train)
+    _check_first(run, trainer)
+    with run.stage("training") as stage:
+        _tell_of_idle(run, trainer, stage)
+        if run.resumed is not None and _is_trained(run, run.resumed, trainer):
+            _take_adapter(run, run.resumed, model, trainer, stage)
+        else:
+            if run.resumed is not None:
+                _go_on(run, run.resumed, trainer, stage)
+            if not loaded.packing.packed:
+                alone, shared = trainer.count_passes(packed=False), trainer.count_passes(packed=True)
+                stage.notice(f"sequences run one by one: {alone:,} passes, where packed ones would take {shared:,}")
+            run.record(exported=_take_steps(run, loaded, corpus, trainer, stage))
+        save_adapter(run, model, run.manifest.exported.step if run.manifest.exported else trainer.step)
+        stage.facts |= _facts(trainer, read_metrics(run.folder / METRICS))
+
+
+def _tell_of_idle(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
+    """Says where there are more processes than a step has passes."""
+    count = run.processes.count
+    most = trainer.most_passes() if count > 1 else count
+    if most < count:
+        stage.notice(
+            f"a step has {most:,} passes at most, so that {count - most:,} of {count:,} processes have nothing to do: "
+            "less training.microbatch_tokens, or more training.tokens_per_step, gives each a part"
+        )
+
+
+def make_trainer(run: RunContext, loaded: LoadedModel, store: TokenStore) -> Trainer:
+    """Returns what trains a run's model on its examples."""
+    model = loaded.model
+    return Trainer(
+        model.network,
+        model.trainable_parameters(),
+        store,
+        run.plan.bound.recipe.training,
+        loaded.device,
+        _row_training(run, model),
+        rate_scales=model.rate_scales(),
+        packed=loaded.packing.packed,
+        loss=loss_of(run, model.network),
+        mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
+        masking=masking_of(run, "training"),
+        processes=run.processes,
+    )
+
+
+def _take_steps(
+    run: RunContext, loaded: LoadedModel, corpus: Corpus, trainer: Trainer, stage: StageScope
+) -> ExportedStep:
+    """Takes the steps that have not been taken yet, and puts into the model what is exported of them."""
+    metrics = LineFile(run.folder / METRICS)
+    since = (run.resumed.trained_steps if run.resumed else None) or 0
+    watch = HoldoutWatch(run, trainer, corpus.holdout, metrics, read_metrics(run.folder / METRICS), since)
+    start = trainer.step
+
+    def on_pass(step: int, done: int, total: int) -> None:
+        run.emit(PassFinished(step, len(trainer.plan), done, total))
+
+    run.processes.announce({"part": "training"})
+    try:
+        watch.after_step()  # a run may have been stopped before it was evaluated
+        trainer.run(_on_step(run, trainer, watch, SampleAnswers(run, loaded, corpus)), run.poll, on_pass)
+    except BaseException as error:
+        run.check_folder()  # whatever fails, fails of that where a file was changed under it
+        if trainer.whole and trainer.step > start:
+            _write_checkpoint(run, trainer, watch)
+            save_adapter(run, loaded.model, trainer.step)
+            try:
+                _tell_of_checkpoint(run, trainer)
+            except HookError as second:
+                error.add_note(f"Then {second.where}: {second.message}")
+        if isinstance(error, LossError):
+            raise _naming_records(run, corpus, error) from error
+        raise
+    else:
+        if trainer.step > start:
+            _write_checkpoint(run, trainer, watch)
+            _tell_of_checkpoint(run, trainer)
+    finally:
+        metrics.close()
+    return _take_exported(run, trainer, watch, stage)
+
+
+def _take_exported(run: RunContext, trainer: Trainer, watch: HoldoutWatch, stage: StageScope) -> ExportedStep:
+    """Puts the best step's parameters into the model where that one is exported, and says which step is, and why."""
+    taken, planned, options = trainer.step, len(trainer.plan), run.plan.bound.recipe.evaluation
+    early = ""
+    if taken < planned:
+        early = f"the last {options.patience} evaluations gave no holdout loss that is lower by {options.min_delta:g}"
+        stage.notice(f"training stopped early, after step {taken} of {planned}: {early}")
+    best, kept = watch.best, watch.best
+    if best is not None:
+        folder = run.folder / CHECKPOINTS
+        states = {step: path for step in watch.losses if (path := checkpoint_of(folder, step)) is not None}
+        kept = best_step({step: watch.losses[step] for step in states})
+        if kept != best:
+            stage.notice(
+                f"the state after step {best}, which was best, is gone: the best of those that are kept is taken"
+            )
+        if kept is not None and kept != taken:
+            with named(str(states[kept])):
+                trainer.load_parameters(kept, read_checkpoint(states[kept]))
+    if kept is None:
+        return ExportedStep(step=taken, taken=taken, planned=planned, reason="the last step", stopped_early=early)
+    reason = f"the lowest holdout loss while training, {watch.losses[kept]:.4f}"
+    return ExportedStep(step=kept, taken=taken, planned=planned, reason=reason, stopped_early=early)
+
+
+def _is_trained(run: RunContext, resumed: Resumed, trainer: Trainer) -> bool:
+    """Tells whether a run that goes on has finished with all the steps that it now takes."""
+    taken = resumed.trained_steps
+    return taken is not None and (resumed.only_exports(run.plan.bound.resolved()) or taken == len(trainer.plan))
+
+
+def _go_on(run: RunContext, resumed: Resumed, trainer: Trainer, stage: StageScope) -> None:
+    """Takes up what the run that goes on has trained, and has to train further.
+
+    Raises:
+        FolderError: It has finished, and what it goes on from is gone.
+        RecipeError: It has finished after more steps than the recipe now makes.
+        TrainingError: The checkpoint is not of this model, or can't be read.
+    """
+    taken, steps = resumed.trained_steps, len(trainer.plan)
+    if taken is None:
+        go_back(run, trainer, stage)
+    elif steps < taken:
+        raise RecipeError(
+            f"the recipe makes {steps} steps, but the run in {run.folder} has finished after {taken}",
+            hint="Say more epochs or steps, or start anew with --overwrite.",
+        )
+    else:
+        check_state(run.folder, taken)
+        go_back(run, trainer, stage)
+        before = resumed.manifest.exported
+        if before is None or before.planned != steps:
+            stage.notice(_describe_stretch(run.plan.bound.recipe.training, taken, steps))
+
+
+def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, trainer: Trainer, stage: StageScope) -> None:
+    """Takes over the adapter that a finished run has saved; its checkpoint may be gone.
+
+    Raises:
+        FolderError: The adapter is of another step than the run has exported.
+    """
+    from graftkit.flow.answering.reload import read_adapter
+
+    taken, exported = resumed.trained_steps or 0, resumed.manifest.exported
+    expected = exported.step if exported else taken
+    facts, state = read_adapter(run.folder)
+    if facts.get("step") != expected:
+        where = str(run.folder / "adapter")
+        raise FolderError(f"it is of step {facts.get('step')!r:.20}, not of step {expected}", where=where)
+    with named(str(run.folder / "adapter")):
+        model.load_adapter_state(state)
+    trainer.step = taken
+    run.record(exported=exported)
+    stage.notice(f"nothing is trained: the run took its {taken} steps before")
+
+
+def _describe_stretch(options: TrainingSection, taken: int, steps: int) -> str:
+    """Says what more steps make of the schedule of the learning rate."""
+
+    def rate(step: int, of: int) -> float:
+        warmup = warmup_steps(of, options.warmup)
+        return learning_rate(step, of, peak=options.learning_rate, warmup=warmup, schedule=options.schedule)
+
+    return (
+        f"{taken} steps were taken on the {options.schedule} schedule of {taken}; the others are on that of {steps}: "
+        f"the rate, {rate(taken, taken):.1e} in the last step, is {rate(taken + 1, steps):.1e} in the next; {steps} "
+        "steps in one run give other weights"
+    )
+
+
+def _check_first(run: RunContext, trainer: Trainer) -> None:
+    section, steps = run.plan.bound.recipe.tokenizer, len(trainer.plan)
+    if not steps:
+        raise RecipeError(
+            "data.train: with these weights training sees no record that has a token to learn",
+            where=run.plan.bound.document.where(("data", "train")),
+            hint="Raise a weight, or training.epochs.",
+        )
+    if section and section.embedding_warmup_steps >= steps:
+        raise RecipeError(
+            f"tokenizer.embedding_warmup_steps is {section.embedding_warmup_steps}, but there are only {steps} steps: "
+            "none is left to the adapter",
+            where=run.plan.bound.document.where(("tokenizer", "embedding_warmup_steps")),
+        )
+
+
+def _row_training(run: RunContext, model: AdaptedModel) -> RowTraining:
+    section = run.plan.bound.recipe.tokenizer or TokenizerSection()
+    return RowTraining(
+        frozenset(model.row_parameters()), section.embedding_learning_rate, section.embedding_warmup_steps
+    )
+
+
+def _on_step(
+    run: RunContext, trainer: Trainer, watch: HoldoutWatch, samples: SampleAnswers
+) -> Callable[[StepInfo], None]:
+    every = run.plan.bound.recipe.training.checkpoint_every
+    state = ProcessState(cheap=True)
+    seconds, taken = 0.0, 0
+
+    def on_step(step: StepInfo) -> None:
+        nonlocal seconds, taken
+        run.check_folder()
+        seconds, taken = seconds + step.seconds, taken + 1
+        run.put_back(state, "training")
+        watch.lines.append(to_line(step))
+        failed = {"failure": None} if run.manifest.failure else {}  # that step has been taken by now
+        run.record(progress={"stage": "training", "step": step.step, "steps": step.steps}, **failed)
+        run.emit(StepFinished(step, seconds_left=seconds / taken * (step.steps - step.step)))
+        watch.after_step()
+        if step.step < step.steps and ((every and step.step % every == 0) or watch.best == step.step):
+            _write_checkpoint(run, trainer, watch)
+            run.save()
+            _tell_of_checkpoint(run, trainer)
+        run.broadcast("graftkit_step_finished", step=step)
+        samples.after_step(step)
+
+    return on_step
+
+
+def _naming_records(run: RunContext, corpus: Corpus, error: LossError) -> LossError:
+    """Returns the error that says which records a step's loss was taken over, and what to do; notes the step."""
+    numbers = sorted({int(corpus.train.by_example[RECORD][example]) for example in error.examples})
+    records: list[str] = []
+    with suppress(DataError):  # the file has changed meanwhile
+        records += [sample.where for sample in run.plan.samples.train.at(numbers)]
+    run.record(failure=StepFailure(step=error.step, reason=error.message, good=error.good, records=records))
+    shown, more = records[:SHOWN_RECORDS], len(records) - SHOWN_RECORDS
+    listed = [*shown, f"and {more} more, which the manifest lists"] if more > 0 else shown
+    rate = run.plan.bound.recipe.training.learning_rate
+    hint = (
+        f"The state after step {error.step - 1} is kept. Going on with --resume alone takes the same step and fails "
+        f"again. With --set training.learning_rate={rate / 3:.1g}, or another training.max_grad_norm or warmup, it "
+        f"goes back to the newest checkpoint up to step {error.good} (training.checkpoint_every), or to the start; "
+        "training.divergence_factor says what divergence is."
+    )
+    return LossError("\n".join([f"{error.message}{'; its records:' if listed else ''}", *listed]), hint=hint)
+
+
+def _write_checkpoint(run: RunContext, trainer: Trainer, watch: HoldoutWatch) -> None:
+    run.check_folder()
+    watch.lines.sync()  # a machine that dies must not lose lines of steps that are not taken again
+    fingerprint = run.vocabulary.tokenizer.fingerprint
+    write_checkpoint(
+        run.folder / CHECKPOINTS,
+        trainer.step,
+        trainer.state(),
+        tokenizer_fingerprint=fingerprint,
+        evaluations=[
+            {"step": line.step, "holdout_loss": line.holdout_loss, "examples": line.examples}
+            for line in watch.evaluations
+        ],
+        keep=run.plan.bound.recipe.training.keep_checkpoints,
+        also=() if watch.best is None else (watch.best,),
+    )
+
+
+def _tell_of_checkpoint(run: RunContext, trainer: Trainer) -> None:
+    found = checkpoint_of(run.folder / CHECKPOINTS, trainer.step)
+    if found is not None:
+        run.broadcast("graftkit_checkpoint_written", checkpoint=CheckpointInfo(trainer.step, found))
+
+
+def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
+    """Takes up the newest whole checkpoint, and forgets the lines of steps after it.
+
+    Raises:
+        TrainingError: The checkpoint is not of this model, or can't be read.
+    """
+    if run.resumed and run.resumed.back_to is not None:
+        stage.notice(f"the loss had gone wrong: what was trained after step {run.resumed.back_to} is trained anew")
+        forget_after(run.folder / CHECKPOINTS, run.resumed.back_to)
+    for name in damaged_checkpoints(run.folder / CHECKPOINTS):
+        stage.notice(f"{CHECKPOINTS}/{name} is damaged and is not used")
+    found = latest_checkpoint(run.folder / CHECKPOINTS)
+    if found is None:
+        write_text(run.folder / METRICS, "")
+        stage.notice("there is no checkpoint to go on from: training starts at the first step")
+        return
+    step, path = found
+    with named(str(path)):
+        trainer.load_state(step, read_checkpoint(path))
+    metrics, kept = read_metrics(run.folder / METRICS), kept_evaluations(read_evaluations(path))
+    missing = (missing_steps(metrics.steps, step), missing_evaluations(metrics, kept))
+    _tell_of_damage(run, stage, "; ".join(filter(None, missing)))
+    metrics = metrics.with_evaluations(kept)
+    write_text(run.folder / METRICS, metrics.until(step).text())
+    for line in metrics.until(step).steps:
+        trainer.watch.look(line["step"], line["loss"], line["gradient_norm"])
+    stage.notice(f"going on after step {step}")
+
+
+def _tell_of_damage(run: RunContext, stage: StageScope, missing: str) -> None:
+    """Names what has become of the metrics meanwhile: nothing depends on them, and the run goes on."""
+    listed = run.resumed.manifest.artifacts.get(METRICS) if run.resumed else None
+    if missing:
+        stage.notice(missing)
+    elif listed and listed.get("sha256") != sha256_of(run.folder / METRICS):
+        stage.notice(f"{METRICS} is not the file that the run wrote before it stopped")
+
+
+def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
+    """Writes `adapter/`: every tensor of the adapter by layer and name, and what is needed to load them."""
+    from safetensors.torch import save_file
+
+    with atomic_folder(run.folder / "adapter", keep=run.theirs("adapter")) as folder:
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in model.adapter_state().items()}
+        fingerprint = run.vocabulary.tokenizer.fingerprint
+        # One entry alone: safetensors writes several in another order each time, and the same run gives the same bytes.
+        save_file(tensors, folder / "adapter.safetensors", metadata={"tokenizer_fingerprint": fingerprint})
+        facts = {
+            "step": step,
+            "adapter": run.manifest.providers["adapter"],
+            "quantizer": run.manifest.providers["quantizer"],
+            "targets": run.plan.targets,
+            "tokenizer_fingerprint": fingerprint,
+            "base": run.manifest.model.model_dump(mode="json") if run.manifest.model else None,
+        }
+        if model.saved_modules:
+            facts |= {"saved_modules": list(model.saved_modules), "ties_saved": model.ties_saved}
+        write_json(folder / "adapter.json", facts)
+
+
+def _facts(trainer: Trainer, metrics: Metrics) -> dict[str, object]:
+    """Returns what the training took; what only its metrics say is None where they are damaged."""
+    tokens, loss_tokens = trainer.count_tokens()
+    losses = {line["step"]: line["loss"] for line in metrics.steps}
+    if trainer.masks:  # another share in each step
+        loss_tokens = sum(line["loss_tokens"] for line in metrics.steps)
+    seconds = sum(line["seconds"] for line in metrics.steps)
+    return {
+        "steps": trainer.step,
+        "tokens": tokens,
+        "loss_tokens": loss_tokens,
+        "first_loss": losses.get(1),
+        "last_loss": losses.get(trainer.step),
+        "step_seconds": round(seconds, 3),
+        "tokens_per_second": round(sum(line["tokens"] for line in metrics.steps) / seconds, 1) if seconds else None,
+    }

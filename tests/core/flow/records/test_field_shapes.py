@@ -1,0 +1,256 @@
+"""Records as data sets in use have them: read as what they mean, or refused with a line that works once written."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from graftkit import load_recipe
+from graftkit.corpus.dataset import Dataset
+from graftkit.errors import DataError
+from graftkit.flow.records.datasets import open_datasets
+from graftkit.recipe.bind import bind
+from graftkit.testing import isolated_host
+
+CALL = {"name": "add", "arguments": {"a": 1}}
+TOOL = {"name": "add", "parameters": {"type": "object"}}
+
+
+def user(text: Any, **more: Any) -> dict[str, Any]:
+    return {"role": "user", "content": text, **more}
+
+
+def assistant(text: Any, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **more}
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [{"from": name, "value": text} for name, text in zip(["human", "gpt"] * len(texts), texts, strict=False)]
+
+
+def written(folder: Path, content: Any, name: str = "a.jsonl") -> Path:
+    path = folder / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        rows = content if isinstance(content, list) else [content]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def opened(entry: Any) -> list[Dataset]:
+    host = isolated_host()
+    return open_datasets(bind(load_recipe({"model": "./m", "data": {"train": entry}}), host), host, "train")
+
+
+def keys(entry: Any) -> list[Any]:
+    return [sample.key() for dataset in opened(entry) for sample in dataset]
+
+
+def refusal(entry: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        keys(entry)
+    return str(caught.value)
+
+
+QA = [["user", "q"], ["assistant", "a"]]
+CALLED = [["user", "q"], ["assistant", "", {"tool_calls": [["add", {"a": 1}, ""]]}]]
+READ: dict[str, tuple[dict[str, Any], Any]] = {
+    "calls of ShareGPT": (
+        {"conversations": [*turns("q"), {"from": "function_call", "value": json.dumps(CALL)}], "tools": "[]"},
+        CALLED,
+    ),
+    "parallel calls": (
+        {"conversations": [*turns("q"), {"from": "function_call", "value": json.dumps([CALL, CALL])}]},
+        [CALLED[0], ["assistant", "", {"tool_calls": [["add", {"a": 1}, ""]] * 2}]],
+    ),
+    "calls in a column": (
+        {"id": 1, "query": "q", "answers": json.dumps([CALL]), "tools": json.dumps([TOOL])},
+        {"messages": CALLED, "tools": [TOOL]},
+    ),
+    "functions as of old": (
+        {"messages": [user("q"), assistant("a")], "functions": [TOOL]},
+        {"messages": QA, "tools": [{"type": "function", "function": TOOL}]},
+    ),
+    "a part that is thinking": (
+        {"messages": [user("q"), assistant([{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "a"}])]},
+        [["user", "q"], ["assistant", "a", {"reasoning": "t"}]],
+    ),
+    "parts without a type": ({"messages": [user([{"text": "q"}]), assistant([{"text": "a"}])]}, QA),
+    "keys of two formats": ({"conversations": [{"role": "user", "value": "q"}, {"role": "bot", "value": "a"}]}, QA),
+    "from and content": ({"messages": [{"from": "human", "content": "q"}, {"from": "gpt", "content": "a"}]}, QA),
+    "a weight called training": (
+        {"messages": [user("q", training=False), assistant("a", training=True)]},
+        [["user", "q", {"weight": 0.0}], ["assistant", "a", {"weight": 1.0}]],
+    ),
+    "empty lists": ({"messages": [user("q"), assistant("a", refusal=None, annotations=[], tool_calls=[])]}, QA),
+    "roles of Cohere": ({"messages": [{"role": "User", "content": "q"}, {"role": "Chatbot", "content": "a"}]}, QA),
+    "prompt and output": ({"prompt": "q", "output": "a"}, QA),
+    "inputs and targets": ({"inputs": "q", "targets": "a", "task": "t"}, QA),
+    "a generated solution": ({"problem": "q", "generated_solution": "a", "expected_answer": "x"}, QA),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_it_is_read_as_what_it_means(tmp_path: Path, name: str) -> None:
+    record, expected = READ[name]
+    assert keys(str(written(tmp_path, record))) == [expected]
+
+
+def test_of_a_tree_the_best_ranked_path_is_read(tmp_path: Path) -> None:
+    def reply(text: str, *replies: Any, role: str = "assistant", **more: Any) -> dict[str, Any]:
+        return {"message_id": text, "role": role, "text": text, "replies": list(replies), **more}
+
+    tree = reply(
+        "q",
+        reply("second", rank=1),
+        reply("deleted", rank=0, deleted=True),
+        reply("first", reply("r", reply("unranked"), reply("ranked", rank=3), role="prompter"), rank=0),
+        role="prompter",
+    )
+    record = {"message_tree_id": "q", "tree_state": "ready_for_export", "prompt": tree}
+    path = [["user", "q"], ["assistant", "first"], ["user", "r"], ["assistant", "ranked"]]
+    assert keys(str(written(tmp_path, record))) == [path]
+    assert keys(str(written(tmp_path, tree))) == [path]
+    assert keys(str(written(tmp_path, reply("q", reply("a"), reply("b"), role="prompter")))) == [QA]
+    assert '"replies" is a number' in refusal(str(written(tmp_path, {"prompt": {**tree, "replies": 3}})))
+
+
+@pytest.mark.parametrize("more", [{}, {"message_id": "1", "parent_id": None, "rank": 0, "lang": "en"}])
+@pytest.mark.parametrize("key", ["text", "content"])
+def test_a_message_that_is_a_record_is_no_text(tmp_path: Path, more: dict[str, Any], key: str) -> None:
+    path = written(tmp_path, [{"role": "prompter", key: "q", **more}, {"role": "assistant", key: "a", **more}])
+    found = refusal(str(path))
+    assert found.startswith(f"{path}:1: the record is one message") and "format: text" in found
+    assert keys({"path": str(path), "format": "text"}) == ["q", "a"]
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "other case": ({"Question": "q", "Complex_CoT": "t", "Answer": "a"}, "no format fits"),
+    "a list of another name": ({"id": 1, "items": turns("q", "a")}, "no format fits"),
+    "an article and its summary": ({"id": "1", "article": "q", "highlights": "a"}, "no format fits"),
+    "two other texts": ({"url": "u", "left": "q", "right": "a"}, "no format fits"),
+    "two answers": ({"question": "q", "answer": "x", "response": "a"}, "no format fits"),
+    "several formats": ({"conversations": turns("q", "a"), "instruction": "x", "output": "y"}, "could be read as"),
+    "keys of messages": (
+        {"messages": [user("q", timestamp="t"), assistant("a", id="x", timestamp="t")]},
+        "found role, content, timestamp",
+    ),
+    "a role of their own": ({"messages": [{"role": "the narrator", "content": "q"}, assistant("a")]}, "role 'the narr"),
+    "another system prompt": (
+        {"system": "s", "messages": [{"role": "system", "content": "t"}, user("q"), assistant("a")]},
+        "its first message is another one",
+    ),
+    "an empty answer": ([{"question": "q", "answer": "a"}, {"question": "r", "answer": ""}], ":2: the answer is empty"),
+    "a missing answer": ([{"question": "q", "answer": "a"}, {"question": "r", "answer": None}], "has no answer"),
+    "an empty text": ([{"text": ""}, {"text": "a"}], ':1: "text" is empty'),
+    "no turn of the assistant": ([{"messages": [user("q")]}, {"messages": [user("q"), assistant("a")]}], "no turn of"),
+    "one text of another name": ({"sample": "a", "id": 3}, "no format fits"),
+    "a text and a number": ({"sentence": "q", "label": 1}, "no format fits"),
+}
+
+
+def as_said(hint: str, path: Path) -> dict[str, Any]:
+    """The entry that a hint writes: whole, or the last key of one."""
+    whole = re.search(r"\{path: .*\}", hint)
+    said = whole[0] if whole else re.findall(r"(?:format|columns): (?:\{.*\}|[\w-]+)", hint)[-1]
+    entry = yaml.safe_load(said.replace("FIRST", "zero").replace("SECOND", "a"))
+    return {**entry, "path": str(path)}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_read_once_the_hint_is_written(tmp_path: Path, name: str) -> None:
+    records, message = REFUSED[name]
+    path = written(tmp_path, records)
+    found = refusal(str(path))
+    assert message in found and found.startswith(str(path))
+    assert keys(as_said(found.partition("\n")[2], path))[-1] is not None
+
+
+def test_records_with_nothing_to_learn_are_left_out_counted_and_read_again_alike(tmp_path: Path) -> None:
+    rows = [{"question": f"{n}", "answer": "" if n % 3 == 0 else "a"} for n in range(8)]
+    [dataset] = opened({"path": str(written(tmp_path, rows)), "empty": "skip"})
+    found = [sample.key()[0][1] for sample in dataset]
+    assert found == ["1", "2", "4", "5", "7"] and dataset.facts()["skipped"] == 3
+    wanted = [True, False, True, True, False]
+    again = [sample and sample.key()[0][1] for sample in dataset.after(iter(wanted))]
+    assert again == ["1", None, "4", "5", None]
+    next(iter(dataset))
+    assert dataset.facts()["skipped"] == 3
+
+
+FILES: dict[str, tuple[str, str]] = {
+    "an object over lines": ("json", json.dumps({"messages": [user("q"), assistant("a")]}, indent=2)),
+    "an object on a line": ("json", json.dumps({"messages": [user("q"), assistant("a")]})),
+    "objects over lines": ("jsonl", "\n".join([json.dumps({"question": "q", "answer": "a"}, indent=1)] * 1)),
+    "a list under a key": ("json", json.dumps({"data": [{"question": "q", "answer": "a"}], "version": 1})),
+    "a list under a key before texts": (
+        "json",
+        json.dumps({"data": [{"question": "q", "answer": "a"}], "note": '"b": [{"', "tags": ["[{", []]}),
+    ),
+    "row numbers": ("csv", ",question,answer\n0,q,a\n"),
+    "spaces around names": ("csv", "question , answer\nq,a\n"),
+    "bars": ("csv", "question|answer\nq|a\n"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_another_form_is_read(tmp_path: Path, name: str) -> None:
+    suffix, text = FILES[name]
+    assert keys(str(written(tmp_path, text.encode(), f"a.{suffix}"))) == [QA]
+
+
+MALFORMED = {
+    "a line that is a list": ("jsonl", "[{}]\n[{}]\n", "jq -c '{messages: .}'"),
+    "a line that is a text": ("jsonl", '"a"\n"b"\n', "jq -c '{text: .}'"),
+    "an array of arrays": ("json", "[[{}], [{}]]", "jq -c '.[] | {messages: .}'"),
+    "two arrays": ("json", '[{"text": "a"}]\n[{"text": "b"}]', "more stands after the array of 1 records"),
+    "an array after an object": (
+        "json",
+        '{"data": [\n{"text": "a"}]}\n[{"text": "lost"}]',
+        "more stands after the array",
+    ),
+    "an object after an object": ("json", '{"data": [\n{"text": "a"}], "v": 1}\n{"text": "lost"}', "more stands after"),
+    "a list within a further value": (
+        "json",
+        '{"a": [{"text": "a"}], "b": {"c": [[{}]]}}',
+        "more than one list of records",
+    ),
+    "an object cut behind its list": ("json", '{"data": [\n{"text": "a"}]\n', "the object that holds the records"),
+    "an object cut behind a value": (
+        "json",
+        '{"data": [\n{"text": "a"}],\n"v": "1}]',
+        "the object that holds the records",
+    ),
+    "a comma behind a list": ("json", '{"data": [\n{"text": "a"}],\n}', "after the list of 1 records: no JSON"),
+    "no comma behind a list": (
+        "json",
+        '{"data": [\n{"text": "a"}] {"text": "lost"}}',
+        "after the list of 1 records: no JSON",
+    ),
+    "a list twice": ("json", '{"data": [\n{"text": "a"}], "data": 0}', "a key stands in it twice"),
+    "two lists of records": ("json", '{"a": [{"text": "a"}],\n "b": [{"text": "b"}]}', "more than one list of records"),
+    "a comma after a line": ("jsonl", '{"text": "a"},\n{"text": "b"},\n', "jq -c . FILE > records.jsonl"),
+    "a comma after the last": ("json", '[{"text": "a"},]', "no comma after the last record"),
+    "a comment": ("json", '[\n// c\n{"text": "a"}]', "JSON has no comments"),
+    "Python's notation": ("jsonl", "{'text': 'a'}\n", "json.dumps(record)"),
+    "Python's notation in a table": ("csv", "messages\n\"[{'role': 'user'}]\"\n", "Python's notation"),
+    "an answer that is a number": ("jsonl", '{"question": "q", "answer": 3}\n', "jq -c '.answer |= tostring'"),
+    "a file of Windows": (
+        "csv",
+        "question,answer\nq,\x93a\x94\n",
+        "CSV UTF-8, and a file from Windows is made so by: iconv -f WINDOWS-1252",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_file_is_told_with_what_to_do(tmp_path: Path, name: str) -> None:
+    suffix, text, told = MALFORMED[name]
+    path = written(tmp_path, text.encode("latin-1"), f"a.{suffix}")
+    found = refusal(str(path))
+    assert found.startswith(str(path)) and told in found

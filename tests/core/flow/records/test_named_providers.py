@@ -1,0 +1,155 @@
+"""What a plugin's reader, format or objective gives is looked at where it comes in, and an error names the plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from graftkit import Conversation, Message, Record, RecordSource, Text
+from graftkit.corpus.dataset import Dataset
+from graftkit.corpus.sample_files import scan_samples
+from graftkit.errors import DataError, PluginCallError
+from graftkit.flow.planning.named_objective import NamedObjective
+from graftkit.flow.records.named_providers import NamedFormat, NamedReader
+from graftkit.interfaces.objective import Scores, SequenceScores
+from graftkit.interfaces.samples import Completion, LabelledAnswer, LongText, PreferencePair, Tokens
+
+
+def registered(kind: str) -> Any:
+    return SimpleNamespace(kind=kind, provider=SimpleNamespace(name="odd"), plugin=SimpleNamespace(label="plugin 'p'"))
+
+
+def reader(records: Callable[[RecordSource], Any]) -> NamedReader:
+    return NamedReader(SimpleNamespace(records=records), registered("reader"))  # type: ignore[arg-type]
+
+
+def objective(losses: Any, metrics: Any = None) -> NamedObjective:
+    made = SimpleNamespace(losses=losses, metrics=lambda scores: {} if metrics is None else metrics)
+    return NamedObjective(made, registered("objective"))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> RecordSource:
+    (tmp_path / "a.odd").write_text("")
+    return RecordSource(tmp_path / "a.odd")
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("given", [None, {"text": "a"}])
+def test_a_reader_gives_records_and_ends_where_it_ends(source: RecordSource, place: int, given: Any) -> None:
+    records = [Record(":1", dict), Record(":2", dict)]
+    assert len(list(reader(lambda source: records).records(source))) == 2
+    records[place] = given
+    with pytest.raises(PluginCallError, match="plugin 'p': reader 'odd' gave .* in place of a Record"):
+        list(reader(lambda source: records).records(source))
+    with pytest.raises(PluginCallError, match="gave None for the records"):
+        list(reader(lambda source: None).records(source))
+    with pytest.raises(PluginCallError, match="gave a record whose place is an int"):
+        list(reader(lambda source: [Record(3, dict)]).records(source))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["messages", 5, [1]])
+def test_a_format_names_columns(given: Any) -> None:
+    format: Any = NamedFormat(SimpleNamespace(columns=lambda found: given), registered("format"))  # type: ignore[arg-type]
+    with pytest.raises(PluginCallError, match="format 'odd' gave .* for the columns"):
+        format.columns({})
+
+
+class Own(Text):
+    """A text of a plugin's own class."""
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "None in place of a sample"),
+        ("text", "a str in place of a sample"),
+        (Conversation((), "a:1"), "a conversation without messages"),
+        (Conversation((Message("wizard", "hi"),), "a:1"), "the role 'wizard'"),
+        (Conversation(({"role": "user"},), "a:1"), "a dict in place of a message"),  # type: ignore[arg-type]
+        (Own("a", "a:1"), "an Own in place of a sample"),
+        (Text("a", None), "whose 'where' is None"),  # type: ignore[arg-type]
+        (Text(b"a", "a:1"), "a text whose 'text' is a bytes"),  # type: ignore[arg-type]
+        (Completion("a", 3, "a:1"), "a completion whose 'completion' is an int"),  # type: ignore[arg-type]
+        (LongText("a", "a:1"), "a long text of a str"),  # type: ignore[arg-type]
+        (Conversation((Message("user", None),), "a:1"), "whose 'content' is None"),  # type: ignore[arg-type]
+        (Conversation((Message("user", "a", weight=float("nan")),), "a:1"), "a message of the weight nan"),
+        (Conversation((Message("user", "a", weight=1e300),), "a:1"), r"a message of the weight 1e\+300"),
+        (Conversation((Message("user", "a", tool_calls=("f",)),), "a:1"), "a str in place of a call"),  # type: ignore[arg-type]
+        (Conversation((Message("user", "a"),), "a:1", tools=("f",)), "a str in place of a tool's"),  # type: ignore[arg-type]
+        (Tokens((1, 2), (1.0,), "a:1"), "2 tokens with 1 weights"),
+        (Tokens((1, 2.0), (1.0, 1.0), "a:1"), "a float in place of an id"),  # type: ignore[arg-type]
+        (Tokens((1, 2), (1.0, -1.0), "a:1"), "a token of the weight -1.0"),
+        (PreferencePair(Text("a", "a:1"), Text("b", "a:1"), "a:1"), "a Text in place of a conv"),  # type: ignore[arg-type]
+        (LabelledAnswer(Completion("a", "b", "a:1"), None, "a:1"), "whose 'wanted' is None"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_format_makes_samples(given: Any, message: str) -> None:
+    format: Any = NamedFormat(SimpleNamespace(sample=lambda *_: given), registered("format"))  # type: ignore[arg-type]
+    with pytest.raises(PluginCallError, match=message):
+        format.sample({}, "a:1")
+
+
+def scores() -> Scores:
+    logps = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
+    return Scores(logps, torch.ones(3), torch.tensor([0, 0, 1]), 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        (lambda s: s.sums().sum(), r"shape \[\] as losses of 2 examples"),
+        (lambda s: s.sums(), r"shape \[2, 1\]"),
+        (lambda s: [0.0, 0.0], "gave a list as losses"),
+        (lambda s: None, "gave None as losses"),
+        (lambda s: s.sums()[:, 0].detach(), "no gradient"),
+        (lambda s: s.sums()[:, 0] + s.weights.zero_().sum(), "changed the scores"),
+        (lambda s: s.sums()[:, 0].to(torch.complex64), "of torch.complex64"),
+        (lambda s: s.sums()[:, 0].to("meta"), "on the device meta"),
+        (lambda s: s.sums()[:, 0].to_sparse(), "torch.sparse_coo"),
+    ],
+)
+def test_an_objective_gives_a_loss_an_example(losses: Any, message: str) -> None:
+    assert objective(lambda s: -s.sums()[:, 0]).losses(scores()).tolist() == [3.0, 3.0]
+    with pytest.raises(PluginCallError, match=f"plugin 'p': objective 'odd' .*{message}"):
+        objective(losses).losses(scores())
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"a": 1.0}, "gave a float as the metric 'a'"),
+        ({"a": torch.zeros(2, 3)}, r"shape \[2, 3\] as the metric 'a'"),
+        ({1: torch.zeros(2)}, "named a metric 1"),
+        ([1], "gave a list as metrics"),
+        ({"a": torch.zeros(2, device="meta")}, "on the device meta"),
+        ({"a": torch.zeros(2, dtype=torch.complex64)}, "torch.complex64"),
+    ],
+)
+def test_an_objective_gives_a_number_an_example_of_each_metric(metrics: Any, message: str) -> None:
+    for given in (scores(), SequenceScores(torch.zeros(2, 1, 3))):
+        assert {*objective(None, {"a": torch.zeros(2)}).metrics(given)} == {"a"}
+        with pytest.raises(PluginCallError, match=message):
+            objective(None, metrics).metrics(given)
+
+
+@pytest.mark.parametrize("change", ["fewer", "more", "others"])
+def test_records_that_are_others_when_they_are_read_again_are_refused(source: RecordSource, change: str) -> None:
+    """A reader or a format that gives something else each time trains nobody in silence; nor does a changed file."""
+    texts = ["a", "b", "c"]
+
+    def records(source: RecordSource) -> list[Record]:
+        return [Record(f":{number}", lambda text=text: {"text": text}) for number, text in enumerate(texts, 1)]  # type: ignore[misc]
+
+    format: Any = SimpleNamespace(sample=lambda values, where: Text(values["text"], where))
+    dataset = Dataset(source, reader(records), "odd", format, "odd", known=frozenset({"text"}))
+    samples = scan_samples([dataset])
+    assert [sample.key() for sample in samples] == texts
+    texts[:] = {"fewer": ["a", "b"], "more": ["a", "b", "c", "d"], "others": ["a", "b", "d"]}[change]
+    message = "the record is another than" if change == "others" else "records were read, 3 when they were checked"
+    with pytest.raises(DataError, match=message):
+        list(samples)

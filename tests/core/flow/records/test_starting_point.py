@@ -1,0 +1,41 @@
+"""A look at some of many records says what a look at all of them does, and says that it was one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from graftkit import PluginHost
+from graftkit.cli.main import cli as toolkit
+from graftkit.flow.records.starting_point import find_starting_point
+from graftkit.testing import tiny_model_folder
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    tiny_model_folder(tmp_path / "model")
+    with (tmp_path / "train.jsonl").open("w") as file:
+        for number in range(900):
+            file.write(json.dumps({"prompt": f"say {number % 7}", "completion": "ab" * (1 + number // 100)}) + "\n")
+    return tmp_path
+
+
+def test_numbers_are_those_of_all_records(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records grow longer, so that the first ones alone would say something else."""
+    every = find_starting_point(PluginHost(), str(place / "model"), str(place / "train.jsonl"))
+    monkeypatch.setattr("graftkit.flow.records.starting_point._LOOKED_AT", 450)
+    some = find_starting_point(PluginHost(), str(place / "model"), str(place / "train.jsonl"))
+    assert (every.records, every.checked) == (900, 900) and (some.records, some.checked) == (900, 450)
+    assert (some.max_length, some.objective, some.epochs) == (every.max_length, every.objective, every.epochs)
+    assert some.steps == pytest.approx(every.steps, rel=0.05)
+
+
+def test_init_says_how_many_were_checked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("graftkit.flow.records.starting_point._LOOKED_AT", 450)
+    found = CliRunner().invoke(toolkit, ["init", "mine.yaml", "--model", "model", "--train", "train.jsonl"])
+    assert found.exit_code == 0, found.output
+    assert "checked are 450 of the records, evenly spread; toolkit plan checks all of them" in found.output
+    assert "\n900 records, about" in found.output
