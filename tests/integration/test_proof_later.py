@@ -68,7 +68,7 @@ def proving(at_once: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
                 raise error
             return dict(manifest_of(at_once).exports["peft" if "peft" in folder.name else "merged"].proof)
 
-        monkeypatch.setattr("graftkit.flow.export.prove", prove)
+        monkeypatch.setattr("graftkit.flow.exports.export.prove", prove)
 
     return patch
 
@@ -142,6 +142,19 @@ def test_a_proof_that_comes_later_says_what_one_at_once_says(at_once: Path, late
     again = command("verify", later)
     assert again.exit_code == 0 and again.stdout.count("proved: logits") == 2 and not again.stderr
     assert before == {path: path.stat().st_mtime_ns for path in later.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("above", [".", "exports"])
+def test_a_proof_of_a_linked_export_is_recorded_in_its_run(
+    later: Path, tmp_path: Path, proving: Callable[..., None], above: str
+) -> None:
+    (tmp_path / "published" / above).mkdir(parents=True)
+    link = tmp_path / "published" / above / "peft of mine"
+    link.symlink_to(later / "exports" / "peft")
+    proving()
+    assert graftkit.verify(link).recorded
+    assert manifest_of(later).unproved == ["merged"] and holds(later)
+    assert [path.name for path in link.parent.iterdir()] == [link.name]
 
 
 def section(card: str) -> str:

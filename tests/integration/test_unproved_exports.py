@@ -41,7 +41,7 @@ def ending(monkeypatch: pytest.MonkeyPatch, end: Any) -> None:
             raise end
         return end
 
-    monkeypatch.setattr("graftkit.flow.export.prove", prove)
+    monkeypatch.setattr("graftkit.flow.exports.export.prove", prove)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def create_app(
 
     Example:
         ```python
-        model = graftkit.flow.reload.reload("runs/quickstart")
+        model = graftkit.flow.answering.reload.reload("runs/quickstart")
         app = create_app(AnswerQueue(model), "quickstart")
         uvicorn.run(app, port=8000)
         ```

@@ -65,7 +65,7 @@ def quick() -> Iterator[None]:
 
     with (
         mock.patch.object(logging, "_tqdm_active", False),
-        mock.patch("graftkit.flow.export.prove", prove),
+        mock.patch("graftkit.flow.exports.export.prove", prove),
         mock.patch("graftkit.flow.preparation.check_model.choose_packing", choose),
         mock.patch("graftkit.flow.exports.export.give_memory_back"),
         warnings.catch_warnings(action="ignore", category=FutureWarning),
