@@ -135,7 +135,7 @@ def test_no_exporters_fact_may_have_the_name_of_one_of_a_manifests(
     monkeypatch.setattr("graftkit.flow.exports.export.prove", lambda *_, **__: proof)
     result = graftkit.run(recipe, out=tmp_path / "run")
     manifest = json.loads((result.exports["merged"] / EXPORT_MANIFEST).read_bytes())
-    of_others = {"adapter_from", "head"}  # of adapters from elsewhere, and of models with a head
+    of_others = {"adapter_from", "head", "replacing"}  # adapters from elsewhere; heads; files that are being replaced
     assert manifest.keys() - {"format", "stored_dtype", "bytes"} == OF_THE_MANIFEST - of_others
 
 
