@@ -28,7 +28,7 @@ def counts_of(folder: Path, rank: int) -> dict[str, Any]:
 def main() -> None:
     """Runs the command that the arguments say, counting."""
     from graftkit.cli.main import main as command
-    from graftkit.flow.training.training import evaluate
+    from graftkit.flow.training import evaluate
     from graftkit.training import process_group
     from graftkit.training.loop import Trainer
     from torch import distributed

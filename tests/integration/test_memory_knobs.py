@@ -10,7 +10,8 @@ import graftkit
 import pytest
 import torch
 from graftkit.flow.events import Event, Notice
-from graftkit.flow.preparation import base_model, settle_dtype, settle_memory
+from graftkit.flow.planning import settle_memory
+from graftkit.flow.preparation import base_model, settle_dtype
 from graftkit.model import activation_checkpointing
 from integration.conftest import RecipeMaker
 from stopped_runs import run_until

@@ -8,8 +8,8 @@ from typing import Any
 import graftkit
 import pytest
 from graftkit.flow.events import Event, SampleAnswered, StepFinished
+from graftkit.flow.training import sample_answers
 from graftkit.flow.training.sample_answers import SampleAnswers
-from graftkit.flow.training.training import sample_answers
 
 
 @pytest.fixture

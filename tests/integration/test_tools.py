@@ -15,7 +15,7 @@ from graftkit.cli.generate import command as generate
 from graftkit.cli.init import command as init
 from graftkit.errors import FolderError, StorageError
 from graftkit.flow.answering.reload import ReloadedModel, reload
-from graftkit.store.files import write_text
+from graftkit.store.files import write_new_text
 
 TOOL = {"type": "function", "function": {"name": "open_ticket", "parameters": {"type": "object", "properties": {}}}}
 
@@ -84,9 +84,9 @@ def test_init_takes_its_template_back_where_the_recipe_can_not_be_written(
     def full(path: Path, text: str) -> None:
         if path.suffix == ".yaml":
             raise StorageError("can't be written: No space left on device", where=str(path))
-        write_text(path, text)
+        write_new_text(path, text)
 
-    monkeypatch.setattr("graftkit.cli.init.write_text", full)
+    monkeypatch.setattr("graftkit.cli.init.write_new_text", full)
     for there_before in (True, False):
         done = CliRunner().invoke(init, ["two.yaml", "--model", model, "--train", "records.jsonl"])
         assert isinstance(done.exception, StorageError) and place.exists() == there_before

@@ -131,7 +131,9 @@ def adapts_outer_layer(network: nn.Module) -> bool:
 
 def ties_output(network: Any) -> bool:
     """Tells whether a model has an output layer that its configuration ties to its embedding."""
-    return network.get_output_embeddings() is not None and bool(network.config.get_text_config().tie_word_embeddings)
+    config = network.config
+    tied = getattr(config.get_text_config(), "tie_word_embeddings", getattr(config, "tie_word_embeddings", False))
+    return network.get_output_embeddings() is not None and bool(tied)
 
 
 @torch.no_grad()
