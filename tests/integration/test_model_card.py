@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def test_a_run_that_is_killed_at_its_card_finds_nothing_of_somebody_elses(
 
     def killed(path: Path, text: str) -> None:
         write(path, text)
-        raise KeyboardInterrupt
+        signal.default_int_handler(signal.SIGINT, None)
 
     monkeypatch.setattr(model_card, "write_text", killed)
     with pytest.raises(KeyboardInterrupt):
