@@ -67,6 +67,9 @@ _OWN_FILES = re.compile(
 )
 """The paths of the files that a run itself writes; those of tokenizers, exporters and hooks are listed in manifests."""
 
+_WITH_A_TOKENIZER = ("tokenizer/", f"{ADAPTER_FROM}/")
+"""The folders of a run in which a tokenizer is saved, whose backend alone knows the files' names."""
+
 
 @dataclass(slots=True)
 class ClaimedFolder:
@@ -321,18 +324,20 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
 
 def is_runs_own(name: str) -> bool:
     """Tells whether a path in a run's folder is that of a file which a run writes, of its tokenizer or of an export."""
-    return name.startswith(("tokenizer/", "exports/")) or (name != LOCK and _OWN_FILES.fullmatch(name) is not None)
+    own = (*_WITH_A_TOKENIZER, "exports/")
+    return name.startswith(own) or (name != LOCK and _OWN_FILES.fullmatch(name) is not None)
 
 
 def others_files(path: Path, manifest: RunManifest) -> list[str]:
     """Returns the relative paths of what the run in a folder did not write: files, and links, which aren't followed.
 
     What a run wrote is listed in its manifest or has one of its own names; what an export is made of, in the export's.
-    A run that was killed before it could list its tokenizer's files may have written any of those.
+    A run that was killed before it could list a tokenizer's files may have written any of those.
     """
     listed = {*manifest.artifacts, *manifest.written}
-    if not any(name.startswith("tokenizer/") for name in listed):
-        listed |= {name for name in _files(path) if name.startswith("tokenizer/")}
+    for folder in _WITH_A_TOKENIZER:
+        if not any(name.startswith(folder) for name in listed):
+            listed |= {name for name in _files(path) if name.startswith(folder)}
     for export in (path / "exports").glob(f"*/{EXPORT_MANIFEST}"):
         folder = f"exports/{export.parent.name}"
         listed |= {f"{folder}/{EXPORT_MANIFEST}", *(f"{folder}/{name}" for name in _listed_in(export))}

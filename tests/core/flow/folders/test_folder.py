@@ -189,6 +189,7 @@ MINE = (
     "adapter/notes.txt",
     "adapter/adapter.safetensors.bak",
     "tokenizer/notes.txt",
+    "adapter-from/notes.txt",
     "tokens/train.jsonl",
     "checkpoints/step-00000004/notes.txt",
     "checkpoints/best/state.safetensors",
@@ -200,7 +201,7 @@ MINE = (
 @pytest.mark.parametrize("mine", MINE)
 def test_a_run_with_somebodys_own_files_in_it_is_not_overwritten(tmp_path: Path, mine: str) -> None:
     folder = a_run(tmp_path / "x")
-    list_files(folder, "tokenizer/tokenizer.json", "exports/merged/model.safetensors")
+    list_files(folder, "tokenizer/tokenizer.json", "adapter-from/tokenizer.json", "exports/merged/model.safetensors")
     path = folder / mine
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("years of work")
@@ -333,9 +334,10 @@ def test_what_is_no_folder_where_a_run_keeps_one_is_refused_at_once(tmp_path: Pa
 
 
 def test_what_a_killed_run_had_not_listed_yet_is_its_own(tmp_path: Path) -> None:
-    """A start that was observed, what a teacher has said so far, references: each is written within a stage."""
+    """A start that was observed, what a teacher has said so far, an adapter's copy: each is written within a stage."""
     folder = a_run(tmp_path / "x", "running")
     written = ["start.safetensors", "reference.safetensors", "teacher/train.safetensors", ".teacher.partial/train/ids"]
+    written += ["adapter-from/vocabulary.json", "adapter-from/tokenizer.json", "tokenizer/tokenizer.json"]
     for name in written:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
