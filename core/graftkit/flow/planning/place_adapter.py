@@ -465,12 +465,12 @@ def _ordered_rows(folder: AdapterFolder, grown: GrownVocabulary, state: dict[str
     A matrix keeps what the model has at ids of which the folder has no row of it; one that shares the embedding's has
     none of its own.
     """
-    own = grown.parameters()
+    own, places = grown.parameters(), {id: place for place, id in enumerate(grown.change.ids)}
     for matrix, parameter in own.items():
         ids = folder.rows.get(matrix.removesuffix(".new_rows"), ())
         rows = parameter.detach().cpu().clone()
         if ids:
-            rows[[grown.change.ids.index(id) for id in ids]] = state[matrix]
+            rows[[places[id] for id in ids]] = state[matrix]
         state[matrix] = rows
     for name in folder.rows:
         if f"{name}.new_rows" not in own:
