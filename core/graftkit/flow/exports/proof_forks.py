@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -143,8 +143,10 @@ class ProofForks:
             return {"code": -signal.SIGKILL, "out": "", "err": ""}
         end = time.monotonic() + timeout
         while b"\n" not in self._read:
-            if not select.select([self._process.stdout], [], [], max(0, end - time.monotonic()))[0]:
-                return None
+            with selectors.DefaultSelector() as selector:  # unlike select(), it takes any number of open files
+                selector.register(self._process.stdout, selectors.EVENT_READ)
+                if not selector.select(max(0, end - time.monotonic())):
+                    return None
             data = os.read(self._process.stdout.fileno(), 1 << 16)
             if not data:
                 self.close()

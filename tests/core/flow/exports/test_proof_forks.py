@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,10 +79,19 @@ def test_what_a_proof_does_is_nothing_to_the_next(
 def test_a_process_that_ends_is_started_again(
     tmp_path: Path, forks: ProofForks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = proved(tmp_path, "first", forks)
-    with pytest.raises(ExportError, match="the process ended with -9"):
-        proved(tmp_path, "asker", forks)
-    again = proved(tmp_path, "again", forks)
+    """A program may have more files open than `select` takes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        first = proved(tmp_path, "first", forks)
+        with pytest.raises(ExportError, match="the process ended with -9"):
+            proved(tmp_path, "asker", forks)
+        again = proved(tmp_path, "again", forks)
+    finally:
+        for number in many:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert again.startswith("None ") and again != first
 
 
