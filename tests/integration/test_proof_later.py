@@ -256,6 +256,21 @@ def test_what_can_not_be_recorded_is_told(
         "its folder may only be read"
     ]
     assert manifest_of(later).put_off == NAMES and holds(later)
+    run = manifest_of(later)
+    run.with_facts(exports={"merged": run.exports["merged"]}).write(later)
+    told = "not recorded: its run's manifest.json does not name it among the run's exports"
+    assert told in graftkit.verify(export).notices[0]
+
+
+def test_an_exporter_that_can_not_be_made_keeps_no_other_export_from_its_proof(
+    later: Path, proving: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(target: str) -> None:
+        raise ImportError(f"No module named {target!r}")
+
+    proving()
+    monkeypatch.setattr("graftkit.flow.base_files.recreate.import_target", missing)
+    assert all(found.recorded for found in graftkit.verify_run(later).values())
 
 
 def test_a_run_that_put_its_proofs_off_is_complete(

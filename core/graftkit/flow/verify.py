@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftkit.errors import ExportError, FolderError, GraftkitError
+from graftkit.errors import ExportError, FolderError
 from graftkit.flow.base_files.recreate import InstalledProviders
 from graftkit.flow.events import Notice, OnEvent
 from graftkit.flow.exports.proof_forks import ProofForks
@@ -81,8 +81,9 @@ def verify_run(
         What was found of each, by its name.
 
     Raises:
-        FolderError: There is no run in it, it has not finished, or it has no exports.
+        FolderError: There is no run in it, it has not finished, or it has no exports; or as for `verify`.
         ExportError: As for `verify`, of the first that failed; notes name the others.
+        StorageError: As for `verify`.
         Cancelled: It was stopped.
     """
     folder, disable = Path(run), list(disable)
@@ -106,10 +107,10 @@ def verify_run(
 
 
 def _exporters(folder: Path, names: Sequence[str], disable: Iterable[str]) -> list[Exporter]:
-    """Makes what wrote the exports of a run, as far as it is installed."""
+    """Makes what wrote the exports of a run, as far as that can be made: why one can't, its own proof says."""
     installed, found = InstalledProviders(PluginHost(disable=disable)), list[Exporter]()
     for name in names:
-        with suppress(GraftkitError):
+        with suppress(Exception):
             facts = ExportManifest.read(folder / "exports" / name, ("exporter",)).exporter
             found.append(installed.make("exporter", facts))
     return found
@@ -229,9 +230,17 @@ def _verify(
     if recorded:
         notice(f"{folder.name}: before, {unproved}; that it is proved is recorded now")
     elif unproved:
-        why = "its run has not finished; --resume proves it" if writable else "its folder may only be read"
+        why = _why_not_recorded(run, writable=writable)
         notice(f"{folder.name}: before, {unproved}; that it is proved is not recorded: {why}")
     return Verified(folder, proof, listed_in, notices, recorded)
+
+
+def _why_not_recorded(run: RunManifest | None, *, writable: bool) -> str:
+    if not writable:
+        return "its folder may only be read"
+    if run is not None and run.status == "finished":
+        return f"its run's {MANIFEST} does not name it among the run's exports"
+    return "its run has not finished; --resume proves it"
 
 
 def _check_files_at_rest(folder: Path) -> list[str]:
