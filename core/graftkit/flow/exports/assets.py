@@ -20,6 +20,7 @@ from graftkit.host.records import shortened
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.exporter import LoadedAssets, added_ids, role_ids
 from graftkit.interfaces.tokenizer import ROLES, Tokenizer
+from graftkit.visible import one_line
 
 __all__ = ["ExpectedAssets", "covered", "differences", "expected_assets"]
 
@@ -328,13 +329,12 @@ def _asked_differ(expected: Mapping[str, Any] | None, said: Mapping[str, Any] | 
     if expected is None or said is None:
         return ""
     odd = [key for key in expected if said.get(key) != expected[key]]
-    told = (f"{key} is {_brief(said.get(key))} in place of {_brief(expected[key])}" for key in odd)
+    told = (f"{key} is {_as_json(said.get(key))} in place of {_as_json(expected[key])}" for key in odd)
     return f"how it is asked, by its manifest: {', '.join(told)}" if odd else ""
 
 
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _as_json(value: Any) -> str:
+    return one_line(json.dumps(value), 60)
 
 
 def _roles_differ(what: str, expected: Mapping[str, Any] | None, found: Mapping[str, Any] | None) -> str:
