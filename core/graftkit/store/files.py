@@ -238,15 +238,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         FolderError: There is something of that name, which may have come meanwhile, and is as it was.
         StorageError: The system refused.
     """
-    try:
-        with _filled(path, lambda new: _name_new_folder(new, path)) as temporary:
-            yield temporary
-    except StorageError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _TAKEN:
-            raise FolderError(
-                "there is such a folder already", where=str(path), hint="Choose another name."
-            ) from error.__cause__
-        raise
+    with _filled(path, lambda new: _name_new_folder(new, path)) as temporary:
+        yield temporary
 
 
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
@@ -255,7 +248,13 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 def _name_new_folder(new: Path, path: Path) -> None:
     _sync_tree(new)
-    new.rename(path)
+    try:
+        new.rename(path)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            hint = "Choose another name."
+            raise FolderError("there is such a folder already", where=str(path), hint=hint) from error
+        raise
     sync_folder(path.parent)
 
 

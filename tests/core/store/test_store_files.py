@@ -151,6 +151,12 @@ def test_a_new_folder_takes_no_others_place(tmp_path: Path, theirs: str) -> None
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
 
+def test_what_fills_a_new_folder_is_not_taken_for_one_that_is_there(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="File exists"), new_folder(tmp_path / "folder") as made:
+        (made / "twice").mkdir()
+        (made / "twice").mkdir()
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_new_file_takes_no_others_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
     def refused(*_: object) -> None:
