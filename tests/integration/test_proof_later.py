@@ -258,6 +258,28 @@ def test_what_can_not_be_recorded_is_told(
     assert manifest_of(later).put_off == NAMES and holds(later)
 
 
+@pytest.mark.parametrize("name", ["report.html", "metrics.jsonl", "tokens/train.safetensors"])
+@pytest.mark.parametrize("change", ["edited", "gone", "not readable"])
+def test_a_report_is_not_replaced_by_one_that_says_less(
+    later: Path, proving: Callable[..., None], name: str, change: str
+) -> None:
+    """Notes that somebody has put into it, or curves whose file is gone, are nowhere else."""
+    proving()
+    path = later / name
+    if change == "edited":
+        path.write_bytes(path.read_bytes() + b"<!-- mine -->")
+    else:
+        path.unlink()
+    if change == "not readable":
+        path.mkdir()
+    before = {each: each.read_bytes() for each in (path, later / "report.html") if each.is_file()}
+    found = graftkit.verify(later / "exports/peft")
+    assert found.recorded and own(later / "exports/peft")["proof"]["status"] == "proved"
+    state = "is not as the run wrote it" if change == "edited" else "is not there any more"
+    assert f"report.html is left as it is, and does not say what the proof gave: {name} {state}" in found.notices
+    assert {each: each.read_bytes() for each in before} == before and not manifest_of(later).replacing
+
+
 def test_a_run_that_put_its_proofs_off_is_complete(
     later: Path, recipe: dict[str, Any], proving: Callable[..., None]
 ) -> None:

@@ -184,7 +184,7 @@ def _verify(
 
     run = run_around(folder)
     if run is not None and writable:
-        complete_recorded(outer)
+        complete_recorded(outer, notice)
     listed_in = _check_files_at_rest(folder)
 
     from graftkit.flow.exports.export import prove_and_tell
@@ -215,7 +215,8 @@ def _verify(
         nonlocal recorded
         if unproved and writable:
             seconds = round(time.perf_counter() - start, 3)
-            recorded = record_proof(folder, manifest, proof, Proving(seconds, peak.host, peak.device, told))
+            proving = Proving(seconds, peak.host, peak.device, told)
+            recorded = record_proof(folder, manifest, proof, proving, notice)
 
     start, poll = time.perf_counter(), (cancel or CancelToken()).poll
     with measured_memory() as peak:
