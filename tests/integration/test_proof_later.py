@@ -280,6 +280,23 @@ def test_a_report_is_not_replaced_by_one_that_says_less(
     assert {each: each.read_bytes() for each in before} == before and not manifest_of(later).replacing
 
 
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"exports": {}}, "its run's manifest has it among its exports no more"),
+        ({"status": "interrupted"}, "its run has not finished; --resume proves it"),
+    ],
+    ids=["not asked for any more", "interrupted"],
+)
+def test_why_a_proof_is_not_recorded_is_told(
+    later: Path, proving: Callable[..., None], facts: dict[str, Any], why: str
+) -> None:
+    proving()
+    manifest_of(later).with_facts(**facts).write(later)
+    found = graftkit.verify(later / "exports/peft")
+    assert not found.recorded and found.notices[-1].endswith(f"that it is proved is not recorded: {why}")
+
+
 def test_a_run_that_put_its_proofs_off_is_complete(
     later: Path, recipe: dict[str, Any], proving: Callable[..., None]
 ) -> None:

@@ -35,6 +35,8 @@ from graftkit.store.files import file_facts
 
 __all__ = ["Verified", "check_files", "verify", "verify_run"]
 
+_UNFINISHED = "its run has not finished; --resume proves it"
+
 
 @dataclass(frozen=True, slots=True)
 class Verified:
@@ -230,7 +232,9 @@ def _verify(
     if recorded:
         notice(f"{folder.name}: before, {unproved}; that it is proved is recorded now")
     elif unproved:
-        why = "its run has not finished; --resume proves it" if writable else "its folder may only be read"
+        finished = run is not None and run.status == "finished"
+        others = "its run's manifest has it among its exports no more" if finished else _UNFINISHED
+        why = others if writable else "its folder may only be read"
         notice(f"{folder.name}: before, {unproved}; that it is proved is not recorded: {why}")
     return Verified(folder, proof, listed_in, notices, recorded)
 
