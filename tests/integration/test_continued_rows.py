@@ -284,3 +284,27 @@ def test_rows_and_the_whole_of_a_matrix_are_refused(make_recipe: RecipeMaker, tm
     with pytest.raises(ModelError, match="lm_head"):
         graftkit.export(folder, "merged", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_another_chat_template_than_the_adapters_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    """A recipe that names none has the base model's, whatever the adapter was trained with."""
+    own = tmp_path / "own.jinja"
+    own.write_text(
+        "{% for m in messages %}[{{ m.role }}]{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    turns = [{"role": "user", "content": "say it"}, {"role": "assistant", "content": "it"}]
+    recipe: dict[str, Any] = {
+        "model": str(tiny_model),
+        "data": {"chat_template": str(own), "max_length": 128},
+        "adapter": {"use": "lora", "rank": 2},
+        "training": {"steps": 1, "tokens_per_step": 256, "learning_rate": 1e-3, "device": "cpu"},
+        "export": ["peft"],
+        "proof": "later",
+    }
+    rows = [{"messages": turns}] * 4
+    folder = graftkit.run(recipe, out=tmp_path / "run", train=rows).exports["peft"]
+    for data, told in ((recipe["data"], False), ({"max_length": 128}, True)):
+        asked = {**recipe, "data": data, "adapter": {"from": str(folder)}}
+        notices = graftkit.plan(asked, train=rows).notices
+        assert any("trained with another chat template" in notice for notice in notices) == told

@@ -258,7 +258,7 @@ def test_what_can_not_be_recorded_is_told(
     assert manifest_of(later).put_off == NAMES and holds(later)
     run = manifest_of(later)
     run.with_facts(exports={"merged": run.exports["merged"]}).write(later)
-    told = "not recorded: its run's manifest.json does not name it among the run's exports"
+    told = "not recorded: its run's manifest has it among its exports no more"
     assert told in graftkit.verify(export).notices[0]
 
 
@@ -271,6 +271,45 @@ def test_an_exporter_that_can_not_be_made_keeps_no_other_export_from_its_proof(
     proving()
     monkeypatch.setattr("graftkit.flow.base_files.recreate.import_target", missing)
     assert all(found.recorded for found in graftkit.verify_run(later).values())
+
+
+@pytest.mark.parametrize("name", ["report.html", "metrics.jsonl", "tokens/train.safetensors"])
+@pytest.mark.parametrize("change", ["edited", "gone", "not readable"])
+def test_a_report_is_not_replaced_by_one_that_says_less(
+    later: Path, proving: Callable[..., None], name: str, change: str
+) -> None:
+    """Notes that somebody has put into it, or curves whose file is gone, are nowhere else."""
+    proving()
+    path = later / name
+    if change == "edited":
+        path.write_bytes(path.read_bytes() + b"<!-- mine -->")
+    else:
+        path.unlink()
+    if change == "not readable":
+        path.mkdir()
+    before = {each: each.read_bytes() for each in (path, later / "report.html") if each.is_file()}
+    found = graftkit.verify(later / "exports/peft")
+    assert found.recorded and own(later / "exports/peft")["proof"]["status"] == "proved"
+    state = "is not as the run wrote it" if change == "edited" else "is not there any more"
+    assert f"report.html is left as it is, and does not say what the proof gave: {name} {state}" in found.notices
+    assert {each: each.read_bytes() for each in before} == before and not manifest_of(later).replacing
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"exports": {}}, "its run's manifest has it among its exports no more"),
+        ({"status": "interrupted"}, "its run has not finished; --resume proves it"),
+    ],
+    ids=["not asked for any more", "interrupted"],
+)
+def test_why_a_proof_is_not_recorded_is_told(
+    later: Path, proving: Callable[..., None], facts: dict[str, Any], why: str
+) -> None:
+    proving()
+    manifest_of(later).with_facts(**facts).write(later)
+    found = graftkit.verify(later / "exports/peft")
+    assert not found.recorded and found.notices[-1].endswith(f"that it is proved is not recorded: {why}")
 
 
 def test_a_run_that_put_its_proofs_off_is_complete(

@@ -185,7 +185,7 @@ def _verify(
 
     run = run_around(folder)
     if run is not None and writable:
-        complete_recorded(outer)
+        complete_recorded(outer, notice)
     listed_in = _check_files_at_rest(folder)
 
     from graftkit.flow.exports.export import prove_and_tell
@@ -216,7 +216,8 @@ def _verify(
         nonlocal recorded
         if unproved and writable:
             seconds = round(time.perf_counter() - start, 3)
-            recorded = record_proof(folder, manifest, proof, Proving(seconds, peak.host, peak.device, told))
+            proving = Proving(seconds, peak.host, peak.device, told)
+            recorded = record_proof(folder, manifest, proof, proving, notice)
 
     start, poll = time.perf_counter(), (cancel or CancelToken()).poll
     with measured_memory() as peak:
@@ -239,7 +240,7 @@ def _why_not_recorded(run: RunManifest | None, *, writable: bool) -> str:
     if not writable:
         return "its folder may only be read"
     if run is not None and run.status == "finished":
-        return f"its run's {MANIFEST} does not name it among the run's exports"
+        return "its run's manifest has it among its exports no more"
     return "its run has not finished; --resume proves it"
 
 

@@ -38,8 +38,7 @@ from graftkit.flow.memory.memory_back import give_memory_back
 from graftkit.flow.planning.place_adapter import check_layers, unties_output
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.new_rows import changed_config
-from graftkit.flow.preparation.tokenizer import template_hash
-from graftkit.flow.records.chat import must_be_passed, options_of
+from graftkit.flow.records.chat import must_be_passed, options_of, template_hash
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import Exporter, MergingExporter

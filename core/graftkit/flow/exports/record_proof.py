@@ -9,7 +9,8 @@ whoever verifies, resumes or exports next.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,13 @@ class Proving:
     notices: Sequence[str] = ()
 
 
-def record_proof(export: Path, proved: ExportManifest, proof: Mapping[str, Any], told: Proving) -> bool:
+def record_proof(
+    export: Path,
+    proved: ExportManifest,
+    proof: Mapping[str, Any],
+    told: Proving,
+    notice: Callable[[str], object] = lambda _: None,
+) -> bool:
     """Says of an export what a proof gave that it had not: its manifest, its card, and its run's manifest and report.
 
     One that is recorded as proved by then stays so.
@@ -54,6 +61,7 @@ def record_proof(export: Path, proved: ExportManifest, proof: Mapping[str, Any],
         proved: What its manifest said when it was proved.
         proof: What proving it gave.
         told: What else that told.
+        notice: Called with what the user is told of the report, where it is left as it is.
 
     Returns:
         Whether it is recorded: that of a run is once the run has finished.
@@ -73,15 +81,16 @@ def record_proof(export: Path, proved: ExportManifest, proof: Mapping[str, Any],
             raise ExportError("other files lie there than those that were proved", where=str(export), hint=hint)
         if now.proof.get("status") != "proved":
             said = _said(run, place_of_export(export).name, proof, told) if run else None
-            _exchange(export, said, proof)
+            _exchange(export, said, proof, notice)
     return True
 
 
-def complete_recorded(folder: Path) -> None:
+def complete_recorded(folder: Path, notice: Callable[[str], object] = lambda _: None) -> None:
     """Writes what a kill has left undone in a run whose manifest says already what a proof gave; nothing else.
 
     Args:
         folder: The run's folder, or any other.
+        notice: As for `record_proof`.
 
     Raises:
         FolderError: As for `record_proof`.
@@ -94,7 +103,7 @@ def complete_recorded(folder: Path) -> None:
     with locked_folder(folder, wait=_SECONDS):
         for name in sorted(names & run.exports.keys()):
             if (run := RunManifest.read(folder)) and run.replacing:
-                _exchange(folder / "exports" / name, run, run.exports[name].proof)
+                _exchange(folder / "exports" / name, run, run.exports[name].proof, notice)
 
 
 def _said(run: RunManifest, name: str, proof: Mapping[str, Any], told: Proving) -> RunManifest:
@@ -113,15 +122,16 @@ def _said(run: RunManifest, name: str, proof: Mapping[str, Any], told: Proving) 
     )
 
 
-def _exchange(export: Path, run: RunManifest | None, proof: Mapping[str, Any]) -> None:
+def _exchange(export: Path, run: RunManifest | None, proof: Mapping[str, Any], notice: Callable[[str], object]) -> None:
     """Writes the files that say of a proof, the run's manifest first, which says it already.
 
     Args:
         export: The export.
         run: What the manifest of the run around it is to say, but for its lists of files; None where there is no run.
         proof: What the export's own manifest and card are to say.
+        notice: As for `record_proof`.
     """
-    from graftkit.flow.reporting.report import REPORT, draw_report
+    from graftkit.flow.reporting.report import REPORT
 
     now = ExportManifest.read(export, ())
     card = _card(export, now, proof)
@@ -130,13 +140,14 @@ def _exchange(export: Path, run: RunManifest | None, proof: Mapping[str, Any]) -
     new = now.with_facts(files=listed, replacing={}, proof=dict(proof))
     outer, place = outer_folder(export), f"exports/{place_of_export(export).name}"
     if run is not None:
-        report = draw_report(outer, run).encode()
+        report = _report(outer, run, notice)
         files = {
             f"{place}/{EXPORT_MANIFEST}": new.to_bytes(),
-            REPORT: report,
+            **({REPORT: report} if report else {}),
             **({f"{place}/{CARD}": card} if card else {}),
         }
-        replacing = {name: [*run.replacing.get(name, []), *_there(outer / name)] for name in {*files, *run.replacing}}
+        kept = {name: facts for name, facts in run.replacing.items() if name not in {*files, REPORT}}
+        replacing = {name: [*run.replacing.get(name, []), *_there(outer / name)] for name in files} | kept
         replacing[f"{place}/{EXPORT_MANIFEST}"].append(_facts(between.to_bytes()))
         run = run.with_facts(
             artifacts={**run.artifacts, **{name: _facts(data).model_dump() for name, data in files.items()}}
@@ -147,8 +158,9 @@ def _exchange(export: Path, run: RunManifest | None, proof: Mapping[str, Any]) -
         write_bytes(export / CARD, card)
     new.write(export)
     if run is not None:
-        write_bytes(outer / REPORT, report)
-        run.with_facts(replacing={name: facts for name, facts in replacing.items() if name not in files}).write(outer)
+        if report:
+            write_bytes(outer / REPORT, report)
+        run.with_facts(replacing=kept).write(outer)
 
 
 def _card(export: Path, now: ExportManifest, proof: Mapping[str, Any]) -> bytes | None:
@@ -157,6 +169,31 @@ def _card(export: Path, now: ExportManifest, proof: Mapping[str, Any]) -> bytes 
         return None
     text = with_proof((export / CARD).read_text(encoding="utf-8"), proof)
     return None if text is None else text.encode()
+
+
+def _report(folder: Path, run: RunManifest, notice: Callable[[str], object]) -> bytes | None:
+    """Returns the report that says of a proof; None where it, or what it shows, is not what the run wrote.
+
+    What somebody has put into it, or what it alone still shows of files that are gone, would be lost.
+    """
+    from graftkit.flow.reporting.report import REPORT, draw_report, drawn_from
+
+    odd = next((name for name in (REPORT, *drawn_from(run)) if not _is_listed(folder / name, name, run)), None)
+    if odd is None:
+        return draw_report(folder, run).encode()
+    state = "is not as the run wrote it" if (folder / odd).is_file() else "is not there any more"
+    notice(f"{REPORT} is left as it is, and does not say what the proof gave: {odd} {state}")
+    return None
+
+
+def _is_listed(path: Path, name: str, run: RunManifest) -> bool:
+    """Whether a file is one of those that a run's manifest says it may be."""
+    with suppress(OSError):
+        there = sha256_of(path)
+        listed = run.artifacts.get(name)
+        may_be = {facts.sha256 for facts in run.replacing.get(name, [])}
+        return there in may_be or (isinstance(listed, Mapping) and listed.get("sha256") == there)
+    return False
 
 
 def _there(path: Path) -> list[FileFacts]:

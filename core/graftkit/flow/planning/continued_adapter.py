@@ -17,6 +17,7 @@ from graftkit.flow.planning.adapter_vocabulary import (
     told_of_tokenizer,
 )
 from graftkit.flow.planning.vocabulary import VocabularyRequest, carrying
+from graftkit.flow.records.chat import template_hash
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.host.registry import BUILT_IN
@@ -189,6 +190,12 @@ def told_of_origin(
         found += check_rows_fit(folder, files, brought.replacement, brought.change)
     if folder.manifest is None:
         return found
+    in_use = brought.replacement if brought and brought.replacement else base
+    if folder.manifest.chat_template != template_hash(in_use):
+        found.append(
+            "the adapter was trained with another chat template than conversations are laid out by now; "
+            "data.chat_template says which"
+        )
     trained, now = folder.manifest.quantizer, bound.quantizer.facts()
     if (trained.get("name"), trained.get("config")) != (now["name"], now["config"]):
         found.append(

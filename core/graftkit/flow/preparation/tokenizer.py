@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,13 +11,13 @@ from graftkit.flow.base_files.open_model import check_fits, embedding_rows
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.planning.vocabulary import BuiltTokenizer, Vocabulary, build_tokenizer, sample_texts
-from graftkit.flow.records.chat import chat_options
+from graftkit.flow.records.chat import chat_options, template_hash
 from graftkit.flow.state.context import RunContext, StageScope
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, VocabularyChange
 from graftkit.store.files import atomic_folder, write_json
 
-__all__ = ["make_vocabulary", "prepare_tokenizer", "template_hash"]
+__all__ = ["make_vocabulary", "prepare_tokenizer"]
 
 _KEPT = (
     ("fingerprint", "tokenizer", "The base model's files, or the corpus that it was learnt from,"),
@@ -95,12 +94,6 @@ def _place_of(error: RequestError, plan: RunPlan) -> str:
     if isinstance(error, ModelError) and plan.vocabulary and plan.vocabulary.section and plan.vocabulary.section.extend:
         return plan.files.reference
     return error.where or plan.bound.document.where(("tokenizer",))
-
-
-def template_hash(tokenizer: Tokenizer) -> str | None:
-    """Returns the sha256, in hex, of the chat template in use."""
-    template = tokenizer.chat_template
-    return None if template is None else hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _check_resumed(run: RunContext, found: Mapping[str, str | None]) -> None:

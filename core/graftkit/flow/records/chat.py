@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from graftkit.corpus.template import ChatTemplate
@@ -13,7 +14,15 @@ from graftkit.report.run_manifest import ChatFacts
 from graftkit.store.fingerprint import fingerprint
 from graftkit.suggest import known_names
 
-__all__ = ["chat_facts", "chat_options", "check_arguments", "check_end_of_turn", "must_be_passed", "options_of"]
+__all__ = [
+    "chat_facts",
+    "chat_options",
+    "check_arguments",
+    "check_end_of_turn",
+    "must_be_passed",
+    "options_of",
+    "template_hash",
+]
 
 
 def chat_options(bound: BoundRecipe) -> ChatOptions:
@@ -90,3 +99,9 @@ def must_be_passed(options: ChatOptions, template: ChatTemplate | None) -> str |
             'give a content as [{"type": "text", "text": ...}], since its chat template leaves out a plain text'
         )
     return f"no file of an export holds it: another program must {' and '.join(told)}" if told else None
+
+
+def template_hash(tokenizer: Tokenizer) -> str | None:
+    """Returns the sha256, in hex, of the chat template in use."""
+    template = tokenizer.chat_template
+    return None if template is None else hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()

@@ -5,17 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from graftkit.errors import HookError
+from graftkit.flow.folders.metrics import METRICS
 from graftkit.flow.reporting.read_run import read_run
 from graftkit.flow.reporting.report_sections import SECTIONS, keep_sections, kept_sections
 from graftkit.flow.state.context import RunContext
+from graftkit.flow.training.worst_records import WORST_FILE
 from graftkit.interfaces.report_section import MOST_SECTIONS, ReportSection
 from graftkit.report.html import render_report
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.files import write_text
 
-__all__ = ["REPORT", "draw_report", "write_report"]
+__all__ = ["REPORT", "draw_report", "drawn_from", "write_report"]
 
 REPORT = "report.html"
+
+_SHOWN = frozenset(
+    {
+        METRICS,
+        WORST_FILE,
+        SECTIONS,
+        *(f"answers-{when}.json" for when in ("before", "after")),
+        *(f"tokens/{part}.safetensors" for part in ("train", "holdout")),
+    }
+)
+"""What `read_run` reads besides the manifest, and what plugins added."""
 
 
 def write_report(run: RunContext) -> None:
@@ -38,6 +51,11 @@ def draw_report(folder: Path, manifest: RunManifest) -> str:
         FolderError: The manifest does not say what a finished run's says, or what plugins added is damaged.
     """
     return render_report(read_run(folder, manifest), kept_sections(folder / SECTIONS))
+
+
+def drawn_from(manifest: RunManifest) -> list[str]:
+    """Returns the names of the files that a run's manifest lists and its report shows something of."""
+    return [name for name in manifest.artifacts if name in _SHOWN]
 
 
 def _sections(run: RunContext) -> list[tuple[str, ReportSection]]:
