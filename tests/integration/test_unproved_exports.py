@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def ending(monkeypatch: pytest.MonkeyPatch, end: Any) -> None:
 
     def prove(*_: object, **__: object) -> Any:
         if isinstance(end, BaseException):
+            if isinstance(end, KeyboardInterrupt):  # comes from a signal's handler
+                signal.default_int_handler(signal.SIGINT, None)
             raise end
         return end
 
