@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,15 +19,19 @@ def file_states(
 
     Args:
         folder: The folder.
-        leave_out: A folder in it that is not looked at.
+        leave_out: A folder in it that is not looked into.
         only: Tells by its relative path whether a file is looked at.
     """
     found: dict[str, FileState] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if (leave_out is None or not path.is_relative_to(leave_out)) and only(name):
-            with suppress(OSError):  # a folder, a pipe, or gone meanwhile
-                found[name] = FileState.of(path)
+    if leave_out is not None and folder.is_relative_to(leave_out):
+        return found
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if leave_out is None or Path(place, name) != leave_out)
+        for path in (Path(place, name) for name in sorted(files)):
+            name = path.relative_to(folder).as_posix()
+            if only(name):
+                with suppress(OSError):  # a pipe, or gone meanwhile
+                    found[name] = FileState.of(path)
     return found
 
 

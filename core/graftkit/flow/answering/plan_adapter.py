@@ -42,7 +42,6 @@ _SCORES_SEQUENCES = "SEQ_CLS"
 _OTHER_HEADS = frozenset(["TOKEN_CLS", "QUESTION_ANS"])
 """What PEFT calls the tasks of models with heads that graftkit does not know."""
 
-
 _HEAD = re.compile(r"(^|\.)(score|classifier)\.(.+\.)?weight$")
 """The names of a head's matrices, whichever transformers' class has it."""
 

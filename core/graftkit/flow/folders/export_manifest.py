@@ -59,7 +59,6 @@ __all__ = [
 
 EXPORT_MANIFEST = "graftkit.json"
 
-
 MAX_TOLERANCE = 0.1
 """The largest tolerance that core accepts, as a share of the largest logit. bfloat16, the coarsest type that is stored
 here, is allowed 0.05; at a tenth a base model can already pass for what was trained on it."""
