@@ -286,7 +286,8 @@ def test_rows_and_the_whole_of_a_matrix_are_refused(make_recipe: RecipeMaker, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_another_chat_template_than_the_adapters_is_told(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("manifest", [True, False])
+def test_another_chat_template_than_the_adapters_is_told(tiny_model: Path, tmp_path: Path, manifest: bool) -> None:
     """A recipe that names none has the base model's, whatever the adapter was trained with."""
     own = tmp_path / "own.jinja"
     own.write_text(
@@ -304,6 +305,8 @@ def test_another_chat_template_than_the_adapters_is_told(tiny_model: Path, tmp_p
     }
     rows = [{"messages": turns}] * 4
     folder = graftkit.run(recipe, out=tmp_path / "run", train=rows).exports["peft"]
+    if not manifest:  # as peft and transformers leave it
+        (folder / "graftkit.json").unlink()
     for data, told in ((recipe["data"], False), ({"max_length": 128}, True)):
         asked = {**recipe, "data": data, "adapter": {"from": str(folder)}}
         notices = graftkit.plan(asked, train=rows).notices

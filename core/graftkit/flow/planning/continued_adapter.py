@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from graftkit.errors import ModelError, RecipeError
+from graftkit.flow.base_files.find_tokenizer import FoundTokenizer
 from graftkit.flow.base_files.open_model import embedding_rows
 from graftkit.flow.folders.adapter_folder import AdapterFolder, is_adapter_folder, read_adapter_folder
 from graftkit.flow.planning.adapter_vocabulary import (
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from graftkit.flow.planning.run_plan import RunPlan
     from graftkit.model.load import Loader
 
-__all__ = ["check_targets", "filled_from_folder", "folder_vocabulary", "told_of_origin"]
+__all__ = ["check_targets", "filled_from_folder", "folder_vocabulary", "other_tokenizer", "told_of_origin"]
 
 
 def filled_from_folder(
@@ -82,13 +83,28 @@ def _targets(folder: AdapterFolder) -> list[str]:
     return [*folder.layers, *folder.expert_layouts]
 
 
+def other_tokenizer(folder: AdapterFolder, host: PluginHost, base: Tokenizer) -> FoundTokenizer | None:
+    """Returns the tokenizer in an adapter's folder, or None where none lies there, or the base model's by its manifest.
+
+    Args:
+        folder: The adapter.
+        host: The plugins.
+        base: The base model's tokenizer.
+
+    Raises:
+        ModelError, PluginError: As for `tokenizer_beside`.
+    """
+    same = folder.manifest is not None and folder.manifest.tokenizer_fingerprint == base.fingerprint
+    return None if same else tokenizer_beside(folder, host)
+
+
 def folder_vocabulary(
     folder: AdapterFolder,
     bound: BoundRecipe,
-    host: PluginHost,
     files: BaseModelFiles,
     backend: RegisteredProvider,
     base: Tokenizer,
+    beside: FoundTokenizer | None,
     template: str | None,
 ) -> VocabularyRequest | None:
     """Returns the vocabulary that an adapter brings, on which training goes on: its tokenizer, and its trained rows.
@@ -96,10 +112,10 @@ def folder_vocabulary(
     Args:
         folder: The adapter.
         bound: The recipe.
-        host: The plugins.
         files: The base model.
         backend: The backend of the base model's tokenizer.
         base: That tokenizer.
+        beside: What `other_tokenizer` gave.
         template: The recipe's chat template, or None.
 
     Returns:
@@ -111,9 +127,7 @@ def folder_vocabulary(
             no tokenizer has.
         FolderError: What it says of its rows is damaged.
     """
-    where, manifest = bound.document.where, folder.manifest
-    same = manifest is not None and manifest.tokenizer_fingerprint == base.fingerprint
-    beside = None if same else tokenizer_beside(folder, host)
+    where = bound.document.where
     tokenizer, registered = base, backend
     if beside and beside.tokenizer.fingerprint != base.fingerprint:
         if moved := first_moved_id(base, beside.tokenizer):
@@ -166,6 +180,7 @@ def told_of_origin(
     bound: BoundRecipe,
     files: BaseModelFiles,
     base: Tokenizer,
+    beside: FoundTokenizer | None,
     brought: VocabularyRequest | None,
 ) -> list[str]:
     """Returns what the user should know of an adapter that training goes on with.
@@ -175,6 +190,7 @@ def told_of_origin(
         bound: The recipe.
         files: The base model.
         base: Its tokenizer.
+        beside: What `other_tokenizer` gave.
         brought: The vocabulary that the adapter brings, if any.
     """
     found = [f"training goes on with the adapter in {folder.path}"]
@@ -188,14 +204,14 @@ def told_of_origin(
                 f"tokenizer.embedding_learning_rate, {rate:.1e}"
             )
         found += check_rows_fit(folder, files, brought.replacement, brought.change)
-    if folder.manifest is None:
-        return found
     in_use = brought.replacement if brought and brought.replacement else base
-    if folder.manifest.chat_template != template_hash(in_use):
+    if _other_template(folder, beside, in_use):
         found.append(
             "the adapter was trained with another chat template than conversations are laid out by now; "
             "data.chat_template says which"
         )
+    if folder.manifest is None:
+        return found
     trained, now = folder.manifest.quantizer, bound.quantizer.facts()
     if (trained.get("name"), trained.get("config")) != (now["name"], now["config"]):
         found.append(
@@ -203,6 +219,14 @@ def told_of_origin(
             f"{now['name']} gives others: it computes something a little else on them"
         )
     return found
+
+
+def _other_template(folder: AdapterFolder, beside: FoundTokenizer | None, in_use: Tokenizer) -> bool:
+    """Tells whether an adapter was trained with another chat template, as far as its folder says with which."""
+    if folder.manifest:
+        return folder.manifest.chat_template != template_hash(in_use)
+    own = beside.tokenizer.chat_template if beside else None
+    return own is not None and own != in_use.chat_template
 
 
 def check_targets(plan: RunPlan, targets: list[str], planned: Loader) -> None:

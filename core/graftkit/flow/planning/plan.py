@@ -17,7 +17,12 @@ from graftkit.corpus.split import Split, exclude, split
 from graftkit.corpus.text_paths import unread_files
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.base_files.open_model import check_fits, embedding_rows, load_tokenizer, open_model
-from graftkit.flow.planning.continued_adapter import filled_from_folder, folder_vocabulary, told_of_origin
+from graftkit.flow.planning.continued_adapter import (
+    filled_from_folder,
+    folder_vocabulary,
+    other_tokenizer,
+    told_of_origin,
+)
 from graftkit.flow.planning.head import (
     head_facts,
     labels_in_order,
@@ -104,7 +109,8 @@ def make_plan(
     template = _template(bound)
     tokenizer = carrying(template, load_tokenizer(files, host.registry.create(backend)))
     rowless = check_fits(files, tokenizer)
-    brought = folder_vocabulary(origin, bound, host, files, backend, tokenizer, template) if origin else None
+    beside = other_tokenizer(origin, host, tokenizer) if origin else None
+    brought = folder_vocabulary(origin, bound, files, backend, tokenizer, beside, template) if origin else None
     vocabulary = brought or plan_vocabulary(bound, host, backend, template)
     before_records()
     samples, datasets, shares, found, kinds = _read(bound, host, pinned)
@@ -139,7 +145,7 @@ def make_plan(
     notices = [
         *bound.document.notices,
         *without_effect(bound.recipe),
-        *(told_of_origin(origin, bound, files, tokenizer, brought) if origin else []),
+        *(told_of_origin(origin, bound, files, tokenizer, beside, brought) if origin else []),
         *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *differences,
         *_unread(bound, datasets),
