@@ -118,12 +118,7 @@ def write_new(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         FolderError: There is something of that name, which is as it was.
         StorageError: The system refused.
     """
-    try:
-        _write(path, write, _name_new)
-    except StorageError as error:
-        if isinstance(error.__cause__, FileExistsError):
-            _refuse_existing(path)
-        raise
+    _write(path, write, _name_new)
 
 
 def write_new_text(path: Path, text: str) -> None:
@@ -156,16 +151,31 @@ def _refuse_existing(path: Path) -> None:
 
 
 def _name_new(temporary: Path, path: Path) -> None:
-    """Gives a file a name that nothing has yet, in one step where the file system knows two names of a file."""
+    """Gives a file a name that nothing has yet, in one step where the file system knows two names of a file.
+
+    Raises:
+        FolderError: Something has it by now.
+    """
+    try:
+        _link(temporary, path)
+    except FileExistsError:
+        _refuse_existing(path)
+        raise
+    temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)
     except FileExistsError:
         raise
     except OSError:
         path.open("xb").close()
-        temporary.replace(path)
-    else:
-        temporary.unlink()
+        try:
+            temporary.replace(path)
+        except OSError:
+            path.unlink()
+            raise
 
 
 def _write(path: Path, write: Callable[[IO[bytes]], object], name_it: Callable[[Path, Path], object]) -> None:

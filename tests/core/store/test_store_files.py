@@ -175,6 +175,17 @@ def test_a_new_file_takes_no_others_place(tmp_path: Path, monkeypatch: pytest.Mo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "meanwhile", "new"]
 
 
+def test_a_new_file_that_can_not_be_named_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(StorageError, match=os.strerror(errno.EIO)):
+        write_new_text(tmp_path / "new", "ours")
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
 def test_a_refusal_that_a_library_words_otherwise_is_told_like_any_other(code: int) -> None:
     with pytest.raises(StorageError, match=os.strerror(code)) as caught, guarded(Path("runs/x")):
