@@ -13,7 +13,7 @@ from hostile.campaign import run
 from hostile.originals import CACHE
 from hostile.parsers import PARSERS, parser_named
 
-INPUTS = int(os.environ.get("HOSTILE_INPUTS", "500"))
+INPUTS = int(os.environ.get("HOSTILE_INPUTS", "2000"))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,17 @@ class ExpectedAssets:
             ValueError: It is something else.
             RecursionError: It is nested too deeply.
         """
-        found = TypeAdapter(cls).validate_json(text)
+        found = _validator().validate_json(text)
         _ = found.date
         if len(found.texts) != len(found.tokens):
             raise ValueError("there are not as many lists of tokens as texts")
         return found
+
+
+@cache
+def _validator() -> TypeAdapter[ExpectedAssets]:
+    """Made once: that takes longer than what it validates."""
+    return TypeAdapter(ExpectedAssets)
 
 
 def expected_assets(
