@@ -1,8 +1,8 @@
 """Starts Python children as forks of a process that has imported torch and what goes with it, which takes seconds.
 
-A fork has modules that a fresh process would first import, and nothing else of this process: other memory, its own
-environment, folder, arguments, streams and session. Whatever can't be had by a fork is a fresh process: another
-interpreter, or a variable that is read at an import or when Python starts.
+A fork has modules that a fresh process would first import, graftkit's among them, and nothing else of this process:
+other memory, its own environment, folder, arguments, streams and session. Whatever can't be had by a fork is a fresh
+process: another interpreter, or a variable that is read at an import or when Python starts.
 """
 
 from __future__ import annotations
@@ -209,22 +209,36 @@ def _become(request: Mapping[str, Any], streams: Sequence[int]) -> None:
     sys.path[:] = [*first, *added, *(folder for folder in default if folder not in added)]
     sys.argv[:] = [request["kind"], *request["arguments"]]
     importlib.invalidate_caches()
+    _forget_graftkit_from_elsewhere()
 
 
 _IMPORTED = (
     *("torch", "transformers", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama"),
     *("peft", "bitsandbytes", "safetensors.torch", "jinja2", "pydantic", "pluggy", "yaml", "click", "rich.console"),
 )
-"""What children of tests import, but nothing of graftkit's own: that may lie elsewhere for them."""
+"""What children of tests import of others."""
+
+_OWN_IMPORTED = ("graftkit.flow.run", "graftkit.flow.exports.prove", "graftkit.flow.preparation.settle_memory_apart")
+"""What they import of graftkit, but no command and no plugin, whose imports are looked at by tests."""
 
 
 def _import_all() -> None:
     import importlib
     from contextlib import suppress
 
-    for name in _IMPORTED:
+    for name in (*_IMPORTED, *_OWN_IMPORTED):
         with suppress(ImportError):
             importlib.import_module(name)
+
+
+def _forget_graftkit_from_elsewhere() -> None:
+    """Forgets graftkit's modules where this process, once it has its own path, would import others."""
+    imported = sys.modules.get("graftkit")
+    found = next(filter(None, (finder.find_spec("graftkit", None) for finder in sys.meta_path)), None)
+    if imported is None or (found is not None and found.origin == imported.__file__):
+        return
+    for name in [name for name in sys.modules if name.partition(".")[0] == "graftkit"]:
+        del sys.modules[name]
 
 
 if __name__ == "__main__":
@@ -236,6 +250,7 @@ if __name__ == "__main__":
     if asked["kind"] == "-m":
         import runpy
 
+        sys.modules.pop(asked["what"], None)  # it is run as another module, __main__
         runpy.run_module(asked["what"], run_name="__main__", alter_sys=True)
     else:
         import types

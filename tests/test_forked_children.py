@@ -10,15 +10,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import graftkit
 import pytest
 from forked_children import ForkingPopen
+
+HOME = str(Path(graftkit.__file__).parents[1])
 
 SAYS = """
 import json, os, sys
 print(json.dumps({
     "arguments": sys.argv, "name": __name__, "folder": os.getcwd(), "asked": sys.stdin.read(), "path": sys.path,
     "variable": os.environ.get("A_VARIABLE"), "leads": os.getsid(0) == os.getpid(), "parent": os.getppid(),
-    "torch": "torch" in sys.modules, "graftkit": [name for name in sys.modules if name.startswith("graftkit")],
+    "torch": "torch" in sys.modules, "graftkit": getattr(sys.modules.get("graftkit"), "__file__", None),
 }))
 print("to errors", file=sys.stderr)
 sys.exit(3)
@@ -41,13 +44,24 @@ def told(*command: str, **options: Any) -> dict[str, Any]:
 
 def test_a_fork_has_what_it_was_given_and_is_this_processes_child(tmp_path: Path) -> None:
     (tmp_path / "says.py").write_text(SAYS)
-    environment = {**os.environ, "A_VARIABLE": "é", "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "A_VARIABLE": "é", "PYTHONPATH": os.pathsep.join([str(tmp_path), HOME])}
     for options, first in (["-P", "-m", "says"], str(tmp_path)), (["-c", SAYS], ""):
         facts = told(*options, cwd=tmp_path, env=environment, start_new_session=True)
         fresh = told(*options, cwd=tmp_path, env={**environment, "PYTHONHASHSEED": "1"}, start_new_session=True)
         assert facts.pop("torch") and not fresh.pop("torch")
-        assert facts["path"][0] == first and facts["graftkit"] == []
+        assert facts["path"][0] == first
+        assert facts.pop("graftkit") == graftkit.__file__ and fresh.pop("graftkit") is None
         assert facts == fresh
+
+
+def test_a_fork_forgets_the_graftkit_that_it_would_not_import(tmp_path: Path) -> None:
+    (tmp_path / "graftkit").mkdir()
+    (tmp_path / "graftkit" / "__init__.py").write_text("other = True")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    code = "import sys; print([*filter(lambda name: 'graftkit.' in name, sys.modules)]); import graftkit as it"
+    code += "; print(it.other)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\nTrue\n"
 
 
 @pytest.mark.parametrize(
