@@ -68,7 +68,7 @@ def proving(at_once: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
                 raise error
             return dict(manifest_of(at_once).exports["peft" if "peft" in folder.name else "merged"].proof)
 
-        monkeypatch.setattr("graftkit.flow.exports.export.prove", prove)
+        monkeypatch.setattr("graftkit.flow.exports.proof.prove", prove)
 
     return patch
 

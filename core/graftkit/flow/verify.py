@@ -90,7 +90,7 @@ def verify_run(
     found, failed = dict[str, Verified](), list[ExportError | FolderError]()
     names = _exports_of(folder)
 
-    from graftkit.flow.exports.export import forks_for
+    from graftkit.flow.exports.proof_process import forks_for
 
     left_out = [*disable, *required(RunManifest.read(folder), MANIFEST).left_out]
     with forks_for(_exporters(folder, names, left_out), left_out) as forks:
@@ -188,8 +188,8 @@ def _verify(
         complete_recorded(outer, notice)
     listed_in = _check_files_at_rest(folder)
 
-    from graftkit.flow.exports.export import prove_and_tell
     from graftkit.flow.exports.probes import PROBES_FILE
+    from graftkit.flow.exports.proof import prove_and_tell
 
     beside = [place.parent.parent / PROBES_FILE for place in places_of(folder)]
     probes = next((path for path in beside if path.is_file()), None)

@@ -18,19 +18,14 @@ from graftkit.flow.answering.adapter_model import generation_of, load_packed, st
 from graftkit.flow.answering.plan_adapter import PlannedAdapter
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.exports.assets import ExpectedAssets, expected_assets
-from graftkit.flow.exports.export import (
-    Planned,
-    head_refusal,
-    notices_of,
-    prove_and_tell,
-    put_off,
-    sketches_for,
-    write_export,
-)
+from graftkit.flow.exports.export import sketches_for
 from graftkit.flow.exports.kept_proof import TOKENIZER, KeptProof, folder_of_exports
 from graftkit.flow.exports.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
 from graftkit.flow.exports.model_card import write_card
 from graftkit.flow.exports.probes import PROBES_FILE, Probes, run_probes
+from graftkit.flow.exports.proof import prove_and_tell, put_off
+from graftkit.flow.exports.refusals import Planned, head_refusal, notices_of
+from graftkit.flow.exports.write_export import write_export
 from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.folder import default_folder, locked_folder
 from graftkit.flow.folders.vocabulary_file import VOCABULARY

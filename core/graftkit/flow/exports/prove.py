@@ -31,6 +31,7 @@ from graftkit.flow.base_files.open_model import open_named_base
 from graftkit.flow.base_files.recreate import InstalledProviders, MakeProvider, ProvidersOfThisRun
 from graftkit.flow.exports.assets import ExpectedAssets, covered, differences
 from graftkit.flow.exports.proof_forks import FORKS, serve_forks
+from graftkit.flow.exports.proof_leftovers import prefix_of_proof
 from graftkit.flow.folders.export_configuration import check_configurations
 from graftkit.flow.folders.export_manifest import (
     TO_PROVE,
@@ -56,14 +57,14 @@ from graftkit.interfaces.exporter import (
     ProofRequest,
 )
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.store.files import held, temporary_prefix
+from graftkit.store.files import held
 
 if TYPE_CHECKING:
     import torch
 
     from graftkit.flow.exports.probes import Comparison, Probes
 
-__all__ = ["TRUSTED", "check_it_reads", "main", "prefix_of_proof", "template_check"]
+__all__ = ["TRUSTED", "check_it_reads", "main", "template_check"]
 
 TRUSTED = "--made-by-this-run"
 """Says that the export was written a moment ago by the run that asks, so that its manifest may name any class."""
@@ -316,11 +317,6 @@ def _without_tensors(folder: Path) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         yield hollow
-
-
-def prefix_of_proof(folder: Path, process: int) -> str:
-    """Returns what the names of a proof's temporary folders begin with, so that whoever stops it can remove them."""
-    return temporary_prefix(f"{folder.name}.{process}")
 
 
 @contextmanager
