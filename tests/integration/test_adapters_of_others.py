@@ -23,8 +23,6 @@ from graftkit import Provider, hookimpl
 from graftkit.cli import export as export_command
 from graftkit.cli import generate, verify
 from graftkit.errors import ExportError, ModelError, PluginCallError, RecipeError, RequestError
-from graftkit.flow.answering.adapter_model import load_packed, stream_adapted
-from graftkit.flow.answering.plan_adapter import plan_adapter
 from graftkit.flow.answering.reload import AdapterBase, reload
 from graftkit.flow.events import Event, StageStarted
 from graftkit.flow.exports import proof
@@ -34,6 +32,8 @@ from graftkit.flow.folders.adapter_folder import read_adapter_folder
 from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.folder import CHECKPOINTS, LOCK
 from graftkit.flow.planning.place_adapter import check_layers
+from graftkit.flow.preparation.adapter_model import load_packed, stream_adapted
+from graftkit.flow.preparation.plan_adapter import plan_adapter
 from graftkit.model.load import plan_base_model
 from graftkit.store.files import file_facts
 from graftkit.testing import TINY_SHAPES, isolated_host, tiny_model_folder
@@ -136,7 +136,7 @@ from graftkit import PluginHost
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.flow.events import StageStarted
 from graftkit.flow.exports.export_adapter import export_adapter
-from graftkit.flow.answering.plan_adapter import plan_adapter
+from graftkit.flow.preparation.plan_adapter import plan_adapter
 
 def on_event(event):
     if isinstance(event, StageStarted) and event.stage == "proof of merged":

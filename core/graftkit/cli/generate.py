@@ -22,10 +22,10 @@ from graftkit.interfaces.regular_file import read_regular
 from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
-    from graftkit.flow.answering.plan_adapter import TokenizerOf
     from graftkit.flow.answering.reload import Reply
     from graftkit.flow.answering.reloaded_head import HeadModel
     from graftkit.flow.generate import Asked
+    from graftkit.flow.preparation.plan_adapter import TokenizerOf
 
 __all__ = ["command"]
 

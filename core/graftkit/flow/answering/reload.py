@@ -14,8 +14,6 @@ import torch
 from safetensors import SafetensorError
 
 from graftkit.errors import FolderError, GraftkitError, ModelError, RequestError, named
-from graftkit.flow.answering.adapter_model import load_adapted, stops_of
-from graftkit.flow.answering.plan_adapter import TokenizerOf, plan_adapter
 from graftkit.flow.answering.plugins_of_run import plugins_of_run
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.flow.answering.reloaded_model import ReloadedModel, Reply
@@ -40,8 +38,10 @@ from graftkit.flow.folders.export_manifest import (
 from graftkit.flow.folders.vocabulary_file import VOCABULARY, read_change
 from graftkit.flow.planning.head import refuse_head, with_facts
 from graftkit.flow.planning.place_adapter import check_layers, saved_names, state_from_peft
+from graftkit.flow.preparation.adapter_model import load_adapted, stops_of
 from graftkit.flow.preparation.check_model import pick_device
 from graftkit.flow.preparation.new_rows import changed_config
+from graftkit.flow.preparation.plan_adapter import TokenizerOf, plan_adapter
 from graftkit.flow.records.chat import options_of
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import head_of

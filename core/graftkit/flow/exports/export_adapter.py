@@ -14,8 +14,6 @@ import numpy as np
 
 from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import RecipeError, named
-from graftkit.flow.answering.adapter_model import generation_of, load_packed, stops_of, stream_adapted
-from graftkit.flow.answering.plan_adapter import PlannedAdapter
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.exports.assets import ExpectedAssets, expected_assets
 from graftkit.flow.exports.export import sketches_for
@@ -31,8 +29,10 @@ from graftkit.flow.folders.folder import default_folder, locked_folder
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.memory.memory_back import give_memory_back
 from graftkit.flow.planning.place_adapter import check_layers, unties_output
+from graftkit.flow.preparation.adapter_model import generation_of, load_packed, stops_of, stream_adapted
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.new_rows import changed_config
+from graftkit.flow.preparation.plan_adapter import PlannedAdapter
 from graftkit.flow.records.chat import must_be_passed, options_of, template_hash
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost
