@@ -29,6 +29,7 @@ from graftkit.errors import DataError, ExportError, GraftkitError, TemplateLimit
 from graftkit.flow.base_files.base_facts import base_facts, check_as_opened, check_unchanged
 from graftkit.flow.base_files.open_model import open_named_base
 from graftkit.flow.base_files.recreate import InstalledProviders, MakeProvider, ProvidersOfThisRun
+from graftkit.flow.end_with_parent import end_with_parent
 from graftkit.flow.exports.assets import ExpectedAssets, covered, differences
 from graftkit.flow.exports.proof_forks import FORKS, serve_forks
 from graftkit.flow.exports.proof_leftovers import prefix_of_proof
@@ -43,7 +44,6 @@ from graftkit.flow.folders.export_manifest import (
     refuse_foreign_code,
     tokenizer_configs,
 )
-from graftkit.flow.memory.with_parent import end_with_parent
 from graftkit.flow.planning.head import with_facts
 from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
