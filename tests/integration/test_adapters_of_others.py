@@ -31,7 +31,7 @@ from graftkit.flow.exports.probes import PROBES_FILE, Probes
 from graftkit.flow.folders.adapter_folder import read_adapter_folder
 from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.folder import CHECKPOINTS, LOCK
-from graftkit.flow.planning.place_adapter import check_layers
+from graftkit.flow.planning.check_adapter import check_layers
 from graftkit.flow.preparation.adapter_model import load_packed, stream_adapted
 from graftkit.flow.preparation.plan_adapter import plan_adapter
 from graftkit.model.load import plan_base_model

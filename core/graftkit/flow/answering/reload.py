@@ -22,6 +22,7 @@ from graftkit.flow.base_files.generation_settings import generation_config, stop
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model, open_named_base
 from graftkit.flow.base_files.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.folders.adapter_folder import is_adapter_folder, read_adapter_folder
+from graftkit.flow.folders.adapter_state import saved_names, state_from_peft
 from graftkit.flow.folders.export_manifest import (
     EXPORT_MANIFEST,
     TO_LOAD,
@@ -36,8 +37,8 @@ from graftkit.flow.folders.export_manifest import (
     refuse_foreign_code,
 )
 from graftkit.flow.folders.vocabulary_file import VOCABULARY, read_change
+from graftkit.flow.planning.check_adapter import check_layers
 from graftkit.flow.planning.head import refuse_head, with_facts
-from graftkit.flow.planning.place_adapter import check_layers, saved_names, state_from_peft
 from graftkit.flow.preparation.adapter_model import load_adapted, stops_of
 from graftkit.flow.preparation.check_model import pick_device
 from graftkit.flow.preparation.new_rows import changed_config

@@ -28,7 +28,7 @@ from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.folder import default_folder, locked_folder
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.memory.memory_back import give_memory_back
-from graftkit.flow.planning.place_adapter import check_layers, unties_output
+from graftkit.flow.planning.check_adapter import check_layers, unties_output
 from graftkit.flow.preparation.adapter_model import generation_of, load_packed, stops_of, stream_adapted
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.new_rows import changed_config
