@@ -22,13 +22,8 @@ from graftkit.errors import ExportError, FolderError, GraftkitError, PluginError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.base_files.recreate import InstalledProviders
 from graftkit.flow.exports import proof, proof_process
-from graftkit.flow.folders.export_manifest import (
-    MAX_TOLERANCE,
-    checked_tolerance,
-    drop_foreign_code,
-    refuse_bad_files,
-    refuse_foreign_code,
-)
+from graftkit.flow.folders.export_manifest import MAX_TOLERANCE, checked_tolerance
+from graftkit.flow.folders.refused_files import drop_foreign_code, refuse_bad_files, refuse_foreign_code
 from graftkit.flow.memory.free_memory import free_memory, memory_of
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.kinds import KINDS, Kind

@@ -15,15 +15,9 @@ from graftkit.flow.base_files.recreate import InstalledProviders
 from graftkit.flow.events import Notice, OnEvent
 from graftkit.flow.exports.proof_forks import ProofForks
 from graftkit.flow.exports.record_proof import Proving, complete_recorded, record_proof
-from graftkit.flow.folders.export_manifest import (
-    EXPORT_MANIFEST,
-    ExportManifest,
-    check_listed,
-    listed_by_the_run,
-    outer_folder,
-    refuse_bad_files,
-    refuse_foreign_code,
-)
+from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
+from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run, outer_folder
+from graftkit.flow.folders.refused_files import refuse_bad_files, refuse_foreign_code
 from graftkit.flow.memory.measured_memory import measured_memory
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost

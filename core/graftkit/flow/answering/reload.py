@@ -23,19 +23,9 @@ from graftkit.flow.base_files.open_model import load_tokenizer, open_model, open
 from graftkit.flow.base_files.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.folders.adapter_folder import is_adapter_folder, read_adapter_folder
 from graftkit.flow.folders.adapter_state import saved_names, state_from_peft
-from graftkit.flow.folders.export_manifest import (
-    EXPORT_MANIFEST,
-    TO_LOAD,
-    TO_REBUILD,
-    ExportManifest,
-    check_all_listed,
-    check_listed,
-    check_none_beside,
-    check_tensor_header,
-    listed_by_the_run,
-    refuse_bad_files,
-    refuse_foreign_code,
-)
+from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, TO_LOAD, TO_REBUILD, ExportManifest, check_all_listed
+from graftkit.flow.folders.listed_files import check_listed, check_none_beside, listed_by_the_run
+from graftkit.flow.folders.refused_files import check_tensor_header, refuse_bad_files, refuse_foreign_code
 from graftkit.flow.folders.vocabulary_file import VOCABULARY, read_change
 from graftkit.flow.planning.check_adapter import check_layers
 from graftkit.flow.planning.head import refuse_head, with_facts

@@ -34,11 +34,9 @@ from graftkit.flow.exports.assets import ExpectedAssets, covered, differences
 from graftkit.flow.exports.proof_forks import FORKS, serve_forks
 from graftkit.flow.exports.proof_leftovers import prefix_of_proof
 from graftkit.flow.folders.export_configuration import check_configurations
-from graftkit.flow.folders.export_manifest import (
-    TO_PROVE,
-    ExportManifest,
+from graftkit.flow.folders.export_manifest import TO_PROVE, ExportManifest, checked_tolerance
+from graftkit.flow.folders.refused_files import (
     check_tensor_header,
-    checked_tolerance,
     refuse_bad_files,
     refuse_bad_tokenizers,
     refuse_foreign_code,

@@ -21,8 +21,8 @@ from graftkit.flow.folders.export_manifest import (
     OF_THE_MANIFEST,
     ExportManifest,
     checked_tolerance,
-    drop_foreign_code,
 )
+from graftkit.flow.folders.refused_files import drop_foreign_code
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.host.records import BUILT_IN
 from graftkit.interfaces.exporter import Exporter

@@ -23,7 +23,6 @@ __all__ = ["MERGED", "OTHER_BASE", "check_head", "check_layers", "gives_output_o
 MERGED = "Merge it with peft's merge_and_unload, and give graftkit the merged model."
 """What to do about an adapter that goes on no model here."""
 
-
 OTHER_BASE = "Is this the base model that it was trained on? Name another with --base."
 """What to ask oneself about an adapter that does not fit its base model."""
 
