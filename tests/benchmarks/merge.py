@@ -65,9 +65,9 @@ class Written(Exception):
 
 def write_alone(base: str, adapter: str, out: str, dtype: str) -> None:
     """Exports until the proof begins."""
-    from graftkit.flow.answering.plan_adapter import plan_adapter
     from graftkit.flow.events import Event, StageStarted
     from graftkit.flow.exports.export_adapter import export_adapter
+    from graftkit.flow.preparation.plan_adapter import plan_adapter
     from graftkit.flow.state.cancel import CancelToken
     from graftkit.host.host import PluginHost
 

@@ -132,7 +132,7 @@ def test_no_exporters_fact_may_have_the_name_of_one_of_a_manifests(
     training = {"steps": 1, "tokens_per_step": 64, "device": "cpu"}
     recipe = {"model": str(tiny_model), "data": {"train": str(rows)}, "training": training, "export": ["merged"]}
     proof = {"status": "not possible", "reason": "it takes seconds"}
-    monkeypatch.setattr("graftkit.flow.exports.export.prove", lambda *_, **__: proof)
+    monkeypatch.setattr("graftkit.flow.exports.proof.prove", lambda *_, **__: proof)
     result = graftkit.run(recipe, out=tmp_path / "run")
     manifest = json.loads((result.exports["merged"] / EXPORT_MANIFEST).read_bytes())
     of_others = {"adapter_from", "head", "replacing"}  # adapters from elsewhere; heads; files that are being replaced

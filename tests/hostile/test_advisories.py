@@ -20,7 +20,7 @@ from graftkit.exporting.model_folder import TRUSTING_NOTHING
 from graftkit.exporting.peft_folder import load_adapter
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.base_files.recreate import InstalledProviders
-from graftkit.flow.folders.export_manifest import drop_foreign_code, refuse_bad_files, refuse_foreign_code
+from graftkit.flow.folders.refused_files import drop_foreign_code, refuse_bad_files, refuse_foreign_code
 from graftkit.model.skeleton import build_config, build_skeleton
 from graftkit.recipe.load import load_recipe
 from graftkit.store.array_file import read_metadata

@@ -22,8 +22,10 @@ from graftkit.flow.base_files.open_model import load_tokenizer
 from graftkit.flow.exports.assets import ExpectedAssets
 from graftkit.flow.exports.probes import Probes
 from graftkit.flow.folders.export_configuration import check_configurations
-from graftkit.flow.folders.export_manifest import ExportManifest, check_listed, check_tensor_header
+from graftkit.flow.folders.export_manifest import ExportManifest
+from graftkit.flow.folders.listed_files import check_listed
 from graftkit.flow.folders.metrics import METRICS, missing_steps, read_metrics
+from graftkit.flow.folders.refused_files import check_tensor_header
 from graftkit.flow.reporting.read_run import read_run
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.temporary import temporary_folder

@@ -23,17 +23,17 @@ from graftkit import Provider, hookimpl
 from graftkit.cli import export as export_command
 from graftkit.cli import generate, verify
 from graftkit.errors import ExportError, ModelError, PluginCallError, RecipeError, RequestError
-from graftkit.flow.answering.adapter_model import load_packed, stream_adapted
-from graftkit.flow.answering.plan_adapter import plan_adapter
 from graftkit.flow.answering.reload import AdapterBase, reload
 from graftkit.flow.events import Event, StageStarted
-from graftkit.flow.exports import export as flow
+from graftkit.flow.exports import proof
 from graftkit.flow.exports.kept_proof import folder_of_exports
 from graftkit.flow.exports.probes import PROBES_FILE, Probes
 from graftkit.flow.folders.adapter_folder import read_adapter_folder
 from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.folder import CHECKPOINTS, LOCK
-from graftkit.flow.planning.place_adapter import check_layers
+from graftkit.flow.planning.check_adapter import check_layers
+from graftkit.flow.preparation.adapter_model import load_packed, stream_adapted
+from graftkit.flow.preparation.plan_adapter import plan_adapter
 from graftkit.model.load import plan_base_model
 from graftkit.store.files import file_facts
 from graftkit.testing import TINY_SHAPES, isolated_host, tiny_model_folder
@@ -136,7 +136,7 @@ from graftkit import PluginHost
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.flow.events import StageStarted
 from graftkit.flow.exports.export_adapter import export_adapter
-from graftkit.flow.answering.plan_adapter import plan_adapter
+from graftkit.flow.preparation.plan_adapter import plan_adapter
 
 def on_event(event):
     if isinstance(event, StageStarted) and event.stage == "proof of merged":
@@ -464,13 +464,13 @@ def test_exports_of_other_adapters_of_the_same_name_go_to_another_folder(adapter
 def test_one_export_at_a_time_is_written_into_a_folder(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prove, others = flow.prove, []
+    prove, others = proof.prove, []
 
     def prove_late(*arguments: Any, **named: Any) -> dict[str, Any]:
         others.extend(export(adapter, "--to", use, "--out", tmp_path / "out") for use in ("merged", "peft"))
         return prove(*arguments, **named)
 
-    monkeypatch.setattr(flow, "prove", prove_late)
+    monkeypatch.setattr(proof, "prove", prove_late)
     done = export(adapter, "--to", "merged", "--out", tmp_path / "out")
     assert done.exit_code == 0 and "proved: logits within" in done.output
     assert [other.exit_code for other in others] == [2, 2]
@@ -493,10 +493,10 @@ def test_a_proof_is_written_onto_the_export_that_it_is_of_alone(
             raise end
         return end
 
-    monkeypatch.setattr(flow, "prove", prove)
+    monkeypatch.setattr(proof, "prove", prove)
     expected = "something else put other files" if replaced else "it computes" if isinstance(end, ExportError) else None
     with pytest.raises(ExportError, match=expected) if expected else nullcontext():
-        flow.prove_and_tell(tmp_path, tmp_path / "probes", None, disable=(), notice=print)
+        proof.prove_and_tell(tmp_path, tmp_path / "probes", None, disable=(), notice=print)
     said = ExportManifest.read(tmp_path, ()).proof["status"]
     assert said == ("not yet" if replaced else "failed" if expected else "proved")
 

@@ -105,7 +105,7 @@ def test_an_export_that_is_not_proved_leaves_the_old_one(
 
     old = (finished.folder / "exports/peft/adapter_model.safetensors").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("graftkit.flow.exports.export.prove", fail)
+        patch.setattr("graftkit.flow.exports.proof.prove", fail)
         with pytest.raises(ExportError):
             further(recipe, finished.folder, 10)
     assert (finished.folder / "exports/peft/adapter_model.safetensors").read_bytes() == old
@@ -194,7 +194,7 @@ def test_an_export_that_fails_or_is_killed_leaves_the_run_finished(
         raise ExportError("it computes something else")
 
     with monkeypatch.context() as patch:
-        patch.setattr("graftkit.flow.exports.export.prove", fail)
+        patch.setattr("graftkit.flow.exports.proof.prove", fail)
         for options in ([], ["name=peft"]):  # a new one, and one in the place of another
             with pytest.raises(ExportError):
                 add_export(finished.folder, "merged", options, on_event=lambda event: seen.add(manifest.read_bytes()))

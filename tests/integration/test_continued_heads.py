@@ -17,6 +17,8 @@ from graftkit.cli import generate
 from graftkit.errors import FolderError, ModelError, RecipeError
 from graftkit.flow.answering.reload import AdapterBase, reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
+from graftkit.flow.preparation.plan_adapter import plan_adapter
+from graftkit.testing import isolated_host
 from safetensors.torch import load_file, save_file
 
 WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}
@@ -176,6 +178,14 @@ def test_a_head_of_pefts_is_exported_as_peft_computes_it(outputs: int, tiny_mode
         reload(str(folder), on=AdapterBase(str(tiny_model)))
     with pytest.raises(RecipeError, match="its format holds causal language models"):
         graftkit.export(folder, "gguf", base=tiny_model, out=tmp_path / "other")
+
+
+def test_a_head_may_have_more_labels_than_the_model_is_wide(tmp_path: Path) -> None:
+    """RoBERTa's head has a square matrix besides, whose rows are no labels."""
+    base = encoder_folder(tmp_path / "roberta", "roberta")
+    folder = of_peft(str(base), tmp_path / "peft", outputs=80, target_modules=["query"])
+    head = plan_adapter(folder, isolated_host(), base=str(base)).head
+    assert head is not None and len(head.labels) == 80
 
 
 def test_a_runs_head_is_exported_from_its_adapter_alone(

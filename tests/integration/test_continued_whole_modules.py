@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from continued_adapters import computed_at_start, computed_by, computed_by_peft
 from graftkit.cli import export
 from graftkit.errors import Cancelled, ModelError, RecipeError
-from graftkit.flow.answering.reload import reload, reload_base
+from graftkit.flow.answering.reload import reload
+from graftkit.flow.answering.reload_base import reload_base
 from graftkit.flow.events import Event, StepFinished
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost

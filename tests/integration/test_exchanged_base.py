@@ -17,7 +17,7 @@ from graftkit.cli.main import cli
 from graftkit.errors import ExportError, ModelError
 from graftkit.flow.add_export import add_export
 from graftkit.flow.events import StageFinished, StageStarted
-from graftkit.flow.exports.export import prove
+from graftkit.flow.exports.proof import prove
 from integration.conftest import RecipeMaker
 from safetensors.torch import load_file, save_file
 

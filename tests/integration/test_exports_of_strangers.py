@@ -21,14 +21,9 @@ from graftkit.cli.verify import command as verify
 from graftkit.errors import ExportError, FolderError, GraftkitError, PluginError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.base_files.recreate import InstalledProviders
-from graftkit.flow.exports import export as flow
-from graftkit.flow.folders.export_manifest import (
-    MAX_TOLERANCE,
-    checked_tolerance,
-    drop_foreign_code,
-    refuse_bad_files,
-    refuse_foreign_code,
-)
+from graftkit.flow.exports import proof, proof_process
+from graftkit.flow.folders.export_manifest import MAX_TOLERANCE, checked_tolerance
+from graftkit.flow.folders.refused_files import drop_foreign_code, refuse_bad_files, refuse_foreign_code
 from graftkit.flow.memory.free_memory import free_memory, memory_of
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.kinds import KINDS, Kind
@@ -152,7 +147,7 @@ def test_an_index_that_leaves_the_export_is_refused(copied: Path, name: Any) -> 
     folder = copied / "exports" / "merged"
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
     list_again(folder)
-    for ask in (lambda: flow.prove(folder, copied / PROBES), lambda: reload(str(folder))):
+    for ask in (lambda: proof.prove(folder, copied / PROBES), lambda: reload(str(folder))):
         with pytest.raises(ExportError, match="its weight_map names .* which is no file's name"):
             ask()
 
@@ -162,7 +157,7 @@ def test_a_tokenizer_that_lies_elsewhere_is_refused_and_never_handed_on(copied: 
     folder = copied / "exports" / "merged"
     edit(folder / "tokenizer_config.json", tokenizer_file=name)
     list_again(folder)
-    for ask in (lambda: flow.prove(folder, copied / PROBES), lambda: reload(str(folder))):
+    for ask in (lambda: proof.prove(folder, copied / PROBES), lambda: reload(str(folder))):
         with pytest.raises(ExportError, match="its 'tokenizer_file' leads out of the folder"):
             ask()
     drop_foreign_code(folder)
@@ -180,7 +175,7 @@ def test_a_tokenizer_is_judged_before_transformers_runs_it(copied: Path, name: s
     edit(folder / "tokenizer_config.json", fast_tokenizer_files=[name])
     list_again(folder)
     with pytest.raises(ExportError, match=r"the post_processor of tokenizer.json puts over 1,000 tokens"):
-        flow.prove(folder, copied / PROBES)
+        proof.prove(folder, copied / PROBES)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX has named pipes")
@@ -206,7 +201,7 @@ def test_a_header_beyond_the_cap_is_read_by_no_library(copied: Path, name: str) 
             edit(copied / "manifest.json", artifacts={**manifest["artifacts"], **file_facts(copied)})
             reload(str(copied))
         else:
-            flow.prove(folder, copied / PROBES)
+            proof.prove(folder, copied / PROBES)
 
 
 @pytest.mark.parametrize("place", ["", "exports/peft"])
@@ -323,7 +318,7 @@ def test_a_link_to_a_folder_in_an_export_is_refused(copied: Path, tmp_path: Path
     for ask in (
         lambda: verify.main([str(folder)], standalone_mode=False),
         lambda: reload(str(folder)),
-        lambda: flow.prove(folder, copied / PROBES),
+        lambda: proof.prove(folder, copied / PROBES),
     ):
         with pytest.raises(ExportError, match="this is a link to a folder"):
             ask()
@@ -345,7 +340,7 @@ def test_a_failed_proof_says_what_the_library_said(copied: Path) -> None:
     with pytest.raises(
         ExportError, match=r"can't be loaded again: \w+: [\s\S]*plugin 'exporters' .* raised it"
     ) as caught:
-        flow.prove(folder, copied / PROBES)
+        proof.prove(folder, copied / PROBES)
     assert "\n" not in caught.value.message
 
 
@@ -399,7 +394,7 @@ def test_verify_does_not_believe_a_tolerance(copied: Path) -> None:
     list_again(folder)
     edit(folder / "graftkit.json", tolerance=1e30)
     with pytest.raises(ExportError, match=r"'merged' claims a tolerance of 1e\+30; from 0 to 0\.1"):
-        flow.prove(folder, copied / PROBES)
+        proof.prove(folder, copied / PROBES)
 
 
 def test_the_difference_is_told_beside_what_is_allowed(finished: graftkit.RunResult) -> None:
@@ -423,7 +418,7 @@ def test_a_damaged_manifest_is_told_in_words(copied: Path, change: dict[str, Any
     folder = copied / "exports" / "merged"
     edit(folder / "graftkit.json", **change)
     with pytest.raises(GraftkitError) as caught:
-        flow.prove(folder, copied / PROBES)
+        proof.prove(folder, copied / PROBES)
     assert said in str(caught.value) and "Error" not in str(caught.value)
 
 
@@ -523,7 +518,7 @@ def test_a_template_that_does_far_more_than_its_conversation_asks_for_is_not_run
     edit(folder / "tokenizer_config.json", chat_template=source)
     start = time.monotonic()
     with pytest.raises(ExportError, match="the chat template (does far more work|counts through over)"):
-        flow.prove(folder, copied / PROBES)
+        proof.prove(folder, copied / PROBES)
     assert time.monotonic() - start < 30
 
 
@@ -536,17 +531,17 @@ def child(monkeypatch: pytest.MonkeyPatch, code: str) -> list[Any]:
         started.append(real([sys.executable, "-c", code], **named))
         return started[-1]
 
-    monkeypatch.setattr(flow, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
+    monkeypatch.setattr(proof_process, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
     return started
 
 
 @pytest.mark.fresh_children
 def test_a_proof_that_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = child(monkeypatch, "import time; time.sleep(600)")
-    monkeypatch.setattr(flow, "_time_limit", lambda folder: 1.0)
+    monkeypatch.setattr(proof_process, "_time_limit", lambda folder: 1.0)
     start = time.monotonic()
     with pytest.raises(ExportError, match="its proof took longer than .* and was stopped"):
-        flow.prove(tmp_path, tmp_path / PROBES)
+        proof.prove(tmp_path, tmp_path / PROBES)
     assert time.monotonic() - start < 60 and started[0].poll() is not None
 
 
@@ -555,10 +550,10 @@ def test_a_proof_of_a_strangers_export_that_takes_the_memory_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = child(monkeypatch, "import time; taken = b'x' * (300 << 20); time.sleep(600)")
-    monkeypatch.setattr(flow, "free_memory", lambda: 200 << 20)
+    monkeypatch.setattr(proof_process, "free_memory", lambda: 200 << 20)
     start = time.monotonic()
     with pytest.raises(ExportError, match=r"its proof took more than 0\.2 GB of memory"):
-        flow.prove(tmp_path, tmp_path / PROBES)
+        proof.prove(tmp_path, tmp_path / PROBES)
     assert time.monotonic() - start < 60 and started[0].poll() is not None
 
 
@@ -569,8 +564,8 @@ def test_other_proofs_have_no_limit_of_memory(
     """One whose export this run has written, and all where the system doesn't tell what is free."""
     done = "import time; taken = b'x' * (300 << 20); time.sleep(1); print('{\"status\": \"proved\"}')"
     child(monkeypatch, done)
-    monkeypatch.setattr(flow, "free_memory", lambda: free)
-    assert flow.prove(tmp_path, tmp_path / PROBES, trusted=free is not None)["status"] == "proved"
+    monkeypatch.setattr(proof_process, "free_memory", lambda: free)
+    assert proof.prove(tmp_path, tmp_path / PROBES, trusted=free is not None)["status"] == "proved"
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="the system does not tell how much memory is free")
@@ -582,7 +577,7 @@ def test_memory_is_measured() -> None:
 
 
 def test_a_proof_has_ten_minutes_at_least(tmp_path: Path) -> None:
-    assert flow._time_limit(tmp_path) >= 600
+    assert proof_process._time_limit(tmp_path) >= 600
 
 
 @pytest.mark.fresh_children
@@ -597,14 +592,14 @@ def test_what_is_verified_asks_neither_its_user_nor_the_network(
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     child(monkeypatch, code)
-    said = flow.prove(tmp_path, tmp_path / PROBES, trusted=trusted)["reason"]
+    said = proof.prove(tmp_path, tmp_path / PROBES, trusted=trusted)["reason"]
     assert said == ["", "1", "1"]
 
 
 KILLED = """
 import json, sys
 from pathlib import Path
-from graftkit.flow.exports.export import prove
+from graftkit.flow.exports.proof import prove
 folder = Path(sys.argv[1])
 prove(folder, folder / "probes.safetensors", trusted=True)
 """
@@ -692,9 +687,9 @@ def test_a_proof_that_is_stopped_leaves_no_process_of_its_own_running(
     code = code.replace("{ready}", str(tmp_path / "ready"))
     child(monkeypatch, code)
     ready = tmp_path / "ready"  # only then the time is over, however slowly the machine starts processes
-    monkeypatch.setattr(flow, "time", SimpleNamespace(monotonic=lambda: 1e9 * ready.exists()))
+    monkeypatch.setattr(proof_process, "time", SimpleNamespace(monotonic=lambda: 1e9 * ready.exists()))
     with pytest.raises(ExportError, match="was stopped"):
-        flow.prove(folder, tmp_path / PROBES)
+        proof.prove(folder, tmp_path / PROBES)
     assert [path.name for path in folder.parent.iterdir()] == ["export"]
     started = int((tmp_path / "pid").read_text())
     end = time.monotonic() + 20

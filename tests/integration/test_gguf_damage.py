@@ -12,7 +12,7 @@ import graftkit
 import numpy as np
 import pytest
 from graftkit.errors import ExportError
-from graftkit.flow.exports.export import prove
+from graftkit.flow.exports.proof import prove
 from graftkit.testing import tiny_model_folder
 from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.header import GgufTensor, read_header

@@ -17,8 +17,8 @@ from graftkit import Provider, hookimpl
 from graftkit.cli import export as export_command
 from graftkit.cli.verify import command as verify
 from graftkit.errors import ExportError, RecipeError
-from graftkit.flow.exports.export import prove
 from graftkit.flow.exports.probes import PROBES_FILE
+from graftkit.flow.exports.proof import prove
 from graftkit.report.run_manifest import MergeFacts
 from graftkit.report.summary import merge_text
 from graftkit.testing import isolated_host

@@ -15,7 +15,7 @@ import pytest
 from graftkit.cli.main import main
 from graftkit.errors import ExportError
 from graftkit.flow.answering.reload import reload
-from graftkit.flow.exports.export import prove
+from graftkit.flow.exports.proof import prove
 from graftkit.host.records import LONGEST_NOTICE, MOST_NOTICES, PluginRecord
 from graftkit.report.run_manifest import run_around, run_of
 

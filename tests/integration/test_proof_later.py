@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from graftkit import ReportSection, ReportText
 from graftkit.cli.main import cli
 from graftkit.errors import ExportError, FolderError, RecipeError
-from graftkit.flow.folders.export_manifest import ExportManifest, check_all_listed, check_listed, listed_by_the_run
+from graftkit.flow.folders.export_manifest import ExportManifest, check_all_listed
 from graftkit.flow.folders.folder import locked_folder
+from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run
 from graftkit.flow.reporting.report_sections import SECTIONS, keep_sections
 from graftkit.flow.verify import check_files
 from graftkit.report.run_manifest import RunManifest
@@ -68,7 +69,7 @@ def proving(at_once: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
                 raise error
             return dict(manifest_of(at_once).exports["peft" if "peft" in folder.name else "merged"].proof)
 
-        monkeypatch.setattr("graftkit.flow.exports.export.prove", prove)
+        monkeypatch.setattr("graftkit.flow.exports.proof.prove", prove)
 
     return patch
 

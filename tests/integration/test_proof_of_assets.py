@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from graftkit.cli import verify
 from graftkit.errors import ExportError
 from graftkit.flow.exports import export as flow
+from graftkit.flow.exports import proof
 from graftkit.flow.exports.assets import ExpectedAssets, differences, expected_assets
-from graftkit.flow.exports.export import prove
+from graftkit.flow.exports.proof import prove
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST
 from graftkit.host.records import LONGEST_NOTICE
 from graftkit.report.summary import proof_text
@@ -403,7 +404,7 @@ def test_nothing_holds_the_trained_model_while_exports_are_proved(
     """So that a proof has the room that the model had; and every export is written before the first is proved."""
     models: list[weakref.ref[Any]] = []
     found: list[tuple[bool, list[str]]] = []
-    write, ask = flow.export_all, flow.prove
+    write, ask = flow.export_all, proof.prove
 
     def written(run: Any, loaded: Any, *others: Any) -> None:
         models.append(weakref.ref(loaded.model.network))
@@ -414,7 +415,7 @@ def test_nothing_holds_the_trained_model_while_exports_are_proved(
         return ask(folder, *others, **named)
 
     monkeypatch.setattr(flow, "export_all", written)
-    monkeypatch.setattr(flow, "prove", proved)
+    monkeypatch.setattr(proof, "prove", proved)
     graftkit.run(make_recipe(export=["merged", "peft"]), out=tmp_path / "run")
     assert found == [(True, ["merged", "peft"])] * 2
 

@@ -44,7 +44,7 @@ def ending(monkeypatch: pytest.MonkeyPatch, end: Any) -> None:
             raise end
         return end
 
-    monkeypatch.setattr("graftkit.flow.exports.export.prove", prove)
+    monkeypatch.setattr("graftkit.flow.exports.proof.prove", prove)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
 
 if TYPE_CHECKING:
-    from graftkit.flow.answering.plan_adapter import TokenizerOf
+    from graftkit.flow.preparation.plan_adapter import TokenizerOf
 
 __all__ = ["command"]
 

@@ -22,10 +22,10 @@ from graftkit.interfaces.regular_file import read_regular
 from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
-    from graftkit.flow.answering.plan_adapter import TokenizerOf
     from graftkit.flow.answering.reload import Reply
     from graftkit.flow.answering.reloaded_head import HeadModel
     from graftkit.flow.generate import Asked
+    from graftkit.flow.preparation.plan_adapter import TokenizerOf
 
 __all__ = ["command"]
 
@@ -100,7 +100,8 @@ def command(
     is taken, unless a sampling option is given; those left out are then as the model's generation_config.json says.
     What was trained on plain prompts is given a plain prompt, unless --chat says otherwise.
     """
-    from graftkit.flow.answering.reload import AdapterBase, reload_any, reload_base, unfinished
+    from graftkit.flow.answering.reload import AdapterBase, reload_any, unfinished
+    from graftkit.flow.answering.reload_base import reload_base
     from graftkit.flow.answering.reloaded_head import HeadModel
     from graftkit.flow.generate import Asking
 

@@ -17,7 +17,7 @@ from graftkit.errors import RequestError
 from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
-    from graftkit.flow.answering.plan_adapter import TokenizerOf
+    from graftkit.flow.preparation.plan_adapter import TokenizerOf
 
 __all__ = ["command"]
 

@@ -12,7 +12,7 @@ from graftkit.flow.exports.record_proof import complete_recorded
 from graftkit.flow.run import RunResult, go_on
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost
-from graftkit.recipe.options import read_assignment
+from graftkit.recipe.assignment import read_assignments
 from graftkit.recipe.schema import ExportSection
 from graftkit.redact import HIDDEN
 from graftkit.report.run_manifest import RunManifest
@@ -58,7 +58,7 @@ def add_export(
         hint = "Finish it first: toolkit run RECIPE --out FOLDER --resume."
         raise FolderError(f"the run in it has not finished (it is {manifest.status})", where=str(folder), hint=hint)
     recipe = _recipe(manifest, folder)
-    new = {"use": name} | dict(read_assignment(text, "--set") for text in options)
+    new = {"use": name} | read_assignments(options, "--set")
     place = ExportSection.model_validate({"use": name}).folder if "name" not in new else new["name"]
     others = [entry for entry in recipe["export"] if ExportSection.model_validate(entry).folder != place]
     recipe["export"] = [*others, new]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from graftkit.errors import RequestError
 from graftkit.flow.add_export import add_export
-from graftkit.flow.answering.plan_adapter import PlannedAdapter, TokenizerOf, plan_adapter
 from graftkit.flow.answering.plugins_of_run import plugins_of_run
 from graftkit.flow.events import OnEvent, ignore
 from graftkit.flow.folders.adapter_folder import is_adapter_folder
+from graftkit.flow.preparation.plan_adapter import PlannedAdapter, TokenizerOf, plan_adapter
 from graftkit.flow.run import RunResult
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost

@@ -91,7 +91,8 @@ def generate(
     Raises:
         RequestError: Nothing can be loaded from it, or it can't be asked so.
     """
-    from graftkit.flow.answering.reload import reload, reload_base
+    from graftkit.flow.answering.reload import reload
+    from graftkit.flow.answering.reload_base import reload_base
 
     name = os.fspath(source)
     sampling = {

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from graftkit.flow.exports.export import make_exporters, refuse_early
+from graftkit.flow.exports.export import make_exporters
+from graftkit.flow.exports.refusals import refuse_early
 from graftkit.flow.memory.fit_memory import MemoryLimits
 from graftkit.flow.memory.forecast_memory import (
     MemoryRequest,

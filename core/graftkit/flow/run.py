@@ -341,7 +341,8 @@ def _flow(run: RunContext) -> None:
         run.emit(Chosen(run.plan.chosen))
     prepare_tokenizer(run)
 
-    from graftkit.flow.exports.export import make_exporters, prove_exports, refuse_early
+    from graftkit.flow.exports.export import make_exporters, prove_exports
+    from graftkit.flow.exports.refusals import refuse_early
     from graftkit.flow.memory.memory_back import give_memory_back
     from graftkit.flow.planning.targets import settle_targets
     from graftkit.flow.preparation.check_model import check_model
@@ -401,7 +402,8 @@ def _forget(run: RunContext) -> None:
 
 def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exporters: Mapping[str, Exporter]) -> None:
     """Does what needs the model. Nothing holds it afterwards: proofs load what was exported into its room."""
-    from graftkit.flow.exports.export import export_all, refuse_merges
+    from graftkit.flow.exports.export import export_all
+    from graftkit.flow.exports.refusals import refuse_merges
     from graftkit.flow.follow import lead, let_go
     from graftkit.flow.preparation.base_model import load_base, prepare_model
     from graftkit.flow.preparation.reference import with_reference

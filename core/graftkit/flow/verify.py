@@ -15,15 +15,9 @@ from graftkit.flow.base_files.recreate import InstalledProviders
 from graftkit.flow.events import Notice, OnEvent
 from graftkit.flow.exports.proof_forks import ProofForks
 from graftkit.flow.exports.record_proof import Proving, complete_recorded, record_proof
-from graftkit.flow.folders.export_manifest import (
-    EXPORT_MANIFEST,
-    ExportManifest,
-    check_listed,
-    listed_by_the_run,
-    outer_folder,
-    refuse_bad_files,
-    refuse_foreign_code,
-)
+from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
+from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run, outer_folder
+from graftkit.flow.folders.refused_files import refuse_bad_files, refuse_foreign_code
 from graftkit.flow.memory.measured_memory import measured_memory
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost
@@ -90,7 +84,7 @@ def verify_run(
     found, failed = dict[str, Verified](), list[ExportError | FolderError]()
     names = _exports_of(folder)
 
-    from graftkit.flow.exports.export import forks_for
+    from graftkit.flow.exports.proof_process import forks_for
 
     left_out = [*disable, *required(RunManifest.read(folder), MANIFEST).left_out]
     with forks_for(_exporters(folder, names, left_out), left_out) as forks:
@@ -188,8 +182,8 @@ def _verify(
         complete_recorded(outer, notice)
     listed_in = _check_files_at_rest(folder)
 
-    from graftkit.flow.exports.export import prove_and_tell
     from graftkit.flow.exports.probes import PROBES_FILE
+    from graftkit.flow.exports.proof import prove_and_tell
 
     beside = [place.parent.parent / PROBES_FILE for place in places_of(folder)]
     probes = next((path for path in beside if path.is_file()), None)

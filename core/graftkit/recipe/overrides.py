@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from graftkit.errors import RecipeError
-from graftkit.recipe.document import Document, KeyPath, parse_value
+from graftkit.recipe.assignment import read_assignment
+from graftkit.recipe.document import Document, KeyPath
 from graftkit.recipe.schema import ALTERNATIVES, ProviderSection, Recipe
-from graftkit.redact import without_secret_assignment
 
 __all__ = ["apply_overrides"]
 
@@ -26,14 +26,11 @@ def apply_overrides(document: Document, assignments: list[str]) -> None:
         RecipeError: An assignment has another form, or its key lies below something that is no section.
     """
     for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        where = f"--set {without_secret_assignment(assignment)}"
-        if not equals or not key.strip():
-            raise RecipeError("the form is KEY=VALUE", where=where, hint="For example: --set training.epochs=3")
-        path: KeyPath = tuple(part.strip() for part in key.split("."))
-        _assign(document, path, parse_value(text, where), where)
+        found = read_assignment(assignment, "--set", hint="For example: --set training.epochs=3")
+        path: KeyPath = tuple(part.strip() for part in found.key.split("."))
+        _assign(document, path, found.value, found.where)
         document.origins = {k: v for k, v in document.origins.items() if k[: len(path)] != path}
-        document.origins[path] = where
+        document.origins[path] = found.where
     for path in [key for key, origin in document.origins.items() if _is_override(origin)]:
         _drop_alternatives(document, path)
     _raise_tokens_per_step(document)

@@ -19,9 +19,9 @@ from graftkit.host.records import RegisteredProvider
 from graftkit.host.registry import BUILT_IN
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import KINDS
+from graftkit.recipe.assignment import read_assignments
 from graftkit.recipe.choice import judge
 from graftkit.recipe.document import Document
-from graftkit.recipe.options import read_assignment
 from graftkit.suggest import known_names
 
 __all__ = ["check_plugins", "checked_fields", "find_offers", "without_contract"]
@@ -126,7 +126,7 @@ def checked_fields(
         RecipeError: An assignment has another form; or there is one provider, without a contract of its own, and it
             can't be made with these fields.
     """
-    fields = dict(read_assignment(assignment, "--set") for assignment in assignments)
+    fields = read_assignments(assignments, "--set")
     if fields and len(providers) != 1:
         raise RecipeError(f"these are fields of one provider, and {len(providers)} are checked", where="--set")
     if len(providers) == 1 and (fields or not providers[0].provider.contract):

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from graftkit.errors import FolderError, ModelError
-from graftkit.flow.answering.adapter_model import load_packed
-from graftkit.flow.answering.plan_adapter import plan_adapter
-from graftkit.flow.planning.place_adapter import check_layers
+from graftkit.flow.planning.check_adapter import check_layers
+from graftkit.flow.preparation.adapter_model import load_packed
+from graftkit.flow.preparation.plan_adapter import plan_adapter
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.forward import logits_at
 from graftkit.model.load import plan_base_model

@@ -50,13 +50,13 @@ def quick() -> Iterator[None]:
     """
 
     def prove(folder: Path, probes: Path, poll: Any = None, *, trusted: bool = False, **others: Any) -> dict[str, Any]:
-        from graftkit.flow.exports.export import _checked
+        from graftkit.flow.exports.proof import checked
 
         try:
             said = prove_module.answer(folder, probes, trusted=trusted)
         except Exception as error:  # the process would end so
-            return _checked(folder, 1, "", f"{type(error).__name__}: {error}")
-        return _checked(folder, 0, json.dumps(said), "")
+            return checked(folder, 1, "", f"{type(error).__name__}: {error}")
+        return checked(folder, 0, json.dumps(said), "")
 
     def choose(config: Mapping[str, Any], where: str = "", most_weights: int | None = None) -> Packing:
         return _packing(json.dumps(config), where, most_weights)
@@ -65,7 +65,7 @@ def quick() -> Iterator[None]:
 
     with (
         mock.patch.object(logging, "_tqdm_active", False),
-        mock.patch("graftkit.flow.exports.export.prove", prove),
+        mock.patch("graftkit.flow.exports.proof.prove", prove),
         mock.patch("graftkit.flow.preparation.check_model.choose_packing", choose),
         mock.patch("graftkit.flow.exports.export.give_memory_back"),
         warnings.catch_warnings(action="ignore", category=FutureWarning),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from graftkit import Probe, ProofRequest
 from graftkit.exporting.peft_folder import target_modules
-from graftkit.flow.exports.export import Planned
+from graftkit.flow.exports.refusals import Planned
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.load import check_base_model, load_base_model, load_dense_model
 from graftkit.testing import tiny_model_folder

@@ -12,7 +12,7 @@ from architectures import settings
 from core.training.test_experts import MIXTURES, opened
 from graftkit import Probe, ProofRequest
 from graftkit.exporting.peft_experts import refused_experts, target_parameters
-from graftkit.flow.exports.export import Planned
+from graftkit.flow.exports.refusals import Planned
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.load import load_base_model, load_dense_model, plan_base_model

@@ -14,30 +14,25 @@ import numpy as np
 
 from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import RecipeError, named
-from graftkit.flow.answering.adapter_model import generation_of, load_packed, stops_of, stream_adapted
-from graftkit.flow.answering.plan_adapter import PlannedAdapter
 from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
 from graftkit.flow.exports.assets import ExpectedAssets, expected_assets
-from graftkit.flow.exports.export import (
-    Planned,
-    head_refusal,
-    notices_of,
-    prove_and_tell,
-    put_off,
-    sketches_for,
-    write_export,
-)
+from graftkit.flow.exports.export import sketches_for
 from graftkit.flow.exports.kept_proof import TOKENIZER, KeptProof, folder_of_exports
 from graftkit.flow.exports.merge import MergeRequest, MergeSample, merge_refusal, settle_merge
 from graftkit.flow.exports.model_card import write_card
 from graftkit.flow.exports.probes import PROBES_FILE, Probes, run_probes
+from graftkit.flow.exports.proof import prove_and_tell, put_off
+from graftkit.flow.exports.refusals import Planned, head_refusal, notices_of
+from graftkit.flow.exports.write_export import write_export
 from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.folder import default_folder, locked_folder
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.memory.memory_back import give_memory_back
-from graftkit.flow.planning.place_adapter import check_layers, unties_output
+from graftkit.flow.planning.check_adapter import check_layers, unties_output
+from graftkit.flow.preparation.adapter_model import generation_of, load_packed, stops_of, stream_adapted
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.new_rows import changed_config
+from graftkit.flow.preparation.plan_adapter import PlannedAdapter
 from graftkit.flow.records.chat import must_be_passed, options_of, template_hash
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost

@@ -28,7 +28,7 @@ _MOST_BYTES = 4 << 20
 
 
 class ForkedProcess:
-    """A fork that proves an export; it has what is used of `subprocess.Popen`.
+    """A fork that proves an export; it has what is used of `subprocess.Popen` (`ProofProcess`).
 
     Attributes:
         pid: Its number, which is that of its session and group, too.

@@ -29,20 +29,19 @@ from graftkit.errors import DataError, ExportError, GraftkitError, TemplateLimit
 from graftkit.flow.base_files.base_facts import base_facts, check_as_opened, check_unchanged
 from graftkit.flow.base_files.open_model import open_named_base
 from graftkit.flow.base_files.recreate import InstalledProviders, MakeProvider, ProvidersOfThisRun
+from graftkit.flow.end_with_parent import end_with_parent
 from graftkit.flow.exports.assets import ExpectedAssets, covered, differences
 from graftkit.flow.exports.proof_forks import FORKS, serve_forks
+from graftkit.flow.exports.proof_leftovers import prefix_of_proof
 from graftkit.flow.folders.export_configuration import check_configurations
-from graftkit.flow.folders.export_manifest import (
-    TO_PROVE,
-    ExportManifest,
+from graftkit.flow.folders.export_manifest import TO_PROVE, ExportManifest, checked_tolerance
+from graftkit.flow.folders.refused_files import (
     check_tensor_header,
-    checked_tolerance,
     refuse_bad_files,
     refuse_bad_tokenizers,
     refuse_foreign_code,
     tokenizer_configs,
 )
-from graftkit.flow.memory.with_parent import end_with_parent
 from graftkit.flow.planning.head import with_facts
 from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
@@ -56,14 +55,14 @@ from graftkit.interfaces.exporter import (
     ProofRequest,
 )
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.store.files import held, temporary_prefix
+from graftkit.store.files import held
 
 if TYPE_CHECKING:
     import torch
 
     from graftkit.flow.exports.probes import Comparison, Probes
 
-__all__ = ["TRUSTED", "check_it_reads", "main", "prefix_of_proof", "template_check"]
+__all__ = ["TRUSTED", "check_it_reads", "main", "template_check"]
 
 TRUSTED = "--made-by-this-run"
 """Says that the export was written a moment ago by the run that asks, so that its manifest may name any class."""
@@ -316,11 +315,6 @@ def _without_tensors(folder: Path) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         yield hollow
-
-
-def prefix_of_proof(folder: Path, process: int) -> str:
-    """Returns what the names of a proof's temporary folders begin with, so that whoever stops it can remove them."""
-    return temporary_prefix(f"{folder.name}.{process}")
 
 
 @contextmanager

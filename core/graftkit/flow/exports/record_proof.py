@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ExportError
-from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest, outer_folder
+from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.flow.folders.folder import locked_folder
+from graftkit.flow.folders.listed_files import outer_folder
 from graftkit.report.model_card import CARD, with_proof
 from graftkit.report.run_manifest import FileFacts, RunManifest, StageFacts, place_of_export, run_around
 from graftkit.store.files import sha256_of, write_bytes

@@ -16,17 +16,9 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from graftkit.errors import ExportError, FolderError, GraftkitError, PluginCallError
-from graftkit.flow.folders.export_manifest import (
-    EXPORT_MANIFEST,
-    TO_LOAD,
-    TO_REBUILD,
-    ExportManifest,
-    check_all_listed,
-    check_listed,
-    check_tensor_header,
-    listed_by_the_run,
-    refuse_bad_files,
-)
+from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, TO_LOAD, TO_REBUILD, ExportManifest, check_all_listed
+from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run
+from graftkit.flow.folders.refused_files import check_tensor_header, refuse_bad_files
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.host.guard import brief, guarded, is_stop
 from graftkit.host.host import PluginHost

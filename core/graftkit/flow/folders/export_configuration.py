@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from graftkit.errors import ExportError, ModelError
-from graftkit.flow.folders.export_manifest import MAX_CONFIG
+from graftkit.flow.folders.export_json import MAX_CONFIG
 from graftkit.interfaces.counts import check_counts, count_weights
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo

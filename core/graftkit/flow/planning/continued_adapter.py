@@ -236,7 +236,7 @@ def check_targets(plan: RunPlan, targets: list[str], planned: Loader) -> None:
         RecipeError: The recipe names others, or changes the rows of a matrix that the adapter holds as a whole.
         ModelError, FolderError: The adapter does not fit the model.
     """
-    from graftkit.flow.planning.place_adapter import check_layers
+    from graftkit.flow.planning.check_adapter import check_layers
     from graftkit.model.whole import outer_names
 
     if plan.origin is None:

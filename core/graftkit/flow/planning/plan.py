@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from graftkit.corpus.answers_compared import check_learns_from
-from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder, chat_template_of
-from graftkit.corpus.sample_files import scan_samples
-from graftkit.corpus.split import Split, exclude, split
-from graftkit.corpus.text_paths import unread_files
+from graftkit.corpus.split import Split
+from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError, RecipeError, TargetError
 from graftkit.flow.base_files.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.planning.continued_adapter import (
@@ -31,13 +26,14 @@ from graftkit.flow.planning.head import (
     with_facts,
     with_run_head,
 )
+from graftkit.flow.planning.plan_notices import told_of_losses, told_of_records
 from graftkit.flow.planning.plan_teacher import open_teacher
+from graftkit.flow.planning.read_records import read_records
 from graftkit.flow.planning.run_plan import RunPlan, chats, seen_an_epoch
 from graftkit.flow.planning.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.planning.unsettled import unsettled
-from graftkit.flow.planning.vocabulary import VocabularyRequest, carrying, plan_vocabulary
+from graftkit.flow.planning.vocabulary import carrying, plan_vocabulary
 from graftkit.flow.records.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
-from graftkit.flow.records.datasets import open_datasets
 from graftkit.flow.records.estimate import (
     FEWEST_SAID,
     CorpusEstimate,
@@ -46,25 +42,21 @@ from graftkit.flow.records.estimate import (
     estimate_steps,
     too_short,
 )
-from graftkit.flow.records.seen_kinds import SeenKinds
 from graftkit.flow.records.template_check import check_template
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.regular_file import read_regular
-from graftkit.interfaces.samples import LabelledText, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.model.targets import likely_embedding, likely_layers, likely_output, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
-from graftkit.recipe.paths import is_hub_dataset
 from graftkit.recipe.without_effect import without_effect
 from graftkit.report.run_manifest import SettledKey
 from graftkit.training.order import DatasetShare
-from graftkit.visible import one_line
-from graftkit.vocabulary.losses import check_promises, describe_losses, lost_characters
+from graftkit.vocabulary.losses import check_promises
 
 __all__ = ["make_plan"]
 
@@ -113,8 +105,9 @@ def make_plan(
     brought = folder_vocabulary(origin, bound, files, backend, tokenizer, beside, template) if origin else None
     vocabulary = brought or plan_vocabulary(bound, host, backend, template)
     before_records()
-    samples, datasets, shares, found, kinds = _read(bound, host, pinned)
-    labels = labels_in_order(bound, found, own_files.config, str(datasets[0].source), origin)
+    records = read_records(bound, host, pinned)
+    samples, shares = records.samples, records.shares
+    labels = labels_in_order(bound, records.labels, own_files.config, str(records.datasets[0].source), origin)
     known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
     check_promises(known)
     head = head_facts(bound, labels, known)
@@ -123,17 +116,7 @@ def make_plan(
     trained = vocabulary.rows(files) if vocabulary else embedding_rows(files)
     template_in_use, length = chat_template_of(known, today, chat_options(bound)), _row_length(bound, files)
     teacher = open_teacher(bound, host, known, trained, length, vocabulary)
-    encoder = Encoder(
-        known,
-        template_in_use,
-        length,
-        trained,
-        report_dropped=recipe.data.dropped == "report",
-        overflow=recipe.data.overflow,
-        parse_special_tokens=recipe.data.special_tokens == "parse",
-        labels=labels,
-        whole_texts=bound.objective_config.head == "masked",
-    )
+    encoder = _encoder(bound, known, template_in_use, length, trained, labels)
     if encoder.whole_texts:
         mask_token(known, files.reference)
     check_arguments(bound, template_in_use)
@@ -146,18 +129,11 @@ def make_plan(
         *bound.document.notices,
         *without_effect(bound.recipe),
         *(told_of_origin(origin, bound, files, tokenizer, beside, brought) if origin else []),
-        *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
-        *differences,
-        *_unread(bound, datasets),
-        *_left_columns(datasets),
-        *_skipped(datasets),
-        *_notices(bound, samples),
-        *kinds.told(samples.train, labels),
-        *_unseen(bound, shares),
+        *told_of_records(bound, records, labels, differences),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound), laid_out_by)) else []),
         *([told] if corpus and (told := too_short(bound.recipe, estimate_steps(bound.recipe, corpus))) else []),
         *([] if vocabulary else rowless),
-        *_losses(known, vocabulary),
+        *told_of_losses(known, vocabulary),
         *host.notices,
     ]
     return RunPlan(
@@ -171,7 +147,7 @@ def make_plan(
         encoder,
         targets,
         samples,
-        datasets,
+        records.datasets,
         shares,
         notices,
         _forecast(bound, files, targets),
@@ -181,6 +157,29 @@ def make_plan(
         head=head,
         teacher=teacher,
     ).with_settled(kept)
+
+
+def _encoder(
+    bound: BoundRecipe,
+    tokenizer: Tokenizer,
+    template: ChatTemplate | None,
+    length: int,
+    rows: int | None,
+    labels: Sequence[str],
+) -> Encoder:
+    """Returns what encodes records as the recipe says."""
+    data = bound.recipe.data
+    return Encoder(
+        tokenizer,
+        template,
+        length,
+        rows,
+        report_dropped=data.dropped == "report",
+        overflow=data.overflow,
+        parse_special_tokens=data.special_tokens == "parse",
+        labels=labels,
+        whole_texts=bound.objective_config.head == "masked",
+    )
 
 
 def _with_numbers(
@@ -281,148 +280,3 @@ def _template(bound: BoundRecipe) -> str | None:
     if not template.strip():
         raise DataError(f"the chat template {path} is empty", where=where, hint="Leave it out to use the model's own.")
     return template
-
-
-def _read(
-    bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str] | None
-) -> tuple[Split, list[Dataset], list[DatasetShare], set[str], SeenKinds]:
-    """Reads every record once.
-
-    Returns:
-        The records, the files that they are in, how often they are seen, the labels that texts have, and what says
-        which of them training sees.
-    """
-    data, seed = bound.recipe.data, bound.recipe.training.seed
-    kinds = SeenKinds()
-    held_labels: dict[str, str] = {}
-
-    def learnt(sample: Sample) -> None:
-        check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
-        kinds.note(sample)
-
-    def held_out(sample: Sample) -> None:
-        check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
-        if isinstance(sample, LabelledText):
-            held_labels.setdefault(sample.label, sample.where)
-
-    files = open_datasets(bound, host, "train", pinned)
-    held = []
-    if isinstance(data.holdout, list):
-        held = open_datasets(bound, host, "holdout", pinned)
-        found = exclude(scan_samples(files, fits=learnt), scan_samples(held, fits=held_out))
-        _refuse_unlearnt(bound, kinds.labels, held_labels)
-    else:
-        found = split(scan_samples(files, seed, learnt), data.holdout)
-    if not found.train:
-        told = "every record is held out" if found.holdout else "every record is empty"
-        raise DataError(f"{told}: there is nothing to learn from", where=str(files[0].source))
-    records: Counter[int] = Counter()
-    for file, count in zip(files, found.train.counts_by_file(), strict=True):
-        records[file.entry] += count
-    shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
-    return found, [*files, *held], shares, {*kinds.labels, *held_labels}, kinds
-
-
-def _refuse_unlearnt(bound: BoundRecipe, labels: Collection[str], held: Mapping[str, str]) -> None:
-    """Refuses a label of holdout records that no training record has, unless the recipe lists it.
-
-    Args:
-        bound: The recipe.
-        labels: The labels of the training records.
-        held: Those of the holdout records -> where the first of each stands.
-
-    Raises:
-        DataError: There is one.
-    """
-    listed = getattr(bound.objective_config, "labels", ())
-    for label, where in held.items():
-        if label not in labels and label not in listed:
-            raise DataError(
-                f"the label {label[:60]!r} stands in holdout records alone: nothing is learnt of it",
-                where=where,
-                hint="Mend it there, add records of it to data.train, or list it in objective.labels.",
-            )
-
-
-def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
-    """Tells of data sets of which training sees no record.
-
-    Raises:
-        RecipeError: It sees no record at all.
-    """
-    recipe = bound.recipe
-    if recipe.training.steps is not None:  # as many epochs as they take
-        return []
-    epochs = recipe.training.epochs or 1
-    if not any(share.seen(epochs) for share in shares):
-        raise RecipeError(
-            f"data.train: with these weights no record is seen in {epochs} {'epoch' if epochs == 1 else 'epochs'}",
-            where=bound.document.where(("data", "train")),
-            hint="Raise a weight, or training.epochs.",
-        )
-    return [
-        f"{entry.path}: none of its {share.records:,} records is seen in training"
-        for entry, share in zip(recipe.data.train, shares, strict=True)
-        if not share.seen(epochs)
-    ]
-
-
-def _losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[str]:
-    section = vocabulary.section if vocabulary else None
-    lost = [] if section and section.extend and section.extend.missing_bytes else lost_characters(tokenizer)
-    if not lost or (section and section.train):
-        return []
-    return [f"the tokenizer loses {describe_losses(lost)}; tokenizer.extend.missing_bytes adds what a base lacks"]
-
-
-_FILES_SHOWN = 5
-
-
-def _unread(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
-    """Returns a notice for each folder of files of which no reader knows some."""
-    held = bound.recipe.data.holdout
-    entries = [*bound.recipe.data.train, *(held if isinstance(held, list) else ())]
-    read = {dataset.source.path for dataset in datasets}
-    notices = []
-    for folder in dict.fromkeys(Path(entry.path) for entry in entries if not is_hub_dataset(entry.path)):
-        left = unread_files(folder, read) if folder.is_dir() else []
-        if left:
-            more = f" and {len(left) - _FILES_SHOWN:,} more" if len(left) > _FILES_SHOWN else ""
-            notices.append(f"{folder}: {', '.join(left[:_FILES_SHOWN])}{more}: not read, no reader knows such files")
-    return notices
-
-
-def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
-    """Tells of columns that are not read, once for all files that have the same ones."""
-    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for dataset in datasets:
-        if dataset.left:
-            found.setdefault((dataset.format_name, tuple(dataset.left)), []).append(str(dataset.source))
-    return [
-        f"{one_line(where[0])}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: read as {name}; "
-        f"not read: {', '.join(map(one_line, left))}"
-        for (name, left), where in found.items()
-    ]
-
-
-def _skipped(datasets: Sequence[Dataset]) -> list[str]:
-    """Tells how many records of each file are left out."""
-    return [
-        f"{one_line(str(dataset.source))}: {len(dataset.skipped):,} records have nothing to learn and are left out, "
-        f"the first of them is record {dataset.skipped[0] + 1:,}"
-        for dataset in datasets
-        if dataset.skipped
-    ]
-
-
-def _notices(bound: BoundRecipe, samples: Split) -> list[str]:
-    notices = []
-    if samples.repeated:
-        notices.append(f"{samples.repeated} records are also held out; training does not see them")
-    if not samples.holdout:
-        notices.append("no record is held out: nothing will say whether the model got better")
-    wanted = bound.recipe.evaluation.answers
-    answers = sum(count for shape, count in samples.holdout.counts().items() if shape != "text")
-    if wanted > answers:
-        notices.append(f"evaluation.answers asks for {wanted} answers; {answers} holdout records have one")
-    return notices

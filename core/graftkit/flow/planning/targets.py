@@ -144,7 +144,7 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
             as the recipe asks.
         TargetError: A target or a pattern of the adapter's own matches no layer of the model.
     """
-    from graftkit.flow.planning.place_adapter import gives_output_own_rows
+    from graftkit.flow.planning.check_adapter import gives_output_own_rows
     from graftkit.model.grow import check_growable
     from graftkit.model.head import is_of_head
     from graftkit.model.load import plan_base_model

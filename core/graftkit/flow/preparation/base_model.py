@@ -14,10 +14,11 @@ from graftkit.flow.base_files.base_facts import check_unchanged, hashed_as_read
 from graftkit.flow.base_files.generation_settings import generation_config
 from graftkit.flow.folders.adapter_folder import AdapterFolder, is_adapter_folder, keep_adapter_folder
 from graftkit.flow.folders.folder import ADAPTER_FROM
-from graftkit.flow.planning.place_adapter import gives_output_own_rows, load_tensors
+from graftkit.flow.planning.check_adapter import gives_output_own_rows
 from graftkit.flow.preparation.check_model import PlannedBase, offloads
 from graftkit.flow.preparation.new_rows import changed_config, grow_vocabulary
 from graftkit.flow.preparation.observed_start import observed_start, put_start, with_options
+from graftkit.flow.preparation.place_adapter import load_tensors
 from graftkit.flow.preparation.shared_weights import sharing_of
 from graftkit.flow.state.context import RunContext, StageScope
 from graftkit.interfaces.adapter import Adapter

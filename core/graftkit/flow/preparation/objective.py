@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from graftkit.flow.planning.named_objective import NamedObjective
+from graftkit.flow.preparation.named_objective import NamedObjective
 from graftkit.flow.state.context import RunContext
 from graftkit.interfaces.objective import TeacherConfig
 from graftkit.training.sequence_loss import SequenceLoss

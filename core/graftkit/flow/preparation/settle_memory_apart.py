@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from graftkit.flow.end_with_parent import end_with_parent
 from graftkit.flow.memory.fit_memory import MemoryLimits
 from graftkit.flow.memory.forecast_memory import Sizes, examples_of, forecast_memory, request_of, teacher_model
 from graftkit.flow.memory.measured_memory import own_memory
-from graftkit.flow.memory.with_parent import end_with_parent
 from graftkit.flow.planning.settle_memory import SettledMemory, available, pass_sizes, settle_memory
 from graftkit.flow.planning.unsettled import MICROBATCH, unsettled
 from graftkit.flow.preparation.check_model import PlannedBase

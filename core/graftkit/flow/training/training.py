@@ -204,7 +204,7 @@ def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, traine
     Raises:
         FolderError: The adapter is of another step than the run has exported.
     """
-    from graftkit.flow.answering.reload import read_adapter
+    from graftkit.flow.folders.run_adapter import read_adapter
 
     taken, exported = resumed.trained_steps or 0, resumed.manifest.exported
     expected = exported.step if exported else taken

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from graftkit.flow.exports.export import Planned
 from graftkit.flow.exports.probes import Probes
+from graftkit.flow.exports.refusals import Planned
 from graftkit.flow.exports.weight_sketch import sketches_of
 from graftkit.flow.preparation.new_rows import changed_config
 from graftkit.host.host import PluginHost

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from graftkit.errors import ExportError
-from graftkit.flow.exports import export as flow
+from graftkit.flow.exports import proof, proof_process
 from graftkit.flow.exports.proof_forks import ProofForks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each proof has a process of its own")
@@ -56,7 +56,7 @@ def proved(folder: Path, name: str, forks: ProofForks, **named: Any) -> str:
     """Returns what a fork says that it has found."""
     told: list[str] = []
     (folder / name).mkdir(exist_ok=True)
-    found = flow.prove(folder / name, folder / "probes", trusted=True, forks=forks, report=told.append, **named)
+    found = proof.prove(folder / name, folder / "probes", trusted=True, forks=forks, report=told.append, **named)
     assert told == [f"{name} warns"]
     return str(found["reason"])
 
@@ -71,7 +71,7 @@ def test_what_a_proof_does_is_nothing_to_the_next(
     with pytest.raises(ExportError, match="it can't be loaded again: RuntimeError: no such layer"):
         proved(tmp_path, "raises", forks)
     with monkeypatch.context() as patch, pytest.raises(ExportError, match="was stopped"):
-        patch.setattr(flow, "_time_limit", lambda folder: 0.5)
+        patch.setattr(proof_process, "_time_limit", lambda folder: 0.5)
         proved(tmp_path, "hang", forks)
     assert proved(tmp_path, "last", forks) == first, "the process was started again, or what one had left was there"
 

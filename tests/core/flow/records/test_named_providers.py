@@ -13,7 +13,7 @@ from graftkit import Conversation, Message, Record, RecordSource, Text
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.errors import DataError, PluginCallError
-from graftkit.flow.planning.named_objective import NamedObjective
+from graftkit.flow.preparation.named_objective import NamedObjective
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
 from graftkit.interfaces.objective import Scores, SequenceScores
 from graftkit.interfaces.samples import Completion, LabelledAnswer, LongText, PreferencePair, Tokens

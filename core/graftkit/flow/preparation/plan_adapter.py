@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from graftkit.flow.planning.adapter_vocabulary import (
 from graftkit.flow.planning.head import own_labels, with_facts
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.architecture import head_of, with_head
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
@@ -41,9 +40,6 @@ _SCORES_SEQUENCES = "SEQ_CLS"
 
 _OTHER_HEADS = frozenset(["TOKEN_CLS", "QUESTION_ANS"])
 """What PEFT calls the tasks of models with heads that graftkit does not know."""
-
-_HEAD = re.compile(r"(^|\.)(score|classifier)\.(.+\.)?weight$")
-"""The names of a head's matrices, whichever transformers' class has it."""
 
 _ELSEWHERE = "Merge it with peft's merge_and_unload."
 
@@ -123,7 +119,7 @@ def plan_adapter(
     change = change_of_folder(folder, embedding_rows(files))
     found, facts["tokenizer"], notices = _tokenizer(host, folder, files, tokenizer, change)
     notices += check_rows_fit(folder, files, found, change)
-    head = _head(folder, files.config, found) if kind or task == _SCORES_SEQUENCES else None
+    head = _head(folder, files, found) if kind or task == _SCORES_SEQUENCES else None
     files = with_facts(files, head)
     make = InstalledProviders(host).make
     return PlannedAdapter(
@@ -140,7 +136,7 @@ def plan_adapter(
     )
 
 
-def _head(folder: AdapterFolder, config: Mapping[str, Any], tokenizer: Tokenizer) -> HeadFacts:
+def _head(folder: AdapterFolder, files: BaseModelFiles, tokenizer: Tokenizer) -> HeadFacts:
     """Returns what is on the base model of an adapter that scores sequences.
 
     Labels are those of graftkit's manifest, or of a base model that is such a classifier itself; of others transformers
@@ -151,10 +147,9 @@ def _head(folder: AdapterFolder, config: Mapping[str, Any], tokenizer: Tokenizer
     """
     if folder.manifest and folder.manifest.head:
         return folder.manifest.head
-    shapes = [shape for name, shape in folder.saved.items() if len(shape) == 2 and _HEAD.search(name)]
-    own = own_labels(config)
-    named = config.get("id2label") if head_of(config) == "sequence" else None
-    outputs = min((shape[0] for shape in shapes), default=len(named) if isinstance(named, Mapping) else 0)
+    own = own_labels(files.config)
+    named = files.config.get("id2label") if head_of(files.config) == "sequence" else None
+    outputs = _saved_outputs(folder, files) or (len(named) if isinstance(named, Mapping) else 0)
     if not outputs:
         raise FolderError(
             "its task is to score sequences (SEQ_CLS), and neither the adapter nor the base model has a head for that",
@@ -165,6 +160,28 @@ def _head(folder: AdapterFolder, config: Mapping[str, Any], tokenizer: Tokenizer
         return HeadFacts(kind="sequence", pad=tokenizer.role_token("pad"))
     labels = own if len(own) == outputs else [f"LABEL_{number}" for number in range(outputs)]
     return HeadFacts(kind="sequence", labels=labels, pad=tokenizer.role_token("pad"))
+
+
+def _saved_outputs(folder: AdapterFolder, files: BaseModelFiles) -> int:
+    """Returns how many scores the head has that an adapter's folder holds as a whole module; 0 where it holds none.
+
+    They are the rows of that parameter which has one row in transformers' model with a head of a single score.
+    """
+    if not folder.saved:
+        return 0
+    import torch
+
+    from graftkit.model.head import head_modules, head_parameters
+    from graftkit.model.skeleton import build_skeleton
+
+    config = with_head(files.config, "sequence")
+    skeleton = build_skeleton(config, files.reference, torch.float32, len(files.tensors))
+    single = [
+        name
+        for name, parameter in head_parameters(skeleton, head_modules(skeleton)).items()
+        if parameter.ndim == 2 and len(parameter) == 1
+    ]
+    return next((folder.saved[name][0] for name in single if len(folder.saved.get(name, ())) == 2), 0)
 
 
 def _base(host: PluginHost, folder: AdapterFolder, named: str | None) -> tuple[dict[str, Any], BaseModelFiles]:

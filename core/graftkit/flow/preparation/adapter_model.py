@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
-from graftkit.flow.answering.plan_adapter import PlannedAdapter
 from graftkit.flow.base_files.generation_settings import generation_config, stop_tokens
-from graftkit.flow.planning.place_adapter import check_head, load_state, place_adapter, read_state, state_from_peft
+from graftkit.flow.folders.adapter_state import read_state, state_from_peft
+from graftkit.flow.planning.check_adapter import check_head
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.check_model import pick_device
 from graftkit.flow.preparation.new_rows import changed_config
+from graftkit.flow.preparation.place_adapter import load_state, place_adapter
+from graftkit.flow.preparation.plan_adapter import PlannedAdapter
 from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.layer import LayerInfo

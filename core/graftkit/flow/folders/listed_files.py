@@ -1,0 +1,111 @@
+"""Compares files with the hashes that a manifest lists."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from graftkit.errors import FolderError
+from graftkit.flow.folders.export_json import EXPORT_AGAIN, short_json
+from graftkit.report.run_manifest import FileFacts, place_of_export, places_of, run_around
+from graftkit.store.files import sha256_of
+
+__all__ = ["check_listed", "check_none_beside", "leads_out", "listed_by_the_run", "outer_folder", "with_replaced"]
+
+
+def check_listed(folder: Path, listed: Any, below: tuple[str, ...] = ("",)) -> None:
+    """Compares files with the hashes that a manifest lists.
+
+    Args:
+        folder: Where the files lie.
+        listed: The manifest's list: each file's size and sha256 by its relative path.
+        below: What the paths of the files that matter start with.
+
+    Raises:
+        FolderError: A file is missing or is another one, or the list is damaged.
+    """
+    if not isinstance(listed, Mapping):
+        raise FolderError("its manifest is damaged: it lists no files", where=str(folder), hint=EXPORT_AGAIN)
+    for name, facts in listed.items():
+        if not name.startswith(below):
+            continue
+        if leads_out(name):
+            raise FolderError(
+                f"its manifest is damaged: it lists {short_json(name)}, which leads out of it", where=str(folder)
+            )
+        path = folder / name
+        if not isinstance(facts, Mapping) or not isinstance(facts.get("sha256"), str):
+            raise FolderError(f"its manifest is damaged: it has no sha256 of {name}", where=str(folder))
+        if not path.is_file() or sha256_of(path) != facts["sha256"]:
+            state = "changed" if path.is_file() else "missing"
+            raise FolderError(
+                f"the file {name} is {state}: it is not the file that was written",
+                where=str(folder),
+                hint="Put it back: what lies there is not what was trained.",
+            )
+
+
+def check_none_beside(folder: Path, listed: Collection[str], below: str) -> None:
+    """Makes sure that no file lies beside those that a run's manifest lists: a tokenizer backend would read it.
+
+    Args:
+        folder: The run.
+        listed: The manifest's list.
+        below: The folder of the run that is looked into; names in it that begin with a dot are nobody's.
+
+    Raises:
+        FolderError: There is one.
+    """
+    there = (path for path in sorted((folder / below).rglob("*")) if path.is_file())
+    for path in there:
+        if path.relative_to(folder).as_posix() not in listed and not path.name.startswith("."):
+            raise FolderError(
+                f"the file {path.relative_to(folder).as_posix()} is none of the run's: its manifest does not list it",
+                where=str(folder),
+                hint="Take it out: it would change what is loaded.",
+            )
+
+
+def listed_by_the_run(folder: Path) -> dict[str, Any]:
+    """Returns what the manifest of the run that an export lies in says of its files; nothing without such a run.
+
+    Raises:
+        FolderError: That manifest is damaged.
+    """
+    run = run_around(folder)
+    artifacts = with_replaced(run.artifacts, run.replacing, outer_folder(folder)) if run else {}
+    for prefix in (f"exports/{place.name}/" for place in places_of(folder)):
+        found = {name.removeprefix(prefix): facts for name, facts in artifacts.items() if name.startswith(prefix)}
+        if found:
+            return found
+    return {}
+
+
+def with_replaced(
+    listed: Mapping[str, Any], replacing: Mapping[str, Sequence[FileFacts]], folder: Path
+) -> dict[str, Any]:
+    """Returns a list of files, in which one that is being replaced is what lies there where it may be that.
+
+    Args:
+        listed: Each file's size and sha256 by its path.
+        replacing: What else some of them may be.
+        folder: Where they lie.
+    """
+    found = dict(listed)
+    for name, others in replacing.items():
+        path = folder / name
+        there = sha256_of(path) if not leads_out(name) and path.is_file() else None
+        if there in [other.sha256 for other in others]:
+            found[name] = {"bytes": path.stat().st_size, "sha256": there}
+    return found
+
+
+def outer_folder(export: Path) -> Path:
+    """Returns the folder that an export was made in, `OUT` of `OUT/exports/NAME`, also where a link leads there."""
+    return place_of_export(export).parent.parent
+
+
+def leads_out(name: str) -> bool:
+    """Tells whether the name of a file leads out of its folder, on any system."""
+    return any(form(name).is_absolute() or ".." in form(name).parts for form in (PurePosixPath, PureWindowsPath))

@@ -1,0 +1,138 @@
+"""Tells what the user should know of a recipe's records and of its vocabulary before a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from graftkit.corpus.dataset import Dataset
+from graftkit.corpus.split import Split
+from graftkit.corpus.text_paths import unread_files
+from graftkit.errors import RecipeError
+from graftkit.flow.planning.read_records import ReadRecords
+from graftkit.flow.planning.vocabulary import VocabularyRequest
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.recipe.bind import BoundRecipe
+from graftkit.recipe.paths import is_hub_dataset
+from graftkit.training.order import DatasetShare
+from graftkit.visible import one_line
+from graftkit.vocabulary.losses import describe_losses, lost_characters
+
+__all__ = ["told_of_losses", "told_of_records"]
+
+
+def told_of_records(
+    bound: BoundRecipe, records: ReadRecords, labels: Sequence[str], differences: Sequence[str]
+) -> list[str]:
+    """Returns notices of the records.
+
+    Args:
+        bound: The recipe.
+        records: What was read.
+        labels: The labels of texts in their order.
+        differences: What `check_template` told.
+
+    Raises:
+        RecipeError: Training sees no record at all.
+    """
+    return [
+        *dict.fromkeys(dataset.origin.describe() for dataset in records.datasets if dataset.origin),
+        *differences,
+        *_unread(bound, records.datasets),
+        *_left_columns(records.datasets),
+        *_skipped(records.datasets),
+        *_holdout(bound, records.samples),
+        *records.kinds.told(records.samples.train, labels),
+        *_unseen(bound, records.shares),
+    ]
+
+
+def told_of_losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[str]:
+    """Returns a notice of what a tokenizer can't encode, unless the recipe mends it.
+
+    Args:
+        tokenizer: The tokenizer.
+        vocabulary: What the recipe asks for in its place, if anything.
+    """
+    section = vocabulary.section if vocabulary else None
+    lost = [] if section and section.extend and section.extend.missing_bytes else lost_characters(tokenizer)
+    if not lost or (section and section.train):
+        return []
+    return [f"the tokenizer loses {describe_losses(lost)}; tokenizer.extend.missing_bytes adds what a base lacks"]
+
+
+_FILES_SHOWN = 5
+
+
+def _unread(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
+    """Returns a notice for each folder of files of which no reader knows some."""
+    held = bound.recipe.data.holdout
+    entries = [*bound.recipe.data.train, *(held if isinstance(held, list) else ())]
+    read = {dataset.source.path for dataset in datasets}
+    notices = []
+    for folder in dict.fromkeys(Path(entry.path) for entry in entries if not is_hub_dataset(entry.path)):
+        left = unread_files(folder, read) if folder.is_dir() else []
+        if left:
+            more = f" and {len(left) - _FILES_SHOWN:,} more" if len(left) > _FILES_SHOWN else ""
+            notices.append(f"{folder}: {', '.join(left[:_FILES_SHOWN])}{more}: not read, no reader knows such files")
+    return notices
+
+
+def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
+    """Tells of columns that are not read, once for all files that have the same ones."""
+    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for dataset in datasets:
+        if dataset.left:
+            found.setdefault((dataset.format_name, tuple(dataset.left)), []).append(str(dataset.source))
+    return [
+        f"{one_line(where[0])}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: read as {name}; "
+        f"not read: {', '.join(map(one_line, left))}"
+        for (name, left), where in found.items()
+    ]
+
+
+def _skipped(datasets: Sequence[Dataset]) -> list[str]:
+    """Tells how many records of each file are left out."""
+    return [
+        f"{one_line(str(dataset.source))}: {len(dataset.skipped):,} records have nothing to learn and are left out, "
+        f"the first of them is record {dataset.skipped[0] + 1:,}"
+        for dataset in datasets
+        if dataset.skipped
+    ]
+
+
+def _holdout(bound: BoundRecipe, samples: Split) -> list[str]:
+    """Tells of holdout records that there are too few of, or that training would see."""
+    notices = []
+    if samples.repeated:
+        notices.append(f"{samples.repeated} records are also held out; training does not see them")
+    if not samples.holdout:
+        notices.append("no record is held out: nothing will say whether the model got better")
+    wanted = bound.recipe.evaluation.answers
+    answers = sum(count for shape, count in samples.holdout.counts().items() if shape != "text")
+    if wanted > answers:
+        notices.append(f"evaluation.answers asks for {wanted} answers; {answers} holdout records have one")
+    return notices
+
+
+def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
+    """Tells of data sets of which training sees no record.
+
+    Raises:
+        RecipeError: It sees no record at all.
+    """
+    recipe = bound.recipe
+    if recipe.training.steps is not None:  # as many epochs as they take
+        return []
+    epochs = recipe.training.epochs or 1
+    if not any(share.seen(epochs) for share in shares):
+        raise RecipeError(
+            f"data.train: with these weights no record is seen in {epochs} {'epoch' if epochs == 1 else 'epochs'}",
+            where=bound.document.where(("data", "train")),
+            hint="Raise a weight, or training.epochs.",
+        )
+    return [
+        f"{entry.path}: none of its {share.records:,} records is seen in training"
+        for entry, share in zip(recipe.data.train, shares, strict=True)
+        if not share.seen(epochs)
+    ]

@@ -1,0 +1,105 @@
+"""Reads every record of a recipe once: what training sees, what is held out, and what says so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from graftkit.corpus.answers_compared import check_learns_from
+from graftkit.corpus.dataset import Dataset
+from graftkit.corpus.sample_files import scan_samples
+from graftkit.corpus.split import Split, exclude, split
+from graftkit.errors import DataError
+from graftkit.flow.records.datasets import open_datasets
+from graftkit.flow.records.seen_kinds import SeenKinds
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.samples import LabelledText, Sample
+from graftkit.recipe.bind import BoundRecipe
+from graftkit.training.order import DatasetShare
+
+__all__ = ["ReadRecords", "read_records"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRecords:
+    """The records of a recipe.
+
+    Attributes:
+        samples: The records to learn from and the holdout ones.
+        datasets: The files that they are in.
+        shares: How often those of each entry of `data.train` are seen.
+        labels: The labels that texts have.
+        kinds: What kinds of records training sees.
+    """
+
+    samples: Split
+    datasets: Sequence[Dataset]
+    shares: Sequence[DatasetShare]
+    labels: Collection[str]
+    kinds: SeenKinds
+
+
+def read_records(bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str] | None) -> ReadRecords:
+    """Reads every record once.
+
+    Args:
+        bound: The recipe.
+        host: The plugins.
+        pinned: The commits of the hub's data sets that the run which goes on took; None where none does.
+
+    Raises:
+        DataError: A record is of a kind that the objective does not learn from, holdout records have a label of their
+            own, or nothing is left to learn from.
+    """
+    data, seed = bound.recipe.data, bound.recipe.training.seed
+    kinds = SeenKinds()
+    held_labels: dict[str, str] = {}
+
+    def learnt(sample: Sample) -> None:
+        check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
+        kinds.note(sample)
+
+    def held_out(sample: Sample) -> None:
+        check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
+        if isinstance(sample, LabelledText):
+            held_labels.setdefault(sample.label, sample.where)
+
+    files = open_datasets(bound, host, "train", pinned)
+    held = []
+    if isinstance(data.holdout, list):
+        held = open_datasets(bound, host, "holdout", pinned)
+        found = exclude(scan_samples(files, fits=learnt), scan_samples(held, fits=held_out))
+        _refuse_unlearnt(bound, kinds.labels, held_labels)
+    else:
+        found = split(scan_samples(files, seed, learnt), data.holdout)
+    if not found.train:
+        told = "every record is held out" if found.holdout else "every record is empty"
+        raise DataError(f"{told}: there is nothing to learn from", where=str(files[0].source))
+    records: Counter[int] = Counter()
+    for file, count in zip(files, found.train.counts_by_file(), strict=True):
+        records[file.entry] += count
+    shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
+    return ReadRecords(found, [*files, *held], shares, {*kinds.labels, *held_labels}, kinds)
+
+
+def _refuse_unlearnt(bound: BoundRecipe, labels: Collection[str], held: Mapping[str, str]) -> None:
+    """Refuses a label of holdout records that no training record has, unless the recipe lists it.
+
+    Args:
+        bound: The recipe.
+        labels: The labels of the training records.
+        held: Those of the holdout records -> where the first of each stands.
+
+    Raises:
+        DataError: There is one.
+    """
+    listed = getattr(bound.objective_config, "labels", ())
+    for label, where in held.items():
+        if label not in labels and label not in listed:
+            raise DataError(
+                f"the label {label[:60]!r} stands in holdout records alone: nothing is learnt of it",
+                where=where,
+                hint="Mend it there, add records of it to data.train, or list it in objective.labels.",
+            )
