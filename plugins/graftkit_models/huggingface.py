@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.offline import network_allowed, offline_asked
 from graftkit.interfaces.references import local_path
-from graftkit.interfaces.regular_file import check_own_file, open_regular, read_regular
+from graftkit.interfaces.regular_file import open_regular, read_own_file, read_regular
 from graftkit.interfaces.temporary import is_no_room
 from graftkit.tokenization.side_files import additional_templates
 
@@ -232,8 +231,7 @@ class HuggingFaceFolder:
             if (self.folder / name).is_file():
                 try:
                     (folder / name).parent.mkdir(exist_ok=True)
-                    check_own_file(self.folder / name)
-                    shutil.copyfile(self.folder / name, folder / name)
+                    (folder / name).write_bytes(read_own_file(self.folder / name))
                 except OSError as error:
                     if is_no_room(error):  # which is not this folder's fault
                         raise

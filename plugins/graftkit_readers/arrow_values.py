@@ -6,6 +6,8 @@ codes that stand for it, and a flag is one bit.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["not_read", "object_bytes"]
@@ -18,7 +20,9 @@ _VIEW = 16
 
 
 def not_read(schema: Any, most_columns: int) -> str | None:
-    """Returns why a table is not read: it has very many columns, or one whose values can't be counted; None if it is.
+    """Returns why a table is not read; None if it is.
+
+    It may have very many columns, two of one name, or one whose values can't be counted.
 
     Args:
         schema: The table's.
@@ -27,6 +31,9 @@ def not_read(schema: Any, most_columns: int) -> str | None:
     from pyarrow import types
 
     uncounted = (types.is_union, types.is_list_view, types.is_large_list_view, types.is_run_end_encoded)
+    twice = _twice(field.name for field in schema)
+    if twice is not None:
+        return f"two columns are called {twice!r}"
     left = [(field.name, field.type) for field in schema]
     found = 0
     while left:
@@ -36,11 +43,18 @@ def not_read(schema: Any, most_columns: int) -> str | None:
             return f"it has more than the {most_columns:,} columns that are read"
         if any(is_kind(kind) for is_kind in uncounted):
             return f"the column {name!r} is of the type {kind}, which is not read"
+        if types.is_struct(kind) and (twice := _twice(field.name for field in kind)) is not None:
+            return f"the column {name!r} has two fields called {twice!r}"
         if types.is_dictionary(kind):
             left.append((name, kind.value_type))
         else:
             left += [(name, kind.field(place).type) for place in range(kind.num_fields)]
     return None
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    """Returns a name that stands there twice; None where there is none."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def object_bytes(column: Any) -> int:

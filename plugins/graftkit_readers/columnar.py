@@ -235,9 +235,24 @@ class _Rows:
 
     def _all(self) -> list[dict[str, Any]]:
         if self._made is None:
-            with _told(self._source):
-                self._made = [_without_nulls(row) for row in self._batch.to_pylist()]
+            columns = {name: self._values(name) for name in self._batch.schema.names}
+            rows = ({name: values[place] for name, values in columns.items()} for place in range(self.count))
+            self._made = [_without_nulls(row) for row in rows]
         return self._made
+
+    def _values(self, name: str) -> list[Any]:
+        """Returns the values of a column.
+
+        Raises:
+            DataError: Python has none like them, such as dates beyond the year 9999.
+        """
+        try:
+            values: list[Any] = self._batch.column(name).to_pylist()
+        except (ArithmeticError, ValueError, NotImplementedError, MemoryError) as error:  # pyarrow's own among them
+            reason = " ".join(str(error).split())[:300]
+            message = f"values of the column {name!r} can't be read: {reason}"
+            raise DataError(message, where=str(self._source), hint=_FEWER) from None
+        return values
 
 
 def _without_nulls(value: Any) -> Any:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.regular_file import open_regular, read_regular
+from graftkit.interfaces.regular_file import open_regular, read_own_file
 from graftkit.tokenization.side_files import SIDE_FILES, additional_templates, object_in
+from graftkit.tokenization.side_files import read_files as read_side_files
 
 from graftkit_sentencepiece.proto import SIZE_LIMIT, looks_like_proto
 
@@ -19,7 +20,6 @@ MODEL_NAME = "tokenizer.model"
 """The file name under which a model is saved, as in Llama's repositories."""
 
 _NAMES = (MODEL_NAME, "spiece.model", "sentencepiece.bpe.model")
-_SIDE_LIMIT = 64 * 2**20
 _SNIFFED = 4096
 
 
@@ -86,14 +86,8 @@ def read_files(path: Path) -> SentencePieceFiles:
     if model is None:
         hint = f"Give the `.model` file, or a folder with {' or '.join(_NAMES)} or just one *.model in it."
         raise ModelError("there is no SentencePiece model", where=str(path), hint=hint)
-    names = (*SIDE_FILES, *additional_templates(model.parent))
-    beside = {name: model.parent / name for name in names if (model.parent / name).is_file()}
-    kept = {name: _read(file, _SIDE_LIMIT) for name, file in beside.items()}
-    return SentencePieceFiles(_read(model, SIZE_LIMIT), kept, str(path))
-
-
-def _read(path: Path, limit: int) -> bytes:
+    kept = read_side_files(model.parent, (*SIDE_FILES, *additional_templates(model.parent)))
     try:
-        return read_regular(path, limit)
+        return SentencePieceFiles(read_own_file(model, SIZE_LIMIT), kept, str(path))
     except OSError as error:
-        raise ModelError(f"can't be read: {error.strerror}", where=str(path)) from error
+        raise ModelError(f"can't be read: {error.strerror}", where=str(model)) from error

@@ -26,6 +26,7 @@ from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.listed_files import check_listed
 from graftkit.flow.folders.metrics import METRICS, missing_steps, read_metrics
 from graftkit.flow.folders.refused_files import check_tensor_header
+from graftkit.flow.folders.vocabulary_file import read_change
 from graftkit.flow.reporting.read_run import read_run
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.temporary import temporary_folder
@@ -43,6 +44,7 @@ from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_sentencepiece.backend import SentencePieceBackend
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from safetensors.torch import save_file
+from sentencepiece_models import BOTCHAN, model
 
 READERS: dict[str, Callable[[Path], object]] = {
     "config.json": lambda folder: HuggingFaceSource().open(str(folder)),
@@ -111,7 +113,7 @@ def test_a_file_that_the_system_refuses_to_read_is_told_in_words(
     (tmp_path / "tokenizer.json").symlink_to("/proc/self/mem")
     with pytest.raises(ModelError, match="can't be read: this is a link to another file outside"):
         HuggingFaceBackend().load(tmp_path)
-    monkeypatch.setattr("graftkit.tokenization.side_files.check_own_file", lambda path: None)
+    monkeypatch.setattr("graftkit.interfaces.regular_file.check_own_file", lambda path: None)
     with pytest.raises(ModelError, match="can't be read: Input/output error"):
         HuggingFaceBackend().load(tmp_path)
 
@@ -121,6 +123,49 @@ def test_no_more_is_read_than_allowed(tmp_path: Path) -> None:
     assert read_regular(tmp_path / "a", 9) == b"x" * 9
     with pytest.raises(OSError, match="larger"):
         read_regular(tmp_path / "a", 8)
+
+
+def test_no_tokenizer_is_made_of_a_file_that_is_linked_elsewhere(tmp_path: Path) -> None:
+    """What it holds would be exported as a chat template, or as tokens."""
+    for backend, name, vocabulary in (
+        (SentencePieceBackend(), "chat_template.jinja", {"tokenizer.model": model(BOTCHAN).read_bytes()}),
+        (SentencePieceBackend(), "tokenizer.model", {}),
+        (HuggingFaceBackend(), "additional_chat_templates/tools.jinja", tiny_tokenizer_files()),
+        (HuggingFaceBackend(), "vocab.txt", {}),
+    ):
+        folder = tmp_path / f"with-{Path(name).stem}"
+        (folder / name).parent.mkdir(parents=True)
+        for file, data in vocabulary.items():
+            (folder / file).write_bytes(data)
+        (tmp_path / "secret").write_bytes(model(BOTCHAN).read_bytes() if name == "tokenizer.model" else b"my secret")
+        (folder / name).symlink_to(tmp_path / "secret")
+        with pytest.raises(ModelError, match="can't be read: this is a link to another file outside"):
+            backend.load(folder)
+
+
+def test_all_chat_templates_of_a_folder_together_are_bounded(tmp_path: Path) -> None:
+    for name, data in tiny_tokenizer_files().items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "additional_chat_templates").mkdir()
+    for number in range(40):
+        (tmp_path / "additional_chat_templates" / f"{number}.jinja").touch()
+        os.truncate(tmp_path / "additional_chat_templates" / f"{number}.jinja", 32 << 20)
+    with pytest.raises(ModelError, match="files are larger than 64 MB"):
+        HuggingFaceBackend().load(tmp_path)
+
+
+def test_a_file_of_gigabytes_is_read_as_no_settings(tmp_path: Path) -> None:
+    """It takes no room on the disk: whoever read it whole would run out of memory."""
+    for name in ("manifest.json", "step-00000001/checkpoint.json", "vocabulary.json", "adapter/adapter.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, 1 << 40)
+    assert latest_checkpoint(tmp_path) is None
+    with pytest.raises(FolderError, match=r"vocabulary\.json: it is damaged.* larger than 64 MB"):
+        read_change(tmp_path)
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(FolderError, match=r"manifest\.json is damaged: .* larger than 64 MB"):
+        RunManifest.read(tmp_path)
 
 
 def test_errors_without_a_place_get_one_and_others_keep_theirs() -> None:

@@ -306,6 +306,40 @@ def test_tables_of_values_and_codes_are_read_as_they_are(tmp_path: Path, rows: i
         assert [record.place for record in records] == [f"#{n + 1}" for n in range(rows)]
 
 
+FAR = {
+    "a timestamp": pyarrow.array([1 << 50], pyarrow.timestamp("s")),
+    "a date": pyarrow.array([1 << 60], pyarrow.int64()).cast(pyarrow.date64()),
+    "a duration": pyarrow.array([1 << 60], pyarrow.duration("s")),
+}
+"""Values that Arrow has and Python has not."""
+
+TWICE = {
+    "columns": pyarrow.table([pyarrow.array(["a"])] * 2, names=["text", "text"]),
+    "fields": pyarrow.table(
+        {"x": [1], "y": pyarrow.StructArray.from_arrays([pyarrow.array([1])] * 2, names=["text", "text"])}
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAR)
+def test_a_value_that_python_has_not_is_told_by_its_column(tmp_path: Path, kind: str) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "far": FAR[kind]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="values of the column 'far' can't be read") as caught:
+        [record.load() for record in Parquet().records(RecordSource(tmp_path / "a.parquet"))]
+    assert "columns that you train on" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", TWICE)
+def test_of_two_columns_of_one_name_none_is_believed(tmp_path: Path, kind: str) -> None:
+    table = TWICE[kind]
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pyarrow.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pyarrow.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    for reader, name in ((Parquet(), "a.parquet"), (Arrow(), "a.arrow")):
+        with pytest.raises(DataError, match=f"two {kind} (are )?called 'text'"):
+            list(reader.records(RecordSource(tmp_path / name)))
+
+
 @pytest.mark.parametrize("blank", [b"\n", b" \n", b"\r\n", b"\t\n \n\n"])
 def test_blank_lines_are_counted_and_indents_kept(tmp_path: Path, blank: bytes) -> None:
     """Against Python's own splitting, with more blank lines than are looked at at a time."""

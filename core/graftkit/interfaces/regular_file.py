@@ -8,8 +8,10 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-__all__ = ["check_own_file", "open_regular", "read_regular"]
+__all__ = ["MOST_BYTES", "check_own_file", "open_regular", "read_own_file", "read_regular"]
 
+MOST_BYTES = 64 << 20
+"""The most that is read into memory of a file of settings, names or lists, unless its reader says otherwise."""
 _MOST_LINKS = 40
 
 
@@ -32,7 +34,7 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def read_regular(path: Path, limit: int | None = None) -> bytes:
+def read_regular(path: Path, limit: int = MOST_BYTES) -> bytes:
     """Returns a file's bytes.
 
     Args:
@@ -44,10 +46,25 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
         ValueError: No file can have this name.
     """
     with open_regular(path) as file:
-        data = file.read(-1 if limit is None else limit + 1) or b""  # None: it would have to be waited for
-    if limit is not None and len(data) > limit:
+        data = file.read(limit + 1) or b""  # None: it would have to be waited for
+    if len(data) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MB", str(path))
     return data
+
+
+def read_own_file(path: Path, limit: int = MOST_BYTES) -> bytes:
+    """Returns the bytes of a file of a folder that somebody else may have made.
+
+    Args:
+        path: The file.
+        limit: The most bytes that are read.
+
+    Raises:
+        OSError: As with `read_regular`, or it is a link that `check_own_file` refuses.
+        ValueError: No file can have this name.
+    """
+    check_own_file(path)
+    return read_regular(path, limit)
 
 
 def check_own_file(path: Path) -> None:

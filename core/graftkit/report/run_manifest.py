@@ -491,10 +491,12 @@ class RunManifest(Facts):
         path = folder / MANIFEST
         try:
             data = parse_json(read_regular(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EIO):
-                return None
-            raise FolderError(f"the run's {MANIFEST} can't be read: {error.strerror}", where=str(folder)) from error
+            if error.errno in (errno.EACCES, errno.EIO):
+                raise FolderError(f"the run's {MANIFEST} can't be read: {error.strerror}", where=str(folder)) from error
+            data, odd = None, f"it can't be read: {error.strerror}"
         except ValueError as error:
             data, odd = None, f"it is no JSON: {error}"
         else:

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from graftkit.errors import StorageError
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import open_regular, read_regular
 from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
 from graftkit.store.files import guarded, make_folder, sync_folder, write_json
@@ -162,7 +163,7 @@ def find_store(path: Path, key: str) -> Any:
 def _progress(folder: Path, key: str) -> dict[str, Any]:
     """Returns what the progress file says; nothing where the files beside it are not as it says."""
     try:
-        progress: dict[str, Any] = json.loads(read_regular(folder / PROGRESS))
+        progress: dict[str, Any] = parse_json(read_regular(folder / PROGRESS))
         whole = (
             progress["key"] == key
             and ARRAYS.keys() <= progress["types"].keys()
@@ -172,7 +173,7 @@ def _progress(folder: Path, key: str) -> dict[str, Any]:
                 for name in progress["types"]
             )
         )
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
         return {}
     return progress if whole else {}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.bounded_json import parse_json
-from graftkit.interfaces.regular_file import check_own_file, read_regular
+from graftkit.interfaces.regular_file import MOST_BYTES, read_own_file
 from graftkit.tokenization.tokenizer_json import dump
 
 __all__ = [
@@ -38,25 +38,26 @@ SIDE_FILES = (_CONFIG, "special_tokens_map.json", "added_tokens.json", _TEMPLATE
 """The files that Hugging Face repositories keep beside a vocabulary."""
 
 
-def read_files(folder: Path, names: Iterable[str], limit: int | None = None) -> dict[str, bytes]:
+def read_files(folder: Path, names: Iterable[str], limit: int = MOST_BYTES) -> dict[str, bytes]:
     """Returns those of some files that a folder has: name -> bytes.
 
     Args:
         folder: Where they lie.
         names: What they are called.
-        limit: The most bytes that one may have.
+        limit: The most bytes that they may have together: a folder may hold any number of chat templates.
 
     Raises:
-        ModelError: One can't be read, or is larger.
+        ModelError: One can't be read, or they are larger.
     """
-    found = {}
+    found: dict[str, bytes] = {}
     for name in names:
         if (folder / name).is_file():
             try:
-                check_own_file(folder / name)
-                found[name] = read_regular(folder / name, limit)
+                found[name] = read_own_file(folder / name, limit)
             except OSError as error:
                 raise ModelError(f"can't be read: {error.strerror}", where=str(folder / name)) from error
+            if sum(map(len, found.values())) > limit:
+                raise ModelError(f"the tokenizer's files are larger than {limit >> 20} MB", where=str(folder))
     return found
 
 

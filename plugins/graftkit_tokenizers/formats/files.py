@@ -10,7 +10,7 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.bounded_json import parse_json
-from graftkit.interfaces.regular_file import read_regular
+from graftkit.interfaces.regular_file import read_own_file
 from graftkit.tokenization.side_files import SIDE_FILES, additional_templates, content_of, read_files
 from graftkit.tokenization.tokenizer_json import added_token, template
 
@@ -56,7 +56,7 @@ def text_of(path: Path) -> str:
         ModelError: It is missing or not UTF-8.
     """
     try:
-        return read_regular(path).decode("utf-8-sig")
+        return read_own_file(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ModelError("the file is not UTF-8", where=str(path)) from None
     except OSError as error:

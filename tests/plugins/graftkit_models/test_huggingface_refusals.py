@@ -234,7 +234,7 @@ def test_a_full_disk_is_not_the_folders_fault(shards: Path, monkeypatch: pytest.
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError, match="No space left") as caught, temporary_folder() as folder:
         SOURCE.open(str(shards)).save_tokenizer(folder)
     assert caught.value.where == str(folder) and "TMPDIR" in caught.value.hint
