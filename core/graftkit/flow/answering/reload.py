@@ -60,6 +60,7 @@ from graftkit.model.load import load_base_model, plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import ties_output, untie
 from graftkit.model.whole import outer_names, put_whole
+from graftkit.model.whole_transformers import import_transformers
 from graftkit.report.run_manifest import BaseFacts, HeadFacts, RunManifest, required
 
 __all__ = [
@@ -144,6 +145,7 @@ def _loaded(
     source: str | os.PathLike[str], host: PluginHost | None, on: AdapterBase | None, *, heads: bool
 ) -> ReloadedModel | HeadModel:
     """Loads what a source names; what has a head is refused unless `heads` says otherwise."""
+    import_transformers()
     source, host = os.fspath(source), host or plugins_of_run(source)
     try:
         with named(source):
