@@ -168,6 +168,49 @@ def helpers_of(module: str) -> Iterator[str]:
         yield f"### {name}\n\n```python\nfrom {module} import {name}\n\n{shown}\n```\n\n{as_markdown(said or '')}"
 
 
+def types(host: graftkit.PluginHost) -> str:
+    """Returns the classes that plugins are given, give and keep, with their fields, methods and docstrings."""
+    modules: dict[str, list[str]] = {}
+    for name, home in graftkit._HOMES.items():
+        for_plugins = home.startswith(("graftkit.interfaces.", "graftkit.host.lifecycle"))
+        if for_plugins and isinstance(getattr(graftkit, name), type):
+            modules.setdefault(home, []).append(name)
+    parts = [
+        "# Types for plugin authors\n",
+        "What a plugin is given, what it gives, and what it has to have: `from graftkit import NAME`. Within an API "
+        "major fields may be added; none is renamed. [Plugins](../plugins.md) says how they are used, "
+        "[helpers](helpers.md) has the functions.\n",
+    ]
+    for home in sorted(modules, key=lambda home: home.rpartition(".")[2]):
+        parts.append(f"## {home.rpartition('.')[2].replace('_', ' ')}\n")
+        source = inspect.getsource(importlib.import_module(home))
+        classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+        parts += [
+            f"### {node.name}\n\n```python\n{stub(node)}\n```\n\n{as_markdown(ast.get_docstring(node) or '')}"
+            for node in classes
+            if node.name in modules[home]
+        ]
+    return "\n".join(parts)
+
+
+def stub(node: ast.ClassDef) -> str:
+    """Returns a class's fields and public methods, each method with the first line of its docstring."""
+    lines = []
+    for part in node.body:
+        if isinstance(part, ast.AnnAssign) and not ast.unparse(part.target).startswith("_"):
+            lines.append(f"    {ast.unparse(part)}")
+        elif isinstance(part, ast.FunctionDef) and not part.name.startswith("_"):
+            said = (ast.get_docstring(part) or "").partition("\n\n")[0].split()
+            bare = ast.FunctionDef(
+                part.name, part.args, [ast.Expr(ast.Constant(...))], part.decorator_list, part.returns
+            )
+            written = ast.unparse(ast.fix_missing_locations(bare)).replace(":\n    ...", ": ...").strip()
+            comment = textwrap.wrap(" ".join(said), 100, initial_indent="# ", subsequent_indent="# ")
+            lines += ["", *(f"    {line}" for line in [*comment, *written.splitlines()])]
+    bases = ", ".join(map(ast.unparse, node.bases))
+    return "\n".join([f"class {node.name}{f'({bases})' if bases else ''}:", *(lines or ["    ..."])])
+
+
 def name_of(node: ast.stmt) -> str:
     """Returns what a statement of a module defines, or ""."""
     match node:
@@ -210,6 +253,7 @@ PAGES: Mapping[str, Callable[[graftkit.PluginHost], str]] = {
     "providers.md": providers,
     "api.md": api,
     "helpers.md": helpers,
+    "types.md": types,
 }
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from graftkit import PluginHost, Provider, ReportSection, ReportText, hookimpl
+from graftkit import PluginHost, Provider, ProviderConfig, RecipePath, ReportSection, ReportText, hookimpl
 from graftkit.errors import HookError
 from graftkit.testing import CallbackContract
 from pluggy import PluginValidationError
+from pydantic import Field
 
 
 class Good:
@@ -67,10 +69,12 @@ class WritesHtml:
 
 
 class Plugin:
+    config = ""
+
     @hookimpl
     def graftkit_callbacks(self) -> list[Provider]:
         made = (Good, Misspelt, TakesMore, Disturbs, NeedsSteps, SharesFile, WritesHtml)
-        return [Provider(cls.__name__.lower(), f"{__name__}:{cls.__name__}") for cls in made]
+        return [Provider(cls.__name__.lower(), f"{__name__}:{cls.__name__}", config=self.config) for cls in made]
 
 
 def contract_of(cls: type) -> CallbackContract:
@@ -84,6 +88,29 @@ def contract_of(cls: type) -> CallbackContract:
             return cls()
 
     return TestIt()
+
+
+class PathConfig(ProviderConfig):
+    path: RecipePath = Field(description="where to write")
+
+
+def test_a_relative_path_is_in_a_folder_that_goes_with_the_test() -> None:
+    class TestIt(CallbackContract):
+        provider = "good"
+        options: ClassVar = {"path": "runs.db"}
+
+        def host(self) -> PluginHost:
+            return PluginHost(plugins=[Plugin()], strict=True)
+
+    Plugin.config = f"{__name__}:PathConfig"
+    try:
+        it = TestIt()
+        path = Path(it.choice.config.path)  # type: ignore[attr-defined]
+    finally:
+        Plugin.config = ""
+    assert path.name == "runs.db" and path.parent.is_dir() and path.parent != Path.cwd()
+    del it
+    assert not path.parent.exists()
 
 
 def names() -> list[str]:

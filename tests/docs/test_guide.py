@@ -89,16 +89,24 @@ def test_the_first_example_of_embedding_runs(
 
 
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     module = types.ModuleType("embedding_example")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(python_blocks("docs/embedding.md")[1], module.__dict__)
     module.Service.folder = tmp_path  # type: ignore[attr-defined]
-    server = module.serve(0)  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/runs"
-    server.shutdown()
-    server.server_close()
+    servers: list[Any] = []
+
+    def start() -> str:
+        """Starts the service, anew where it runs, and returns its address."""
+        for former in servers:
+            module.stop(former)  # type: ignore[attr-defined]
+            module.Service.jobs.clear()  # type: ignore[attr-defined]
+        servers[:] = [module.serve(0)]  # type: ignore[attr-defined]
+        threading.Thread(target=servers[0].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[0].server_address[1]}/runs"
+
+    yield start
+    module.stop(servers[0])  # type: ignore[attr-defined]
 
 
 def ask(url: str, method: str = "GET", data: Any = None) -> Any:
@@ -116,7 +124,8 @@ def wait_for(url: str, done: Any) -> Any:
     raise AssertionError(facts)
 
 
-def test_the_service_starts_watches_and_stops_runs(service: str, tiny_model: Path, chat_records: Path) -> None:
+def test_the_service_starts_watches_and_stops_runs(start: Any, tiny_model: Path, chat_records: Path) -> None:
+    service = start()
     recipe = {
         "model": str(tiny_model),
         "data": {"train": str(chat_records), "max_length": 64},
@@ -132,12 +141,21 @@ def test_the_service_starts_watches_and_stops_runs(service: str, tiny_model: Pat
     ask(f"{service}/{long}", "DELETE")
     stopped = wait_for(f"{service}/{long}", lambda facts: facts["status"] == "cancelled")
     assert stopped["error"]["message"] == "the client asked" and stopped["seconds_left"] > 0
+    kept = ask(service, "POST", {**recipe, "training": {"steps": 100_000, "tokens_per_step": 256}})["id"]
+    reached = wait_for(f"{service}/{kept}", lambda facts: facts.get("step", 0) >= 2)["step"]
+    service = start()  # as after SIGTERM: what was running goes on, what was over is forgotten
+    assert wait_for(f"{service}/{kept}", lambda facts: facts.get("step", 0))["step"] > reached
+    ask(f"{service}/{kept}", "DELETE")
+    wait_for(f"{service}/{kept}", lambda facts: facts["status"] == "cancelled")
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        ask(f"{service}/{short}")
 
 
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "told"),
     [
         ("POST", "", b"no JSON", 400, "Expecting value"),
+        ("POST", "", b"[" * 100_000, 400, "maximum recursion depth"),
         ("POST", "", b"[1]", 400, "a recipe is a JSON object"),
         ("POST", "", b'{"adaptor": "lora"}', 400, "unknown key 'adaptor'"),
         ("POST", "/nothing", b"{}", 404, "POST /runs"),
@@ -145,7 +163,8 @@ def test_the_service_starts_watches_and_stops_runs(service: str, tiny_model: Pat
         ("DELETE", "/nothing", None, 404, "no such run"),
     ],
 )
-def test_the_service_refuses(service: str, method: str, path: str, body: Any, status: int, told: str) -> None:
+def test_the_service_refuses(start: Any, method: str, path: str, body: Any, status: int, told: str) -> None:
+    service = start()
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(urllib.request.Request(service + path, data=body, method=method), timeout=60)
     assert refused.value.code == status and told in str(json.load(refused.value)["error"])

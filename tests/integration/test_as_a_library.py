@@ -9,6 +9,8 @@ import logging
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -203,6 +205,23 @@ def test_runs_in_several_threads_are_what_each_is_alone(make_recipe: RecipeMaker
         for name, tensor in load_file(result.folder / "adapter/adapter.safetensors").items():
             torch.testing.assert_close(tensor, alone[name], rtol=0, atol=1e-5)
     assert len({result.manifest["id"] for result in found}) == 3 and state() == before
+
+
+COLD = """
+import json, sys
+from concurrent.futures import ThreadPoolExecutor
+import graftkit
+recipe = json.loads(sys.argv[1])
+with ThreadPoolExecutor(4) as pool:
+    print([plan.checked["device"] for plan in pool.map(lambda n: graftkit.plan(recipe, as_run=True), range(4))])
+"""
+
+
+def test_the_first_requests_of_a_process_may_come_in_several_threads(make_recipe: RecipeMaker) -> None:
+    """Each imports torch and transformers, which are half there meanwhile, and reads the architecture's code."""
+    command = [sys.executable, "-c", COLD, json.dumps(make_recipe())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.strip() == str(["cpu"] * 4), done.stderr
 
 
 def test_a_folder_is_one_runs_at_a_time(make_recipe: RecipeMaker, tmp_path: Path) -> None:

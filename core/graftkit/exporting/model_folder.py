@@ -17,6 +17,7 @@ from graftkit.exporting.config import StoredDtype
 from graftkit.exporting.shards import write_shards
 from graftkit.interfaces.exporter import LoadedAssets, ProofRequest
 from graftkit.interfaces.json_file import write_json
+from graftkit.interfaces.python_source import parse_python
 from graftkit.interfaces.tokenizer import Tokenizer
 
 __all__ = ["TOLERANCES", "TRUSTING_NOTHING", "load_assets", "load_tokenizer", "write_model"]
@@ -111,7 +112,7 @@ def _listed_types() -> frozenset[str] | None:
     spec = find_spec("transformers")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(place) / "models" / "auto" / "tokenization_auto.py"
-        for node in ast.parse(path.read_bytes()).body if path.is_file() else ():
+        for node in parse_python(path.read_bytes()).body if path.is_file() else ():
             if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == _LIST and node.value is not None:
                 return frozenset(ast.literal_eval(node.value))
     return None

@@ -26,6 +26,7 @@ from graftkit.flow.preparation.check_model import PlannedBase, plan_base
 from graftkit.flow.preparation.settle_dtype import settle_dtype
 from graftkit.flow.preparation.tokenizer import make_vocabulary
 from graftkit.host.host import PluginHost
+from graftkit.model.whole_transformers import import_transformers
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.run_manifest import MemoryForecast, SettledKey
 
@@ -44,6 +45,7 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
     Raises:
         RequestError: What a run would refuse.
     """
+    import_transformers()
     plan = settle_dtype(plan)
     kept = Vocabulary(plan.tokenizer, plan.backend, plan.encoder, plan.tokenizer)
     vocabulary = make_vocabulary(plan)[0] if plan.vocabulary else kept

@@ -349,7 +349,9 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.preparation.settle_dtype import settle_dtype
     from graftkit.flow.preparation.settle_memory_apart import settle_memory_apart
     from graftkit.flow.reporting.report import write_report
+    from graftkit.model.whole_transformers import import_transformers
 
+    import_transformers()
     run.settle(settle_dtype(run.plan).settled)
     run.plan = settle_targets(run.plan, run.vocabulary.change)
     run.record(forecast=dict(run.plan.forecast))

@@ -29,7 +29,7 @@ class RunInfo:
     """The run that a hook is called in.
 
     Attributes:
-        folder: The run's folder.
+        folder: The run's folder, an absolute path.
         recipe: The recipe as resolved, as JSON: a copy whose dicts and lists refuse to be changed.
         status: How the run stands at this moment.
         id: What no other run is called, 32 hexadecimal digits; one that is resumed keeps it.
@@ -47,6 +47,7 @@ class RunInfo:
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", self.folder.absolute())
         for name in ("recipe", "error", "metrics"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
 
@@ -102,11 +103,14 @@ class CheckpointInfo:
 
     Attributes:
         step: After how many steps.
-        folder: Where it lies, until newer ones take its place (`training.keep_checkpoints`).
+        folder: Where it lies, an absolute path, until newer ones take its place (`training.keep_checkpoints`).
     """
 
     step: int
     folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", self.folder.absolute())
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,7 @@ class ExportInfo:
     Attributes:
         name: Its name in the run, that of its folder.
         format: What the recipe calls its exporter, such as "merged".
-        folder: Where it lies.
+        folder: Where it lies, an absolute path.
         proof: What its proof says, as JSON, `proof["status"]` among it, which is "not yet" where it is put off: a copy
             that refuses to be changed.
     """
@@ -155,4 +159,5 @@ class ExportInfo:
     proof: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", self.folder.absolute())
         object.__setattr__(self, "proof", frozen(self.proof))

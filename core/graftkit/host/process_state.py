@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from graftkit.host.imported import imported
+
 __all__ = ["ProcessState"]
 
 
@@ -261,8 +263,8 @@ _known: dict[str, tuple[_Setting, ...]] = {}
 
 def _settings_of(library: str) -> tuple[_Setting, ...]:
     """Returns the settings of a library; none while nobody has imported it."""
-    if library not in _known and library in sys.modules:
-        _known[library] = _LIBRARIES[library](sys.modules[library])
+    if library not in _known and (module := imported(library)):
+        _known[library] = _LIBRARIES[library](module)
     return _known.get(library, ())
 
 

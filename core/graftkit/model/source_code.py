@@ -7,6 +7,8 @@ import inspect
 import sys
 from functools import cache
 
+from graftkit.interfaces.python_source import parse_python
+
 __all__ = ["class_definition"]
 
 
@@ -24,5 +26,5 @@ def class_definition(module: str, name: str) -> ast.ClassDef | None:
 def _definitions_in(module: str) -> dict[str, ast.ClassDef]:
     if not module.startswith("transformers.models."):
         return {}
-    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    tree = parse_python(inspect.getsource(sys.modules[module]))
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}

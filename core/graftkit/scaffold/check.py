@@ -36,11 +36,12 @@ _LONG_TEST = 600
 
 _ENDED, _ALL = "ended", "all"
 
-_TELLING_HOW_FAR = f'''"""Tells which test was the last to begin, and whether all have ended."""
+_TELLING_HOW_FAR = f'''"""Tells which test began last, whether all have ended, and which are replaced and why."""
 
 from pathlib import Path
 
 left = set()
+deviations = []
 
 
 def tell(line):
@@ -49,6 +50,13 @@ def tell(line):
 
 def pytest_collection_finish(session):
     left.update(item.nodeid for item in session.items)
+    said = [(item.nodeid, getattr(item.function, "deviation", "")) for item in session.items]
+    deviations.extend((test.partition("::")[2].replace("::", "."), why) for test, why in said if why)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for test, why in deviations:
+        terminalreporter.line(f"{{test}} is not held as its kind does: {{why}}")
 
 
 def pytest_runtest_logstart(nodeid, location):

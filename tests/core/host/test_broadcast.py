@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from graftkit import PluginHost, hookimpl
 from graftkit.errors import HookError
-from graftkit.host.lifecycle import RunInfo, StageInfo
+from graftkit.host.lifecycle import CheckpointInfo, ExportInfo, RunInfo, StageInfo
 
 Site = Any  # tests/core/host/conftest.py
 RUN = RunInfo(Path("runs/x"), {})
@@ -85,3 +85,8 @@ def test_a_hook_that_raises_is_named_with_its_plugin(site: Site, statement: str)
 
 def test_a_hook_that_nobody_implements_is_no_error() -> None:
     PluginHost(autoload=False).broadcast("graftkit_step_finished", run=RUN, step=None)
+
+
+def test_folders_are_absolute_for_who_keeps_them_elsewhere() -> None:
+    told = (RUN, CheckpointInfo(1, Path("c")), ExportInfo("merged", "merged", Path("e")))
+    assert [found.folder for found in told] == [Path.cwd() / name for name in ("runs/x", "c", "e")]

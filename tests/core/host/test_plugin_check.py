@@ -82,3 +82,25 @@ def test_a_plugin_that_ends_the_check_does_not_pass_it(site: Any) -> None:
         PluginError, match="plugin 'main' of acme 1.5: .*the check ended in test_every_answer_has_a_fin"
     ):
         check_plugins(find_offers(PluginHost(), "acme"), quiet=True)
+
+
+def test_what_a_contract_deviates_in_is_told_with_the_reason(site: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    source = """\
+    from graftkit import Provider, hookimpl
+    from graftkit.testing import CallbackContract, deviates
+
+    class Quiet:
+        pass
+
+    class QuietContract(CallbackContract):
+        @deviates("it follows one run")
+        def test_runs_side_by_side_share_nothing(self): ...
+
+    @hookimpl
+    def graftkit_callbacks():
+        return [Provider("quiet", "acme:Quiet", contract="acme:QuietContract", summary="does nothing")]
+    """
+    site.install("acme", source, version="1.5")
+    check_plugins(find_offers(PluginHost(), "acme"), quiet=True)
+    told = "TestQuiet0.test_runs_side_by_side_share_nothing is not held as its kind does: it follows one run\n"
+    assert told in capfd.readouterr().out

@@ -32,6 +32,7 @@ from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.model.load import plan_base_model
+from graftkit.model.whole_transformers import import_transformers
 from graftkit.report.run_manifest import RunManifest
 
 __all__ = ["AdapterBase", "ReloadedModel", "Reply", "export_around", "reload", "reload_any", "unfinished"]
@@ -94,6 +95,7 @@ def _loaded(
     source: str | os.PathLike[str], host: PluginHost | None, on: AdapterBase | None, *, heads: bool
 ) -> ReloadedModel | HeadModel:
     """Loads what a source names; what has a head is refused unless `heads` says otherwise."""
+    import_transformers()
     source, host = os.fspath(source), host or plugins_of_run(source)
     try:
         with named(source):

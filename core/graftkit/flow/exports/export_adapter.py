@@ -42,6 +42,7 @@ from graftkit.model.context import context_length
 from graftkit.model.load import plan_base_model
 from graftkit.model.sampling import check_logits
 from graftkit.model.skeleton import build_config
+from graftkit.model.whole_transformers import import_transformers
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.options import bind_options
 from graftkit.recipe.schema import ExportSection
@@ -113,6 +114,7 @@ def export_adapter(
         ExportError: The export failed, or computes something else than the adapter on its base does.
     """
     section, choice = _choice(host, use, options)
+    import_transformers()
     out = out or folder_of_exports(default_folder(planned.folder.path.resolve().name), planned)
     target, name = out / "exports" / section.folder, section.folder
     with locked_folder(out), temporary_folder() as made:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+
+from graftkit.host.imported import imported
 
 __all__ = ["StagePeak", "measured_memory", "memory_in_use", "own_memory"]
 
@@ -106,5 +107,5 @@ def _children() -> list[str]:
 
 def _cuda() -> Any:
     """Returns `torch.cuda` where it is in use, without importing torch."""
-    torch: Any = sys.modules.get("torch")
+    torch: Any = imported("torch")
     return torch.cuda if torch and torch.cuda.is_available() and torch.cuda.is_initialized() else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
@@ -87,7 +88,11 @@ class Contract:
         """The provider and its fields, judged as a recipe's are."""
         if not self.provider:
             raise TypeError(f'{type(self).__name__} says no provider: write provider = "its-name" in it')
-        return choose(self.host(), self.kind, self.provider, self.options)
+        return choose(self.host(), self.kind, self.provider, self.options, self.recipe_folder())
+
+    def recipe_folder(self) -> Path:
+        """Returns the folder that relative paths among the options start at, as a recipe's do at its own."""
+        return Path()
 
     def make(self) -> Any:
         """Makes the provider."""
@@ -158,8 +163,15 @@ def _promises(cls: type[Contract]) -> Iterator[tuple[str, Any]]:
             yield from ((name, test) for name, test in vars(base).items() if name.startswith("test_"))
 
 
-def choose(host: PluginHost, kind: Kind, name: str, options: Mapping[str, Any]) -> Choice:
+def choose(host: PluginHost, kind: Kind, name: str, options: Mapping[str, Any], folder: Path | None = None) -> Choice:
     """Resolves a name and judges the fields that go with it, as a recipe's are.
+
+    Args:
+        host: The plugins.
+        kind: The kind of provider.
+        name: Its name.
+        options: Its fields.
+        folder: Where a `RecipePath` among them starts; the current one when left out.
 
     Raises:
         RecipeError: A field that the provider does not know, or a value that it refuses.
@@ -167,7 +179,7 @@ def choose(host: PluginHost, kind: Kind, name: str, options: Mapping[str, Any]) 
     registered = host.registry.resolve(kind, name)
     model = host.registry.config_class(registered)
     try:
-        return Choice(name, registered, model.model_validate(dict(options)))
+        return Choice(name, registered, model.model_validate(dict(options), context=lambda field: folder or Path()))
     except ValidationError as error:
         raise as_recipe_error(error, model, Document(dict(options), "options")) from None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,11 +49,18 @@ class CallbackContract(Contract):
         ...     provider = "run-log"
         ...     options = {"path": "runs.db"}
 
-    Every run is given a new folder, `run.folder`; give fields that name files a path that a test may write.
+    Every run is given a new folder, `run.folder`. A relative path in a field of the type `RecipePath` starts in one
+    that a test deletes at its end.
     """
 
     kind = "callback"
     steps: ClassVar[int] = 3
+
+    def recipe_folder(self) -> Path:
+        """Returns a temporary folder, which goes when the test has ended."""
+        folder = Path(tempfile.mkdtemp(prefix="graftkit-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def test_it_implements_hooks_that_there_are(self) -> None:
         """A misspelt hook would never be called, and one argument too many never be given."""
