@@ -111,7 +111,7 @@ def make_plan(
     rowless = check_fits(files, tokenizer)
     beside = other_tokenizer(origin, host, tokenizer) if origin else None
     brought = folder_vocabulary(origin, bound, files, backend, tokenizer, beside, template) if origin else None
-    vocabulary = brought or plan_vocabulary(bound, host, backend, template)
+    vocabulary = brought or plan_vocabulary(bound, host, backend, tokenizer.vocab_size, template)
     before_records()
     samples, datasets, shares, found, kinds = _read(bound, host, pinned)
     labels = labels_in_order(bound, found, own_files.config, str(datasets[0].source), origin)
