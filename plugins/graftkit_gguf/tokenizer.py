@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.vocabulary_limits import MOST_CHARACTERS, MOST_IDS, MOST_MERGES
 from graftkit.tokenization.scored_pieces import merges_of_scores
 from graftkit.tokenization.tokenizer_json import (
     added_token,
@@ -35,12 +36,9 @@ from graftkit_gguf.vocabulary_keys import CONTROL, ROLE_KEYS, UNKNOWN, USER_DEFI
 __all__ = ["GgufTokenizer", "read_tokenizer", "save_tokenizer"]
 
 _SPACE = "▁"
-_MOST_TOKENS = 300_000
-_MOST_MERGES = 600_000
-_MOST_CHARACTERS = 8_000_000
 _LONGEST_TOKEN = 1_024
-"""The largest vocabularies in use have 291,000 tokens and 515,000 merges, and their longest token a few hundred
-characters. Merges that scores stand for are looked for between all characters of all tokens."""
+"""The longest tokens in use have a few hundred characters. Merges that scores stand for are looked for between all
+characters of all tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +210,9 @@ def _unsupported(metadata: Metadata, message: str) -> ModelError:
 def _vocabulary(metadata: Metadata, tokens: Sequence[str]) -> dict[str, int]:
     key = "tokenizer.ggml.tokens"
     lengths = [len(token) for token in tokens]
-    _check_most(metadata, key, "elements", len(tokens), _MOST_TOKENS)
+    _check_most(metadata, key, "elements", len(tokens), MOST_IDS)
     _check_most(metadata, key, "characters in one element", max(lengths, default=0), _LONGEST_TOKEN)
-    _check_most(metadata, key, "characters", sum(lengths), _MOST_CHARACTERS)
+    _check_most(metadata, key, "characters", sum(lengths), MOST_CHARACTERS)
     vocabulary = {token: id_ for id_, token in enumerate(tokens)}
     for id_, token in enumerate(tokens):
         if not token or vocabulary[token] != id_:
@@ -240,7 +238,7 @@ def _merges(metadata: Metadata, vocabulary: Mapping[str, int]) -> list[tuple[str
     """Returns the merges, without duplicates after the first."""
     pairs: dict[tuple[str, str], None] = {}
     merges = metadata.texts("tokenizer.ggml.merges")
-    _check_most(metadata, "tokenizer.ggml.merges", "elements", len(merges), _MOST_MERGES)
+    _check_most(metadata, "tokenizer.ggml.merges", "elements", len(merges), MOST_MERGES)
     for number, merge in enumerate(merges):
         left, _, right = merge[1:].partition(" ")
         left = merge[:1] + left
@@ -263,8 +261,8 @@ def _merges_of_scores(metadata: Metadata, tokens: Sequence[str], types: Sequence
         raise metadata.error("tokenizer.ggml.scores", f"but there are {len(tokens):,} tokens")
     apart = (UNKNOWN, CONTROL, USER_DEFINED)
     kept = {token: score for token, score, type_ in zip(tokens, scores, types, strict=True) if type_ not in apart}
-    merges = list(islice(merges_of_scores(kept), _MOST_MERGES + 1))
-    _check_most(metadata, "tokenizer.ggml.scores", "merges of their tokens, at least", len(merges), _MOST_MERGES)
+    merges = list(islice(merges_of_scores(kept), MOST_MERGES + 1))
+    _check_most(metadata, "tokenizer.ggml.scores", "merges of their tokens, at least", len(merges), MOST_MERGES)
     return merges
 
 

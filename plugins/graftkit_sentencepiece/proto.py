@@ -15,6 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.vocabulary_limits import MOST_IDS
 from graftkit.tokenization.byte_alphabet import BYTE_PIECES
 
 from graftkit_sentencepiece.wire import (
@@ -33,7 +34,6 @@ __all__ = ["SIZE_LIMIT", "Kind", "ModelProto", "Piece", "looks_like_proto"]
 SIZE_LIMIT = 64 * 2**20
 """The most bytes that a `.model` may have. The largest in use, with 262,144 pieces, has 7 MB."""
 
-_MOST_PIECES = 2_000_000
 _MOST_VALUES = 200_000
 _MOST_OTHERS = 1_000
 _MOST_OF_A_PIECE = 16
@@ -212,8 +212,8 @@ def _piece(data: bytes, start: int, end: int, id: int) -> Piece:
             kind = first
     if not text or not math.isfinite(score) or kind not in _KINDS:
         raise WireError(f"piece {id} is {text!r} with the score {score} and the type {kind}")
-    if id >= _MOST_PIECES:
-        raise WireError(f"it has more than {_MOST_PIECES:,} pieces")
+    if id >= MOST_IDS:
+        raise WireError(f"it has more than {MOST_IDS:,} pieces")
     return Piece(text, score, _KINDS[kind])
 
 

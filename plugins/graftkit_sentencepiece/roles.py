@@ -8,6 +8,7 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.tokenizer import ROLES
+from graftkit.interfaces.vocabulary_limits import MOST_IDS
 from graftkit.tokenization.side_files import content_of, special_names
 
 from graftkit_sentencepiece.files import SentencePieceFiles
@@ -16,7 +17,6 @@ from graftkit_sentencepiece.proto import Kind, ModelProto
 __all__ = ["AddedToken", "Roles", "read_roles"]
 
 _OTHERS = ("sep", "cls", "mask")
-_MOST_IDS = 4_000_000
 _ADDS_BOS = ("Llama", "Gemma", "CodeLlama")
 """Tokenizer classes whose default for `add_bos_token` is true."""
 
@@ -128,8 +128,11 @@ def _from_entry(key: str, entry: object, specials: set[str], where: str) -> Adde
 
 def _check(proto: ModelProto, token: AddedToken, ids: Mapping[str, int], where: str) -> None:
     inside = token.id < len(proto.pieces)
-    if not 0 <= token.id < _MOST_IDS:
-        raise ModelError(f"the added token {token.content!r} has the id {token.id:,}", where=where)
+    if not 0 <= token.id < MOST_IDS:
+        raise ModelError(
+            f"the added token {token.content!r} has the id {token.id:,}; ids up to {MOST_IDS - 1:,} are read",
+            where=where,
+        )
     if inside and proto.pieces[token.id].text != token.content:
         other = proto.pieces[token.id].text
         raise ModelError(f"the added token {token.content!r} has the id of the model's piece {other!r}", where=where)

@@ -205,7 +205,12 @@ def test_very_many_added_tokens_are_refused() -> None:
         ({"type": "BPE", "vocab": {f"w{number}": number for number in range(300_001)}, "merges": []}, "300,001 tokens"),
         ({"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]] * 300_001}, "300,001 tokens"),
         ({"type": "Unigram", "unk_id": 0, "vocab": [["a" * 150, 0.0]] * 299_000}, "44,850,000 characters together"),
-        ({"type": "BPE", "vocab": {"a" * 16_000_001: 0}, "merges": []}, "16,000,001 characters together"),
+        ({"type": "BPE", "vocab": {"a" * 8_000_001: 0}, "merges": []}, "8,000,001 characters together"),
+        ({"type": "BPE", "vocab": {"a": 300_000}, "merges": []}, "the id 300,000; ids up to 299,999"),
+        (
+            {"type": "Unigram", "unk_id": 0, "vocab": [["a" * 50 + f"{n:06}" * 6, 0.0] for n in range(60_000)]},
+            "different beginnings; 1,200,000 are read",
+        ),
         ({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]] * 600_001}, "600,001 merges"),
     ],
 )

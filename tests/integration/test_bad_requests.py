@@ -106,6 +106,10 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "unknown quantizer": (recipe("nf4", "nf5"), ["recipe.yaml:5", "no quantizer is called 'nf5'", "'nf4'"]),
     "unknown adapter": (recipe("use: lora", "use: loora"), ["recipe.yaml:6", "'loora'", "'lora'"]),
     "unknown exporter": (recipe("[merged]", "[mergd]"), ["recipe.yaml:8", "'mergd'", "'merged'"]),
+    "more new tokens than there may be ids": (
+        recipe("adapter:", "tokenizer: {extend: {tokens: 299990}}\nadapter:"),
+        ["recipe.yaml:6", "299,990 tokens after the base's ", "may have 300,000 ids"],
+    ),
     "no YAML": (recipe("data:\n", "data: [\n"), ["recipe.yaml:", "not valid YAML"]),
     "missing recipe": (lambda place: (place / "recipe.yaml").unlink(), ["recipe.yaml", "no such file"]),
     "missing model": (recipe("./model", "./modle"), ["modle", "no such folder"]),

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -232,6 +233,32 @@ def test_a_kill_while_a_proof_is_recorded_leaves_the_old_state_or_the_new(
     assert moment == (3 if alone else 6)
 
 
+@pytest.mark.parametrize("moment", [1, 2])
+def test_a_card_that_is_edited_after_a_kill_is_not_taken_for_the_runs(
+    later: Path, proving: Callable[..., None], monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """`--overwrite` would delete what is listed."""
+    proving()
+    left, replace = [moment], Path.replace
+
+    def written(self: Path, target: Path) -> Path:
+        if not left[0]:
+            raise Killed
+        left[0] -= 1
+        return replace(self, target)
+
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(Path, "replace", written)
+        graftkit.verify(later / "exports/peft")
+    card = later / "exports/peft/README.md"
+    card.write_text(mine := text_of(card) + "Mine.\n")
+    with pytest.raises(ExportError, match=r"the file README\.md is changed since it was exported") as caught:
+        graftkit.verify(later / "exports/peft")
+    assert text_of(card) == mine and not manifest_of(later).replacing, caught
+    assert sha256_of(card) not in {manifest_of(later).artifacts["exports/peft/README.md"]["sha256"]}
+    assert sha256_of(card) != own(later / "exports/peft")["files"]["README.md"]["sha256"]
+
+
 def test_proofs_that_are_recorded_at_once_are_all_there(later: Path, proving: Callable[..., None]) -> None:
     together = Barrier(4)
     proving(together.wait)
@@ -294,6 +321,18 @@ def test_a_report_is_not_replaced_by_one_that_says_less(
     state = "is not as the run wrote it" if change == "edited" else "is not there any more"
     assert f"report.html is left as it is, and does not say what the proof gave: {name} {state}" in found.notices
     assert {each: each.read_bytes() for each in before} == before and not manifest_of(later).replacing
+
+
+def test_damage_that_concerns_the_report_alone_keeps_no_proof_from_being_recorded(
+    later: Path, proving: Callable[..., None]
+) -> None:
+    proving()
+    (later / SECTIONS).write_text('{"sections": 3')
+    before = text_of(later / "report.html")
+    found = graftkit.verify(later / "exports/peft")
+    told = f"report.html is left as it is, and does not say what the proof gave: {SECTIONS}: "
+    assert found.recorded and any(notice.startswith(told) for notice in found.notices)
+    assert text_of(later / "report.html") == before and not manifest_of(later).replacing
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,12 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     "a word that a byte is written as": ("extend base --tokens 0 --word é --out x", ["'é'", "it is a piece already"]),
     "no base": ("extend bsae texts --tokens 5 --out x", ["bsae: no such folder"]),
     "no base in a folder that is there": ("extend texts/bsae texts --tokens 5 --out x", ["texts/bsae: no such folder"]),
+    "more tokens than there may be ids": (
+        "extend base texts --tokens 299990 --out x",
+        ["299,990 tokens after the base's ", "a tokenizer may have 300,000 ids", "tokens at most."],
+    ),
+    "more tokens to try than there may be ids": ("analyze base texts --tokens 5,299990", ["may have 300,000 ids"]),
+    "a vocabulary larger than any": ("train texts --use byte-level --vocab-size 300001 --out x", ["2<=x<=300000"]),
     "no texts to learn from": ("extend base --tokens 5 --out x", ["name some FILES"]),
     "a base that is none": ("extend texts texts --tokens 5 --out x", ["texts: no tokenizer backend reads it"]),
     "numbers that are none": ("analyze base texts --tokens 5,many", ["'5,many' is no list of whole numbers"]),

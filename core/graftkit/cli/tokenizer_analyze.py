@@ -11,6 +11,7 @@ import click
 from graftkit.cli.options import disable_option, json_option, open_host
 from graftkit.cli.terminal import json_line
 from graftkit.cli.tokenizer_options import extendable, min_frequency_option, reference, short_names, use_option
+from graftkit.interfaces.vocabulary_limits import MOST_IDS
 
 if TYPE_CHECKING:
     from graftkit.interfaces.tokenizer import Tokenizer
@@ -34,8 +35,10 @@ class _Counts(click.ParamType[list[int]]):
             counts = sorted({int(part) for part in str(value).split(",")})
         except ValueError:
             counts = []
-        if not counts or counts[0] < 1 or counts[-1] > 1_000_000:
-            self.fail(f"{value!r} is no list of whole numbers from 1 to a million, such as 500,1000,2000", param, ctx)
+        if not counts or counts[0] < 1 or counts[-1] > MOST_IDS:
+            self.fail(
+                f"{value!r} is no list of whole numbers from 1 to {MOST_IDS:,}, such as 500,1000,2000", param, ctx
+            )
         return counts
 
 
@@ -87,6 +90,7 @@ def command(
     learn, texts = split_by_file(text_files(files, partial(open_dataset, host)), holdout, seed)
     found = find_tokenizer(host, reference(base), use)
     backend = extendable(host, found)
+    ExtensionSpec(counts[-1], min_frequency).check_room(found.tokenizer.vocab_size)
 
     with show_progress() as on_event, stage("analyzing", on_event):
 

@@ -19,6 +19,7 @@ from graftkit.cli.tokenizer_options import (
     use_option,
 )
 from graftkit.errors import DataError
+from graftkit.interfaces.vocabulary_limits import MOST_IDS
 
 if TYPE_CHECKING:
     from graftkit.interfaces.tokenizer import Tokenizer
@@ -30,7 +31,7 @@ __all__ = ["command"]
 @click.command("extend")
 @click.argument("base")
 @click.argument("files", nargs=-1)
-@click.option("--tokens", required=True, type=click.IntRange(0, 1_000_000), help="How many tokens to learn, at most.")
+@click.option("--tokens", required=True, type=click.IntRange(0, MOST_IDS), help="How many tokens to learn, at most.")
 @min_frequency_option
 @click.option("--max-length", type=click.IntRange(2, 1_000_000), help="Characters of a token at most.")
 @click.option("--word", "words", multiple=True, metavar="TEXT", help="A text to become one token; may be repeated.")
@@ -80,6 +81,7 @@ def command(
     backend = extendable(host, found)
     saved_as = check_formats(formats, backend.formats)  # type: ignore[attr-defined]
     spec = ExtensionSpec(tokens, min_frequency, max_length, missing_bytes, words)
+    spec.check_room(found.tokenizer.vocab_size)
     with show_progress() as on_event, stage("extending", on_event):
         read = watched(texts, texts.bytes, "extending", on_event) if texts else ()
         plan = backend.extend(found.tokenizer, read, spec)

@@ -13,6 +13,7 @@ from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.model_source import BaseModelFiles, TensorInfo, TokenizerFiles
 from graftkit.interfaces.tokenizer import Encoding, Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan
+from graftkit.interfaces.vocabulary_limits import MOST_IDS
 
 if TYPE_CHECKING:
     from graftkit.interfaces.exporter import ProofRequest
@@ -166,16 +167,14 @@ _OF_MODEL_FILES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "config": ((Mapping,), "a mapping"),
     "tensors": ((Mapping,), "a mapping of names to TensorInfo"),
 }
-_MOST_IDS = 1 << 24
-"""Ids of a tokenizer: far more than any in use has."""
 
 
 def _tokenizer(given: Sequence[Any], result: Any) -> str:
     wrong = _members(result, Tokenizer, _OF_TOKENIZER)
     if wrong:
         return wrong
-    if not 0 < result.vocab_size <= _MOST_IDS:
-        return f"gave a tokenizer of {result.vocab_size} ids"
+    if not 0 < result.vocab_size <= MOST_IDS:
+        return f"gave a tokenizer of {result.vocab_size} ids, not of 1 to {MOST_IDS}"
     for name, id in result.special_tokens.items():
         if not isinstance(name, str) or not name:
             return f"gave a tokenizer with the special token {name!r}, which is no text"
@@ -198,7 +197,7 @@ def _wrong_ids(ids: Any) -> str:
     """Returns what is wrong with ids; that they have rows is looked at where these are known."""
     if not isinstance(ids, list | tuple):
         return f"gave {kind_named(ids)}, not a list of ids"
-    strange = next((id for id in ids if not _is_id(id, _MOST_IDS)), None)
+    strange = next((id for id in ids if not _is_id(id, MOST_IDS)), None)
     return "" if strange is None else f"gave {strange!r:.40} among the ids"
 
 
@@ -238,7 +237,7 @@ def _bytes(given: Sequence[Any], result: Any) -> str:
 
 
 def _id_or_none(given: Sequence[Any], result: Any) -> str:
-    return "" if result is None or _is_id(result, _MOST_IDS) else f"gave {result!r:.40}, not an id or None"
+    return "" if result is None or _is_id(result, MOST_IDS) else f"gave {result!r:.40}, not an id or None"
 
 
 def _saved(given: Sequence[Any], result: Any) -> str:

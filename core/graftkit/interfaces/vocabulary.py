@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
+from graftkit.errors import RequestError
 from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.vocabulary_limits import MOST_IDS, MOST_PARTS
 
 __all__ = [
     "ChangeKind",
@@ -59,6 +61,24 @@ class ExtensionSpec:
     max_length: int | None = None
     missing_bytes: bool = True
     words: tuple[str, ...] = ()
+
+    def check_room(self, ids: int) -> None:
+        """Makes sure that a tokenizer may become as large as is asked, before its tokens are learnt.
+
+        Args:
+            ids: How many ids it has.
+
+        Raises:
+            RequestError: With the tokens and words that are asked for it might have more than a tokenizer may have.
+        """
+        if ids + self.tokens + len(self.words) > MOST_IDS:
+            words = f" and {len(self.words):,} words" if self.words else ""
+            left = MOST_IDS - ids - len(self.words)
+            raise RequestError(
+                f"{self.tokens:,} tokens{words} after the base's {ids:,} ids are too many: a tokenizer may have "
+                f"{MOST_IDS:,} ids",
+                hint=f"Ask for {left:,} tokens at most." if left > 0 else "This tokenizer has no room for them.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +160,6 @@ class ExtendableBackend(Protocol):
 
 _MOST_ROWS = 2**31 - 1
 
-_MOST_IDS = 400_000
-"""New ids, or kept ones, at most: a tokenizer has no more tokens, added ones among them."""
-
 ChangeKind = Literal["extended", "trained", "replaced"]
 
 
@@ -183,8 +200,10 @@ class VocabularyChange:
         Raises:
             KeyError, TypeError, ValueError: It is something else.
         """
-        if any(len(data[key] or ()) > _MOST_IDS for key in ("ids", "parts", "kept")):
-            raise ValueError(f"it has over {_MOST_IDS:,} ids")
+        if any(len(data[key] or ()) > MOST_IDS for key in ("ids", "parts", "kept")):
+            raise ValueError(f"it has over {MOST_IDS:,} ids")
+        if sum(map(len, data["parts"])) > MOST_PARTS:
+            raise ValueError(f"its new ids stood for over {MOST_PARTS:,} ids of the base")
         try:
             kept = None if data["kept"] is None else {int(new): int(old) for new, old in data["kept"]}
             ids, parts = tuple(map(int, data["ids"])), tuple(tuple(map(int, ids)) for ids in data["parts"])

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, fie
 
 from graftkit.interfaces.chat_options import RESERVED_ARGUMENTS
 from graftkit.interfaces.config import MOST_COUNTED, StrictModel
+from graftkit.interfaces.vocabulary_limits import MOST_IDS
 
 __all__ = [
     "ALTERNATIVES",
@@ -210,7 +211,7 @@ class ModelSection(StrictModel):
 class ExtendSection(StrictModel):
     """Tokens to add to the base model's tokenizer."""
 
-    tokens: int = Field(default=2000, ge=0, le=1_000_000, description="how many tokens to learn, at most")
+    tokens: int = Field(default=2000, ge=0, le=MOST_IDS, description="how many tokens to learn, at most")
     corpus: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
         default=[], description="files, folders or patterns to learn from; the training records when left out"
     )
@@ -225,7 +226,7 @@ class ExtendSection(StrictModel):
 class TrainVocabularySection(ProviderSection):
     """A tokenizer to train, and its family; the family's own fields beside."""
 
-    vocab_size: int = Field(ge=2, le=4_000_000, description="ids at most, special tokens included")
+    vocab_size: int = Field(ge=2, le=MOST_IDS, description="ids at most, special tokens included")
     corpus: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
         default=[], description="files, folders or patterns to learn from; the training records when left out"
     )

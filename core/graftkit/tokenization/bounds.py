@@ -10,6 +10,7 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
+from graftkit.interfaces.vocabulary_limits import MOST_CHARACTERS, MOST_IDS, MOST_MERGES
 from graftkit.tokenization.panics import no_panic
 
 __all__ = ["CHARACTERS", "MAX_FILE", "MOST_SEARCH", "SLOW", "check_bounds"]
@@ -23,11 +24,11 @@ MOST_SEARCH = 2e8
 """Steps that all patterns together may take for such a text, a few seconds' worth."""
 SLOW = "It can match one text in very many ways, such as by repeats that overlap: (a+)+ or a*a*."
 """What an error says of a pattern that could take longer."""
-_MOST_PIECES = {"vocab": 300_000, "merges": 600_000}
-"""Part of a model -> how many entries it may have. Models in use have up to 291,000 tokens, and 515,000 merges."""
-_MOST_LETTERS = 16_000_000
-"""Characters of all tokens together. The largest tokenizer.json in use has 35 million bytes with its merges, which
-repeat the tokens, and JSON's signs; 45 million characters of tokens alone took 5.4 seconds and 650 MB."""
+_MOST_PIECES = {"vocab": MOST_IDS, "merges": MOST_MERGES}
+"""Part of a model -> how many entries it may have."""
+_MOST_BEGINNINGS = 1_200_000
+"""Different beginnings, in bytes, of a Unigram model's tokens: the library keeps a table of 290 bytes for each. The
+262,144 pieces of Jurassic-2 have a million."""
 _MOST_ADDED = 100_000
 """Added tokens: each text is searched for them. Models in use have up to 66,000, sounds as tokens."""
 _MOST_TEMPLATE = 1000
@@ -96,29 +97,68 @@ def _check_size(model: Any, where: str) -> None:
         if isinstance(entries, Mapping | list) and len(entries) > most:
             what = "tokens" if part == "vocab" else part
             raise ModelError(f"tokenizer.json has {len(entries):,} {what}; {most:,} are allowed", where=where)
-    _check_letters(model.get("vocab") if isinstance(model, Mapping) else None, where)
-
-
-def _check_letters(vocab: Any, where: str) -> None:
-    """Refuses a vocabulary of very long tokens, each of which the library holds several times."""
+    vocab = model.get("vocab") if isinstance(model, Mapping) else None
     if isinstance(vocab, Mapping):
-        pieces: Iterable[Any] = vocab
-    else:
-        pieces = (entry[0] for entry in vocab if isinstance(entry, list) and entry) if isinstance(vocab, list) else ()
-    letters = sum(len(piece) for piece in pieces if isinstance(piece, str))
-    if letters > _MOST_LETTERS:
+        _check_ids(vocab.values(), where)
+        _check_letters([piece for piece in vocab if isinstance(piece, str)], where)
+    elif isinstance(vocab, list):
+        found = [entry[0] for entry in vocab if isinstance(entry, list) and entry and isinstance(entry[0], str)]
+        _check_letters(found, where)
+        _check_beginnings(found, where)
+
+
+def _check_ids(ids: Iterable[Any], where: str) -> None:
+    """Refuses ids beyond those of any model: what is made for each id is made for those without a token, too."""
+    highest = max((id for id in ids if isinstance(id, int)), default=0)
+    if highest >= MOST_IDS:
         raise ModelError(
-            f"the tokens of tokenizer.json have {letters:,} characters together; {_MOST_LETTERS:,} are read",
+            f"tokenizer.json has a token with the id {highest:,}; ids up to {MOST_IDS - 1:,} are read", where=where
+        )
+
+
+def _check_letters(pieces: Sequence[str], where: str) -> None:
+    """Refuses a vocabulary of very long tokens, each of which the library holds several times."""
+    letters = sum(map(len, pieces))
+    if letters > MOST_CHARACTERS:
+        raise ModelError(
+            f"the tokens of tokenizer.json have {letters:,} characters together; {MOST_CHARACTERS:,} are read",
             where=where,
         )
+
+
+def _check_beginnings(pieces: Sequence[str], where: str) -> None:
+    """Refuses a Unigram model whose tokens begin in very many ways, for each of which the library keeps a table."""
+    last, beginnings = b"", 0
+    for piece in sorted(piece.encode("utf-8", "surrogatepass") for piece in pieces):
+        beginnings += len(piece) - _shared(last, piece)
+        last = piece
+    if beginnings > _MOST_BEGINNINGS:
+        raise ModelError(
+            f"the tokens of tokenizer.json have {beginnings:,} different beginnings; {_MOST_BEGINNINGS:,} are read",
+            where=where,
+        )
+
+
+def _shared(one: bytes, other: bytes) -> int:
+    """Returns how many bytes two texts begin with alike."""
+    alike, most = 0, min(len(one), len(other))
+    while alike < most:
+        middle = (alike + most + 1) // 2
+        if one[:middle] == other[:middle]:
+            alike = middle
+        else:
+            most = middle - 1
+    return alike
 
 
 def _check_added(added: Any, where: str) -> None:
     if isinstance(added, list) and len(added) > _MOST_ADDED:
         raise ModelError(
-            f"tokenizer.json has {len(added):,} added tokens; {_MOST_ADDED:,} are allowed beside its vocabulary",
+            f"tokenizer.json has {len(added):,} added tokens; {_MOST_ADDED:,} are allowed",
             where=where,
         )
+    if isinstance(added, list):
+        _check_ids((token.get("id") for token in added if isinstance(token, Mapping)), where)
 
 
 def _check_template(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> None:

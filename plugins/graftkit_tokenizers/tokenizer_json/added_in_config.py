@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from graftkit.tokenization.tokenizer_json import added_token
@@ -35,7 +35,7 @@ def with_added_tokens(files: Mapping[str, bytes], spec: Mapping[str, Any]) -> di
     return {**files, _NAME: (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode("utf-8")}
 
 
-def with_flags(spec: Mapping[str, Any], special: Set[str], vocab: Mapping[str, int]) -> Json | None:
+def with_flags(spec: Mapping[str, Any], special: Set[str], id_of: Callable[[str], int | None]) -> Json | None:
     """Returns a tokenizer.json in which some tokens are special ones.
 
     As in transformers, a token of the vocabulary that is no added one becomes one with its id; a token that is not in
@@ -44,14 +44,15 @@ def with_flags(spec: Mapping[str, Any], special: Set[str], vocab: Mapping[str, i
     Args:
         spec: The tokenizer.json.
         special: The tokens.
-        vocab: The vocabulary in which those that are no added tokens are looked up.
+        id_of: Returns the id of one that is no added token, or None.
 
     Returns:
         The changed one; None where they are special in it already.
     """
     added = spec.get("added_tokens", [])
     known = {token["content"] for token in added}
-    new = [added_token(vocab[name], name) for name in sorted(special - known) if name in vocab]
+    ids = {name: id_of(name) for name in sorted(special - known)}
+    new = [added_token(id, name) for name, id in ids.items() if id is not None]
     if not new and all(token.get("special") for token in added if token["content"] in special):
         return None
     flagged = [{**token, "special": True} if token["content"] in special else token for token in added]

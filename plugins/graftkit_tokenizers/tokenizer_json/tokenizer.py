@@ -117,14 +117,14 @@ class HuggingFaceTokenizer:
 
     def _build(self, spec: Mapping[str, Any]) -> Backend:
         with no_panic(self._where):
-            return Backend.from_str(json.dumps(spec))
+            return Backend.from_str(json.dumps(spec, ensure_ascii=False))
 
     def _follow_the_configuration(self) -> None:
         """Follows the configuration in what is special, and in whether the bos token stands before texts.
 
         The file is saved with the other post-processor, yet with its own flags: transformers reads the configuration.
         """
-        flagged = with_flags(self._spec, special_names(self._config), self._full.get_vocab(with_added_tokens=True))
+        flagged = with_flags(self._spec, special_names(self._config), self._full.token_to_id)
         if flagged is not None:
             self._spec, self._full = flagged, self._build(flagged)
             self._check_added_ids()
@@ -227,7 +227,7 @@ class HuggingFaceTokenizer:
     @cached_property
     def _flagged(self) -> dict[str, Any]:
         """The tokenizer.json with every special token flagged as one."""
-        return with_flags(self._spec, self._controls, {}) or self._spec
+        return with_flags(self._spec, self._controls, lambda name: None) or self._spec
 
     @cached_property
     def capabilities(self) -> TokenizerCapabilities:

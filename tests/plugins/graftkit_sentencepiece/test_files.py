@@ -133,7 +133,7 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"added_tokens_decoder": {"x": {"content": "a"}}}, "added token 'x' of tokenizer_config.json is malformed"),
     ({"added_tokens_decoder": {"9" * 5000: {"content": "a"}}}, "of tokenizer_config.json is malformed"),
     ({"added_tokens_decoder": {"9": {"content": "<w>", "single_word": True}}}, "a whole word only"),
-    ({"added_tokens_decoder": {"9999999999": {"content": "<w>"}}}, "has the id 9,999,999,999"),
+    ({"added_tokens_decoder": {"300000": {"content": "<w>"}}}, "has the id 300,000; ids up to 299,999"),
     ({"eos_token": "</nowhere>"}, "eos_token is '</nowhere>', which is no token"),
 ]
 

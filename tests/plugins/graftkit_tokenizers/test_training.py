@@ -125,6 +125,8 @@ def test_rare_characters_become_bytes() -> None:
     with pytest.raises(RequestError, match="too small") as refused:
         BpeBackend(BpeConfig(coverage=1.0)).train(corpus, TrainingSpec(260))
     assert "lower `coverage`" in refused.value.hint
+    with pytest.raises(RequestError, match="a vocabulary of 300,001 is too large"):
+        BpeBackend(BpeConfig()).train(corpus, TrainingSpec(300_001))
 
 
 def test_characters_get_tokens_in_the_order_of_their_frequency() -> None:

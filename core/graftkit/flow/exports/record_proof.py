@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftkit.errors import ExportError
+from graftkit.errors import ExportError, FolderError
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.flow.folders.folder import locked_folder
 from graftkit.flow.folders.listed_files import outer_folder
@@ -135,7 +135,7 @@ def _exchange(export: Path, run: RunManifest | None, proof: Mapping[str, Any], n
     from graftkit.flow.reporting.report import REPORT
 
     now = ExportManifest.read(export, ())
-    card = _card(export, now, proof)
+    card = _card(export, now, run, proof, notice)
     between = now.with_facts(replacing={CARD: [*_there(export / CARD), _facts(card)]} if card else {})
     listed = {**now.files, **({CARD: _facts(card).model_dump()} if card else {})}
     new = now.with_facts(files=listed, replacing={}, proof=dict(proof))
@@ -147,12 +147,12 @@ def _exchange(export: Path, run: RunManifest | None, proof: Mapping[str, Any], n
             **({REPORT: report} if report else {}),
             **({f"{place}/{CARD}": card} if card else {}),
         }
-        kept = {name: facts for name, facts in run.replacing.items() if name not in {*files, REPORT}}
+        kept = {name: facts for name, facts in run.replacing.items() if name not in {*files, REPORT, f"{place}/{CARD}"}}
         replacing = {name: [*run.replacing.get(name, []), *_there(outer / name)] for name in files} | kept
         replacing[f"{place}/{EXPORT_MANIFEST}"].append(_facts(between.to_bytes()))
-        run = run.with_facts(
-            artifacts={**run.artifacts, **{name: _facts(data).model_dump() for name, data in files.items()}}
-        )
+        written = {name: _facts(data).model_dump() for name, data in files.items()}
+        as_it_was = {f"{place}/{CARD}": now.files[CARD]} if CARD in now.files else {}
+        run = run.with_facts(artifacts={**run.artifacts, **as_it_was, **written})
         run.with_facts(replacing=replacing).write(outer)
     between.write(export)
     if card:
@@ -164,9 +164,20 @@ def _exchange(export: Path, run: RunManifest | None, proof: Mapping[str, Any], n
         run.with_facts(replacing=kept).write(outer)
 
 
-def _card(export: Path, now: ExportManifest, proof: Mapping[str, Any]) -> bytes | None:
-    """Returns the card that says of a proof; None where it is somebody else's, or there is none."""
+def _card(
+    export: Path,
+    now: ExportManifest,
+    run: RunManifest | None,
+    proof: Mapping[str, Any],
+    notice: Callable[[str], object],
+) -> bytes | None:
+    """Returns the card that says of a proof; None where it is somebody else's or edited, or there is none."""
     if CARD not in now.files or not (export / CARD).is_file():
+        return None
+    name = f"exports/{place_of_export(export).name}/{CARD}"
+    of_run = run is not None and _may_be(export / CARD, run.artifacts.get(name), run.replacing.get(name, []))
+    if not of_run and not _may_be(export / CARD, now.files[CARD], now.replacing.get(CARD, [])):
+        notice(f"{name} is left as it is, and does not say what the proof gave: it is not as graftkit wrote it")
         return None
     text = with_proof((export / CARD).read_text(encoding="utf-8"), proof)
     return None if text is None else text.encode()
@@ -179,21 +190,28 @@ def _report(folder: Path, run: RunManifest, notice: Callable[[str], object]) -> 
     """
     from graftkit.flow.reporting.report import REPORT, draw_report, drawn_from
 
-    odd = next((name for name in (REPORT, *drawn_from(run)) if not _is_listed(folder / name, name, run)), None)
+    names = (REPORT, *drawn_from(run))
+    changed = (
+        name for name in names if not _may_be(folder / name, run.artifacts.get(name), run.replacing.get(name, []))
+    )
+    odd = next(changed, None)
     if odd is None:
-        return draw_report(folder, run).encode()
-    state = "is not as the run wrote it" if (folder / odd).is_file() else "is not there any more"
-    notice(f"{REPORT} is left as it is, and does not say what the proof gave: {odd} {state}")
+        try:
+            return draw_report(folder, run).encode()
+        except FolderError as error:
+            why = f"{Path(error.where).name}: {error.message}"
+    else:
+        why = f"{odd} {'is not as the run wrote it' if (folder / odd).is_file() else 'is not there any more'}"
+    notice(f"{REPORT} is left as it is, and does not say what the proof gave: {why}")
     return None
 
 
-def _is_listed(path: Path, name: str, run: RunManifest) -> bool:
-    """Whether a file is one of those that a run's manifest says it may be."""
+def _may_be(path: Path, listed: Any, replacing: Sequence[FileFacts]) -> bool:
+    """Whether a file is the one that a manifest lists, or what the manifest says that it may be besides."""
     with suppress(OSError):
         there = sha256_of(path)
-        listed = run.artifacts.get(name)
-        may_be = {facts.sha256 for facts in run.replacing.get(name, [])}
-        return there in may_be or (isinstance(listed, Mapping) and listed.get("sha256") == there)
+        besides = {facts.sha256 for facts in replacing}
+        return there in besides or (isinstance(listed, Mapping) and listed.get("sha256") == there)
     return False
 
 

@@ -8,11 +8,16 @@ from graftkit.errors import FolderError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.interfaces.vocabulary_limits import MOST_IDS, MOST_PARTS
 
 __all__ = ["VOCABULARY", "read_change"]
 
 VOCABULARY = "vocabulary.json"
 """What becomes of the embeddings' rows: in a run's folder, and in every export that holds new rows alone."""
+
+_MOST_VALUES = MOST_PARTS + 11 * MOST_IDS
+"""Values of the file, as `parse_json` counts them: of each id itself, its list of parts, and what is told of its token
+beside; seven for that one."""
 
 
 def read_change(folder: Path) -> VocabularyChange | None:
@@ -25,6 +30,6 @@ def read_change(folder: Path) -> VocabularyChange | None:
     if not path.is_file():
         return None
     try:
-        return VocabularyChange.from_json(parse_json(read_regular(path)))
+        return VocabularyChange.from_json(parse_json(read_regular(path), _MOST_VALUES))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise FolderError(f"it is damaged: {error}", where=str(path)) from None

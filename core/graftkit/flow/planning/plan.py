@@ -103,7 +103,7 @@ def make_plan(
     rowless = check_fits(files, tokenizer)
     beside = other_tokenizer(origin, host, tokenizer) if origin else None
     brought = folder_vocabulary(origin, bound, files, backend, tokenizer, beside, template) if origin else None
-    vocabulary = brought or plan_vocabulary(bound, host, backend, template)
+    vocabulary = brought or plan_vocabulary(bound, host, backend, tokenizer.vocab_size, template)
     before_records()
     records = read_records(bound, host, pinned)
     samples, shares = records.samples, records.shares

@@ -10,7 +10,7 @@ from typing import Any
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.stretches import texts_of
 from graftkit.corpus.texts import text_files
-from graftkit.errors import RecipeError
+from graftkit.errors import RecipeError, RequestError
 from graftkit.flow.base_files.find_tokenizer import find_tokenizer
 from graftkit.flow.base_files.open_model import embedding_rows
 from graftkit.flow.records.datasets import open_dataset
@@ -114,7 +114,7 @@ def carrying(template: str | None, tokenizer: Tokenizer) -> Tokenizer:
 
 
 def plan_vocabulary(
-    bound: BoundRecipe, host: PluginHost, base: RegisteredProvider, template: str | None
+    bound: BoundRecipe, host: PluginHost, base: RegisteredProvider, ids: int, template: str | None
 ) -> VocabularyRequest | None:
     """Checks the recipe's section `tokenizer`.
 
@@ -122,10 +122,12 @@ def plan_vocabulary(
         bound: The recipe.
         host: The plugins.
         base: The backend of the base model's tokenizer.
+        ids: How many ids that tokenizer has.
         template: The recipe's chat template, or None; one that is extended or trained gets it from the base.
 
     Raises:
         RecipeError: A family that can't be extended, or trained.
+        RequestError: With what is asked for it might have more ids than a tokenizer may have.
         DataError: The corpus is not there.
         ModelError: The tokenizer that is to take the base's place can't be read.
     """
@@ -137,6 +139,11 @@ def plan_vocabulary(
         found = find_tokenizer(host, section.replace.path, section.replace.use, where)
         return VocabularyRequest(section, found.registered, None, carrying(template, found.tokenizer))
     if section.extend:
+        try:
+            _extension(section.extend).check_room(ids)
+        except RequestError as error:
+            error.where = bound.document.where(("tokenizer", "extend"))
+            raise
         return _planned(bound, host, base, section, "extend", ExtendableBackend, section.extend.corpus)
     assert section.train is not None and bound.trainer is not None
     return _planned(bound, host, bound.trainer.registered, section, "train", TrainableBackend, section.train.corpus)

@@ -15,6 +15,7 @@ from graftkit.flow.records.chat import chat_options, template_hash
 from graftkit.flow.state.context import RunContext, StageScope
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, VocabularyChange
+from graftkit.interfaces.vocabulary_limits import MOST_PARTS
 from graftkit.store.files import atomic_folder, write_json
 
 __all__ = ["make_vocabulary", "prepare_tokenizer"]
@@ -83,6 +84,12 @@ def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
             "the tokenizer comes out as the base model's: there is nothing new in it",
             where="tokenizer",
             hint="The corpus may be too small: a lower min_frequency or more text helps; or leave the section out.",
+        )
+    if built.change and sum(map(len, built.change.parts)) > MOST_PARTS:
+        raise RecipeError(
+            f"the new tokens stand for over {MOST_PARTS:,} of the base model's together",
+            where=plan.bound.document.where(("tokenizer",)),
+            hint="Ask for fewer tokens, or shorter ones with max_length.",
         )
     template = chat_template_of(built.tokenizer, plan.today, chat_options(plan.bound))
     encoder = plan.encoder.for_tokenizer(built.tokenizer, template, asked.rows(plan.files))

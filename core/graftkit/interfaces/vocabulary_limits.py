@@ -1,0 +1,18 @@
+"""How large a vocabulary may be, so that one that is made here can be read again, in bounded time and memory."""
+
+from __future__ import annotations
+
+__all__ = ["MOST_CHARACTERS", "MOST_IDS", "MOST_MERGES", "MOST_PARTS"]
+
+MOST_IDS = 300_000
+"""Ids of a tokenizer, with those of added tokens and those without a token: the highest id is one less. Models in use
+have up to 291,000. Everything that makes or reads a vocabulary keeps to it; a model's embedding may have more rows."""
+
+MOST_MERGES = 2 * MOST_IDS
+"""Merges of a BPE tokenizer, of which several may make one token. Models in use have up to 515,000."""
+
+MOST_CHARACTERS = 8_000_000
+"""Characters of all tokens together. Models in use have up to 4 million."""
+
+MOST_PARTS = 9 * MOST_IDS
+"""Ids of the base model that the new tokens of a changed vocabulary stood for, of all new tokens together."""
