@@ -17,7 +17,6 @@ from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.offline import network_allowed, offline_asked
 from graftkit.interfaces.references import local_path
 from graftkit.interfaces.regular_file import open_regular, read_own_file, read_regular
-from graftkit.interfaces.temporary import is_no_room
 from graftkit.tokenization.side_files import additional_templates
 
 from graftkit_models.quantized.formats import dense_config, quantized_matrices
@@ -230,12 +229,11 @@ class HuggingFaceFolder:
         for name in (*_TOKENIZER_FILES, *additional_templates(self.folder)):
             if (self.folder / name).is_file():
                 try:
-                    (folder / name).parent.mkdir(exist_ok=True)
-                    (folder / name).write_bytes(read_own_file(self.folder / name))
+                    data = read_own_file(self.folder / name)
                 except OSError as error:
-                    if is_no_room(error):  # which is not this folder's fault
-                        raise
                     raise ModelError(f"{name} can't be copied: {error.strerror}", where=str(self.folder)) from error
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_bytes(data)
 
 
 @contextmanager

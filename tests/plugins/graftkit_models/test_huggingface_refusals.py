@@ -240,6 +240,12 @@ def test_a_full_disk_is_not_the_folders_fault(shards: Path, monkeypatch: pytest.
     assert caught.value.where == str(folder) and "TMPDIR" in caught.value.hint
 
 
+def test_a_tokenizers_file_of_gigabytes_is_the_folders_fault(shards: Path, tmp_path: Path) -> None:
+    os.truncate(shards / "tokenizer_config.json", 10 << 30)
+    with pytest.raises(ModelError, match="tokenizer_config.json can't be copied: it is larger than 64 MB"):
+        SOURCE.open(str(shards)).save_tokenizer(tmp_path)
+
+
 def test_a_pipe_that_has_come_into_a_files_place_is_not_waited_for(tmp_path: Path) -> None:
     files = SOURCE.open(str(small(tmp_path / "m")))
     (tmp_path / "m" / "model.safetensors").unlink()

@@ -14,6 +14,9 @@ __all__ = ["generation_config", "stop_tokens"]
 _IDS = ("_token_id", "_token_ids", "_tokens")
 """How the fields that hold token ids end."""
 
+_OF_CODE = frozenset({"auto_map", "custom_generate", "trust_remote_code"})
+"""Fields that name code or let it be run, which is none of an export's: transformers keeps none of them."""
+
 
 def stop_tokens(
     files: BaseModelFiles, change: VocabularyChange | None, tokenizer: Tokenizer, ends: Iterable[int]
@@ -51,7 +54,7 @@ def generation_config(
 
 
 def _still_valid(files: BaseModelFiles, change: VocabularyChange | None) -> dict[str, Any]:
-    """Returns the base model's settings, without token ids where those mean other tokens now."""
+    """Returns the base model's settings, without those that name code, and ids where those mean other tokens now."""
     found = files.generation_config if isinstance(files, GenerationSettings) else {}
     moved = change is not None and change.moves_ids
-    return {key: value for key, value in found.items() if not (moved and key.endswith(_IDS))}
+    return {key: value for key, value in found.items() if key not in _OF_CODE and not (moved and key.endswith(_IDS))}

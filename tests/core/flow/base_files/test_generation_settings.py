@@ -52,6 +52,12 @@ def test_a_base_may_name_no_stop_token_one_or_several(eos: Any) -> None:
     assert generation_config(SimpleNamespace(), None, Roles(), []) == {}
 
 
+def test_what_names_code_is_no_exports() -> None:
+    """transformers drops these as it loads an export, whose proof would find them missing once all was trained."""
+    code = {"auto_map": {"AutoConfig": "x.C"}, "custom_generate": "a/b", "trust_remote_code": True}
+    assert generation_config(files(temperature=0.5, **code), None, Roles(), []) == {"temperature": 0.5}
+
+
 def test_it_loads_no_torch() -> None:
     script = "import sys, graftkit.flow.base_files.generation_settings; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
