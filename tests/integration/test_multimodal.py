@@ -118,7 +118,7 @@ def test_a_vocabulary_in_which_media_tokens_would_move_is_refused(make_recipe: R
 
 def test_a_tower_tensor_that_is_missing_is_no_silent_random_one(tmp_path: Path) -> None:
     folder = model_folder("gemma3", tmp_path / "model")
-    load_pretrained(folder)
+    assert load_pretrained(folder, dtype=torch.float16).dtype == torch.float16
     tensors = load_file(folder / "model.safetensors")
     del tensors[next(name for name in tensors if name.startswith("vision_tower."))]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

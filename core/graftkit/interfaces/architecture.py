@@ -120,11 +120,11 @@ def model_class(config: Any) -> Any | None:
 
 
 def load_pretrained(folder: Path, **options: Any) -> Any:
-    """Loads a folder as transformers saves it, by the class of its config.json, in the types that it has.
+    """Loads a folder as transformers saves it, by the class of its config.json.
 
     Args:
         folder: Holds config.json and the weights.
-        options: Further keywords of `from_pretrained`.
+        options: Further keywords of `from_pretrained`; unless given `dtype` is "auto", the weights' own types.
 
     Raises:
         ValueError: transformers has no such model of that configuration, or tensors are missing, left over
@@ -137,9 +137,8 @@ def load_pretrained(folder: Path, **options: Any) -> Any:
     found = model_class(config)
     if found is None:
         raise ValueError(f"transformers has no such model of type '{config.model_type}'")
-    model, info = found.from_pretrained(
-        folder, config=config, dtype="auto", output_loading_info=True, **{"trust_remote_code": False, **options}
-    )
+    keywords = {"dtype": "auto", "trust_remote_code": False, **options}
+    model, info = found.from_pretrained(folder, config=config, output_loading_info=True, **keywords)
     odd = {kind: sorted(map(str, names)) for kind, names in info.items() if kind.endswith("_keys") and names}
     if odd:
         kind, names = next(iter(odd.items()))
