@@ -20,8 +20,8 @@ MakeProvider = Callable[[Kind, Mapping[str, Any]], Any]
 """Makes a provider of a kind from what a manifest says of it."""
 
 
-_classes: dict[tuple[type, str], type] = {}
-"""The guarded class of each provider's own, so that all instances of one are of the same."""
+_plugins: dict[tuple[str, str], PluginRecord] = {}
+"""The plugins of providers that are made for nobody who keeps their records, by label and what they name."""
 
 
 def make_provider(kind: Kind, facts: Mapping[str, Any], plugin: PluginRecord | None = None) -> Any:
@@ -32,13 +32,15 @@ def make_provider(kind: Kind, facts: Mapping[str, Any], plugin: PluginRecord | N
         facts: What the manifest says.
         plugin: What keeps what the provider warns of, as `plugin_of` gives it.
     """
-    plugin = plugin or plugin_of(facts)
+    if plugin is None:
+        found = plugin_of(facts)
+        plugin = _plugins.setdefault((found.label, found.value), found)
     made = _made(facts, plugin)
-    key = (type(made), plugin.label)
+    key = (type(made), kind)
     with suppress(Exception):  # an instance whose class can't be another keeps its own
-        if key not in _classes:
-            _classes[key] = guarded_class(type(made), plugin, kind, plugin.name)
-        object.__setattr__(made, "__class__", _classes[key])
+        if key not in plugin.classes:
+            plugin.classes[key] = guarded_class(type(made), plugin, kind, plugin.name)
+        object.__setattr__(made, "__class__", plugin.classes[key])
     return made
 
 
