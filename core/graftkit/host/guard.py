@@ -214,7 +214,7 @@ def _watch(tokenizer: Any, plugin: PluginRecord, what: str) -> None:
     remember(own.__module__, plugin)
     with suppress(TypeError):  # an instance whose class can't be another keeps its own
         if (own, what) not in plugin.classes:
-            plugin.classes[own, what] = _class_of(own, plugin, "tokenizer's", what, nullcontext)
+            plugin.classes[own, what] = _class_of(own, plugin, "made tokenizer", what, nullcontext)
         object.__setattr__(tokenizer, "__class__", plugin.classes[own, what])
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from graftkit.articles import with_article
-from graftkit.errors import PluginCallError, PluginError
+from graftkit.errors import GraftkitError, PluginCallError, PluginError
 from graftkit.host.guard import brief, guarded, guarded_class, is_stop
 from graftkit.host.host import PluginHost
 from graftkit.host.records import PluginRecord, RegisteredProvider
@@ -118,6 +118,7 @@ class InstalledProviders:
         Raises:
             PluginError: No installed plugin offers the class that the manifest names, or it is of another kind; or it
                 can't be made as the manifest says.
+            PluginCallError: Its plugin's code raised something else, such as an import of what is not installed.
         """
         registered = self.registered(kind, facts)
         try:
@@ -127,6 +128,11 @@ class InstalledProviders:
             raise PluginError(
                 f"the manifest is damaged: {facts['target']} can't be made as it says: {reason}"
             ) from None
+        except (GraftkitError, MemoryError):
+            raise
+        except Exception as error:
+            what = f"the making of '{facts.get('name', facts['target'])}'"
+            raise PluginCallError(f"{what} raised {brief(error)}", where=registered.plugin.label) from error
         self._registry.guard(made, registered)
         return made
 
