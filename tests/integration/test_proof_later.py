@@ -16,7 +16,8 @@ import pytest
 from click.testing import CliRunner
 from graftkit import ReportSection, ReportText
 from graftkit.cli.main import cli
-from graftkit.errors import ExportError, FolderError, RecipeError
+from graftkit.errors import ExportError, FolderError, PluginCallError, RecipeError
+from graftkit.flow.base_files.recreate import InstalledProviders
 from graftkit.flow.folders.export_manifest import ExportManifest, check_all_listed
 from graftkit.flow.folders.folder import locked_folder
 from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run
@@ -298,6 +299,10 @@ def test_an_exporter_that_can_not_be_made_keeps_no_other_export_from_its_proof(
 
     proving()
     monkeypatch.setattr("graftkit.flow.base_files.recreate.import_target", missing)
+    facts = ExportManifest.read(later / "exports/peft", ()).exporter
+    with pytest.raises(PluginCallError, match=r"the making of 'peft' raised ImportError: No module named .*") as caught:
+        InstalledProviders(graftkit.PluginHost()).make("exporter", facts)
+    assert str(caught.value).startswith("plugin '")
     assert all(found.recorded for found in graftkit.verify_run(later).values())
 
 

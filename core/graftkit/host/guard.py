@@ -202,10 +202,6 @@ def _watched_method(
     return call
 
 
-_watching: dict[tuple[type, str, str], type] = {}
-"""The classes of tokenizers whose results are looked at, by their own class, plugin and backend."""
-
-
 def _watch(tokenizer: Any, plugin: PluginRecord, what: str) -> None:
     """Has what a tokenizer gives looked at where it is called.
 
@@ -217,9 +213,9 @@ def _watch(tokenizer: Any, plugin: PluginRecord, what: str) -> None:
     own = type(tokenizer)
     remember(own.__module__, plugin)
     with suppress(TypeError):  # an instance whose class can't be another keeps its own
-        if (own, plugin.label, what) not in _watching:
-            _watching[own, plugin.label, what] = _class_of(own, plugin, "tokenizer's", what, nullcontext)
-        object.__setattr__(tokenizer, "__class__", _watching[own, plugin.label, what])
+        if (own, what) not in plugin.classes:
+            plugin.classes[own, what] = _class_of(own, plugin, "made tokenizer", what, nullcontext)
+        object.__setattr__(tokenizer, "__class__", plugin.classes[own, what])
 
 
 def is_stop(error: BaseException) -> bool:

@@ -45,6 +45,7 @@ class PluginRecord:
         hook_seconds: How long its lifecycle hooks have taken, all together.
         notices: What it warned of, and what it changed for others, each once.
         warnings: Those of them that are warnings.
+        classes: The guarded classes of what it makes, by their own class and what they are called.
     """
 
     name: str
@@ -58,6 +59,7 @@ class PluginRecord:
     hook_seconds: float = 0.0
     notices: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    classes: dict[tuple[type, str], type] = field(default_factory=dict, repr=False, compare=False)
 
     def report(self, message: str, *, warning: bool = False) -> None:
         """Keeps something that the user should know of the plugin, on one line, without secrets and not endless.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GIVES_TOKENIZERS", "Part", "kind_named", "wrong_with"]
 
-Part = Literal["tokenizer's"]
+Part = Literal["made tokenizer"]
 """What a provider makes whose methods core calls, too: the tokenizer that a backend gives."""
 
 
@@ -286,7 +286,7 @@ def _score(given: Sequence[Any], result: Any) -> str:
 GIVES_TOKENIZERS: frozenset[tuple[Kind | Part, str]] = frozenset(
     {
         *(("tokenizer", "load"), ("tokenizer", "train"), ("tokenizer", "extend")),
-        *(("tokenizer's", "with_chat_template"), ("tokenizer's", "with_control_tokens")),
+        *(("made tokenizer", "with_chat_template"), ("made tokenizer", "with_control_tokens")),
     }
 )
 """The methods that give a tokenizer, whose own methods are then looked at, too."""
@@ -308,15 +308,15 @@ _CHECKS: Mapping[tuple[Kind | Part, str], Callable[[Sequence[Any], Any], str]] =
     ("tokenizer", "load"): _tokenizer,
     ("tokenizer", "train"): _tokenizer,
     ("tokenizer", "extend"): _extension,
-    ("tokenizer's", "with_chat_template"): _tokenizer,
-    ("tokenizer's", "with_control_tokens"): _tokenizer,
-    ("tokenizer's", "encode"): _ids,
-    ("tokenizer's", "encode_batch"): _batch,
-    ("tokenizer's", "encode_offsets"): _encoding,
-    ("tokenizer's", "decode"): _text,
-    ("tokenizer's", "normalize"): _text,
-    ("tokenizer's", "decode_bytes"): _bytes,
-    ("tokenizer's", "token_bytes"): _bytes,
-    ("tokenizer's", "role_token"): _id_or_none,
-    ("tokenizer's", "save"): _saved,
+    ("made tokenizer", "with_chat_template"): _tokenizer,
+    ("made tokenizer", "with_control_tokens"): _tokenizer,
+    ("made tokenizer", "encode"): _ids,
+    ("made tokenizer", "encode_batch"): _batch,
+    ("made tokenizer", "encode_offsets"): _encoding,
+    ("made tokenizer", "decode"): _text,
+    ("made tokenizer", "normalize"): _text,
+    ("made tokenizer", "decode_bytes"): _bytes,
+    ("made tokenizer", "token_bytes"): _bytes,
+    ("made tokenizer", "role_token"): _id_or_none,
+    ("made tokenizer", "save"): _saved,
 }

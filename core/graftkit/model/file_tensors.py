@@ -67,6 +67,8 @@ def _wrong_with(files: BaseModelFiles, name: str, found: object) -> str:
     if isinstance(found, torch.Tensor):
         if found.device.type != "cpu":
             return f"gave the tensor '{name}' on the device {found.device}, not on the CPU"
+        if found.layout != torch.strided:
+            return f"gave the tensor '{name}' in the layout {found.layout}, not as a dense one"
         if not found.is_floating_point() and info.dtype not in INTEGERS:
             return f"gave a tensor of {found.dtype} as '{name}', which is of {info.dtype}"
     return ""

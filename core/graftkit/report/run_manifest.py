@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from graftkit.errors import FolderError
 from graftkit.host.lifecycle import RunStatus
@@ -294,11 +294,87 @@ class MergeFacts(Facts):
     left_out: dict[str, str] = {}
 
 
+class ComparedWeights(Facts):
+    """How many weights of a quantized export were compared with those that were quantized."""
+
+    compared: int
+
+
+class CoverageFacts(Facts):
+    """Up to how many tokens a proof's sequences have."""
+
+    longest: int | None = None
+
+
+class OnBaseFile(Facts):
+    """How an adapter computes on the base model's own file."""
+
+    file: str
+    same_weights: bool
+    max_abs_diff: float
+    base_max_abs_diff: float
+    tolerance: float
+
+
+class RoundingFacts(Facts):
+    """How a quantized export differs from what was trained."""
+
+    divergence: float
+    allowed: float
+    top1_agreement: float
+    loss_difference: float | None
+    weights: ComparedWeights | None = None
+
+
+class FromTrained(Facts):
+    """How far a model is from the trained one whose adapter was merged onto another base."""
+
+    largest: float
+    mean: float
+    top1: float
+
+
+class ProvedFacts(Facts):
+    """What the proof of an export says that holds, as far as anything is told of it."""
+
+    max_abs_diff: float
+    tolerance: float
+    loaded_with: dict[str, str]
+    covers: list[str] = []
+    coverage: CoverageFacts = CoverageFacts()
+    set_aside: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    rounding: RoundingFacts | None = None
+    base_stored_by: str | None = None
+    from_trained: FromTrained | None = None
+    on_base_file: OnBaseFile | None = None
+    mean_abs_diff: float = 0.0
+    top1_agreement: float = 0.0
+
+
+class _Unproved(Facts):
+    """What a proof says that does not hold, or is not there."""
+
+    status: Literal["not yet", "not possible", "failed"]
+    reason: str
+
+
+def _checked_proof(proof: dict[str, Any]) -> dict[str, Any]:
+    """Refuses what no proof says; what is kept of a proof is JSON as it was given."""
+    try:
+        (ProvedFacts if proof.get("status") == "proved" else _Unproved).model_validate(proof)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"of '{'.'.join(map(str, first['loc']))}': {first['msg'].lower()}") from None
+    if proof.get("from_trained") and not isinstance(proof.get("merged_onto"), str):
+        raise ValueError("it does not say 'merged_onto'")
+    return proof
+
+
 class ExportFacts(Facts):
     """An export: its folder, what proving it gave, and what a merged one was merged onto."""
 
     folder: str
-    proof: dict[str, Any]
+    proof: Annotated[dict[str, Any], AfterValidator(_checked_proof)]
     merge: MergeFacts | None = None
 
 

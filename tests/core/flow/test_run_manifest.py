@@ -44,6 +44,32 @@ DAMAGED = {
 }
 
 
+PROVED: dict[str, Any] = {"status": "proved", "max_abs_diff": 0.0, "tolerance": 1e-3, "loaded_with": {"peft": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("proof", "said"),
+    [
+        ({}, "of 'status'"),
+        ({"status": "prooved", "reason": "x"}, "of 'status'"),
+        ({"status": "failed"}, "of 'reason': field required"),
+        ({"status": "proved"}, "of 'max_abs_diff': field required"),
+        ({**PROVED, "loaded_with": ["peft"]}, "of 'loaded_with'"),
+        ({**PROVED, "set_aside": [1]}, "of 'set_aside'"),
+        ({**PROVED, "rounding": {"divergence": 1}}, "of 'rounding.allowed'"),
+        ({**PROVED, "on_base_file": {"within": 1}}, "of 'on_base_file"),
+        ({**PROVED, "from_trained": {"largest": 0, "mean": 0, "top1": 1}}, "does not say 'merged_onto'"),
+    ],
+)
+def test_a_damaged_proof_is_refused_where_the_manifest_is_read(
+    tmp_path: Path, proof: dict[str, Any], said: str
+) -> None:
+    folder = written(tmp_path / "run", exports={"peft": {"folder": "x", "proof": proof}})
+    (folder / "tokens").mkdir()
+    with pytest.raises(FolderError, match=rf"damaged: 'exports\.peft\.proof': .*{said}"):
+        RunManifest.read(folder)
+
+
 def written(folder: Path, **changed: Any) -> Path:
     folder.mkdir()
     (folder / MANIFEST).write_text(json.dumps({**WHOLE, **changed}))

@@ -16,17 +16,19 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import indent
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from graftkit import PluginHost
 from graftkit.errors import Cancelled, HookError, PluginCallError, PluginError
+from graftkit.flow.base_files.recreate import make_provider
 from graftkit.flow.state.cancel import CancelToken
-from graftkit.host.guard import is_stop, naming_plugins
+from graftkit.host.guard import guarded_class, is_stop, naming_plugins
 from graftkit.host.lifecycle import RunInfo, StageInfo
 from graftkit.host.process_state import ProcessState
+from graftkit.host.records import PluginRecord
 
 Site = Any  # tests/core/host/conftest.py
 RUN = RunInfo(Path("runs/x"), {"training": {"seed": 0}, "export": [{"use": "peft"}]})
@@ -427,3 +429,36 @@ def _seconds(state: ProcessState, clock: Callable[[], float]) -> float:
     for _ in range(100):
         state.put_back()
     return (clock() - start) / 100
+
+
+class _Tokenizer:
+    """Has a tokenizer's members, of which none is asked."""
+
+    vocab_size = 9
+    special_tokens: ClassVar[dict[str, int]] = {}
+    chat_template = None
+    adds_bos = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "tokenizer":
+            raise AttributeError(name)
+        return lambda *_: None
+
+    def decode(self, *_: object) -> object:
+        return 3
+
+
+class _Backend:
+    def load(self, path: str) -> _Tokenizer:
+        return _Tokenizer()
+
+
+def test_what_each_hosts_plugin_makes_is_guarded_for_that_host() -> None:
+    """Two hosts in one process have records of their own, which keep what a plugin does."""
+    records = [PluginRecord("odd", "acme", "1.5", "acme") for _ in range(2)]
+    for record in records:
+        made = guarded_class(_Backend, record, "tokenizer", "odd")().load("x")
+        assert vars(type(made))["_graftkit_plugin"] is record
+        facts = {"target": f"{__name__}:_Backend", "name": "odd", "distribution": "acme", "version": "1.5"}
+        assert vars(type(make_provider("tokenizer", facts, record)))["_graftkit_plugin"] is record
+    assert type(make_provider("tokenizer", facts)) is type(make_provider("tokenizer", facts))

@@ -154,10 +154,10 @@ def test_a_tokenizer_saves_regular_files_alone(tmp_path: Path) -> None:
         return tmp_path / name
 
     (written("whole") / "tokenizer.json").write_text("{}")
-    assert wrong_with("tokenizer's", "save", (tmp_path / "whole",), None) == ""
+    assert wrong_with("made tokenizer", "save", (tmp_path / "whole",), None) == ""
     (written("linked") / "passwd").symlink_to("/etc/passwd")
     for folder, message in ((written("empty"), "nothing"), (tmp_path / "linked", "passwd"), (tmp_path / "no", "rem")):
-        assert message in wrong_with("tokenizer's", "save", (folder,), None)
+        assert message in wrong_with("made tokenizer", "save", (folder,), None)
 
 
 class Raising:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from graftkit.articles import with_article
-from graftkit.errors import PluginCallError, PluginError
+from graftkit.errors import GraftkitError, PluginCallError, PluginError
 from graftkit.host.guard import brief, guarded, guarded_class, is_stop
 from graftkit.host.host import PluginHost
 from graftkit.host.records import PluginRecord, RegisteredProvider
@@ -20,8 +20,8 @@ MakeProvider = Callable[[Kind, Mapping[str, Any]], Any]
 """Makes a provider of a kind from what a manifest says of it."""
 
 
-_classes: dict[tuple[type, str], type] = {}
-"""The guarded class of each provider's own, so that all instances of one are of the same."""
+_plugins: dict[tuple[str, str], PluginRecord] = {}
+"""The plugins of providers that are made for nobody who keeps their records, by label and what they name."""
 
 
 def make_provider(kind: Kind, facts: Mapping[str, Any], plugin: PluginRecord | None = None) -> Any:
@@ -32,13 +32,15 @@ def make_provider(kind: Kind, facts: Mapping[str, Any], plugin: PluginRecord | N
         facts: What the manifest says.
         plugin: What keeps what the provider warns of, as `plugin_of` gives it.
     """
-    plugin = plugin or plugin_of(facts)
+    if plugin is None:
+        found = plugin_of(facts)
+        plugin = _plugins.setdefault((found.label, found.value), found)
     made = _made(facts, plugin)
-    key = (type(made), plugin.label)
+    key = (type(made), kind)
     with suppress(Exception):  # an instance whose class can't be another keeps its own
-        if key not in _classes:
-            _classes[key] = guarded_class(type(made), plugin, kind, plugin.name)
-        object.__setattr__(made, "__class__", _classes[key])
+        if key not in plugin.classes:
+            plugin.classes[key] = guarded_class(type(made), plugin, kind, plugin.name)
+        object.__setattr__(made, "__class__", plugin.classes[key])
     return made
 
 
@@ -116,6 +118,7 @@ class InstalledProviders:
         Raises:
             PluginError: No installed plugin offers the class that the manifest names, or it is of another kind; or it
                 can't be made as the manifest says.
+            PluginCallError: Its plugin's code raised something else, such as an import of what is not installed.
         """
         registered = self.registered(kind, facts)
         try:
@@ -125,6 +128,11 @@ class InstalledProviders:
             raise PluginError(
                 f"the manifest is damaged: {facts['target']} can't be made as it says: {reason}"
             ) from None
+        except (GraftkitError, MemoryError):
+            raise
+        except Exception as error:
+            what = f"the making of '{facts.get('name', facts['target'])}'"
+            raise PluginCallError(f"{what} raised {brief(error)}", where=registered.plugin.label) from error
         self._registry.guard(made, registered)
         return made
 

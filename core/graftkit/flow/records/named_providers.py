@@ -221,7 +221,9 @@ _LARGEST_WEIGHT = 1e30
 
 
 def _is_weight(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= _LARGEST_WEIGHT  # which no NaN is
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LARGEST_WEIGHT
+    )  # which no NaN is
 
 
 def _wrong_tokens(ids: object, weights: object) -> str:

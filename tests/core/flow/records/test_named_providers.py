@@ -78,6 +78,7 @@ class Own(Text):
         (LongText("a", "a:1"), "a long text of a str"),  # type: ignore[arg-type]
         (Conversation((Message("user", None),), "a:1"), "whose 'content' is None"),  # type: ignore[arg-type]
         (Conversation((Message("user", "a", weight=float("nan")),), "a:1"), "a message of the weight nan"),
+        (Conversation((Message("user", "a", weight=True),), "a:1"), "a message of the weight True"),
         (Conversation((Message("user", "a", weight=1e300),), "a:1"), r"a message of the weight 1e\+300"),
         (Conversation((Message("user", "a", tool_calls=("f",)),), "a:1"), "a str in place of a call"),  # type: ignore[arg-type]
         (Conversation((Message("user", "a"),), "a:1", tools=("f",)), "a str in place of a tool's"),  # type: ignore[arg-type]
