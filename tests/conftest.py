@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,10 @@ ROOM = 8 << 30
 """Bytes of which the tests' files take a small part."""
 
 
+MANY_MODULES = 50
+"""So many more are worth a collection of garbage, after which all that is left is set apart."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Has the tests' folders lie in memory, where a flush takes no time, and no property fail by the clock."""
     settings.register_profile("untimed", deadline=None)
@@ -52,6 +57,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Has no collection of garbage look at what was imported: each run makes one, which took a third of its time."""
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def modules_frozen() -> list[int]:
+    """How many modules there were whenever what was imported was set apart from garbage."""
+    return [len(sys.modules)]
+
+
+@pytest.fixture(autouse=True)
+def imports_frozen(modules_frozen: list[int]) -> Iterator[None]:
+    """Has no collection of garbage look at what a test imported first, either: transformers is imported late."""
+    yield
+    if len(sys.modules) - modules_frozen[-1] >= MANY_MODULES:
+        gc.collect()
+        gc.freeze()
+        modules_frozen.append(len(sys.modules))
 
 
 def _place_in(prefixes: tuple[str, ...], path: str) -> int:

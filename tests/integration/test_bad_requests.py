@@ -34,9 +34,6 @@ except SystemExit as done:
 """
 
 
-pytestmark = pytest.mark.fresh_children
-
-
 @pytest.fixture(scope="session")
 def model_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tiny_model_folder(tmp_path_factory.mktemp("bad") / "model")
@@ -145,6 +142,7 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 }
 
 
+@pytest.mark.fresh_children
 @pytest.mark.parametrize("case", CASES)
 def test_a_wrong_request_is_refused_in_one_message(place: Path, case: str) -> None:
     change, expected = CASES[case]
@@ -173,6 +171,7 @@ def test_an_override_is_named_as_such(place: Path) -> None:
     assert code == 2 and "--set training.epochs=many" in errors
 
 
+@pytest.mark.fresh_children
 def test_a_right_request_judged_by_a_quick_plan_loads_nothing_heavy(place: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, "plan", str(place / "recipe.yaml"), "--json", "--quick"],
@@ -193,6 +192,7 @@ def test_an_unexpected_error_is_still_one_message_unless_asked(place: Path) -> N
     assert "Traceback" in errors
 
 
+@pytest.mark.fresh_children
 def test_an_output_that_can_not_be_written_is_named() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +101,7 @@ def test_a_proof_that_is_stopped_stops_its_fork(tmp_path: Path, forks: ProofFork
         pass
 
     def poll() -> None:
-        found = subprocess.run(["pgrep", "-P", first.split()[1]], capture_output=True, text=True).stdout.split()
+        found = Path(f"/proc/{(asked := first.split()[1])}/task/{asked}/children").read_text().split()
         if found:
             pids.append(int(found[0]))
             raise Stopped
