@@ -7,6 +7,8 @@ import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -190,7 +192,13 @@ def types(host: graftkit.PluginHost) -> str:
             for node in classes
             if node.name in modules[home]
         ]
-    return "\n".join(parts)
+    return formatted("\n".join(parts))
+
+
+def formatted(page: str) -> str:
+    """Returns a page whose blocks of Python are formatted as all of the project's are."""
+    command = [str(Path(sys.executable).with_name("ruff")), "format", "--stdin-filename", str(FOLDER / "types.md"), "-"]
+    return subprocess.run(command, input=page, capture_output=True, text=True, check=True).stdout
 
 
 def stub(node: ast.ClassDef) -> str:

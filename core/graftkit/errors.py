@@ -18,6 +18,7 @@ GraftkitError                what was wrong, where, and what to do
 |   |-- TrainingError        a state that doesn't fit the model
 |   |   `-- LossError        a step whose loss has gone wrong, and which was not taken
 |   |-- ExportError          an export that failed or that did not verify
+|   |   `-- ProofStoppedError  a proof that was stopped before it said anything of the export
 |   |-- ProcessError         one of several processes that train together failed, or is gone
 |   |-- HookError            a plugin's lifecycle hook raised
 |   `-- PluginCallError      a plugin's code tried to end the program, or gave something else than was due
@@ -47,6 +48,7 @@ __all__ = [
     "PluginCallError",
     "PluginError",
     "ProcessError",
+    "ProofStoppedError",
     "ProviderError",
     "RecipeError",
     "RequestError",
@@ -201,6 +203,10 @@ class LossError(TrainingError):
 
 class ExportError(RunError):
     """An export failed, or did not compute what was trained."""
+
+
+class ProofStoppedError(ExportError):
+    """The proof of an export was killed, or took too long or too much memory: nothing is known of what it computes."""
 
 
 class ProcessError(RunError):

@@ -11,11 +11,12 @@ import pytest
 from click.testing import CliRunner
 from graftkit import run
 from graftkit.cli.main import cli
-from graftkit.errors import ExportError, FolderError
+from graftkit.errors import ExportError, FolderError, ProofStoppedError
 from graftkit.flow.add_export import add_export
 from graftkit.flow.folders.export_manifest import ExportManifest
 from integration.conftest import RecipeMaker
 
+KILLED = ProofStoppedError("its proof was killed (SIGKILL)", where="exports/merged")
 FAILED = ExportError("it computes something else than what was trained: by 0.7")
 MISSING = {"status": "not possible", "reason": "xllamacpp is not installed"}
 
@@ -53,8 +54,9 @@ def ending(monkeypatch: pytest.MonkeyPatch, end: Any) -> None:
         (KeyboardInterrupt(), "it was written, and its proof was never ended"),
         (FAILED, f"its proof failed: {FAILED.message}"),
         (MISSING, "it could not be proved: xllamacpp is not installed"),
+        (KILLED, f"it could not be proved: {KILLED.message}"),
     ],
-    ids=["stopped", "failed", "not possible"],
+    ids=["stopped", "failed", "not possible", "killed"],
 )
 def test_an_export_that_was_never_proved_says_so_until_it_is(
     make_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Any, said: str

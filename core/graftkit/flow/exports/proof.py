@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from graftkit.errors import ExportError, FolderError, GraftkitError
+from graftkit.errors import ExportError, FolderError, GraftkitError, ProofStoppedError
 from graftkit.flow.base_files.recreate import plugin_of
 from graftkit.flow.exports.proof_forks import ProofForks
 from graftkit.flow.exports.proof_leftovers import remove_leftovers_of, sweep_leftovers
@@ -38,8 +38,8 @@ def prove_and_tell(
 ) -> dict[str, Any]:
     """Proves an export, tells what its proof does not cover, and writes it into its manifest.
 
-    A proof that fails is written there, too: whoever finds the export later knows. None is written, nor told, where by
-    then another export lies there.
+    A proof that fails, or is stopped, is written there, too: whoever finds the export later knows. None is written, nor
+    told, where by then another export lies there.
 
     Args:
         folder: The export.
@@ -61,11 +61,12 @@ def prove_and_tell(
         _refuse_changed(folder, proved, before)
     except ExportError as error:
         _refuse_replaced(folder, proved)
+        status = "not possible" if isinstance(error, ProofStoppedError) else "failed"
         exporter = plugin_of(proved.exporter)
         if exporter.distribution != BUILT_IN:
             note_once(error, f"{exporter.label} wrote this export, and loads it to prove it")
         with suppress(GraftkitError):
-            keep({"status": "failed", "reason": without_secrets(error.message)})
+            keep({"status": status, "reason": without_secrets(error.message)})
         raise
     _refuse_replaced(folder, proved)
     if proof["status"] == "not possible":
@@ -151,8 +152,9 @@ def prove(
 
     Raises:
         ExportError: The logits differ by more than the format's precision explains, tokens, template or settings are
-            others, loading failed, or it took too long; or, unless trusted, most of the memory that was free, where the
-            system tells.
+            others, or loading failed.
+        ProofStoppedError: It was killed, or took too long; or, unless trusted, most of the memory that was free, where
+            the system tells.
     """
     sweep_leftovers(folder)
     limit = None if trusted else most_memory()

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from graftkit.errors import ExportError
+from graftkit.errors import ProofStoppedError
 from graftkit.flow.exports.proof_forks import FORKS, ProofForks
 from graftkit.flow.exports.prove import TRUSTED
 from graftkit.flow.memory.free_memory import free_memory, memory_of
@@ -128,8 +128,19 @@ def wait(process: ProofProcess, poll: Any, folder: Path, limit: int | None) -> t
         limit: The most bytes of memory that it may take, or None.
 
     Raises:
-        ExportError: It took too long, or too much memory.
+        ProofStoppedError: It was killed, or took too long or too much memory.
     """
+    said = _output(process, poll, folder, limit)
+    if process.returncode == -signal.SIGKILL:
+        raise ProofStoppedError(
+            "its proof was killed (SIGKILL), as systems do where memory runs out",
+            where=str(folder),
+            hint="The export is as it was written. Prove it with more memory free, or on another machine.",
+        )
+    return said
+
+
+def _output(process: ProofProcess, poll: Any, folder: Path, limit: int | None) -> tuple[str, str]:
     seconds = _time_limit(folder)
     latest = time.monotonic() + seconds
     while True:
@@ -143,13 +154,13 @@ def wait(process: ProofProcess, poll: Any, folder: Path, limit: int | None) -> t
                     return process.communicate(timeout=1)
                 return _text(waited.stdout), _text(waited.stderr)
             if limit is not None and (memory_of(process.pid) or 0) > limit:
-                raise ExportError(
+                raise ProofStoppedError(
                     f"its proof took more than {limit / 1e9:.1f} GB of memory, most of what was free, and was stopped",
                     where=str(folder),
                     hint="Its configuration claims more than its files hold, or this machine is too small for it.",
                 ) from None
             if time.monotonic() > latest:
-                raise ExportError(
+                raise ProofStoppedError(
                     f"its proof took longer than {seconds / 60:.0f} minutes and was stopped",
                     where=str(folder),
                     hint="The program that loads it hangs, or this machine is too small for it.",

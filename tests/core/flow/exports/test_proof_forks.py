@@ -84,7 +84,7 @@ def test_a_process_that_ends_is_started_again(
     many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
     try:
         first = proved(tmp_path, "first", forks)
-        with pytest.raises(ExportError, match="the process ended with -9"):
+        with pytest.raises(ExportError, match=r"its proof was killed \(SIGKILL\)"):
             proved(tmp_path, "asker", forks)
         again = proved(tmp_path, "again", forks)
     finally:
