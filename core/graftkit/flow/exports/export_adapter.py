@@ -114,7 +114,6 @@ def export_adapter(
         ExportError: The export failed, or computes something else than the adapter on its base does.
     """
     section, choice = _choice(host, use, options)
-    import_transformers()
     out = out or folder_of_exports(default_folder(planned.folder.path.resolve().name), planned)
     target, name = out / "exports" / section.folder, section.folder
     with locked_folder(out), temporary_folder() as made:
@@ -133,6 +132,7 @@ def export_adapter(
                 targets: Sequence[str] = streamed.targets
                 _refuse(exporter, planned, targets, False, name)
             else:
+                import_transformers()
                 base = plan_base_model(planned.files)
                 targets = check_layers(planned.folder, base)
                 _refuse(exporter, planned, targets, unties_output(planned.folder, base), name)
@@ -157,6 +157,7 @@ def export_adapter(
         with _stage(f"proof of {name}", on_event, cancel):
             if loaded is None:  # the model as training computes it is only needed now
                 with _removed_on_failure(target):
+                    import_transformers()
                     loaded = load_packed(planned, check_layers(planned.folder, plan_base_model(planned.files)))
                     _keep_proof(planned, loaded, exporter, made, kept)
             del loaded
