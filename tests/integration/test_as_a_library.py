@@ -257,3 +257,38 @@ def test_a_program_that_is_told_to_end_stops_its_run_and_goes_on_later(
     again = graftkit.run(make_recipe(), out=tmp_path / "run", resume=True)
     graftkit.run(make_recipe(), out=tmp_path / "whole")
     assert adapter_of(again.folder) == adapter_of(tmp_path / "whole") and again.manifest["id"] == stopped["id"]
+
+
+HOLDS_ITSELF: dict[str, Any] = {"model": "m"}
+HOLDS_ITSELF["data"] = HOLDS_ITSELF
+MISUSES: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: graftkit.plan(None), RecipeError, "recipe: it is of the type NoneType"),  # type: ignore[arg-type]
+    (lambda: graftkit.plan("a\0.yaml"), RecipeError, "recipe: it has a null character"),
+    (lambda: graftkit.plan(HOLDS_ITSELF), RecipeError, "nested too deeply"),
+    (lambda: graftkit.plan({"x": (n for n in ())}), RecipeError, "recipe.x: .*generator"),
+    (lambda: graftkit.plan({"training": {"steps": 10**5000}}), RecipeError, "recipe.training.steps: "),
+    (lambda: graftkit.plan({}, overrides=[5]), RecipeError, r"overrides\[0\]: "),  # type: ignore[list-item]
+    (lambda: graftkit.plan({}, train=5), DataError, "train: it is of the type int"),  # type: ignore[arg-type]
+    (lambda: graftkit.plan({}, host=5), RequestError, "host: "),  # type: ignore[arg-type]
+    (lambda: graftkit.run({}, out=5), FolderError, "out: it is of the type int"),  # type: ignore[arg-type]
+    (lambda: graftkit.run({}, out="a\0b"), FolderError, "out: it has a null character"),
+    (lambda: graftkit.preview({}, records=-1), RequestError, "records: it is -1"),
+    (lambda: graftkit.generate("m", [5]), RequestError, r"prompts\[0\]: "),  # type: ignore[list-item]
+    (lambda: graftkit.generate("m", "x", max_new_tokens=-1), RequestError, "max_new_tokens: it is -1"),
+    (lambda: graftkit.generate("m", "x", tools=[5]), RequestError, "tools: "),  # type: ignore[list-item]
+    (lambda: graftkit.export("r", 5), RequestError, "to: "),  # type: ignore[arg-type]
+    (lambda: graftkit.export("r", "peft", {"x": iter(())}), RequestError, "options.x: "),
+    (lambda: graftkit.export("r", "peft", proof="no"), RequestError, "proof: it is 'no'"),  # type: ignore[arg-type]
+    (lambda: graftkit.verify(None), FolderError, "export: it is of the type NoneType"),  # type: ignore[arg-type]
+    (lambda: graftkit.verify("x", disable="abc"), RequestError, "disable: it is of the type str"),
+    (lambda: graftkit.compare([5, 6]), FolderError, r"runs\[0\]: "),  # type: ignore[list-item]
+    (lambda: graftkit.compare("ab"), RequestError, "two runs or more"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(MISUSES)))
+def test_what_is_handed_in_wrong_is_told_by_its_name(number: int) -> None:
+    call, error, told = MISUSES[number]
+    with pytest.raises(error, match=told) as caught:
+        call()
+    assert getattr(caught.value, "where", "") or "two runs" in told

@@ -115,17 +115,19 @@ def test_a_machine_that_died_goes_on_from_the_last_checkpoint(
 
 def test_a_damaged_checkpoint_is_passed_over(recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    stop_at(recipe, out, after_step(5))
+    stop_at(recipe, out, after_step(4))
     found = latest_checkpoint(out / "checkpoints")
-    assert found is not None and found[0] == 5
+    assert found is not None and found[0] == 4
     state = found[1] / "state.safetensors"
     data = bytearray(state.read_bytes())
     data[-7] ^= 1
     state.write_bytes(data)
+    (found[1] / "notes.txt").write_text("years of work")
     events: list[Event] = []
     assert facts_of(graftkit.run(recipe, out=out, resume=True, on_event=events.append)) == expected
     told = [event.message for event in events if isinstance(event, Notice)]
-    assert "going on after step 4" in told and "checkpoints/step-00000005 is damaged and is not used" in told
+    assert "going on after step 2" in told and "checkpoints/step-00000004 is damaged and is not used" in told
+    assert (found[1] / "notes.txt").read_text() == "years of work"
 
 
 def test_without_a_run_resuming_starts_one(recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:

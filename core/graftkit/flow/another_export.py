@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from graftkit.arguments import check_choice, check_path, check_text, check_texts
 from graftkit.errors import RequestError
 from graftkit.flow.add_export import add_export
 from graftkit.flow.answering.plugins_of_run import plugins_of_run
@@ -94,7 +95,17 @@ def export(
         ExportError: The export failed, or computes something else; what was there before is as it was.
         Cancelled: It was stopped.
     """
-    path, assignments = Path(source), _assignments(options)
+    path, assignments = Path(check_path(source, "source")), _assignments(options)
+    check_text(to, "to")
+    for name, folder in (("out", out), ("base", base)):
+        if folder is not None:
+            check_path(folder, name)
+    if quantizer is not None:
+        check_text(quantizer, "quantizer")
+    if tokenizer is not None:
+        check_choice(tokenizer, "tokenizer", get_args(TokenizerOf))
+    if proof is not None:
+        check_choice(proof, "proof", ("now", "later"))
     host = host or plugins_of_run(path)
     if is_adapter_folder(path):
         with no_network_if(offline):
@@ -136,7 +147,18 @@ def _of_adapter(
 
 
 def _assignments(options: Sequence[str] | Mapping[str, Any]) -> Sequence[str]:
-    """Returns fields as `--set` takes them: JSON is YAML."""
-    if isinstance(options, Mapping):
-        return [f"{key}={json.dumps(value, default=os.fspath)}" for key, value in options.items()]
-    return options
+    """Returns fields as `--set` takes them: JSON is YAML.
+
+    Raises:
+        RequestError: They are something else, or one has a value that JSON can't hold.
+    """
+    if not isinstance(options, Mapping):
+        return check_texts(options, "options")
+    found = []
+    for key, value in options.items():
+        try:
+            found.append(f"{key}={json.dumps(value, default=os.fspath)}")
+        except (TypeError, ValueError, RecursionError) as error:
+            hint = "Give what JSON can hold, or a path."
+            raise RequestError(f"it can't be written as JSON: {error}", where=f"options.{key}", hint=hint) from None
+    return found

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from graftkit.arguments import check_path
 from graftkit.errors import RequestError
 from graftkit.flow.reporting.read_run import read_run
 from graftkit.report.comparison import Comparison, compared
@@ -30,6 +31,11 @@ def compare(runs: Sequence[str | os.PathLike[str]]) -> Comparison:
         >>> [difference.key for difference in found.differences]  # doctest: +SKIP
         ['adapter.rank', 'adapter.alpha']
     """
-    if len(runs) < 2:
+    folders = (
+        []
+        if isinstance(runs, str | os.PathLike) or not isinstance(runs, Iterable)
+        else [check_path(run, f"runs[{number}]") for number, run in enumerate(runs)]
+    )
+    if len(folders) < 2:
         raise RequestError("a comparison takes two runs or more", hint="Name their folders: runs/ONE runs/OTHER.")
-    return compared([read_run(Path(run)) for run in runs])
+    return compared([read_run(Path(folder)) for folder in folders])

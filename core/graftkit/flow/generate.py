@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from graftkit.arguments import check_is, check_mappings, check_number, check_path, check_text, check_texts
 from graftkit.flow.answering.plugins_of_run import plugins_of_run
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
@@ -91,10 +92,20 @@ def generate(
     Raises:
         RequestError: Nothing can be loaded from it, or it can't be asked so.
     """
-    from graftkit.flow.answering.reload import reload
+    name = check_path(source, "source")
+    texts = [prompts] if isinstance(prompts, str) else check_texts(prompts, "prompts")
+    check_number(max_new_tokens, "max_new_tokens", 1)
+    check_number(seed, "seed")
+    if system is not None:
+        check_text(system, "system")
+    if tools is not None:
+        check_mappings(tools, "tools")
+
+    from graftkit.flow.answering.reload import AdapterBase, reload
     from graftkit.flow.answering.reload_base import reload_base
 
-    name = os.fspath(source)
+    if on is not None:
+        check_is(on, AdapterBase, "on")
     sampling = {
         "temperature": temperature,
         "top_k": top_k,
@@ -107,7 +118,6 @@ def generate(
     with no_network_if(offline):
         model = reload(name, host, on)
         base = reload_base(name, model, host, on) if compare else None
-    texts = [prompts] if isinstance(prompts, str) else prompts
     return [asking.of(model).answer(text, asking.of(base) if base else None) for text in texts]
 
 

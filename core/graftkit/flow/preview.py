@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import Any
 
+from graftkit.arguments import check_number, check_text
 from graftkit.corpus.encode import Encoder, Part
 from graftkit.errors import DataError
 from graftkit.flow.planning.run_plan import RunPlan
@@ -106,6 +107,10 @@ def preview(
     Raises:
         RequestError: Something in the recipe is wrong, or there is no such record.
     """
+    check_number(records, "records", 0)
+    check_number(measured, "measured", 0)
+    if where is not None:
+        check_text(where, "where")
     planned = plan(recipe, overrides=overrides, host=host, train=train, holdout=holdout, offline=offline)
     encoder = make_vocabulary(planned)[0].encoder if planned.vocabulary else planned.encoder
     chosen = list(islice(planned.samples.train, records)) if where is None else [_at(planned, where)]

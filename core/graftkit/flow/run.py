@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from graftkit.arguments import check_is, check_path
 from graftkit.errors import FolderError, GraftkitError, RequestError, StorageError
 from graftkit.flow.device import refuse_device
 from graftkit.flow.events import Chosen, Notice, OnEvent, Planned, RunFailed, RunFinished, ignore
@@ -207,7 +208,7 @@ def run(
         RunError: The run failed; its folder says how far it came.
         Cancelled: It was stopped; its folder says how far it came.
     """
-    folder = Path(out) if out is not None else default_folder(recipe_name(recipe))
+    folder = Path(check_path(out, "out")) if out is not None else default_folder(recipe_name(recipe))
     rows = rows_of(train, holdout)
     if rows and processes.count > 1:
         raise RequestError("records can be handed in only where one process trains", hint="Write them to files.")
@@ -436,6 +437,8 @@ def _prepare(
     host: PluginHost | None,
     records: Handed = MappingProxyType({}),
 ) -> tuple[LoadedRecipe, PluginHost]:
+    if host is not None:
+        check_is(host, PluginHost, "host")
     loaded = load_recipe(recipe, overrides, records)
     return loaded, host or PluginHost(disable=loaded.recipe.plugins.disable)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graftkit.arguments import check_path, check_texts
 from graftkit.errors import ExportError, FolderError
 from graftkit.flow.base_files.recreate import InstalledProviders
 from graftkit.flow.events import Notice, OnEvent
@@ -80,7 +81,7 @@ def verify_run(
         StorageError: As for `verify`.
         Cancelled: It was stopped.
     """
-    folder, disable = Path(run), list(disable)
+    folder, disable = Path(check_path(run, "run")), check_texts(disable, "disable")
     found, failed = dict[str, Verified](), list[ExportError | FolderError]()
     names = _exports_of(folder)
 
@@ -158,7 +159,7 @@ def verify(
         StorageError: What was found can't be recorded.
         Cancelled: It was stopped.
     """
-    return _verify(Path(export), disable, on_event, cancel, None)
+    return _verify(Path(check_path(export, "export")), check_texts(disable, "disable"), on_event, cancel, None)
 
 
 def _verify(

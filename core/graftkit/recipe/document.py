@@ -15,12 +15,14 @@ from graftkit.errors import RecipeError
 from graftkit.interfaces.long_numbers import LONG_NUMBER, is_long_number
 from graftkit.redact import HIDDEN, without_secrets
 
-__all__ = ["Document", "KeyPath", "parse_value", "read_document"]
+__all__ = ["MAX_DEPTH", "Document", "KeyPath", "parse_value", "read_document", "refuse_extremes"]
 
 KeyPath = tuple[str | int, ...]
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
+"""How many keys may lie within each other."""
+
 _MOST_NODES = 80_000
 _MOST_DOTS = 200
 """How many dots a line of TOML may have outside of texts: the time that a dotted key takes grows with their square."""
@@ -240,19 +242,28 @@ def _parse_toml(text: str, file: str) -> Document:
     except ValueError as error:
         raise RecipeError(f"not valid TOML: {_reason(error)}", where=file) from None
     document = Document(data, file, _toml_lines(text))
-    _refuse_extremes(data, (), document)
+    refuse_extremes(data, (), document)
     return document
 
 
-def _refuse_extremes(value: Any, path: KeyPath, document: Document) -> None:
-    """Refuses what is nested too deeply, and numbers that are too long."""
+def refuse_extremes(value: Any, path: KeyPath, document: Document) -> None:
+    """Refuses what is nested too deeply, and numbers that are too long.
+
+    Args:
+        value: What the document holds at a place.
+        path: The place.
+        document: The document.
+
+    Raises:
+        RecipeError: There is such a value.
+    """
     if len(path) > MAX_DEPTH:
         raise RecipeError("nested too deeply", where=document.where(path))
     if _is_long(value):
         raise RecipeError(LONG_NUMBER, where=document.where(path))
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in inner:
-        _refuse_extremes(child, (*path, key), document)
+        refuse_extremes(child, (*path, key), document)
 
 
 def _toml_lines(text: str) -> dict[KeyPath, str]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from graftkit.arguments import check_path, check_texts
 from graftkit.errors import RecipeError
-from graftkit.recipe.document import Document, KeyPath, read_document
+from graftkit.recipe.document import MAX_DEPTH, Document, KeyPath, read_document, refuse_extremes
 from graftkit.recipe.other_programs import own_key
 from graftkit.recipe.overrides import apply_overrides
 from graftkit.recipe.paths import anchor_paths
@@ -25,6 +26,8 @@ __all__ = ["LoadedRecipe", "RecipeSource", "as_recipe_error", "load_recipe", "re
 
 RecipeSource = str | os.PathLike[str] | Mapping[str, Any] | Recipe
 """A recipe: a file's path, a mapping of the same form, in which paths may be `Path`s, or a recipe."""
+
+_A_RECIPE = "Give a recipe's file, a mapping of the same form, or a Recipe."
 
 
 class LoadedRecipe:
@@ -52,7 +55,7 @@ def recipe_name(source: RecipeSource) -> str:
             where="out",
             hint='Say the folder: out="runs/NAME".',
         )
-    return Path(source).stem
+    return Path(check_path(source, "recipe", RecipeError, _A_RECIPE)).stem
 
 
 def load_recipe(
@@ -76,7 +79,7 @@ def load_recipe(
         3
     """
     document, folder = _document(source)
-    apply_overrides(document, list(overrides))
+    apply_overrides(document, check_texts(overrides, "overrides", RecipeError))
     anchor_paths(document, folder)
     _put_records(document, records)
     try:
@@ -104,21 +107,40 @@ def _put_records(document: Document, records: Mapping[str, Path]) -> None:
         document.origins["data", key] = key
 
 
-def _as_in_a_file(value: Any) -> Any:
-    """Returns a copy of what a program says as a file would say it: paths as their names."""
+def _as_in_a_file(value: Any, path: KeyPath = ()) -> Any:
+    """Returns a copy of what a program says as a file would say it: paths as their names.
+
+    Raises:
+        RecipeError: It is nested too deeply, as what holds itself is, or no file could say it.
+    """
+    where = ".".join(["recipe", *map(str, path)])
+    if len(path) > MAX_DEPTH:
+        raise RecipeError("nested too deeply", where=where, hint="Does it hold itself?")
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return check_path(value, where, RecipeError)
     if isinstance(value, Mapping):
-        return {key: _as_in_a_file(inner) for key, inner in value.items()}
-    return [_as_in_a_file(inner) for inner in value] if isinstance(value, list | tuple) else deepcopy(value)
+        return {key: _as_in_a_file(inner, (*path, key)) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_in_a_file(inner, (*path, number)) for number, inner in enumerate(value)]
+    try:
+        return deepcopy(value)
+    except Exception:
+        kind = type(value).__name__
+        raise RecipeError(
+            f"it is of the type {kind}, which no recipe's file could hold",
+            where=where,
+            hint="Records that a program makes are handed in as `train` and `holdout`, which the recipe leaves out.",
+        ) from None
 
 
 def _document(source: RecipeSource) -> tuple[Document, Path]:
     if isinstance(source, Recipe):
         return Document(source.model_dump(mode="json", exclude_unset=True), "recipe", from_file=False), Path.cwd()
     if isinstance(source, Mapping):
-        return Document(_as_in_a_file(source), "recipe", from_file=False), Path.cwd()
-    path = Path(source)
+        document = Document(_as_in_a_file(source), "recipe", from_file=False)
+        refuse_extremes(document.data, (), document)
+        return document, Path.cwd()
+    path = Path(check_path(source, "recipe", RecipeError, _A_RECIPE))
     return read_document(path), path.absolute().parent
 
 

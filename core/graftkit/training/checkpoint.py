@@ -42,6 +42,7 @@ def write_checkpoint(
     evaluations: Sequence[Mapping[str, int | float]] = (),
     keep: int = 2,
     also: Collection[int] = (),
+    others: Collection[str] = (),
 ) -> Path:
     """Writes `step-NNNNNNNN/` as a whole and deletes the oldest beyond the kept ones.
 
@@ -53,6 +54,7 @@ def write_checkpoint(
         evaluations: What was measured on holdout examples so far, which the best step follows from.
         keep: How many are kept, the newest ones: should the last turn out damaged, there is one before it.
         also: Steps whose checkpoints are kept besides.
+        others: Files in that folder that somebody else has put there, relative to it: they stay where they are.
 
     Raises:
         StorageError: The system refused; older checkpoints are as they were.
@@ -62,7 +64,8 @@ def write_checkpoint(
     with guarded(folder):
         make_folder(folder)
     path = folder / f"step-{step:08d}"
-    with atomic_folder(path) as temporary:
+    kept = [name.removeprefix(f"{path.name}/") for name in others if name.startswith(f"{path.name}/")]
+    with atomic_folder(path, keep=kept) as temporary:
         save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, temporary / _STATE)
         facts = {"step": step, "sha256": sha256_of(temporary / _STATE), "tokenizer_fingerprint": tokenizer_fingerprint}
         measured = {"evaluations": [dict(one) for one in evaluations]} if evaluations else {}

@@ -56,16 +56,18 @@ _OWN = re.compile(
 )
 """What a run writes at the top of its folder; a plugin's files are known from the manifest."""
 
-_OWN_FILES = re.compile(
+_OWN_PATHS = (
     r"manifest\.json|\.graftkit\.lock|vocabulary\.json|(probes|reference|start)\.safetensors|metrics\.jsonl"
     r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|report-sections\.json|records/(train|holdout)\.jsonl"
     r"|(tokens|teacher)/(train|holdout)\.safetensors"
     r"|adapter/adapter\.(safetensors|json)"
     r"|adapter-from/(adapter_config\.json|adapter_model\.safetensors|graftkit\.json)"
     r"|checkpoints/step-\d{8}/(state\.safetensors|checkpoint\.json)"
-    rf"|\.(tokens|teacher)\.partial/.*|(.*/)?{TEMPORARY.pattern}(/.*)?"
 )
 """The paths of the files that a run itself writes; those of tokenizers, exporters and hooks are listed in manifests."""
+
+_OWN_FILES = re.compile(rf"{_OWN_PATHS}|\.(tokens|teacher)\.partial/.*|(.*/)?{TEMPORARY.pattern}(/.*)?")
+"""Those paths, and those of what a run has while it writes them."""
 
 _WITH_A_TOKENIZER = ("tokenizer/", f"{ADAPTER_FROM}/")
 """The folders of a run in which a tokenizer is saved, whose backend alone knows the files' names."""
@@ -179,7 +181,8 @@ def claim_again(path: Path) -> ClaimedFolder:
     """Claims the folder of a run that goes on, and removes from it what a kill has left half-written.
 
     Raises:
-        FolderError: It is going on already, can't be written, or has a link or a file where a run keeps a folder.
+        FolderError: It is going on already, can't be written, has a link or a file where a run keeps a folder, or a
+            folder where it keeps a file.
     """
     for name in _FOLDERS:
         entry = path / name
@@ -190,6 +193,12 @@ def claim_again(path: Path) -> ClaimedFolder:
                 where=str(path),
                 hint="Put the folder itself there; a run that needs another disk is started there with --out.",
             )
+    for place in _folders_in_place_of_files(path):
+        raise FolderError(
+            f"{place} in it is a folder, where a run keeps a file that it replaces or removes",
+            where=str(path),
+            hint="Move that folder away, and put the file back where there is a copy of it.",
+        )
     try:
         lock = _lock(path)
         for folder in (path, path / CHECKPOINTS, path / "exports"):
@@ -326,6 +335,15 @@ def is_runs_own(name: str) -> bool:
     """Tells whether a path in a run's folder is that of a file which a run writes, of its tokenizer or of an export."""
     own = (*_WITH_A_TOKENIZER, "exports/")
     return name.startswith(own) or (name != LOCK and _OWN_FILES.fullmatch(name) is not None)
+
+
+def _folders_in_place_of_files(path: Path) -> Iterator[str]:
+    """Yields the relative paths of folders that have the name of a file which a run itself writes."""
+    for place, folders, _ in os.walk(path):
+        for name in sorted(folders):
+            relative = (Path(place) / name).relative_to(path).as_posix()
+            if re.fullmatch(_OWN_PATHS, relative):
+                yield relative
 
 
 def others_files(path: Path, manifest: RunManifest) -> list[str]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from graftkit.arguments import check_rows
 from graftkit.errors import DataError, GraftkitError, RecipeError
 from graftkit.store.files import guarded, make_folder, sha256_of, write_atomic
 
@@ -38,8 +39,15 @@ Handed = Mapping[str, Path]
 
 
 def rows_of(train: Rows | None, holdout: Rows | None) -> dict[str, Rows]:
-    """Returns the records that were handed in, by the key of the recipe's `data` that they stand for."""
-    return {key: rows for key, rows in (("train", train), ("holdout", holdout)) if rows is not None}
+    """Returns the records that were handed in, by the key of the recipe's `data` that they stand for.
+
+    Raises:
+        DataError: Something else was handed in.
+    """
+    found = {key: rows for key, rows in (("train", train), ("holdout", holdout)) if rows is not None}
+    for key, rows in found.items():
+        check_rows(rows, key, DataError)
+    return found
 
 
 def keep_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:

@@ -317,6 +317,7 @@ def _write_checkpoint(run: RunContext, trainer: Trainer, watch: HoldoutWatch) ->
         ],
         keep=run.plan.bound.recipe.training.keep_checkpoints,
         also=() if watch.best is None else (watch.best,),
+        others=run.theirs(CHECKPOINTS),
     )
 
 

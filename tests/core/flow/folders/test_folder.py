@@ -333,6 +333,20 @@ def test_what_is_no_folder_where_a_run_keeps_one_is_refused_at_once(tmp_path: Pa
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "name", ["checkpoints/step-00000002/checkpoint.json", "metrics.jsonl", "tokens/train.safetensors"]
+)
+def test_a_folder_where_a_run_keeps_a_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    """Its own file would take that place, with what somebody has put into it."""
+    mine = a_run(tmp_path / "x", "interrupted") / name / "notes.txt"
+    (tmp_path / "x" / name).unlink(missing_ok=True)
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    with pytest.raises(FolderError, match=f"{name} in it is a folder, where a run keeps a file") as caught:
+        claim_again(tmp_path / "x")
+    assert caught.value.hint and mine.read_text() == "years of work"
+
+
 def test_what_a_killed_run_had_not_listed_yet_is_its_own(tmp_path: Path) -> None:
     """A start that was observed, what a teacher has said so far, an adapter's copy: each is written within a stage."""
     folder = a_run(tmp_path / "x", "running")

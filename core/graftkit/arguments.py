@@ -1,0 +1,147 @@
+"""What a program hands to a public function is looked at first, so that a mistake is told in words, by its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from graftkit.errors import FolderError, RequestError
+
+__all__ = [
+    "check_choice",
+    "check_is",
+    "check_mappings",
+    "check_number",
+    "check_path",
+    "check_rows",
+    "check_text",
+    "check_texts",
+]
+
+
+def check_path(
+    value: Any, name: str, error: type[RequestError] = FolderError, hint: str = "Give a text or a Path."
+) -> str:
+    """Returns the path that an argument names.
+
+    Args:
+        value: The argument.
+        name: What it is called.
+        error: What is raised.
+        hint: What the error says to do.
+
+    Raises:
+        RequestError: It is no path, or one that no file can have; of the class that was asked for.
+    """
+    try:
+        path = os.fspath(value)
+    except TypeError:
+        path = None
+    if not isinstance(path, str):
+        raise error(f"it is of the type {type(value).__name__}, and no path", where=name, hint=hint)
+    if "\0" in path:
+        raise error("it has a null character, which no path can have", where=name, hint=hint)
+    return path
+
+
+def check_text(value: Any, name: str) -> None:
+    """Makes sure that an argument is a text.
+
+    Raises:
+        RequestError: It is something else.
+    """
+    if not isinstance(value, str):
+        raise RequestError(f"it is of the type {type(value).__name__}, and no text", where=name, hint="Give a str.")
+
+
+def check_texts(values: Any, name: str, error: type[RequestError] = RequestError) -> list[str]:
+    """Returns the texts of an argument that takes several; each is taken once.
+
+    Args:
+        values: The argument.
+        name: What it is called.
+        error: What is raised.
+
+    Raises:
+        RequestError: It is one text, or holds something else; of the class that was asked for.
+    """
+    hint = "Give a list of texts, each a str."
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise error(f"it is of the type {type(values).__name__}, and no list of texts", where=name, hint=hint)
+    found = list(values)
+    for number, value in enumerate(found):
+        if not isinstance(value, str):
+            kind = type(value).__name__
+            raise error(f"it is of the type {kind}, and no text", where=f"{name}[{number}]", hint=hint)
+    return found
+
+
+def check_rows(values: Any, name: str, error: type[RequestError]) -> None:
+    """Makes sure that records that are handed in can be taken one by one.
+
+    Args:
+        values: The argument.
+        name: What it is called.
+        error: What is raised.
+
+    Raises:
+        RequestError: They can't; of the class that was asked for.
+    """
+    if not isinstance(values, Iterable):
+        raise error(
+            f"it is of the type {type(values).__name__}, and no records",
+            where=name,
+            hint='Give a list of mappings, such as {"text": "..."}, or what yields them.',
+        )
+
+
+def check_mappings(values: Any, name: str) -> None:
+    """Makes sure that an argument is a list of mappings.
+
+    Raises:
+        RequestError: It is something else.
+    """
+    if not isinstance(values, list | tuple) or not all(isinstance(value, Mapping) for value in values):
+        raise RequestError("it is no list of mappings", where=name, hint="Give a list of mappings, such as JSON has.")
+
+
+def check_number(value: Any, name: str, least: int | None = None) -> None:
+    """Makes sure that an argument is a whole number.
+
+    Args:
+        value: The argument.
+        name: What it is called.
+        least: The least that it may be; any where None.
+
+    Raises:
+        RequestError: It is something else, or less.
+    """
+    hint = "Give a whole number." if least is None else f"Give a whole number from {least} on."
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RequestError(f"it is of the type {type(value).__name__}, and no whole number", where=name, hint=hint)
+    if least is not None and value < least:
+        raise RequestError(f"it is {value}, which is too little", where=name, hint=hint)
+
+
+def check_is(value: Any, kind: type, name: str) -> None:
+    """Makes sure that an argument is an object of a class.
+
+    Raises:
+        RequestError: It is something else.
+    """
+    if not isinstance(value, kind):
+        told = f"it is of the type {type(value).__name__}, and no {kind.__name__}"
+        raise RequestError(told, where=name, hint=f"Give a {kind.__name__}, or leave it out.")
+
+
+def check_choice(value: Any, name: str, choices: Iterable[str]) -> None:
+    """Makes sure that an argument is one of a few texts.
+
+    Raises:
+        RequestError: It is something else.
+    """
+    allowed = [*choices]
+    if value not in allowed:
+        told = f"it is {value!r:.60}" if isinstance(value, str) else f"it is of the type {type(value).__name__}"
+        raise RequestError(told, where=name, hint=f"Give one of {', '.join(allowed)}, or leave it out.")
