@@ -161,11 +161,18 @@ def test_a_file_of_gigabytes_is_read_as_no_settings(tmp_path: Path) -> None:
         (tmp_path / name).touch()
         os.truncate(tmp_path / name, 1 << 40)
     assert latest_checkpoint(tmp_path) is None
-    with pytest.raises(FolderError, match=r"vocabulary\.json: it is damaged.* larger than 64 MB"):
+    with pytest.raises(FolderError, match=r"vocabulary\.json: it is damaged.* larger than 128 MB"):
         read_change(tmp_path)
     (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(FolderError, match=r"manifest\.json is damaged: .* larger than 64 MB"):
         RunManifest.read(tmp_path)
+
+
+def test_the_vocabulary_of_the_most_new_tokens_is_read_whole(tmp_path: Path) -> None:
+    """300,000 new tokens of nine parts each are 65 MB, as they are written; here the room between them is the most."""
+    change = VocabularyChange("extended", 2, (1,), ((0,),), None)
+    (tmp_path / "vocabulary.json").write_text(json.dumps(change.to_json()) + " " * (75 << 20))
+    assert read_change(tmp_path) == change
 
 
 def test_errors_without_a_place_get_one_and_others_keep_theirs() -> None:

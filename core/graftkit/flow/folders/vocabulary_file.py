@@ -19,6 +19,9 @@ _MOST_VALUES = MOST_PARTS + 11 * MOST_IDS
 """Values of the file, as `parse_json` counts them: of each id itself, its list of parts, and what is told of its token
 beside; seven for that one."""
 
+_MOST_BYTES = 128 << 20
+"""What as many values take, indented, with the texts of 300,000 new tokens: about 75 MB."""
+
 
 def read_change(folder: Path) -> VocabularyChange | None:
     """Returns what became of the base model's vocabulary, as a run or an export says; None where nothing did.
@@ -30,6 +33,6 @@ def read_change(folder: Path) -> VocabularyChange | None:
     if not path.is_file():
         return None
     try:
-        return VocabularyChange.from_json(parse_json(read_regular(path), _MOST_VALUES))
+        return VocabularyChange.from_json(parse_json(read_regular(path, _MOST_BYTES), _MOST_VALUES))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise FolderError(f"it is damaged: {error}", where=str(path)) from None
