@@ -5,8 +5,9 @@ from __future__ import annotations
 __all__ = ["MOST_CHARACTERS", "MOST_IDS", "MOST_MERGES", "MOST_PARTS"]
 
 MOST_IDS = 300_000
-"""Ids of a tokenizer, with those of added tokens and those without a token: the highest id is one less. Models in use
-have up to 291,000. Everything that makes or reads a vocabulary keeps to it; a model's embedding may have more rows."""
+"""Ids of a tokenizer, with those of added tokens and those without a token: the highest id is one less. Causal
+models in use have up to 291,000; of encoders LaBSE (501,153) and XLM-V (901,629) are beyond it. Everything that makes
+or reads a vocabulary keeps to it; a model's embedding may have more rows."""
 
 MOST_MERGES = 2 * MOST_IDS
 """Merges of a BPE tokenizer, of which several may make one token. Models in use have up to 515,000."""
