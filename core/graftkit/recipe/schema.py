@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from contextlib import suppress
 from datetime import date as Day
 from math import isfinite
@@ -686,8 +687,8 @@ class Recipe(StrictModel):
             )
         if self.evaluation.every is not None and self.data.holdout == 0:
             raise ValueError("evaluation.every evaluates holdout records, but data.holdout is 0: raise it")
-        folders = [export.folder for export in self.export]
-        repeated = sorted({folder for folder in folders if folders.count(folder) > 1})
+        folders = Counter(export.folder for export in self.export)
+        repeated = sorted(folder for folder, number in folders.items() if number > 1)
         if repeated:
             raise ValueError(f"two exports would share the folder '{repeated[0]}': give one a name of its own")
         return self

@@ -150,7 +150,10 @@ def _is_there(named: str) -> bool:
 
 def is_adapter_folder(path: Path) -> bool:
     """Tells whether a folder holds an adapter in PEFT's format."""
-    return (path / CONFIG).is_file()
+    try:
+        return (path / CONFIG).is_file()
+    except OSError:  # too long a name
+        return False
 
 
 def keep_adapter_folder(folder: AdapterFolder, target: Path, tokenizer: Tokenizer) -> None:

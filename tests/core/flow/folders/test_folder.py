@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from graftkit.errors import FolderError, StorageError
+from graftkit.flow.folders.adapter_folder import read_adapter_folder
 from graftkit.flow.folders.folder import (
     LOCK,
     MANIFEST,
@@ -22,6 +23,7 @@ from graftkit.flow.folders.folder import (
 )
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.report.run_manifest import RunManifest
+from graftkit.testing import isolated_host
 
 WEIGHTS = "adapter.safetensors"
 
@@ -431,3 +433,8 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_none(tmp_path: Path, monkeyp
         claim_again(tmp_path / "x")
     others[0].release()
     claim_again(tmp_path / "x").release()
+
+
+def test_too_long_a_name_is_no_adapters_folder(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match="there is no adapter in PEFT's format in it"):
+        read_adapter_folder(tmp_path / ("x" * 300), isolated_host())
