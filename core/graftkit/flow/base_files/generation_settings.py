@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from graftkit.flow.base_files.foreign_code import FOREIGN_CODE
 from graftkit.interfaces.model_source import BaseModelFiles, GenerationSettings
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
@@ -14,8 +15,8 @@ __all__ = ["generation_config", "stop_tokens"]
 _IDS = ("_token_id", "_token_ids", "_tokens")
 """How the fields that hold token ids end."""
 
-_OF_CODE = frozenset({"auto_map", "custom_generate", "trust_remote_code"})
-"""Fields that name code or let it be run, which is none of an export's: transformers keeps none of them."""
+_OF_CODE = FOREIGN_CODE | {"trust_remote_code"}
+"""Fields that name code or let it be run, which is none of an export's."""
 
 
 def stop_tokens(

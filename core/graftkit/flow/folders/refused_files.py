@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
 from graftkit.errors import ExportError, FolderError
+from graftkit.flow.base_files.foreign_code import FOREIGN_CODE
 from graftkit.flow.folders.export_json import EXPORT_AGAIN, json_object, short_json
 from graftkit.flow.folders.listed_files import leads_out
 from graftkit.interfaces.json_file import read_json_object
@@ -22,9 +23,6 @@ __all__ = [
     "refuse_foreign_code",
     "tokenizer_configs",
 ]
-
-_FOREIGN_CODE = frozenset({"auto_map", "auto_mapping", "custom_pipelines", "custom_generate", "megatron_config"})
-"""Keys that make a library import a module that a model's folder names, or brings."""
 
 _KERNELS = frozenset({"attn_implementation", "experts_implementation"})
 """Keys by which transformers fetches compiled code from a hub, where their value is the name of a repository."""
@@ -50,7 +48,7 @@ def refuse_foreign_code(folder: Path) -> None:
         FolderError: A configuration in it can't be read.
     """
     for path, data in _configurations(folder):
-        named = next(_names_of_code(data), None)
+        named = next(_keys_where(data, _is_code), None)
         if named:
             raise ExportError(
                 f"it names code that would be run to load it ('{named}'), and an export's own code is never run",
@@ -62,7 +60,7 @@ def refuse_foreign_code(folder: Path) -> None:
 def drop_foreign_code(folder: Path) -> None:
     """Takes out of an export's configurations what the base model's own said of code, and of files elsewhere."""
     for path, data in _configurations(folder):
-        if next(_names_of_code(data), None) or next(_names_of_files(data), None):
+        if next(_keys_where(data, _is_dropped), None):
             path.write_text(json.dumps(_without_code(data), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -85,7 +83,7 @@ def refuse_bad_files(folder: Path) -> None:
         elif path.suffix == ".safetensors" and path.is_file():
             check_tensor_header(path)
     for path, data in _configurations(folder):
-        named = next(_names_of_files(data), None)
+        named = next(_keys_where(data, _is_file_elsewhere), None)
         if named:
             raise ExportError(f"its '{named}' leads out of the folder", where=str(path), hint=EXPORT_AGAIN)
 
@@ -150,39 +148,37 @@ def _configurations(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield path, json_object(path)
 
 
-def _names_of_code(value: Any) -> Iterator[str]:
-    """Yields each key at which a configuration, or one within it, names code."""
+def _keys_where(value: Any, meant: Callable[[str, Any], bool]) -> Iterator[str]:
+    """Yields each key of a configuration, or of one within it, that is meant, which is asked with its value."""
     for key, inner in value.items() if isinstance(value, dict) else ():
-        if _is_code(key, inner):
+        if meant(key, inner):
             yield key
     for inner in _inside(value):
-        yield from _names_of_code(inner)
+        yield from _keys_where(inner, meant)
 
 
 def _is_code(key: str, value: Any) -> bool:
-    if key in _FOREIGN_CODE:
+    """Tells whether a configuration names code by a key."""
+    if key in FOREIGN_CODE:
         return bool(value)
     if key.removeprefix("_").removesuffix("_internal") in _KERNELS:
         return any("/" in str(name) for name in (value.values() if isinstance(value, dict) else [value]))
     return False
 
 
-def _names_of_files(value: Any) -> Iterator[str]:
-    """Yields each key by which a configuration, or one within it, has transformers open a file elsewhere."""
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        if _is_file_elsewhere(key, inner):
-            yield key
-    for inner in _inside(value):
-        yield from _names_of_files(inner)
-
-
 def _is_file_elsewhere(key: str, value: Any) -> bool:
+    """Tells whether a configuration has transformers open a file elsewhere by a key."""
     if key == "transformers_weights":  # of any form, pickles among them
         return bool(value)
     if not (key in _FILES or key.endswith(_FILE_ENDINGS)):
         return False
     named = value if isinstance(value, list) and key not in _INLINE else [value]
     return any(isinstance(name, str) and leads_out(name) for name in named)
+
+
+def _is_dropped(key: str, value: Any) -> bool:
+    """Tells whether no export has a key that the base model's configuration has."""
+    return _is_file_elsewhere(key, value) or _is_code(key, value)
 
 
 def _inside(value: Any) -> Iterable[Any]:
@@ -194,8 +190,4 @@ def _without_code(value: Any) -> Any:
         return [_without_code(inner) for inner in value]
     if not isinstance(value, dict):
         return value
-    return {
-        key: _without_code(inner)
-        for key, inner in value.items()
-        if not _is_file_elsewhere(key, inner) and not _is_code(key, inner)
-    }
+    return {key: _without_code(inner) for key, inner in value.items() if not _is_dropped(key, inner)}

@@ -54,7 +54,12 @@ def test_a_base_may_name_no_stop_token_one_or_several(eos: Any) -> None:
 
 def test_what_names_code_is_no_exports() -> None:
     """transformers drops these as it loads an export, whose proof would find them missing once all was trained."""
-    code = {"auto_map": {"AutoConfig": "x.C"}, "custom_generate": "a/b", "trust_remote_code": True}
+    code = {
+        "auto_map": {"AutoConfig": "x.C"},
+        "custom_generate": "a/b",
+        "megatron_config": {},
+        "trust_remote_code": True,
+    }
     assert generation_config(files(temperature=0.5, **code), None, Roles(), []) == {"temperature": 0.5}
 
 
