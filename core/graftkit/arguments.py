@@ -39,7 +39,7 @@ def check_path(
     except TypeError:
         path = None
     if not isinstance(path, str):
-        raise error(f"it is of the type {type(value).__name__}, and no path", where=name, hint=hint)
+        raise error(_other_type(value, "path"), where=name, hint=hint)
     if "\0" in path:
         raise error("it has a null character, which no path can have", where=name, hint=hint)
     return path
@@ -52,7 +52,7 @@ def check_text(value: Any, name: str) -> None:
         RequestError: It is something else.
     """
     if not isinstance(value, str):
-        raise RequestError(f"it is of the type {type(value).__name__}, and no text", where=name, hint="Give a str.")
+        raise RequestError(_other_type(value, "text"), where=name, hint="Give a str.")
 
 
 def check_texts(values: Any, name: str, error: type[RequestError] = RequestError) -> list[str]:
@@ -68,12 +68,11 @@ def check_texts(values: Any, name: str, error: type[RequestError] = RequestError
     """
     hint = "Give a list of texts, each a str."
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise error(f"it is of the type {type(values).__name__}, and no list of texts", where=name, hint=hint)
+        raise error(_other_type(values, "list of texts"), where=name, hint=hint)
     found = list(values)
     for number, value in enumerate(found):
         if not isinstance(value, str):
-            kind = type(value).__name__
-            raise error(f"it is of the type {kind}, and no text", where=f"{name}[{number}]", hint=hint)
+            raise error(_other_type(value, "text"), where=f"{name}[{number}]", hint=hint)
     return found
 
 
@@ -90,7 +89,7 @@ def check_rows(values: Any, name: str, error: type[RequestError]) -> None:
     """
     if not isinstance(values, Iterable):
         raise error(
-            f"it is of the type {type(values).__name__}, and no records",
+            _other_type(values, "records"),
             where=name,
             hint='Give a list of mappings, such as {"text": "..."}, or what yields them.',
         )
@@ -119,7 +118,7 @@ def check_number(value: Any, name: str, least: int | None = None) -> None:
     """
     hint = "Give a whole number." if least is None else f"Give a whole number from {least} on."
     if not isinstance(value, int) or isinstance(value, bool):
-        raise RequestError(f"it is of the type {type(value).__name__}, and no whole number", where=name, hint=hint)
+        raise RequestError(_other_type(value, "whole number"), where=name, hint=hint)
     if least is not None and value < least:
         raise RequestError(f"it is {value}, which is too little", where=name, hint=hint)
 
@@ -131,7 +130,7 @@ def check_is(value: Any, kind: type, name: str) -> None:
         RequestError: It is something else.
     """
     if not isinstance(value, kind):
-        told = f"it is of the type {type(value).__name__}, and no {kind.__name__}"
+        told = _other_type(value, kind.__name__)
         raise RequestError(told, where=name, hint=f"Give a {kind.__name__}, or leave it out.")
 
 
@@ -145,3 +144,7 @@ def check_choice(value: Any, name: str, choices: Iterable[str]) -> None:
     if value not in allowed:
         told = f"it is {value!r:.60}" if isinstance(value, str) else f"it is of the type {type(value).__name__}"
         raise RequestError(told, where=name, hint=f"Give one of {', '.join(allowed)}, or leave it out.")
+
+
+def _other_type(value: Any, due: str) -> str:
+    return f"it is of the type {type(value).__name__}, and no {due}"

@@ -31,6 +31,7 @@ from graftkit.interfaces.counts import check_layers
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.objective import TeacherConfig
+from graftkit.interfaces.regular_file import MOST_BYTES
 from graftkit.model.activation_checkpointing import why_no_checkpointing
 from graftkit.model.load import Loader
 from graftkit.model.packing import Packing, choose_packing
@@ -41,7 +42,6 @@ from graftkit.report.run_manifest import MemoryForecast, SettledKey
 
 __all__ = ["ConfigModel", "device_of", "request_from_config", "settle_from_config"]
 
-_MOST_BYTES = 64 << 20
 _ASSUMED_LABELS = ("LABEL_0", "LABEL_1")
 _STORED = {"bfloat16": "BF16", "float16": "F16"}
 
@@ -72,7 +72,7 @@ class ConfigModel:
         path = Path(reference)
         path = path / "config.json" if path.is_dir() else path
         config = read_json_object(
-            path, _MOST_BYTES, ModelError, missing=f"`{key}` names its folder, or the file itself."
+            path, MOST_BYTES, ModelError, missing=f"`{key}` names its folder, or the file itself."
         )
         if not isinstance(config.get("model_type"), str):
             raise ModelError("it does not say 'model_type'", where=str(path))

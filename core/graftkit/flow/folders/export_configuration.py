@@ -9,10 +9,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from graftkit.errors import ExportError, ModelError
-from graftkit.flow.folders.export_json import MAX_CONFIG
 from graftkit.interfaces.counts import check_counts, count_weights
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
+from graftkit.interfaces.regular_file import MOST_BYTES
 from graftkit.model.skeleton import build_skeleton
 
 __all__ = ["check_configurations"]
@@ -41,7 +41,7 @@ def check_configurations(folder: Path) -> None:
     for path in sorted(folder.rglob("config.json")):
         shapes = _shapes_beside(path)
         if shapes:
-            config = read_json_object(path, MAX_CONFIG, ExportError)
+            config = read_json_object(path, MOST_BYTES, ExportError)
             check_counts(config, shapes, str(path))
             _check_weights(config, shapes, str(path))
 

@@ -8,11 +8,9 @@ from typing import Any
 
 from graftkit.errors import FolderError
 from graftkit.interfaces.json_file import read_json_object
+from graftkit.interfaces.regular_file import MOST_BYTES
 
-__all__ = ["EXPORT_AGAIN", "MAX_CONFIG", "json_object", "short_json"]
-
-MAX_CONFIG = 64 << 20
-"""The largest configuration that is read."""
+__all__ = ["EXPORT_AGAIN", "json_object", "short_json"]
 
 EXPORT_AGAIN = "Export it again, or take the export from where it came from."
 """What to do about an export that is damaged."""
@@ -24,7 +22,7 @@ def json_object(path: Path) -> dict[str, Any]:
     Raises:
         FolderError: It is missing, damaged, or too large.
     """
-    return read_json_object(path, MAX_CONFIG, FolderError, damaged=EXPORT_AGAIN)
+    return read_json_object(path, MOST_BYTES, FolderError, damaged=EXPORT_AGAIN)
 
 
 def short_json(value: Any) -> str:
