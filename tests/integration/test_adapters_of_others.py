@@ -332,7 +332,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
                 ),
             ),
         ),
-        "it has new rows up to 400, of which the base model has 320",
+        "it has trained rows up to 400, of which the base model has 320",
     ),
     "a hub's base": (
         lambda path: changed(path, base_model_name_or_path="somebody/something"),

@@ -186,6 +186,7 @@ def test_a_plan_says_what_rows_are_trained_and_what_memory_they_take(make_recipe
         planned = graftkit.plan(recipe, as_run=True)
         assert planned.checked is not None and planned.checked["new_rows"] == len(indices)
         assert f"the adapter's tokenizer (259 ids) and {len(indices)} trained rows" in str(planned.to_json())
+        assert f", {len(indices)} rows of the embeddings trained" in planned.to_json()["checked"]["text"]
         assert any("trained on, at tokenizer.embedding_learning_rate, 3.0e-04" in note for note in planned.notices)
         asked = planned.ask_memory(planned.bound)  # type: ignore[misc]
         peak = next(peak for peak in dry_run(asked.dry).peaks if peak.stage == "training")

@@ -90,5 +90,5 @@ def test_the_command_says_what_it_checked(make_recipe: RecipeMaker, tmp_path: Pa
     assert "checked     recipe, files and records; not device, architecture and exports" in quick.output
     facts = json.loads(CliRunner().invoke(plan_command.command, [str(tmp_path / "job.yaml"), "--json"]).output)
     assert (facts["checked"]["device"], facts["checked"]["packed"]) == ("cpu", True)
-    assert facts["checked"]["new_rows"] >= 1 and f"{words}{facts['checked']['new_rows']} new rows" in shown.output
+    assert facts["checked"]["new_rows"] >= 1 and f"{words}{facts['checked']['new_rows']} rows of" in shown.output
     assert "graftkit.flow.preflight" in sys.modules and list(tmp_path.glob("**/manifest.json")) == []

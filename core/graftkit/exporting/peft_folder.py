@@ -172,7 +172,7 @@ def resized(model: Any, folder: Path) -> Any:
     rows = model.get_input_embeddings().num_embeddings
     if needed > rows + max((len(ids) for ids in indices.values()), default=0):
         raise ExportError(
-            f"it has new rows up to {needed - 1:,}, of which the base model has {rows:,}, and not those between",
+            f"it has trained rows up to {needed - 1:,}, of which the base model has {rows:,}, and not those between",
             where=str(folder / "adapter_config.json"),
             hint="Is this the base model that it was trained on?",
         )

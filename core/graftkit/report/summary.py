@@ -205,6 +205,6 @@ def vocabulary_text(manifest: RunManifest) -> str:
     facts = manifest.tokenizer
     if facts is None or facts.change is None:
         return ""
-    text = f"vocabulary {facts.change}: {facts.new_rows:,} new rows, {facts.vocab_size:,} ids"
+    text = f"vocabulary {facts.change}: {facts.new_rows:,} rows trained, {facts.vocab_size:,} ids"
     corpus = facts.corpus_tokens
     return f"{text}; {corpus['saved']:.1%} fewer tokens for its corpus" if corpus else text

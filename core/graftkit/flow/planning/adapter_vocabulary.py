@@ -59,7 +59,8 @@ def told_of_tokenizer(base: Tokenizer, other: Tokenizer, change: VocabularyChang
     """
     if other.vocab_size == base.vocab_size:
         return "the adapter's tokenizer is taken: it has the base model's tokens, and makes others of some texts"
-    return f"the adapter's tokenizer adds tokens, with {'new rows' if change else 'rows that the base model has'}"
+    trained = change is not None and any(id >= base.vocab_size for id in change.ids)
+    return f"the adapter's tokenizer adds tokens, with {'trained rows' if trained else 'rows that the base model has'}"
 
 
 def _bytes(tokenizer: Tokenizer, id: int) -> bytes | None:
@@ -106,7 +107,7 @@ def _change_of_rows(folder: AdapterFolder, rows: int) -> VocabularyChange:
     size = max(rows, ids[-1] + 1)
     if size - rows > sum(id >= rows for id in ids):
         raise FolderError(
-            f"it has new rows up to {ids[-1]:,}, of which the base model has {rows:,}, and not those between",
+            f"it has trained rows up to {ids[-1]:,}, of which the base model has {rows:,}, and not those between",
             where=str(folder.path),
             hint="Is this the base model that it was trained on? Name another with --base.",
         )

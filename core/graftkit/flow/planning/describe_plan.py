@@ -151,7 +151,7 @@ def _same_computation(recipe: Mapping[str, Any], earlier: Mapping[str, Any]) -> 
 def _checked(plan: RunPlan) -> str:
     if plan.checked is None:
         return "recipe, files and records; not device, architecture and exports"
-    rows = f", {plan.checked['new_rows']:,} new rows" if plan.checked["new_rows"] else ""
+    rows = f", {plan.checked['new_rows']:,} rows of the embeddings trained" if plan.checked["new_rows"] else ""
     return f"all that run checks before it encodes records, on {plan.checked['device']}{rows}"
 
 
