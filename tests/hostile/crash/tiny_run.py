@@ -50,13 +50,13 @@ def quick() -> Iterator[None]:
     """
 
     def prove(folder: Path, probes: Path, poll: Any = None, *, trusted: bool = False, **others: Any) -> dict[str, Any]:
-        from graftkit.flow.exports.proof import checked
+        from graftkit.flow.exports.proof import read_proof
 
         try:
             said = prove_module.answer(folder, probes, trusted=trusted)
         except Exception as error:  # the process would end so
-            return checked(folder, 1, "", f"{type(error).__name__}: {error}")
-        return checked(folder, 0, json.dumps(said), "")
+            return read_proof(folder, 1, "", f"{type(error).__name__}: {error}")
+        return read_proof(folder, 0, json.dumps(said), "")
 
     def choose(config: Mapping[str, Any], where: str = "", most_weights: int | None = None) -> Packing:
         return _packing(json.dumps(config), where, most_weights)

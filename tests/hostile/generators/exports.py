@@ -11,8 +11,8 @@ from typing import Any
 from graftkit.errors import ExportError, GraftkitError, named
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.base_files.recreate import InstalledProviders
+from graftkit.flow.exports.check_export import check_export
 from graftkit.flow.exports.probes import Probes
-from graftkit.flow.exports.prove import check
 from graftkit.flow.verify import check_files
 from graftkit.testing import isolated_host
 
@@ -145,7 +145,7 @@ def read(folder: Path) -> None:
     assert len(probes.ids) == len(probes.logits) == len(probes.positions)
     try:
         with named(str(export)):
-            check(export, folder / "probes.safetensors", InstalledProviders(_host).make)
+            check_export(export, folder / "probes.safetensors", InstalledProviders(_host).make)
     except GraftkitError:
         raise
     except Exception as error:  # as the process that asks for the proof says it

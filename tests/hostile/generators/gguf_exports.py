@@ -8,7 +8,7 @@ from pathlib import Path
 from graftkit import Probe, ProofRequest
 from graftkit.errors import ExportError, GraftkitError
 from graftkit.flow.exports.assets import ExpectedAssets
-from graftkit.flow.exports.prove import template_check
+from graftkit.flow.exports.check_export import template_check
 from graftkit_gguf.model_exporter import GgufExporter
 from torch.nn import Identity
 

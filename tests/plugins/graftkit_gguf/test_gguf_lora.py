@@ -16,7 +16,7 @@ import pytest
 import torch
 from graftkit import PluginHost, ProofRequest
 from graftkit.errors import ExportError, GraftkitError
-from graftkit.flow.exports import prove
+from graftkit.flow.exports import check_export
 from graftkit.flow.exports.probes import Probes
 from graftkit.flow.exports.prove import answer
 from graftkit.model.adapt import AdaptedModel, adapt
@@ -231,7 +231,7 @@ def test_what_was_written_again_without_damage_is_proved(copied: Path) -> None:
 
 
 def test_without_llama_cpp_an_adapter_is_said_to_be_unproved(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prove, "_installed", lambda name: False)
+    monkeypatch.setattr(check_export, "_installed", lambda name: False)
     found = proof(copied)
     assert proof_text(found) == "not proved: xllamacpp is not installed"
 

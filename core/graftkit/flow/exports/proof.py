@@ -13,7 +13,7 @@ from graftkit.errors import ExportError, FolderError, GraftkitError, ProofStoppe
 from graftkit.flow.base_files.recreate import plugin_of
 from graftkit.flow.exports.proof_forks import ProofForks
 from graftkit.flow.exports.proof_leftovers import remove_leftovers_of, sweep_leftovers
-from graftkit.flow.exports.proof_process import end, most_memory, start_proof, wait
+from graftkit.flow.exports.proof_process import end_proof, most_memory, start_proof, wait_for_proof
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, PUT_OFF, ExportManifest
 from graftkit.host.guard import note_once
 from graftkit.host.records import BUILT_IN, MOST_NOTICES, shortened
@@ -23,7 +23,7 @@ from graftkit.report.model_card import CARD
 from graftkit.store.file_states import changed_files, file_states
 from graftkit.store.files import is_temporary, sha256_of
 
-__all__ = ["checked", "prove", "prove_and_tell", "put_off"]
+__all__ = ["prove", "prove_and_tell", "put_off", "read_proof"]
 
 
 def prove_and_tell(
@@ -160,14 +160,14 @@ def prove(
     limit = None if trusted else most_memory()
     with start_proof(folder, probes, poll, trusted=trusted, disable=disable, forks=forks) as process:
         try:
-            output, errors = wait(process, poll, folder, limit)
+            output, errors = wait_for_proof(process, poll, folder, limit)
         finally:
-            end(process)
+            end_proof(process)
             remove_leftovers_of(folder, process.pid)
     for warning in _warnings(output):
         report(warning)
     assert process.returncode is not None
-    return checked(folder, process.returncode, output, errors)
+    return read_proof(folder, process.returncode, output, errors)
 
 
 def _warnings(output: str) -> list[str]:
@@ -178,7 +178,7 @@ def _warnings(output: str) -> list[str]:
     return []
 
 
-def checked(folder: Path, code: int, output: str, errors: str) -> dict[str, Any]:
+def read_proof(folder: Path, code: int, output: str, errors: str) -> dict[str, Any]:
     """Returns what a proof's process says, where the export is what was trained.
 
     Args:

@@ -20,7 +20,7 @@ from graftkit.flow.memory.free_memory import free_memory, memory_of
 from graftkit.host.discovery import disabled_by_environment
 from graftkit.interfaces.exporter import Exporter
 
-__all__ = ["ProofProcess", "end", "forks_for", "most_memory", "start_proof", "wait"]
+__all__ = ["ProofProcess", "end_proof", "forks_for", "most_memory", "start_proof", "wait_for_proof"]
 
 _SECONDS, _BYTES_A_SECOND = 1800, 2_000_000
 """How long a proof may take: half an hour, and a second for each two megabytes to load."""
@@ -118,7 +118,7 @@ def _environment(disable: Iterable[str]) -> dict[str, str]:
     return environment | {"GRAFTKIT_DISABLE_PLUGINS": ",".join({*disable, *disabled_by_environment()})}
 
 
-def wait(process: ProofProcess, poll: Any, folder: Path, limit: int | None) -> tuple[str, str]:
+def wait_for_proof(process: ProofProcess, poll: Any, folder: Path, limit: int | None) -> tuple[str, str]:
     """Waits until a proof's process ends, and returns what it has printed on standard output and error.
 
     Args:
@@ -149,7 +149,7 @@ def _output(process: ProofProcess, poll: Any, folder: Path, limit: int | None) -
             return process.communicate(timeout=0.2)
         except subprocess.TimeoutExpired as waited:
             if process.poll() is not None:  # something that it has started holds its output open
-                end(process)
+                end_proof(process)
                 with suppress(subprocess.TimeoutExpired):
                     return process.communicate(timeout=1)
                 return _text(waited.stdout), _text(waited.stderr)
@@ -167,7 +167,7 @@ def _output(process: ProofProcess, poll: Any, folder: Path, limit: int | None) -
                 ) from None
 
 
-def end(process: ProofProcess) -> None:
+def end_proof(process: ProofProcess) -> None:
     """Kills a proof's process and whatever it started, where that still runs."""
     if os.name == "posix":  # the process leads a session, and with it a group, of its own
         with suppress(ProcessLookupError, PermissionError):

@@ -15,9 +15,9 @@ import torch
 
 from graftkit.errors import ExportError
 from graftkit.flow.exports.assets import differences, expected_assets
+from graftkit.flow.exports.check_export import check_it_reads, compare_found
 from graftkit.flow.exports.probes import PROBES_FILE, Probes, allowed_difference, compare
 from graftkit.flow.exports.proof import prove
-from graftkit.flow.exports.prove import check_it_reads, compare_found
 from graftkit.flow.exports.rounding import compare_rounding, quantizes, read_logits, reading_of
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, MAX_TOLERANCE, OF_THE_MANIFEST
 from graftkit.interfaces.export_card import CardExporter, CardRequest, ExportCard
