@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from graftkit.flow.exports.record_proof import Proving, complete_recorded, recor
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run, outer_folder
 from graftkit.flow.folders.refused_files import refuse_bad_files, refuse_foreign_code
-from graftkit.flow.memory.measured_memory import measured_memory
+from graftkit.flow.memory.measured_memory import StagePeak, measured_memory
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import Exporter
@@ -182,9 +182,45 @@ def _verify(
     if run is not None and writable:
         complete_recorded(outer, notice)
     listed_in = _check_files_at_rest(folder)
+    probes = _probes_beside(folder, run)
+    left_out = run.left_out if run else []
+    for name in left_out:
+        notice(f"{name} is left out, as the run's recipe says")
+    record = _Record(folder, ExportManifest.read(folder, ()), notice, writable)
 
-    from graftkit.flow.exports.probes import PROBES_FILE
     from graftkit.flow.exports.proof import prove_and_tell
+
+    with measured_memory() as record.peak:
+        proof = prove_and_tell(
+            folder,
+            probes,
+            (cancel or CancelToken()).poll,
+            disable=[*disable, *left_out],
+            notice=record.tell,
+            keep=record.keep,
+            forks=forks,
+        )
+    if proof["status"] != "proved":
+        raise ExportError(
+            f"it could not be proved: {proof['reason']}",
+            where=str(folder),
+            hint="Its files are those that were written; nothing says that they compute what was trained.",
+        )
+    if record.done:
+        notice(f"{folder.name}: before, {record.unproved}; that it is proved is recorded now")
+    elif record.unproved:
+        why = _why_not_recorded(run, writable=writable)
+        notice(f"{folder.name}: before, {record.unproved}; that it is proved is not recorded: {why}")
+    return Verified(folder, proof, listed_in, notices, record.done)
+
+
+def _probes_beside(folder: Path, run: RunManifest | None) -> Path:
+    """Returns the file of what an export is proved with, as the run around it lists it, where there is one.
+
+    Raises:
+        FolderError: There is none beside the export, or it is another one: the proof would be of something else.
+    """
+    from graftkit.flow.exports.probes import PROBES_FILE
 
     beside = [place.parent.parent / PROBES_FILE for place in places_of(folder)]
     probes = next((path for path in beside if path.is_file()), None)
@@ -194,41 +230,44 @@ def _verify(
             where=str(folder),
             hint="Verify it inside the run's folder.",
         )
-    if run is not None:  # with other probes the proof would be of something else
+    if run is not None:
         own = {name: facts for name, facts in run.artifacts.items() if name.startswith(probes.stem)}
         check_listed(probes.parent, own)
-    left_out = run.left_out if run else []
-    for name in left_out:
-        notice(f"{name} is left out, as the run's recipe says")
-    manifest, told = ExportManifest.read(folder, ()), list[str]()
-    unproved, recorded = manifest.unproved, False
+    return probes
 
-    def tell(message: str) -> None:
-        told.append(without_secrets(message))
-        notice(message)
 
-    def keep(proof: Mapping[str, Any]) -> None:
-        nonlocal recorded
-        if unproved and writable:
-            seconds = round(time.perf_counter() - start, 3)
-            proving = Proving(seconds, peak.host, peak.device, told)
-            recorded = record_proof(folder, manifest, proof, proving, notice)
+class _Record:
+    """Records what a proof gives, where nothing says yet that the export is proved.
 
-    start, poll = time.perf_counter(), (cancel or CancelToken()).poll
-    with measured_memory() as peak:
-        proof = prove_and_tell(folder, probes, poll, disable=[*disable, *left_out], notice=tell, keep=keep, forks=forks)
-    if proof["status"] != "proved":
-        raise ExportError(
-            f"it could not be proved: {proof['reason']}",
-            where=str(folder),
-            hint="Its files are those that were written; nothing says that they compute what was trained.",
-        )
-    if recorded:
-        notice(f"{folder.name}: before, {unproved}; that it is proved is recorded now")
-    elif unproved:
-        why = _why_not_recorded(run, writable=writable)
-        notice(f"{folder.name}: before, {unproved}; that it is proved is not recorded: {why}")
-    return Verified(folder, proof, listed_in, notices, recorded)
+    Args:
+        folder: The export.
+        manifest: What says of it.
+        notice: Called with what the user is told.
+        writable: Whether its folder, and its run's, may be written into.
+    """
+
+    def __init__(self, folder: Path, manifest: ExportManifest, notice: Callable[[str], object], writable: bool) -> None:
+        self.peak = StagePeak()
+        """What the proof takes of memory, as it is measured."""
+        self.unproved = manifest.unproved
+        """Why nothing says yet that it is proved; "" where something does."""
+        self.done = False
+        """Whether the proof was recorded."""
+        self._folder, self._manifest, self._notice, self._writable = folder, manifest, notice, writable
+        self._told = list[str]()
+        self._start = time.perf_counter()
+
+    def tell(self, message: str) -> None:
+        """Tells the user of the proof, and keeps it for the record."""
+        self._told.append(without_secrets(message))
+        self._notice(message)
+
+    def keep(self, proof: Mapping[str, Any]) -> None:
+        """Records the proof."""
+        if self.unproved and self._writable:
+            seconds = round(time.perf_counter() - self._start, 3)
+            proving = Proving(seconds, self.peak.host, self.peak.device, self._told)
+            self.done = record_proof(self._folder, self._manifest, proof, proving, self._notice)
 
 
 def _why_not_recorded(run: RunManifest | None, *, writable: bool) -> str:

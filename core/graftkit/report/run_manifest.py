@@ -335,7 +335,22 @@ class FromTrained(Facts):
 
 
 class ProvedFacts(Facts):
-    """What the proof of an export says that holds, as far as anything is told of it."""
+    """What the proof of an export says that holds, as far as anything is told of it.
+
+    Attributes:
+        max_abs_diff: The most that a logit is off by.
+        tolerance: What the export's format explains of that.
+        loaded_with: The version of each library that loaded it, by name.
+        covers: What was compared besides logits: token ids, chat template and so on.
+        coverage: Up to how many tokens the sequences have that it was proved with.
+        set_aside: Positions whose experts were chosen by rounding, and all positions; None where every one counts.
+        rounding: What rounding its weights changed, where its format rounds them.
+        base_stored_by: The quantizer whose weights it was proved on; None where the export holds its own.
+        from_trained: How far one merged onto other weights than were trained on is from what was trained.
+        on_base_file: What its adapter computes on the base model's own file, where its program reads that.
+        mean_abs_diff: What a logit is off by in the mean.
+        top1_agreement: At what share of positions the likeliest token is the same.
+    """
 
     max_abs_diff: float
     tolerance: float
