@@ -7,6 +7,7 @@ process: another interpreter, or a variable that is read at an import or when Py
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import inspect
 import json
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 __all__ = ["ForkingPopen", "at_start", "children_forked", "fork_with"]
 
@@ -241,12 +242,8 @@ def _forget_graftkit_from_elsewhere() -> None:
         del sys.modules[name]
 
 
-if __name__ == "__main__":
-    import gc
-
-    _import_all()
-    gc.freeze()
-    asked = _serve(socket.socket(fileno=int(sys.argv[1])))
+def _run(asked: Mapping[str, Any]) -> None:
+    """Does what is asked, as Python does it at its top level."""
     if asked["kind"] == "-m":
         import runpy
 
@@ -255,5 +252,36 @@ if __name__ == "__main__":
     else:
         import types
 
-        here, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
+        sys.modules["__main__"] = types.ModuleType("__main__")
         exec(compile(asked["what"], "<string>", "exec"), vars(sys.modules["__main__"]))
+
+
+def _end(code: int | str | None) -> NoReturn:
+    """Ends as Python does, but for taking all modules to pieces, which takes a third of a second.
+
+    Args:
+        code: What `sys.exit` was called with.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except (OSError, ValueError):
+        code = 120  # as Python says it
+    os._exit(code if isinstance(code, int) else code is not None)
+
+
+if __name__ == "__main__":
+    import gc
+
+    _import_all()
+    gc.freeze()
+    asked, here = _serve(socket.socket(fileno=int(sys.argv[1]))), sys.modules["__main__"]
+    try:
+        _run(asked)
+    except SystemExit as end:
+        _end(end.code)
+    _end(None)

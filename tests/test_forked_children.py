@@ -106,3 +106,26 @@ def test_a_fork_ends_as_a_process_does() -> None:
     assert process.returncode == -signal.SIGKILL
     done = subprocess.run([sys.executable, "-c", "1 / 0"], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "print('done')",
+        "sys.exit(3)",
+        "sys.exit('why')",
+        "raise KeyboardInterrupt",
+        "atexit.register(print, 'at exit')",
+        "threading.Thread(target=lambda: (time.sleep(0.2), print('from a thread'))).start()",
+        "os.close(1); print('lost')",
+    ],
+)
+def test_a_fork_ends_as_a_fresh_process_does(end: str) -> None:
+    """With the same code, and once its threads and what it registered for its end have said what they say."""
+    code = f"import atexit, os, sys, threading, time; {end}"
+    forked, fresh = (
+        subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False)
+        for options in ([], ["-X", "utf8"])
+    )
+    assert (forked.returncode, forked.stdout) == (fresh.returncode, fresh.stdout)
+    assert forked.stderr.splitlines()[-1:] == fresh.stderr.splitlines()[-1:]
