@@ -68,6 +68,14 @@ def time_a_pass(
     What the second takes more, each further layer of the model takes, too. A model of no more layers is timed as it is.
     Type, quantizer, adapter and checkpointing are the recipe's; the weights are random.
 
+    Args:
+        bound: The recipe.
+        host: The plugins.
+        config: The model's configuration.
+        packing: Whether sequences share a pass.
+        device: Where it computes.
+        largest: The sizes of the largest pass.
+
     Raises:
         Exception: A small model of this kind can't be built, or the memory has no room for it.
     """

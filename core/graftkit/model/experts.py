@@ -115,7 +115,13 @@ def compute_one_by_one(model: Any) -> None:
 
 
 def put_stack(model: nn.Module, info: StackInfo, layers: Sequence[nn.Module]) -> None:
-    """Puts layers in the place of a parameter."""
+    """Puts layers in the place of a parameter.
+
+    Args:
+        model: The model.
+        info: Which parameter it is, and whether its matrices lie transposed.
+        layers: A layer for each expert.
+    """
     owner, _, name = info.path.rpartition(".")
     module = model.get_submodule(owner)
     delattr(module, name)

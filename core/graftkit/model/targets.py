@@ -123,6 +123,13 @@ def match_targets(
     more of its path than its last name (`experts.down_proj`); the embedding and the output layer by their names alone
     (`embed_tokens`, `lm_head`). None of these is ever meant by `all-linear`.
 
+    Args:
+        patterns: What layers to choose.
+        layers: The dotted paths of the linear layers in the model's blocks, in its order.
+        where: The recipe's key, for errors.
+        experts: The dotted paths of the stacks of experts.
+        outer: Those of the embedding and the output layer.
+
     Raises:
         TargetError: A pattern matches no layer.
     """

@@ -88,6 +88,11 @@ def bar_chart(bars: Sequence[Bar], *, described: str) -> Markup:
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Returns round numbers between two bounds, at most so many.
 
+    Args:
+        low: The lower bound.
+        high: The upper one.
+        most: How many numbers at most.
+
     Example:
         >>> ticks(0, 1200)
         [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0, 1200.0]

@@ -27,7 +27,14 @@ class Curve:
 
 
 def curve_of(name: str, lines: Sequence[Mapping[str, Any]], key: str, most: int = 400) -> Curve:
-    """Returns what metrics.jsonl says of each step as a curve of few points."""
+    """Returns what metrics.jsonl says of each step as a curve of few points.
+
+    Args:
+        name: The curve's name.
+        lines: The lines of metrics.jsonl, each of which has the key.
+        key: What to draw.
+        most: How many points at most.
+    """
     return Curve(name, thinned([(float(line["step"]), float(line[key])) for line in lines], most))
 
 

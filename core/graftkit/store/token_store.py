@@ -155,6 +155,14 @@ class TokenStore:
     ) -> TokenStore:
         """Counts what each example teaches.
 
+        Args:
+            ids: The tokens of all examples, one after the other, `[tokens]`.
+            loss_weight: What each counts in the loss, likewise.
+            offsets: Where each example begins, and the end of the last, `[examples + 1]`.
+            prompt_lengths: How many tokens of each are its prompt, `[examples]`.
+            by_token: Further columns with a value for each token.
+            by_example: Further columns with a value for each example.
+
         Raises:
             ValueError: A loss weight is negative or no number, or a column has a name, a type or a length that a store
                 doesn't take.

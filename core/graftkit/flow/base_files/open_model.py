@@ -44,6 +44,12 @@ def open_model(
     Built-in sources are asked first; a third party's is asked when none of them accepts the reference, or chosen
     with `model: {use: NAME, path: ...}`.
 
+    Args:
+        host: The plugins.
+        reference: A folder, a file, or whatever a source accepts.
+        use: The source to take; None to ask each.
+        where: The recipe's key, for errors.
+
     Raises:
         ProviderError: No source accepts it, or several third parties' do.
         ModelError: The files can't be used, or the configuration is not that of the weights.

@@ -56,7 +56,13 @@ _TENSOR_FILES = frozenset({".safetensors", ".gguf", ".npz", ".npy", ".bin", ".pt
 
 
 def check_export(folder: Path, probes_file: Path, make: MakeProvider) -> dict[str, Any]:
-    """Compares an export's logits with the trained model's, and what else its program loads with the run's own."""
+    """Compares an export's logits with the trained model's, and what else its program loads with the run's own.
+
+    Args:
+        folder: The export.
+        probes_file: What it is proved with.
+        make: Makes the providers that its manifest names.
+    """
     manifest = _admitted(folder)
     share = checked_tolerance(manifest.tolerance, str(manifest.exporter.get("name")))
     exporter: Exporter = make("exporter", manifest.exporter)
@@ -207,7 +213,13 @@ def _told_of_merge(onto: MergeBase, trained: Probes, probes: Probes) -> dict[str
 
 
 def compare_found(exporter: Exporter, probes: Probes, found: Sequence[torch.Tensor]) -> Comparison:
-    """Compares what an exporter computed, logits or log-probabilities, with what is kept of the trained model's."""
+    """Compares what an exporter computed, logits or log-probabilities, with what is kept of the trained model's.
+
+    Args:
+        exporter: What computed them.
+        probes: What is kept of the trained model's.
+        found: The logits of each sequence at its positions, `[positions, vocabulary]`.
+    """
     from graftkit.flow.exports.probes import compare
 
     return compare(probes, found, log_probabilities=getattr(exporter, "log_probabilities", False))
@@ -279,6 +291,13 @@ def check_it_reads(exporter: Exporter, folder: Path, probes: Probes, base: Calla
 
     It is asked once more, of a copy that lies beside the export and lacks every tensor file; all files, where none
     has the name of one. An honest exporter fails at once.
+
+    Args:
+        exporter: The exporter.
+        folder: The export.
+        probes: What it was proved with.
+        base: Builds the base model, as in `ProofRequest`.
+        tolerance: What its logits may be off by.
 
     Raises:
         ExportError: It computes the same.

@@ -81,7 +81,13 @@ def _with_config(files: BaseModelFiles, config: Mapping[str, Any]) -> BaseModelF
 
 
 def head_facts(bound: BoundRecipe, labels: Sequence[str], tokenizer: Tokenizer) -> HeadFacts | None:
-    """Returns what manifests say of the head; None for a language model's own."""
+    """Returns what manifests say of the head; None for a language model's own.
+
+    Args:
+        bound: The recipe, whose objective says of what kind the head is.
+        labels: What its outputs stand for.
+        tokenizer: What names the token of padding.
+    """
     head = bound.objective_config.head
     if head == "language":
         return None

@@ -95,6 +95,11 @@ def load_tensors(folder: AdapterFolder, model: AdaptedModel, targets: Sequence[s
 
     What else the model has of its own stays: new rows, and what the folder lacks of a head.
 
+    Args:
+        folder: The adapter.
+        model: The model that it was put on.
+        targets: The layers and stacks of experts that are adapted.
+
     Raises:
         FolderError: The tensors are damaged.
         ModelError: They do not fit the model.

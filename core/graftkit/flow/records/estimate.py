@@ -198,6 +198,12 @@ def choose_training(
     About eight examples a step; every record three times, or as often as thirty steps take; the rate of a low-rank
     adapter for a model of this size, times `rate_scale`, which is the adapter's times the objective's. Equal records,
     recipe and model give equal numbers.
+
+    Args:
+        recipe: The recipe.
+        corpus: How many tokens and examples its records are.
+        files: The base model.
+        rate_scale: As above.
     """
     section, chosen = recipe.training, dict[str, Any]()
     if "tokens_per_step" not in section.model_fields_set:

@@ -23,7 +23,13 @@ __all__ = ["HoldoutWatch", "sample_of"]
 
 
 def sample_of(holdout: TokenStore, options: EvaluationSection, seed: int) -> TokenStore:
-    """Returns the holdout examples that are evaluated while the model is trained, the same ones each time."""
+    """Returns the holdout examples that are evaluated while the model is trained, the same ones each time.
+
+    Args:
+        holdout: All of them.
+        options: Says how many.
+        seed: The run's.
+    """
     if options.sample == "all" or options.sample >= len(holdout):
         return holdout
     draw = random.Random(derived_seed(seed, "holdout sample"))

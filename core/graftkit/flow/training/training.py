@@ -366,7 +366,13 @@ def _tell_of_damage(run: RunContext, stage: StageScope, missing: str) -> None:
 
 
 def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
-    """Writes `adapter/`: every tensor of the adapter by layer and name, and what is needed to load them."""
+    """Writes `adapter/`: every tensor of the adapter by layer and name, and what is needed to load them.
+
+    Args:
+        run: The run.
+        model: Its model.
+        step: After which step that is.
+    """
     from safetensors.torch import save_file
 
     with atomic_folder(run.folder / "adapter", keep=run.theirs("adapter")) as folder:
