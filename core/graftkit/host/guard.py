@@ -20,6 +20,7 @@ from graftkit.errors import Cancelled, GraftkitError, HookError, PluginCallError
 from graftkit.host.process_state import ProcessState
 from graftkit.host.records import BUILT_IN, PluginRecord
 from graftkit.host.results import GIVES_TOKENIZERS, Part, wrong_with
+from graftkit.interfaces.fork_lock import ForkLock, in_forked_process
 from graftkit.interfaces.kinds import Kind
 
 __all__ = [
@@ -85,30 +86,39 @@ class _Streams:
     """
 
     _open: ClassVar[list[_Streams]] = []
-    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _lock: ClassVar[ForkLock] = ForkLock()
 
     def __init__(self, plugin: PluginRecord, what: str) -> None:
-        self._plugin, self._what = plugin, what
+        self._plugin, self._what, self._thread = plugin, what, threading.get_ident()
         with self._lock:
-            self._open.append(self)
             self._former = sys.stdout, warnings.showwarning
+            self._open.append(self)
             sys.stdout, warnings.showwarning = sys.stderr, self._show
 
     def leave(self) -> None:
         """Puts both back as they were before."""
         with self._lock:
             place = self._open.index(self)
-            self._open.remove(self)
-            if place < len(self._open):
-                self._open[place]._former = self._former
+            if place + 1 < len(self._open):
+                self._open[place + 1]._former = self._former
             else:
                 sys.stdout, warnings.showwarning = self._former
+            self._open.remove(self)
+
+    @classmethod
+    def leave_others(cls) -> None:
+        """Puts back what the calls of other threads put aside, which a process that is forked meanwhile lacks."""
+        for each in [each for each in cls._open if each._thread != threading.get_ident()]:
+            each.leave()
 
     def _show(self, message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         """Keeps a warning for the plugin whose code runs in this thread, or else the one that was called last."""
         running = _inside.get()
         heard = next((each for each in reversed([*self._open]) if each._plugin is running), self)
         heard._plugin.report(f"{heard._what} warned: {category.__name__}: {message}", warning=True)
+
+
+in_forked_process(_Streams.leave_others)
 
 
 def guarded_class(cls: type, plugin: PluginRecord, kind: Kind, name: str) -> type:
