@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import os
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ from graftkit.interfaces.kinds import Kind
 
 __all__ = [
     "brief",
+    "end_if_forked",
     "guarded",
     "guarded_class",
     "is_stop",
@@ -54,7 +56,8 @@ _PLUGIN, _WHAT = "_graftkit_plugin", "_graftkit_what"
 def guarded(plugin: PluginRecord, what: str) -> Iterator[None]:
     """Lets a plugin's code run: what it prints goes to standard error, and what it changes is put back.
 
-    What it changed, and what it warns of, is kept in `plugin.notices`. Whatever it raises is raised.
+    What it changed, and what it warns of, is kept in `plugin.notices`. Whatever it raises is raised. A process that it
+    forked and that comes back here ends: what goes on is the one that called.
 
     Args:
         plugin: Whose code it is.
@@ -64,14 +67,31 @@ def guarded(plugin: PluginRecord, what: str) -> Iterator[None]:
         yield
         return
     token, state, streams = _inside.set(plugin), ProcessState(), _Streams(plugin, what)
+    process = os.getpid()
     try:
         yield
     finally:
+        end_if_forked(process, f"{plugin.label}: {what} forked this process, which came back from it")
         _inside.reset(token)
         streams.leave()
         changed = state.put_back()
         if changed:
             plugin.report(f"{what} changed {listed(changed)}, which core put back")
+
+
+def end_if_forked(process: int, told: str) -> None:
+    """Ends a process that is not the one that began what goes on here, as both would do it then.
+
+    Args:
+        process: The number of the process that began it.
+        told: Why this is another one, for standard error.
+    """
+    if os.getpid() == process:
+        return
+    error = sys.exception()
+    with suppress(OSError):
+        os.write(2, f"{told}: it ends\n".encode(errors="backslashreplace"))
+    os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
 
 
 class _Streams:

@@ -100,3 +100,18 @@ def test_a_forked_process_goes_on_with_what_its_thread_holds() -> None:
             os._exit(0 if LOCK._depth == 2 else 1)
         assert os.waitpid(child, 0)[1] == 0
     assert LOCK._depth == 0
+
+
+@pytest.mark.parametrize(("leave", "code"), [(None, 1), (ValueError("x"), 1), (SystemExit(3), 3), (SystemExit("x"), 1)])
+def test_a_process_that_a_plugin_forks_ends_where_it_would_come_back(
+    capfd: pytest.CaptureFixture[str], leave: BaseException | None, code: int
+) -> None:
+    """Both would write the run's folder."""
+    child = 0
+    with guarded(PluginRecord("twin", "acme", "1.5", "acme"), "its hook graftkit_step_finished"):
+        child = os.fork()
+        if child == 0 and leave:
+            raise leave
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
+    told = "plugin 'twin' of acme 1.5: its hook graftkit_step_finished forked this process, which came back"
+    assert told in capfd.readouterr().err
