@@ -42,9 +42,27 @@ DISTURBANCES: dict[str, tuple[str, Callable[[], Any]]] = {
         "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
         lambda: signal.getsignal(signal.SIGTERM),
     ),
+    "os.environ": ("import os; os.environ = {}", lambda: id(os.environ)),
+    "the handlers of signals ": (
+        "import signal; signal.signal(signal.SIGUSR1, signal.SIG_IGN)",
+        lambda: signal.getsignal(signal.SIGUSR1),
+    ),
+    "the timers of signals": ("import signal; signal.alarm(60)", lambda: signal.getitimer(signal.ITIMER_REAL)),
+    "the signals that are blocked": (
+        "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])",
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, []),
+    ),
+    "the processor's handling of subnormal numbers": (
+        "import torch; torch.set_flush_denormal(True)",
+        lambda: float("5e-324") * 1.0,
+    ),
+    "sys.stdin": ("import sys; sys.stdin = None", lambda: sys.stdin),
     "the permissions of new files": ("import os; os.umask(0o777)", lambda: os.umask(os.umask(0o22))),
     "the timeout of sockets": ("import socket; socket.setdefaulttimeout(3)", socket.getdefaulttimeout),
     "the recursion limit": ("import sys; sys.setrecursionlimit(5000)", sys.getrecursionlimit),
+    "the longest number that is read": ("import sys; sys.set_int_max_str_digits(0)", sys.get_int_max_str_digits),
+    "where modules are imported from": ("import sys; sys.path[:] = []", lambda: list(sys.path)),
+    "where modules are imported from ": ("import sys; sys.meta_path.clear()", lambda: list(sys.meta_path)),
     "garbage collection": ("import gc; gc.disable()", lambda: __import__("gc").isenabled()),
     "logging for all": ("import logging; logging.disable(50)", lambda: __import__("logging").root.manager.disable),
     "sys.stderr": ("import sys; sys.stderr = None", lambda: sys.stderr),
@@ -71,6 +89,14 @@ DISTURBANCES: dict[str, tuple[str, Callable[[], Any]]] = {
     "cudnn's settings": (
         "import torch; torch.backends.cudnn.deterministic = True",
         lambda: torch.backends.cudnn.deterministic,
+    ),
+    "torch's use of oneDNN": (
+        "import torch; torch.backends.mkldnn.enabled = False",
+        lambda: torch.backends.mkldnn.enabled,
+    ),
+    "torch's kernels of attention": (
+        "import torch; torch.backends.cuda.enable_flash_sdp(False)",
+        torch.backends.cuda.flash_sdp_enabled,
     ),
     "torch's random state": ("import torch; torch.manual_seed(3)", lambda: torch.get_rng_state().tolist()),
 }
@@ -140,7 +166,7 @@ def test_what_a_hook_changes_is_put_back_and_named(site: Site, no_traces: None, 
     host.broadcast("graftkit_run_started", run=RUN)
     assert read() == before
     assert host.notices == [
-        f"plugin 'main' of acme 1.5: its hook graftkit_run_started changed {name}, which core put back"
+        f"plugin 'main' of acme 1.5: its hook graftkit_run_started changed {name.strip()}, which core put back"
     ]
     assert host.take_notices() == host.notices and host.take_notices() == []
 
@@ -186,6 +212,14 @@ def test_a_plugin_that_changes_nothing_and_the_built_in_ones_have_no_notices(sit
         registered = host.registry.resolve(kind, name)  # type: ignore[arg-type]
         host.registry.create(registered, host.registry.config_class(registered)())
     assert host.notices == []
+
+
+def test_a_folder_of_a_plugins_own_libraries_stays(site: Site, no_traces: None) -> None:
+    acme(site, "import sys; sys.path.insert(0, '/own')", "hook")
+    host = PluginHost()
+    host.broadcast("graftkit_run_started", run=RUN)
+    assert sys.path[0] == "/own" and not host.notices
+    sys.path.remove("/own")
 
 
 def test_a_filter_for_a_librarys_own_warnings_stays(site: Site, no_traces: None) -> None:
