@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from graftkit import PluginHost
+from graftkit import PluginHost, hookimpl
 from graftkit.errors import Cancelled, HookError, PluginCallError, PluginError
 from graftkit.flow.base_files.recreate import make_provider
 from graftkit.flow.state.cancel import CancelToken
@@ -431,8 +431,6 @@ def test_a_provider_can_not_change_the_fields_that_others_see(site: Site) -> Non
 
 
 def test_one_hook_that_raises_does_not_keep_the_event_from_the_others() -> None:
-    from graftkit import hookimpl
-
     heard: list[str] = []
 
     class Listener:
@@ -447,6 +445,22 @@ def test_one_hook_that_raises_does_not_keep_the_event_from_the_others() -> None:
     with pytest.raises(HookError, match="b fails") as caught:
         PluginHost(autoload=False, plugins=[Listener("a"), Listener("b")]).broadcast("graftkit_run_finished", run=RUN)
     assert heard == ["b", "a"] and "plugin 'a'" in caught.value.__notes__[0]
+
+
+def test_what_a_hook_changes_by_force_is_its_own_copy() -> None:
+    heard = []
+
+    class Forcing:
+        @hookimpl
+        def graftkit_stage_finished(self, run: RunInfo, stage: StageInfo) -> None:
+            heard.append((run.status, stage.seconds))
+            object.__setattr__(run, "status", "finished")
+            object.__setattr__(stage, "seconds", None)
+
+    stage = StageInfo("corpus", 1.0)
+    host = PluginHost(autoload=False, plugins=[Forcing(), type("Other", (Forcing,), {})()])
+    host.broadcast("graftkit_stage_finished", run=RUN, stage=stage)
+    assert heard == [("running", 1.0)] * 2 and (RUN.status, stage.seconds) == ("running", 1.0)
 
 
 def test_the_state_of_a_process_is_cheap_to_keep() -> None:
