@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -221,6 +222,8 @@ def test_a_hook_that_takes_a_file_from_the_run_is_named(
 def test_a_hooks_own_files_may_change(make_recipe: Any, tmp_path: Path) -> None:
     def graftkit_step_finished(run: Any, step: Any) -> None:
         (run.folder / "own.txt").write_text(f"{step.step}")
+        if sys.platform == "linux":
+            Path(os.fsdecode(os.fsencode(run.folder) + b"/own\xff")).write_text("x")
         shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
 
     plugin = ModuleType("careful")

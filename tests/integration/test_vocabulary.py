@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import graftkit
 import pytest
 import torch
 from architectures import settings
-from graftkit.errors import FolderError, ModelError, RecipeError
+from graftkit.errors import FolderError, ModelError, PluginCallError, RecipeError
 from graftkit.flow.answering.reload import reload
 from graftkit.store.files import sha256_of
 from graftkit.testing import tiny_model_folder
+from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from safetensors.torch import load_file
 from stopped_runs import run_until
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -269,3 +271,36 @@ def test_more_steps_of_rows_first_than_there_are_is_refused(make: Any, tmp_path:
             make({"extend": {"tokens": 3}, "embedding_warmup_steps": 4}, training=training), out=tmp_path / "run"
         )
     assert (tmp_path / "run" / "tokens").is_dir(), "a refusal after rows were encoded keeps them"
+
+
+class Odd:
+    """A tokenizer, but for some of its members."""
+
+    def __init__(self, tokenizer: Any, **members: Any) -> None:
+        self._tokenizer, self._members = tokenizer, members
+
+    def __getattr__(self, name: str) -> Any:
+        return self._members[name] if name in self._members else getattr(self._tokenizer, name)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"encode_batch": lambda texts: [[1] for _ in texts]}, "encode_batch.* gave other ids than encode"),
+        ({"fingerprint": None}, "fingerprint.* gave None"),
+        ({}, "fingerprint.* gave that of the base's tokenizer"),
+    ],
+)
+def test_an_extended_tokenizer_is_tried_before_records_are_encoded(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: Any, message: str
+) -> None:
+    own = HuggingFaceBackend.extend
+
+    def extend(self: Any, tokenizer: Any, *others: Any) -> Any:
+        plan = own(self, tokenizer, *others)
+        return replace(plan, tokenizer=Odd(plan.tokenizer, **{"fingerprint": tokenizer.fingerprint, **odd}))
+
+    monkeypatch.setattr(HuggingFaceBackend, "extend", extend)
+    with pytest.raises(PluginCallError, match=message):
+        graftkit.run(make({"extend": {"tokens": 10}}), out=tmp_path / "run")
+    assert not list((tmp_path / "run").glob("tokens/*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import os
 import signal
 import sys
 import threading
@@ -20,10 +21,12 @@ from graftkit.errors import Cancelled, GraftkitError, HookError, PluginCallError
 from graftkit.host.process_state import ProcessState
 from graftkit.host.records import BUILT_IN, PluginRecord
 from graftkit.host.results import GIVES_TOKENIZERS, Part, wrong_with
+from graftkit.interfaces.fork_lock import ForkLock, in_forked_process
 from graftkit.interfaces.kinds import Kind
 
 __all__ = [
     "brief",
+    "end_if_forked",
     "guarded",
     "guarded_class",
     "is_stop",
@@ -53,7 +56,8 @@ _PLUGIN, _WHAT = "_graftkit_plugin", "_graftkit_what"
 def guarded(plugin: PluginRecord, what: str) -> Iterator[None]:
     """Lets a plugin's code run: what it prints goes to standard error, and what it changes is put back.
 
-    What it changed, and what it warns of, is kept in `plugin.notices`. Whatever it raises is raised.
+    What it changed, and what it warns of, is kept in `plugin.notices`. Whatever it raises is raised. A process that it
+    forked and that comes back here ends: what goes on is the one that called.
 
     Args:
         plugin: Whose code it is.
@@ -63,14 +67,31 @@ def guarded(plugin: PluginRecord, what: str) -> Iterator[None]:
         yield
         return
     token, state, streams = _inside.set(plugin), ProcessState(), _Streams(plugin, what)
+    process = os.getpid()
     try:
         yield
     finally:
+        end_if_forked(process, f"{plugin.label}: {what} forked this process, which came back from it")
         _inside.reset(token)
         streams.leave()
         changed = state.put_back()
         if changed:
             plugin.report(f"{what} changed {listed(changed)}, which core put back")
+
+
+def end_if_forked(process: int, told: str) -> None:
+    """Ends a process that is not the one that began what goes on here, as both would do it then.
+
+    Args:
+        process: The number of the process that began it.
+        told: Why this is another one, for standard error.
+    """
+    if os.getpid() == process:
+        return
+    error = sys.exception()
+    with suppress(OSError):
+        os.write(2, f"{told}: it ends\n".encode(errors="backslashreplace"))
+    os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
 
 
 class _Streams:
@@ -85,30 +106,39 @@ class _Streams:
     """
 
     _open: ClassVar[list[_Streams]] = []
-    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _lock: ClassVar[ForkLock] = ForkLock()
 
     def __init__(self, plugin: PluginRecord, what: str) -> None:
-        self._plugin, self._what = plugin, what
+        self._plugin, self._what, self._thread = plugin, what, threading.get_ident()
         with self._lock:
-            self._open.append(self)
             self._former = sys.stdout, warnings.showwarning
+            self._open.append(self)
             sys.stdout, warnings.showwarning = sys.stderr, self._show
 
     def leave(self) -> None:
         """Puts both back as they were before."""
         with self._lock:
             place = self._open.index(self)
-            self._open.remove(self)
-            if place < len(self._open):
-                self._open[place]._former = self._former
+            if place + 1 < len(self._open):
+                self._open[place + 1]._former = self._former
             else:
                 sys.stdout, warnings.showwarning = self._former
+            self._open.remove(self)
+
+    @classmethod
+    def leave_others(cls) -> None:
+        """Puts back what the calls of other threads put aside, which a process that is forked meanwhile lacks."""
+        for each in [each for each in cls._open if each._thread != threading.get_ident()]:
+            each.leave()
 
     def _show(self, message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         """Keeps a warning for the plugin whose code runs in this thread, or else the one that was called last."""
         running = _inside.get()
         heard = next((each for each in reversed([*self._open]) if each._plugin is running), self)
         heard._plugin.report(f"{heard._what} warned: {category.__name__}: {message}", warning=True)
+
+
+in_forked_process(_Streams.leave_others)
 
 
 def guarded_class(cls: type, plugin: PluginRecord, kind: Kind, name: str) -> type:

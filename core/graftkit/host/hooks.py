@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -100,7 +101,7 @@ class Hooks:
         Args:
             hook: The hook.
             around: What each call is made in, which may be entered again and again; what it raises is the plugin's.
-            arguments: What the hook is given.
+            arguments: What the hook is given; each implementation has a copy of its own.
 
         Returns:
             What each returned that returned something, with its plugin.
@@ -115,7 +116,7 @@ class Hooks:
             caller = self.caller_of(implementation.plugin, hook)
             assert caller is not None
             try:
-                call = partial(caller, **arguments)
+                call = partial(caller, **{name: copy(given) for name, given in arguments.items()})
                 answers += [(record, found) for found in self._call(record, hook, call, around or nullcontext())]
             except HookError as error:
                 errors.append(error)

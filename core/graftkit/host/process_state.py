@@ -58,9 +58,14 @@ _OF_TORCH_ITSELF = ("TORCHINDUCTOR_", "TRITON_")
 """What variables begin with that torch sets when it is imported; they choose where its compiler keeps files."""
 
 
-def _read_environment() -> dict[Any, Any]:
+def _variables(environment: Any) -> dict[Any, Any]:
     """Returns the variables as `os.environ` keeps them, in bytes on most systems: decoding all takes much longer."""
-    return dict(getattr(os.environ, "_data", os.environ))
+    return dict(getattr(environment, "_data", environment))
+
+
+def _read_environment() -> tuple[Any, dict[Any, Any]]:
+    """Returns `os.environ` itself, in whose place another one may be put, and its variables."""
+    return os.environ, _variables(os.environ)
 
 
 def _changed_variables(before: Mapping[Any, Any], now: Mapping[Any, Any]) -> dict[str, str | None]:
@@ -72,17 +77,20 @@ def _changed_variables(before: Mapping[Any, Any], now: Mapping[Any, Any]) -> dic
     return {name: value for name, value in sorted(values.items()) if not name.startswith(_OF_TORCH_ITSELF)}
 
 
-def _write_environment(before: Mapping[Any, Any]) -> None:
-    for name, value in _changed_variables(before, _read_environment()).items():
+def _write_environment(before: tuple[Any, Mapping[Any, Any]]) -> None:
+    os.environ, variables = before
+    for name, value in _changed_variables(variables, _variables(os.environ)).items():
         if value is None:
             del os.environ[name]
         else:
             os.environ[name] = value
 
 
-def _environment_differs(before: Mapping[Any, Any], now: Mapping[Any, Any]) -> str:
+def _environment_differs(before: tuple[Any, Mapping[Any, Any]], now: tuple[Any, Mapping[Any, Any]]) -> str:
     """Names the variables; their values may be secrets."""
-    names = list(_changed_variables(before, now))
+    if before[0] is not now[0]:
+        return "os.environ"
+    names = list(_changed_variables(before[1], now[1]))
     return f"the environment ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
 
 
@@ -99,11 +107,13 @@ def _write_folder(before: str | None) -> None:
 
 
 _SIGNALS = tuple(
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU", "SIGALRM", "SIGCHLD", "SIGPIPE")
-    if hasattr(signal, name)
+    number for number in signal.Signals if number.name not in ("SIGKILL", "SIGSTOP", "SIGRTMIN", "SIGRTMAX")
 )
-"""Those by which a run is stopped, that a time limit needs, and on which child processes and pipes depend."""
+"""Those that have a handler: a run is stopped by some, a time limit needs one, and a program has its own."""
+
+_TIMERS = tuple(
+    getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)
+)
 
 
 _OF_THREAD = Path("/proc/thread-self/status")
@@ -126,6 +136,45 @@ def _write_signals(before: Sequence[Any]) -> None:
     for number, handler in zip(_SIGNALS, before, strict=True):
         if handler is not None and signal.getsignal(number) is not handler:
             signal.signal(number, handler)  # a ValueError in a thread, which could not have changed it either
+
+
+def _timers_differ(before: Sequence[tuple[float, float]], now: Sequence[tuple[float, float]]) -> str:
+    """One that has been started since ends the process, once its signal's handler is put back; others count on."""
+    started = any(each[0] and not former[0] for former, each in zip(before, now, strict=True))
+    return "the timers of signals" if started else ""
+
+
+def _write_timers(before: Sequence[tuple[float, float]]) -> None:
+    for timer, kept in zip(_TIMERS, before, strict=True):
+        if not kept[0]:
+            signal.setitimer(timer, 0)
+
+
+def _read_blocked() -> set[int]:
+    """Returns the signals that this thread is not sent."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ()) if hasattr(signal, "pthread_sigmask") else set()
+
+
+def _write_blocked(before: set[int]) -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_SUBNORMAL = 5e-324
+
+
+def _flushes_subnormals() -> bool:
+    """Tells whether the processor takes numbers too small for full precision for 0, as some libraries set it."""
+    return _SUBNORMAL * 1.0 == 0.0
+
+
+def _write_flushing(before: bool) -> None:
+    torch = imported("torch")
+    if torch:
+        torch.set_flush_denormal(before)
+    elif not before and sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL("libm.so.6").fesetenv(ctypes.c_void_p(-1))  # FE_DFL_ENV
 
 
 Filter = tuple[Any, ...]
@@ -153,13 +202,35 @@ def _write_filters(before: Sequence[Filter]) -> None:
         pass
 
 
+def _read_ways_to_import() -> tuple[list[Any], list[Any]]:
+    return list(sys.path), [finder for finder in sys.meta_path if not isinstance(finder, _AfterImport)]
+
+
+def _ways_differ(before: tuple[list[Any], list[Any]], now: tuple[list[Any], list[Any]]) -> str:
+    """Folders may be added, as by plugins that bring their own libraries; what is imported later needs the others."""
+    lost = [each for kept, found in zip(before, now, strict=True) for each in kept if each not in found]
+    return "where modules are imported from" if lost else ""
+
+
+def _write_ways_to_import(before: tuple[list[Any], list[Any]]) -> None:
+    places: tuple[list[Any], list[Any]] = (sys.path, sys.meta_path)
+    for kept, place in zip(before, places, strict=True):
+        place[:] = [*(each for each in place if each not in kept), *kept]
+
+
 _OF_PYTHON = (
     _Setting("the current folder", _read_folder, _write_folder),
     _Setting("the environment", _read_environment, _write_environment, _environment_differs),
-    _Setting("the handlers of signals", lambda: [signal.getsignal(number) for number in _SIGNALS], _write_signals),
+    _Setting("the timers of signals", lambda: [*map(signal.getitimer, _TIMERS)], _write_timers, _timers_differ),
+    _Setting("the handlers of signals", lambda: [*map(signal.getsignal, _SIGNALS)], _write_signals),
+    _Setting("the signals that are blocked", _read_blocked, _write_blocked),
+    _Setting("the processor's handling of subnormal numbers", _flushes_subnormals, _write_flushing),
     _Setting("the permissions of new files", _read_umask, _write_umask),
     _Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
+    _Setting("the longest number that is read", sys.get_int_max_str_digits, sys.set_int_max_str_digits),
+    _Setting("where modules are imported from", _read_ways_to_import, _write_ways_to_import, _ways_differ),
     _Setting("garbage collection", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
+    _Setting("sys.stdin", lambda: sys.stdin, lambda stream: setattr(sys, "stdin", stream)),
     _Setting("sys.stderr", lambda: sys.stderr, lambda stream: setattr(sys, "stderr", stream)),
     _Setting("the filters of warnings", lambda: list(warnings.filters), _write_filters, _filters_differ),
 )
@@ -233,6 +304,17 @@ def _of_torch(torch: Any) -> tuple[_Setting, ...]:
     def write_cudnn(kept: tuple[bool, bool, bool]) -> None:
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = kept
 
+    def read_attention() -> tuple[bool, bool, bool]:
+        of_cuda = torch.backends.cuda
+        return of_cuda.flash_sdp_enabled(), of_cuda.mem_efficient_sdp_enabled(), of_cuda.math_sdp_enabled()
+
+    def write_attention(kept: tuple[bool, bool, bool]) -> None:
+        of_cuda = torch.backends.cuda
+        of_cuda.enable_flash_sdp(kept[0])
+        of_cuda.enable_mem_efficient_sdp(kept[1])
+        of_cuda.enable_math_sdp(kept[2])
+
+    mkldnn = torch.backends.mkldnn
     precision, threads = torch.get_float32_matmul_precision, torch.get_num_threads
     return (
         _Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype, cheap=True),
@@ -244,6 +326,8 @@ def _of_torch(torch: Any) -> tuple[_Setting, ...]:
         _Setting("torch's matmul precision", precision, torch.set_float32_matmul_precision, cheap=True),
         _Setting("torch's anomaly mode", torch.is_anomaly_enabled, torch.set_anomaly_enabled),
         _Setting("cudnn's settings", read_cudnn, write_cudnn),
+        _Setting("torch's use of oneDNN", lambda: mkldnn.enabled, lambda on: setattr(mkldnn, "enabled", on)),
+        _Setting("torch's kernels of attention", read_attention, write_attention),
         _Setting("torch's random state", read_random, write_random, random_differs),
     )
 

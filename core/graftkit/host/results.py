@@ -12,7 +12,7 @@ from graftkit.articles import with_article
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.model_source import BaseModelFiles, TensorInfo, TokenizerFiles
 from graftkit.interfaces.tokenizer import Encoding, Tokenizer
-from graftkit.interfaces.vocabulary import ExtensionPlan
+from graftkit.interfaces.vocabulary import ExtensionPlan, NewToken, TrainingSpec
 from graftkit.interfaces.vocabulary_limits import MOST_IDS
 
 if TYPE_CHECKING:
@@ -186,7 +186,50 @@ def _tokenizer(given: Sequence[Any], result: Any) -> str:
 def _extension(given: Sequence[Any], result: Any) -> str:
     if not isinstance(result, ExtensionPlan):
         return f"gave {kind_named(result)}, not an ExtensionPlan"
-    return _tokenizer(given, result.tokenizer)
+    return _tokenizer(given, result.tokenizer) or _wrong_extension(given[0], result)
+
+
+def _wrong_extension(base: Tokenizer, plan: ExtensionPlan) -> str:
+    """Returns what is wrong with an extension: rows would be taken from, or made for, ids of another meaning."""
+    old, new, tokens = base.vocab_size, plan.tokenizer.vocab_size, plan.tokens
+    if not isinstance(tokens, list | tuple) or not all(isinstance(token, NewToken) for token in tokens):
+        return f"gave an extension whose tokens are {kind_named(tokens)}, not a tuple of NewTokens"
+    if not all(type(token.id) is int for token in tokens) or [token.id for token in tokens] != list(range(old, new)):
+        return f"gave an extension whose new ids are not those from {old} to {new - 1}, in order"
+    for token in tokens:
+        if token.data != plan.tokenizer.token_bytes(token.id):
+            return f"gave an extension whose new id {token.id} stands for other bytes than it says"
+        if not isinstance(token.parts, list | tuple) or not all(_is_id(id, old) for id in token.parts):
+            return f"gave an extension whose new id {token.id} has parts that are no ids of the base"
+    if not all(_is_count(count) for count in (plan.base_tokens, plan.tokens_after, *(t.uses for t in tokens))):
+        return "gave an extension that counts tokens by something else than whole numbers from 0 on"
+    if not dict(base.special_tokens).items() <= dict(plan.tokenizer.special_tokens).items():
+        return "gave an extension in which the base's special tokens are not what they were"
+    moved = next((id for id in range(old) if _bytes_of(base, id) != _bytes_of(plan.tokenizer, id)), None)
+    return "" if moved is None else f"gave an extension in which the base's id {moved} stands for other bytes"
+
+
+def _bytes_of(tokenizer: Tokenizer, id: int) -> bytes | None:
+    with suppress(IndexError):
+        return tokenizer.token_bytes(id)
+    return None
+
+
+def _is_count(count: object) -> bool:
+    return type(count) is int and count >= 0
+
+
+def _trained(given: Sequence[Any], result: Any) -> str:
+    spec: TrainingSpec = given[1]
+    wrong = _tokenizer(given, result)
+    if wrong:
+        return wrong
+    if result.vocab_size > spec.vocab_size:
+        return f"gave a tokenizer of {result.vocab_size:,} ids, where {spec.vocab_size:,} are most"
+    ids = [result.special_tokens.get(token) for token in spec.special_tokens]
+    if ids != list(range(len(ids))):
+        return f"gave a tokenizer whose special tokens have the ids {ids!r:.80}, not the first ones in their order"
+    return ""
 
 
 def _is_id(id: object, size: int) -> bool:
@@ -306,7 +349,7 @@ _CHECKS: Mapping[tuple[Kind | Part, str], Callable[[Sequence[Any], Any], str]] =
     ("model-source", "open"): _model_files,
     ("model-source", "open_tokenizer"): _tokenizer_files,
     ("tokenizer", "load"): _tokenizer,
-    ("tokenizer", "train"): _tokenizer,
+    ("tokenizer", "train"): _trained,
     ("tokenizer", "extend"): _extension,
     ("made tokenizer", "with_chat_template"): _tokenizer,
     ("made tokenizer", "with_control_tokens"): _tokenizer,

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
+from graftkit.interfaces.fork_lock import ForkLock, in_forked_process
+
 __all__ = ["PluginTimeout", "time_limit"]
 
 _POLL_SECONDS = 0.25
@@ -29,12 +31,13 @@ class _Running:
     advice: str
     due: float
     ends: bool
+    thread: int
     told: bool = False
 
 
 _running: list[_Running] = []
 _thread: threading.Thread | None = None
-_lock = threading.Lock()
+_lock = ForkLock()
 
 
 @contextmanager
@@ -56,7 +59,7 @@ def time_limit(who: str, what: str, seconds: float, advice: str, *, end: bool = 
         yield
         return
     ends = end and _SIGNAL is not None and threading.current_thread() is threading.main_thread()
-    running = _Running(who, what, seconds, advice, time.monotonic() + seconds, ends)
+    running = _Running(who, what, seconds, advice, time.monotonic() + seconds, ends, threading.get_ident())
     former = signal.signal(_SIGNAL, _handler(running)) if ends and _SIGNAL is not None else None
     _watch_over(running)
     try:
@@ -65,6 +68,14 @@ def time_limit(who: str, what: str, seconds: float, advice: str, *, end: bool = 
         _running.remove(running)
         if ends and _SIGNAL is not None:
             signal.signal(_SIGNAL, signal.SIG_DFL if former is None else former)
+
+
+def _forget_others() -> None:
+    """Forgets what other threads run, which a process that is forked meanwhile lacks."""
+    _running[:] = [running for running in _running if running.thread == threading.get_ident()]
+
+
+in_forked_process(_forget_others)
 
 
 def _handler(running: _Running) -> Callable[[int, FrameType | None], None]:

@@ -10,6 +10,7 @@ from typing import Any
 __all__ = ["Provider", "import_target"]
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_LONGEST_NAME = 100
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -18,7 +19,7 @@ class Provider:
     """One named implementation that a plugin offers.
 
     Args:
-        name: What a recipe says: lower-case letters, digits and single hyphens.
+        name: What a recipe says: lower-case letters, digits and single hyphens, 100 characters at most.
         target: The class, as "package.module:Class"; imported only when a recipe chooses it.
         summary: One line for `toolkit plugins`.
         config: The class of its own recipe fields, a `ProviderConfig`, as "package.module:Class". It must be
@@ -45,8 +46,11 @@ class Provider:
     contract: str = ""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(f"provider name {self.name!r}: use lower-case letters, digits and single hyphens")
+        if not (isinstance(self.name, str) and _NAME.fullmatch(self.name) and len(self.name) <= _LONGEST_NAME):
+            raise ValueError(
+                f"provider name {self.name!r:.80}: use lower-case letters, digits and single hyphens, "
+                f"{_LONGEST_NAME} characters at most"
+            )
         for field, value in (("target", self.target), ("config", self.config), ("contract", self.contract)):
             if value and not _TARGET.fullmatch(value):
                 raise ValueError(f"provider {self.name!r}: {field} {value!r} is not of the form package.module:Class")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
-from threading import Lock
+
+from graftkit.interfaces.fork_lock import ForkLock
 
 __all__ = ["parse_python"]
 
-_PARSING = Lock()
+_PARSING = ForkLock()
 
 
 def parse_python(source: str | bytes) -> ast.Module:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 __all__ = [
@@ -32,7 +33,22 @@ def _check(found: object, kind: type | tuple[type, ...], what: str) -> None:
 
 def _check_count(found: Sequence[Any] | Mapping[Any, Any], most: int, what: str) -> None:
     if len(found) > most:
-        raise ValueError(f"a report takes {most:,} {what} at most, not {len(found):,}")
+        raise ValueError(f"a report takes {most:,} {what} at most")
+
+
+def _at_most(found: Iterable[Any], most: int) -> tuple[Any, ...]:
+    """Returns what is given, or one more of it than a report takes: there may be no end to it."""
+    return tuple(islice(found, most + 1))
+
+
+def _check_cell(cell: object) -> None:
+    _check(cell, (str, int, float), "a cell of ReportTable")
+    if isinstance(cell, int) and cell.bit_length() > _MOST_BITS:
+        raise ValueError(f"a cell of ReportTable is a whole number of more than {_MOST_BITS:,} bits")
+
+
+_MOST_BITS = 1023
+"""The longest whole number of a cell, which is one of floating point, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,7 @@ class ReportText:
 
     def __post_init__(self) -> None:
         _check(self.text, str, "ReportText.text")
+        _check(self.preformatted, bool, "ReportText.preformatted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +91,16 @@ class ReportTable:
 
     def __post_init__(self) -> None:
         _check(self.caption, str, "ReportTable.caption")
-        object.__setattr__(self, "header", tuple(self.header))
-        object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
+        object.__setattr__(self, "header", _at_most(self.header, MOST_COLUMNS))
+        rows = tuple(_at_most(row, MOST_COLUMNS) for row in _at_most(self.rows, MOST_ROWS))
+        object.__setattr__(self, "rows", rows)
         _check_count(self.header, MOST_COLUMNS, "columns of a table")
         _check_count(self.rows, MOST_ROWS, "rows of a table")
         for row in (self.header, *self.rows):
             if len(row) != len(self.header) or not row:
                 raise ValueError(f"the table's header has {len(self.header)} columns, a row has {len(row)}")
             for cell in row:
-                _check(cell, (str, int, float), "a cell of ReportTable")
+                _check_cell(cell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +161,7 @@ class ReportSection:
 
     def __post_init__(self) -> None:
         _check(self.title, str, "ReportSection.title")
-        object.__setattr__(self, "parts", tuple(self.parts))
+        object.__setattr__(self, "parts", _at_most(self.parts, MOST_PARTS))
         _check_count(self.parts, MOST_PARTS, "parts of a section")
         for part in self.parts:
             _check(part, (ReportText, ReportTable, ReportChart), "a part of ReportSection")

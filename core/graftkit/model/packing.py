@@ -7,7 +7,6 @@ attention that transformers does not dispatch, can't. There sequences run one by
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import head_of, is_multimodal
+from graftkit.interfaces.fork_lock import ForkLock
 from graftkit.interfaces.quiet import errors_alone
 from graftkit.model.attention import PACKED, native_attention, register_packed_attention
 from graftkit.model.context import context_length
@@ -54,7 +54,7 @@ class Packing:
     reason: str = ""
 
 
-_ONE_TRIAL = threading.RLock()
+_ONE_TRIAL = ForkLock()
 """Twins are tried with switches of transformers' and of torch that are the whole process's."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from graftkit.errors import GraftkitError, PluginError
+from graftkit.articles import with_article
+from graftkit.errors import GraftkitError, PluginError, RecipeError
 from graftkit.host.guard import brief, guarded, is_stop
 from graftkit.host.records import RegisteredProvider
 from graftkit.host.results import kind_named
@@ -64,7 +66,8 @@ def judge(
         beside: Keys of that section that another model judges.
 
     Raises:
-        RecipeError: A field that the provider does not know, or a value that it refuses.
+        RecipeError: A field that the provider does not know, a value that it refuses, or one that no manifest brings
+            back as it was, such as NaN in a field of any type.
         PluginError: The config model fails, or makes what is no config, or none that a manifest can keep.
     """
 
@@ -78,6 +81,7 @@ def judge(
         with limit, guarded(registered.plugin, f"the check of {what}"):
             found: object = model.model_validate(deepcopy(dict(options)), context=folder_of)
             if isinstance(found, ProviderConfig):
+                _check_kept(options, path, document)
                 json.dumps(found.model_dump(mode="json"))
                 return found
     except ValidationError as error:
@@ -89,3 +93,16 @@ def judge(
             raise
         raise PluginError(f"the check of {what} raised {brief(error)}", where=label) from error
     raise PluginError(f"the check of {what} gave {kind_named(found)}, not a {model.__name__}", where=label)
+
+
+def _check_kept(value: Any, path: KeyPath, document: Document) -> None:
+    """Makes sure that JSON brings back what a recipe says: whoever loads the export makes the provider with that."""
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        for key, inner in value.items():
+            _check_kept(inner, (*path, key), document)
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            _check_kept(inner, (*path, number), document)
+    elif not (value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))):
+        kind = "a number" if isinstance(value, float) else with_article(type(value).__name__)
+        raise RecipeError(f"{'.'.join(map(str, path))}: {kind} that no manifest can keep", where=document.where(path))

@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,7 @@ def _parse_toml(text: str, file: str) -> Document:
         if line.count(".") > _MOST_DOTS and _TOML_TEXT.sub("", line).count(".") > _MOST_DOTS:
             raise RecipeError("nested too deeply", where=f"{file}:{number}")
     try:
-        data = tomllib.loads(text)
+        data = _with_dates_as_texts(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         match = re.search(r"\(at line (\d+)", str(error))
         where = f"{file}:{match[1]}" if match else file
@@ -244,6 +245,15 @@ def _parse_toml(text: str, file: str) -> Document:
     document = Document(data, file, _toml_lines(text))
     refuse_extremes(data, (), document)
     return document
+
+
+def _with_dates_as_texts(value: Any) -> Any:
+    """Returns what TOML holds as YAML and JSON would have it, which write days and times as texts."""
+    if isinstance(value, dict):
+        return {key: _with_dates_as_texts(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_dates_as_texts(inner) for inner in value]
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def refuse_extremes(value: Any, path: KeyPath, document: Document) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from graftkit.recipe.document import MAX_DEPTH, Document, KeyPath, read_document
 from graftkit.recipe.other_programs import own_key
 from graftkit.recipe.overrides import apply_overrides
 from graftkit.recipe.paths import anchor_paths
-from graftkit.recipe.schema import UNION_TAGS, Recipe
+from graftkit.recipe.schema import Recipe
 from graftkit.redact import names_secret
 from graftkit.suggest import known_names
 
@@ -160,7 +160,8 @@ def as_recipe_error(
         prefix: The path of the section that the model judges.
         beside: Keys of that section that another model judges.
     """
-    lines = [_line(problem, model, document, prefix, beside) for problem in error.errors()]
+    problems = _by_key(error.errors(), model, document, prefix)
+    lines = [_line(location, found, model, document, prefix, beside) for location, found in problems]
     if len(lines) == 1:
         where, message, hint = lines[0]
         return RecipeError(message, where=where, hint=hint)
@@ -168,10 +169,66 @@ def as_recipe_error(
     return RecipeError(f"{len(lines)} things are wrong:{text}", where=document.file)
 
 
+_OF_KEYS = frozenset({"missing", "extra_forbidden"})
+"""What pydantic calls problems of keys, whose places end in a key that the input lacks, or that no model has."""
+
+
+def _by_key(
+    problems: Iterable[Any], model: type[BaseModel], document: Document, prefix: KeyPath
+) -> list[tuple[KeyPath, dict[str, Any]]]:
+    """Returns each problem with its key's place in the model; of a value that may have several forms it is one."""
+    found: list[tuple[KeyPath, dict[str, Any]]] = []
+    merged: dict[KeyPath, dict[str, Any]] = {}
+    for problem in problems:
+        location = _location(problem, model, _at(document.data, prefix))
+        told = {**problem, "msg": _plain(problem["msg"])}
+        if len(location) == len(problem["loc"]) or problem["type"] in _OF_KEYS:
+            found.append((location, told))
+        elif location in merged:
+            former = merged[location]["msg"]
+            merged[location]["msg"] = f"{former} or {told['msg'].removeprefix('must be ')}"
+        else:
+            merged[location] = told
+            found.append((location, told))
+    return found
+
+
+_NOTHING = object()
+
+
+def _at(data: Any, path: KeyPath) -> Any:
+    """Returns what stands at a place of a recipe, or `_NOTHING`."""
+    for part in path:
+        inner = isinstance(data, Mapping) and part in data
+        inner = inner or (isinstance(data, list) and isinstance(part, int) and 0 <= part < len(data))
+        data = data[part] if inner else _NOTHING
+    return data
+
+
+def _location(problem: Mapping[str, Any], model: type[BaseModel], data: Any) -> KeyPath:
+    """Returns the keys that lead to a problem, without pydantic's own names of the forms that a value may have."""
+    section: type[BaseModel] | None = model
+    keys = list[str | int]()
+    for place, part in enumerate(problem["loc"], 1):
+        field = section.model_fields.get(str(part)) if section else None
+        last = place == len(problem["loc"]) and problem["type"] in _OF_KEYS
+        if not (isinstance(part, int) or field or last or _at(data, (part,)) is not _NOTHING):
+            continue
+        keys.append(part)
+        data = _at(data, (part,))
+        if not isinstance(part, int):
+            section = _section(field.annotation) if field else None
+    return tuple(keys)
+
+
 def _line(
-    problem: Mapping[str, Any], model: type[BaseModel], document: Document, prefix: KeyPath, beside: Collection[str]
+    location: KeyPath,
+    problem: Mapping[str, Any],
+    model: type[BaseModel],
+    document: Document,
+    prefix: KeyPath,
+    beside: Collection[str],
 ) -> tuple[str, str, str]:
-    location: KeyPath = tuple(part for part in problem["loc"] if part not in UNION_TAGS)
     path = (*prefix, *location)
     where, dotted = document.where(path), ".".join(map(str, path))
     if problem["type"] == "extra_forbidden":
@@ -186,7 +243,7 @@ def _line(
     value = problem.get("input")
     told = isinstance(value, str | int | float | bool | None) and not names_secret(dotted)
     shown = f", not {value!r}" if told else ""
-    return where, f"{dotted}: {_plain(problem['msg'])}{shown}", _description(model, location)
+    return where, f"{dotted}: {problem['msg']}{shown}", _description(model, location)
 
 
 def _plain(message: str) -> str:

@@ -17,7 +17,6 @@ from graftkit.interfaces.vocabulary_limits import MOST_IDS
 
 __all__ = [
     "ALTERNATIVES",
-    "UNION_TAGS",
     "AdapterSection",
     "ChatTemplateSection",
     "DataSection",
@@ -41,7 +40,7 @@ __all__ = [
 ALTERNATIVES = {"training": frozenset({"epochs", "steps"}), "tokenizer": frozenset({"extend", "train", "replace"})}
 """Keys of which a section says one at most, by the section: whoever says one is silent on none of them."""
 
-UNION_TAGS = ("(share)", "(files)")
+_SHARE, _FILES = "(share)", "(files)"
 """What pydantic calls the two forms of `data.holdout` in the places of its errors."""
 
 
@@ -65,7 +64,7 @@ def _files(value: Any) -> Any:
 
 
 def _share_or_list(value: Any) -> str:
-    return UNION_TAGS[0] if isinstance(value, float) else UNION_TAGS[1]
+    return _SHARE if isinstance(value, float) else _FILES
 
 
 def _share_or_files(value: Any) -> Any:
@@ -351,7 +350,7 @@ class DataSection(StrictModel):
         min_length=1, description="files of records: conversations, prompts and completions, or texts"
     )
     holdout: Annotated[
-        Annotated[float, Field(ge=0, le=0.5), Tag(UNION_TAGS[0])] | Annotated[list[DatasetSection], Tag(UNION_TAGS[1])],
+        Annotated[float, Field(ge=0, le=0.5), Tag(_SHARE)] | Annotated[list[DatasetSection], Tag(_FILES)],
         Discriminator(_share_or_list),
         BeforeValidator(_share_or_files),
     ] = Field(default=0.05, description="the share of records that training never sees, or files of such records")

@@ -58,6 +58,8 @@ _SIZES = (_Size("wide", 760, 280), _Size("narrow", 340, 250))
 _LEFT, _RIGHT, _BOTTOM, _LINE = 52, 12, 38, 18
 _CHARACTER = 6.4
 """About the width of a character of 12 pixels."""
+_MOST_DESCRIBED = 2000
+"""How many characters of a description are read out."""
 
 
 def line_chart(lines: Sequence[Line], x_label: str, y_label: str, *, described: str, from_zero: bool = False) -> Markup:
@@ -73,8 +75,7 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str, *, described: 
     Returns:
         `<svg>` elements, of which a page shows one; nothing where there are no points.
     """
-    finite = [_finite(line) for line in lines]
-    shown = [line for line in finite if line.curve.points]
+    shown = [line for line in map(_drawable, lines) if line.curve.points]
     if not shown:
         return Markup("")
     return Markup("").join(_lines(size, shown, x_label, y_label, described, from_zero) for size in _SIZES)
@@ -98,17 +99,28 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
         [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0, 1200.0]
     """
     span = high - low
-    if span <= 0:
+    if span < _SMALLEST:
         return [low]
-    power = 10 ** math.floor(math.log10(span / most))
+    exponent = math.floor(math.log10(span / most))
+    power = 10.0**exponent
     step = next(power * factor for factor in (1, 2, 5, 10, 20) if span / (power * factor) <= most)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(number * step, 12) for number in range(first, last + 1)]
+    return [round(number * step, 1 - exponent) for number in range(first, last + 1)]
 
 
-def _finite(line: Line) -> Line:
-    points = tuple(point for point in line.curve.points if math.isfinite(point[1]))
-    return replace(line, curve=Curve(line.curve.name, points))
+_LARGEST, _SMALLEST = 1e300, 1e-300
+"""Numbers beyond the one are drawn as if they were it, and differences below the other are none: a chart's own
+computations with them would overflow."""
+
+
+def _drawable(line: Line) -> Line:
+    points = (point for point in line.curve.points if math.isfinite(point[1]))
+    bounded = tuple((_bounded(x), _bounded(y)) for x, y in points)
+    return replace(line, curve=Curve(line.curve.name, bounded))
+
+
+def _bounded(value: float) -> float:
+    return max(-_LARGEST, min(_LARGEST, value))
 
 
 def _lines(size: _Size, lines: Sequence[Line], x_label: str, y_label: str, described: str, from_zero: bool) -> Markup:
@@ -127,8 +139,9 @@ def _lines(size: _Size, lines: Sequence[Line], x_label: str, y_label: str, descr
         return _LEFT + share * across, top + (high - y) / (high - low) * down
 
     parts = [*legend, *_grid(size, at, (left, right), (low, high), height, top)]
-    parts.append(_text(_LEFT + across / 2, height - 4, x_label, anchor="middle"))
-    parts.append(_text(4, 12, y_label))
+    most = int(size.width / _CHARACTER)
+    parts.append(_text(_LEFT + across / 2, height - 4, one_line(x_label, most), anchor="middle"))
+    parts.append(_text(4, 12, one_line(y_label, most)))
     for line in lines:
         places = [at(x, y) for x, y in line.curve.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
@@ -193,7 +206,7 @@ def _bars(size: _Size, bars: Sequence[Bar], described: str) -> Markup:
 
 
 def _svg(size: _Size, height: float, described: str, parts: Sequence[str]) -> Markup:
-    said = escape(one_line(described))
+    said = escape(one_line(described, _MOST_DESCRIBED))
     return Markup(
         f'<svg class="{size.name}" viewBox="0 0 {size.width} {height:.0f}" role="img" aria-label="{said}">'
         f"{''.join(parts)}</svg>"

@@ -213,12 +213,20 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def to_json(data: Any) -> str:
-    """Returns indented JSON that ends in a newline.
+    r"""Returns indented JSON that ends in a newline; halves of surrogate pairs, as in names of files, are escaped.
 
     Raises:
         ValueError: A number is NaN or infinite, which JSON does not have.
+
+    Example:
+        >>> print(to_json("\udcff"), end="")
+        "\udcff"
     """
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _SURROGATE.sub(lambda found: rf"\u{ord(found[0]):04x}", text)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from graftkit import PluginHost
+from graftkit import PluginHost, hookimpl
 from graftkit.errors import Cancelled, HookError, PluginCallError, PluginError
 from graftkit.flow.base_files.recreate import make_provider
 from graftkit.flow.state.cancel import CancelToken
@@ -42,9 +42,27 @@ DISTURBANCES: dict[str, tuple[str, Callable[[], Any]]] = {
         "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
         lambda: signal.getsignal(signal.SIGTERM),
     ),
+    "os.environ": ("import os; os.environ = {}", lambda: id(os.environ)),
+    "the handlers of signals ": (
+        "import signal; signal.signal(signal.SIGUSR1, signal.SIG_IGN)",
+        lambda: signal.getsignal(signal.SIGUSR1),
+    ),
+    "the timers of signals": ("import signal; signal.alarm(60)", lambda: signal.getitimer(signal.ITIMER_REAL)),
+    "the signals that are blocked": (
+        "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])",
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, []),
+    ),
+    "the processor's handling of subnormal numbers": (
+        "import torch; torch.set_flush_denormal(True)",
+        lambda: float("5e-324") * 1.0,
+    ),
+    "sys.stdin": ("import sys; sys.stdin = None", lambda: sys.stdin),
     "the permissions of new files": ("import os; os.umask(0o777)", lambda: os.umask(os.umask(0o22))),
     "the timeout of sockets": ("import socket; socket.setdefaulttimeout(3)", socket.getdefaulttimeout),
     "the recursion limit": ("import sys; sys.setrecursionlimit(5000)", sys.getrecursionlimit),
+    "the longest number that is read": ("import sys; sys.set_int_max_str_digits(0)", sys.get_int_max_str_digits),
+    "where modules are imported from": ("import sys; sys.path[:] = []", lambda: list(sys.path)),
+    "where modules are imported from ": ("import sys; sys.meta_path.clear()", lambda: list(sys.meta_path)),
     "garbage collection": ("import gc; gc.disable()", lambda: __import__("gc").isenabled()),
     "logging for all": ("import logging; logging.disable(50)", lambda: __import__("logging").root.manager.disable),
     "sys.stderr": ("import sys; sys.stderr = None", lambda: sys.stderr),
@@ -71,6 +89,14 @@ DISTURBANCES: dict[str, tuple[str, Callable[[], Any]]] = {
     "cudnn's settings": (
         "import torch; torch.backends.cudnn.deterministic = True",
         lambda: torch.backends.cudnn.deterministic,
+    ),
+    "torch's use of oneDNN": (
+        "import torch; torch.backends.mkldnn.enabled = False",
+        lambda: torch.backends.mkldnn.enabled,
+    ),
+    "torch's kernels of attention": (
+        "import torch; torch.backends.cuda.enable_flash_sdp(False)",
+        torch.backends.cuda.flash_sdp_enabled,
     ),
     "torch's random state": ("import torch; torch.manual_seed(3)", lambda: torch.get_rng_state().tolist()),
 }
@@ -140,7 +166,7 @@ def test_what_a_hook_changes_is_put_back_and_named(site: Site, no_traces: None, 
     host.broadcast("graftkit_run_started", run=RUN)
     assert read() == before
     assert host.notices == [
-        f"plugin 'main' of acme 1.5: its hook graftkit_run_started changed {name}, which core put back"
+        f"plugin 'main' of acme 1.5: its hook graftkit_run_started changed {name.strip()}, which core put back"
     ]
     assert host.take_notices() == host.notices and host.take_notices() == []
 
@@ -186,6 +212,14 @@ def test_a_plugin_that_changes_nothing_and_the_built_in_ones_have_no_notices(sit
         registered = host.registry.resolve(kind, name)  # type: ignore[arg-type]
         host.registry.create(registered, host.registry.config_class(registered)())
     assert host.notices == []
+
+
+def test_a_folder_of_a_plugins_own_libraries_stays(site: Site, no_traces: None) -> None:
+    acme(site, "import sys; sys.path.insert(0, '/own')", "hook")
+    host = PluginHost()
+    host.broadcast("graftkit_run_started", run=RUN)
+    assert sys.path[0] == "/own" and not host.notices
+    sys.path.remove("/own")
 
 
 def test_a_filter_for_a_librarys_own_warnings_stays(site: Site, no_traces: None) -> None:
@@ -397,8 +431,6 @@ def test_a_provider_can_not_change_the_fields_that_others_see(site: Site) -> Non
 
 
 def test_one_hook_that_raises_does_not_keep_the_event_from_the_others() -> None:
-    from graftkit import hookimpl
-
     heard: list[str] = []
 
     class Listener:
@@ -413,6 +445,22 @@ def test_one_hook_that_raises_does_not_keep_the_event_from_the_others() -> None:
     with pytest.raises(HookError, match="b fails") as caught:
         PluginHost(autoload=False, plugins=[Listener("a"), Listener("b")]).broadcast("graftkit_run_finished", run=RUN)
     assert heard == ["b", "a"] and "plugin 'a'" in caught.value.__notes__[0]
+
+
+def test_what_a_hook_changes_by_force_is_its_own_copy() -> None:
+    heard = []
+
+    class Forcing:
+        @hookimpl
+        def graftkit_stage_finished(self, run: RunInfo, stage: StageInfo) -> None:
+            heard.append((run.status, stage.seconds))
+            object.__setattr__(run, "status", "finished")
+            object.__setattr__(stage, "seconds", None)
+
+    stage = StageInfo("corpus", 1.0)
+    host = PluginHost(autoload=False, plugins=[Forcing(), type("Other", (Forcing,), {})()])
+    host.broadcast("graftkit_stage_finished", run=RUN, stage=stage)
+    assert heard == [("running", 1.0)] * 2 and (RUN.status, stage.seconds) == ("running", 1.0)
 
 
 def test_the_state_of_a_process_is_cheap_to_keep() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from graftkit.host.results import wrong_with
 from graftkit.interfaces.exporter import LoadedAssets, Probe
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.tokenizer import Encoding, Tokenizer
+from graftkit.interfaces.vocabulary import ExtensionPlan, NewToken, TrainingSpec
 from graftkit_quantizers.dense import Dense
 
 REQUEST = SimpleNamespace(probes=[Probe((1, 2, 3), (0, 2))])
@@ -99,6 +101,67 @@ def test_another_kind_of_result_is_told(kind: Any, method: str, given: Any, wron
         getattr(made, method)(*given)
     if right is not None:
         assert wrong_with(kind, method, given, right) == ""
+
+
+def extension(new: Any = None, **odd: Any) -> ExtensionPlan:
+    """Returns a plan of three old tokens and two new ones, but for some of its members."""
+    tokens = (NewToken(3, b"ab", (0, 1), 2), NewToken(4, b"abc", (0, 1, 2), 1))
+    made: Any = {"tokenizer": lettered(new or [b"a", b"b", b"c", b"ab", b"abc"]), "tokens": tokens}
+    return ExtensionPlan(**{**made, "coarsens": True, "base_tokens": 9, "tokens_after": 5, **odd})
+
+
+def lettered(tokens: list[bytes], **odd: Any) -> Any:
+    """Returns a tokenizer of these tokens."""
+    return tokenizer(
+        **{"vocab_size": len(tokens), "special_tokens": {"c": 2}, "token_bytes": tokens.__getitem__, **odd}
+    )
+
+
+def first(**odd: Any) -> ExtensionPlan:
+    """Returns a plan whose first new token is odd."""
+    plan = extension()
+    return replace(plan, tokens=(replace(plan.tokens[0], **odd), plan.tokens[1]))
+
+
+OLD = lettered([b"a", b"b", b"c"])
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (extension(tokens=None), "tokens are None"),
+        (extension(tokens=(3, 4)), "not a tuple of NewTokens"),
+        (extension(tokens=extension().tokens[::-1]), "new ids are not those from 3 to 4"),
+        (extension(tokens=extension().tokens[:1]), "new ids are not those"),
+        (extension(tokens=(*extension().tokens, *extension().tokens[:1])), "new ids are not those"),
+        (first(id=-1), "new ids are not those"),
+        (first(id=3.0), "new ids are not those"),
+        (first(id="3"), "new ids are not those"),
+        (first(data="ab"), "3 stands for other bytes"),
+        (first(parts=(-1,)), "3 has parts"),
+        (first(parts=(3,)), "3 has parts"),
+        (first(parts=None), "3 has parts"),
+        (first(uses=float("nan")), "counts tokens"),
+        (extension(base_tokens=-1), "counts tokens"),
+        (extension([b"b", b"a", b"c", b"ab", b"abc"]), "base's id 0 stands for other bytes"),
+        (extension(tokenizer=lettered([b"a", b"b", b"c", b"ab", b"abc"], special_tokens={"c": 1})), "special tokens"),
+    ],
+)
+def test_an_extension_that_does_not_fit_its_base_is_told(plan: ExtensionPlan, said: str) -> None:
+    """Rows would be taken from ids of another meaning, or made for them, and nothing would say so."""
+    assert wrong_with("tokenizer", "extend", (OLD, [], None), extension()) == ""
+    assert said in wrong_with("tokenizer", "extend", (OLD, [], None), plan)
+
+
+def test_a_trained_tokenizer_that_is_not_as_asked_for_is_told() -> None:
+    right = lettered([b"<s>", b"</s>", b"a"], special_tokens={"<s>": 0, "</s>": 1})
+    spec = TrainingSpec(3, ("<s>", "</s>"))
+    assert wrong_with("tokenizer", "train", ([], spec), right) == ""
+    assert "where 2 are most" in wrong_with("tokenizer", "train", ([], replace(spec, vocab_size=2)), right)
+    moved = replace(spec, special_tokens=("</s>", "<s>"))
+    assert "special tokens have the ids [1, 0]" in wrong_with("tokenizer", "train", ([], moved), right)
+    lost = replace(spec, special_tokens=("<s>", "</s>", "<x>"))
+    assert "the ids [0, 1, None]" in wrong_with("tokenizer", "train", ([], lost), right)
 
 
 class Words:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,7 @@ class OddConfig(ProviderConfig):
     """A config model whose validators do what a field says."""
 
     does: str = ""
+    anything: Any = None
 
     @model_validator(mode="wrap")
     @classmethod
@@ -194,6 +196,24 @@ def test_a_config_model_that_fails_is_named(tmp_path: Path, does: str, error: ty
     host = PluginHost(plugins=[OddPlugin()])
     with pytest.raises(error, match=message):
         bound(tmp_path, f"quantizer: {{use: odd, does: {does}}}\n", host=host)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (float("nan"), "anything: a number that"),
+        ({"a": [1, float("inf")]}, "anything.a.1: a number that"),
+        ({1: "a"}, "anything: a dict that"),
+        (date(2020, 1, 1), "anything: a date that"),
+        (b"x", "anything: a bytes that"),
+        ({3}, "anything: a set that"),
+    ],
+)
+def test_a_value_that_no_manifest_brings_back_is_refused(value: Any, told: str) -> None:
+    """NaN would be null, and bytes a text, for whoever loads the export."""
+    recipe = {"model": "./m", "data": {"train": "a"}, "quantizer": {"use": "odd", "anything": value}}
+    with pytest.raises(RecipeError, match=f"quantizer.{told} no manifest can keep"):
+        bind(load_recipe(recipe), PluginHost(plugins=[OddPlugin()]))
 
 
 def test_what_a_config_model_changes_is_put_back(tmp_path: Path) -> None:

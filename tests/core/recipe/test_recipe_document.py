@@ -147,6 +147,12 @@ def test_yaml_that_means_nothing_is_refused_with_its_line(tmp_path: Path, text: 
     assert refusal(tmp_path, text).startswith(message)
 
 
+def test_days_and_times_of_toml_are_texts_as_those_of_yaml(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("a = [2020-01-31, {b = 07:32:00}]\nc = 1979-05-27T07:32:00Z\n")
+    found = read_document(tmp_path / "a.toml").data
+    assert found == {"a": ["2020-01-31", {"b": "07:32:00"}], "c": "1979-05-27T07:32:00+00:00"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -58,6 +58,8 @@ def test_several_things_that_are_wrong_are_told_at_once(tmp_path: Path) -> None:
         ("training: {max_grad_norm: .inf}", "training.max_grad_norm: must be a finite number, not inf"),
         ("training: {schedule: cosin}", "training.schedule: must be 'cosine', 'linear' or 'constant', not 'cosin'"),
         ("training: {seed: -1}", "training.seed: must be greater than or equal to 0, not -1"),
+        ("training: {microbatch_tokens: x}", "training.microbatch_tokens: must be an integer or 'auto', not 'x'"),
+        ("evaluation: {sample: 0}", "evaluation.sample: must be greater than or equal to 1 or 'all', not 0"),
         ("training: 3", "training: must be a mapping, not 3"),
         ("training:", "training: must be a mapping, not None"),
         ("training: {epochs: 2, steps: 10}", "say either epochs or steps, not both"),
@@ -87,7 +89,7 @@ def test_a_holdout_that_is_neither_share_nor_file_is_refused_once(tmp_path: Path
         ("{format: text}", "'data.KEY.0.path' is missing"),
         ("{path: a, formt: text}", "unknown key 'data.KEY.0.formt' Did you mean 'format'?"),
         ("{path: a, columns: {text: b, content: b}}", "columns: two of the format's columns are the same column"),
-        ("{path: a, unused: some}", "data.KEY.0.unused"),
+        ("{path: a, unused: some}", "data.KEY.0.unused: must be 'report' or a list, not 'some'"),
     ],
 )
 def test_files_that_are_said_wrongly_are_refused(tmp_path: Path, key: str, files: str, message: str) -> None:

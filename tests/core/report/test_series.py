@@ -37,10 +37,17 @@ def test_a_sparkline_falls_as_the_loss_does() -> None:
 
 
 def test_ticks_are_round_and_within_the_bounds() -> None:
-    for low, high in ((0.0, 1.0), (1.2, 1.9), (1, 10_000), (-3, 5), (1e-6, 3e-5)):
+    for low, high in ((0.0, 1.0), (1.2, 1.9), (1, 10_000), (-3, 5), (1e-6, 3e-5), (0.0, 1e-13), (-1e300, 1e300)):
         found = ticks(low, high)
         assert 2 <= len(found) <= 8 and all(low <= value <= high for value in found), (low, high, found)
-    assert ticks(2.0, 2.0) == [2.0]
+    assert ticks(2.0, 2.0) == [2.0] and ticks(0.0, 5e-324) == [0.0]
+
+
+@pytest.mark.parametrize("value", [1.7e308, 5e-324])
+def test_a_chart_of_numbers_at_the_ends_of_floating_point_is_drawn(value: float) -> None:
+    curve = Curve("odd", ((-value, value), (0.0, 0.0), (value, -value)))
+    drawn = line_chart([Line(curve)], "x" * 10_000, "y" * 10_000, described="z" * 10_000)
+    assert "polyline" in drawn and "nan" not in drawn and "inf" not in drawn and len(drawn) < 20_000
 
 
 def test_a_chart_leaves_out_what_is_no_number_and_escapes_names() -> None:

@@ -13,10 +13,12 @@ from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.planning.vocabulary import BuiltTokenizer, Vocabulary, build_tokenizer, sample_texts
 from graftkit.flow.records.chat import chat_options, template_hash
 from graftkit.flow.state.context import RunContext, StageScope
+from graftkit.host.guard import wrong_result
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, VocabularyChange
 from graftkit.interfaces.vocabulary_limits import MOST_PARTS
 from graftkit.store.files import atomic_folder, write_json
+from graftkit.vocabulary.losses import check_promises
 
 __all__ = ["make_vocabulary", "prepare_tokenizer"]
 
@@ -67,6 +69,7 @@ def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
 
     Raises:
         RequestError: It can't be made.
+        PluginCallError: What its backend made does not keep what every tokenizer promises.
     """
     asked, base = plan.vocabulary, plan.tokenizer
     assert asked is not None
@@ -79,6 +82,9 @@ def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
     except RequestError as error:
         error.where = _place_of(error, plan)
         raise
+    check_promises(built.tokenizer)
+    if built.change and built.change.ids and built.tokenizer.fingerprint == base.fingerprint:
+        raise wrong_result(built.tokenizer, "fingerprint", "gave that of the base's tokenizer, which has other ids")
     if built.change and not built.change.ids and not built.change.moves_ids:
         raise RecipeError(
             "the tokenizer comes out as the base model's: there is nothing new in it",

@@ -7,9 +7,10 @@ from pathlib import Path
 from graftkit.errors import HookError
 from graftkit.flow.folders.metrics import METRICS
 from graftkit.flow.reporting.read_run import read_run
-from graftkit.flow.reporting.report_sections import SECTIONS, keep_sections, kept_sections
+from graftkit.flow.reporting.report_sections import SECTIONS, keep_sections, kept_sections, plain_sections
 from graftkit.flow.state.context import RunContext
 from graftkit.flow.training.worst_records import WORST_FILE
+from graftkit.host.guard import brief
 from graftkit.interfaces.report_section import MOST_SECTIONS, ReportSection
 from graftkit.report.html import render_report
 from graftkit.report.run_manifest import RunManifest
@@ -66,12 +67,21 @@ def _sections(run: RunContext) -> list[tuple[str, ReportSection]]:
     """
     found: list[tuple[str, ReportSection]] = []
     for record, sections in run.broadcast("graftkit_report_sections"):
-        odd = "" if isinstance(sections, list) else f"{type(sections).__name__}, not a list"
-        odd = odd or next((f"a list with {each!r:.60}" for each in sections if not isinstance(each, ReportSection)), "")
-        odd = odd or (
-            f"{len(sections)} sections, where {MOST_SECTIONS} are most" if len(sections) > MOST_SECTIONS else ""
-        )
+        try:
+            odd = _odd_about(sections)
+            plain = [] if odd else plain_sections(sections)
+        except Exception as error:
+            odd = f"what can't be drawn: {brief(error)}"
         if odd:
             raise HookError(f"its hook graftkit_report_sections returned {odd}", where=record.label)
-        found += [(record.label, section) for section in sections]
+        found += [(record.label, section) for section in plain]
     return found
+
+
+def _odd_about(sections: object) -> str:
+    """Returns what is wrong with what a plugin returned, or ""."""
+    if not isinstance(sections, list):
+        return f"{type(sections).__name__}, not a list"
+    if len(sections) > MOST_SECTIONS:
+        return f"{len(sections):,} sections, where {MOST_SECTIONS} are most"
+    return next((f"a list with {each!r:.60}" for each in sections if not isinstance(each, ReportSection)), "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.report_section import ReportChart, ReportPart, ReportSection, ReportTable, ReportText
 from graftkit.store.files import write_text
 
-__all__ = ["SECTIONS", "keep_sections", "kept_sections"]
+__all__ = ["SECTIONS", "keep_sections", "kept_sections", "plain_sections"]
 
 SECTIONS = "report-sections.json"
 
@@ -22,7 +22,31 @@ _MOST_BYTES = 256 << 20
 """The largest such file that is read."""
 
 _PARTS: Mapping[str, type[ReportPart]] = {"text": ReportText, "table": ReportTable, "chart": ReportChart}
-_NAMES = {kind: name for name, kind in _PARTS.items()}
+
+_MOST_OF_ONE = 16 << 20
+"""How many characters the sections of one plugin may take as JSON."""
+
+
+def plain_sections(sections: Sequence[ReportSection]) -> list[ReportSection]:
+    """Returns a plugin's sections as they are read again: whatever they were made of, they are core's own types then.
+
+    Raises:
+        Exception: A section or a part is not what its class makes of it, or there is more than a report takes.
+    """
+    found, size = list[ReportSection](), 0
+
+    def plain(said: Any) -> Any:
+        nonlocal size
+        text = json.dumps(said)
+        size += len(text)
+        if size > _MOST_OF_ONE:
+            raise ValueError(f"sections of more than {_MOST_OF_ONE >> 20} MiB")
+        return json.loads(text)
+
+    for section in sections:
+        parts = [_of_json(plain(_as_json(part))) for part in section.parts]
+        found.append(ReportSection(plain(section.title), parts))
+    return found
 
 
 def keep_sections(path: Path, sections: Sequence[tuple[str, ReportSection]]) -> None:
@@ -59,8 +83,15 @@ def kept_sections(path: Path) -> list[tuple[str, ReportSection]]:
 
 
 def _as_json(part: ReportPart) -> dict[str, Any]:
-    """Returns a part as JSON, which has no NaN: a cell that is one is kept as the text that is shown of it."""
-    found = {"kind": _NAMES[type(part)], **asdict(part)}
+    """Returns a part as JSON, which has no NaN: a cell that is one is kept as the text that is shown of it.
+
+    Raises:
+        TypeError: It is no part, or one of something else than its class takes.
+    """
+    kind = next((name for name, kind in _PARTS.items() if isinstance(part, kind)), None)
+    if kind is None:
+        raise TypeError(f"a part of ReportSection is {type(part).__name__}")
+    found = {"kind": kind, **{each.name: getattr(part, each.name) for each in fields(_PARTS[kind])}}
     if isinstance(part, ReportTable):
         shown = ([cell if _is_json(cell) else str(cell) for cell in row] for row in part.rows)
         found["rows"] = list(shown)
@@ -68,7 +99,7 @@ def _as_json(part: ReportPart) -> dict[str, Any]:
 
 
 def _is_json(cell: str | int | float) -> bool:
-    return isinstance(cell, str) or math.isfinite(cell)
+    return not isinstance(cell, float) or math.isfinite(cell)
 
 
 def _of_json(part: Mapping[str, Any]) -> ReportPart:

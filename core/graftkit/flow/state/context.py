@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import time
@@ -31,7 +32,7 @@ from graftkit.flow.planning.vocabulary import Vocabulary
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.flow.state.log_events import log
 from graftkit.flow.state.resume import Resumed
-from graftkit.host.guard import listed, naming_plugins, note_once, raised_by
+from graftkit.host.guard import end_if_forked, listed, naming_plugins, note_once, raised_by
 from graftkit.host.hooks import Disturbed, Hooks
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunInfo, RunStatus, StageInfo
@@ -91,6 +92,7 @@ class RunContext:
         self.host = host
         self.folder = folder = claimed.path
         self._claimed = claimed
+        self._process = os.getpid()
         self.cancel = cancel
         self.resumed = resumed
         self.processes = processes
@@ -323,9 +325,13 @@ class RunContext:
     def check_folder(self) -> None:
         """Makes sure that the run's folder still is the one that it began in, and what it reads there as it was.
 
+        A process that was forked by what is called too often to be guarded ends here, before it writes there, too.
+
         Raises:
             StorageError: The folder was moved, deleted or replaced, or a file in it that the run reads was changed.
         """
+        used = f"; in use was {', '.join(self._third_parties)}" if self._third_parties else ""
+        end_if_forked(self._process, f"this process was forked from that of the run in {self.folder}{used}")
         self._claimed.check()
         for path, state in self._watched.items():
             if not state.holds(path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graftkit import ReportChart, ReportSection, ReportTable, ReportText
 from graftkit.errors import FolderError
-from graftkit.flow.reporting.report_sections import keep_sections, kept_sections
+from graftkit.flow.reporting.report_sections import keep_sections, kept_sections, plain_sections
 
 
 def test_sections_come_back_as_they_were(tmp_path: Path) -> None:
@@ -37,3 +40,55 @@ def test_damaged_sections_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "s.json").write_text(text)
     with pytest.raises(FolderError, match="it is damaged"):
         kept_sections(tmp_path / "s.json")
+
+
+class OwnText(ReportText):
+    """A plugin's own."""
+
+
+class OwnTitle(str):
+    def __html__(self) -> str:
+        return "<script>"
+
+
+def changed(part: Any, **fields: Any) -> Any:
+    for name, value in fields.items():
+        object.__setattr__(part, name, value)
+    return part
+
+
+def test_what_plugins_derive_becomes_cores_own() -> None:
+    [found] = plain_sections([ReportSection(OwnTitle("t"), [OwnText("x"), ReportTable(["n"], [[2**1000]])])])
+    assert type(found.title) is str and found.title == "t"
+    assert found.parts == (ReportText("x"), ReportTable(["n"], [[2**1000]]))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: changed(ReportSection("t", []), title=b"x"), "bytes"),
+        (lambda: changed(ReportSection("t", []), parts=["<b>"]), "a part of ReportSection is str"),
+        (lambda: changed(ReportSection("t", []), parts=repeat(ReportText("x" * 100_000))), "more than 16 MiB"),
+        (lambda: ReportSection("t", [changed(ReportText("x"), text=5)]), "ReportText.text is int"),
+        (lambda: ReportSection("t", [changed(ReportTable(["a"], []), rows=[["b", "c"]])]), "has 1 columns"),
+        (lambda: ReportSection("t", [ReportText("x" * (17 << 20))]), "more than 16 MiB"),
+    ],
+)
+def test_what_can_not_be_drawn_is_found_before_it_is_kept(make: Callable[[], ReportSection], said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=said):
+        plain_sections([make()])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ReportSection("t", repeat(ReportText("x"))),  # type: ignore[arg-type]
+        lambda: ReportTable(["a"], repeat(["b"])),  # type: ignore[arg-type]
+        lambda: ReportTable(["a"], [repeat("b")]),  # type: ignore[list-item]
+        lambda: ReportTable(["a"], [[10**400]]),
+        lambda: ReportText("x", preformatted="yes"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_part_without_an_end_or_of_another_type_is_refused(make: Callable[[], Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"report takes|columns|bits|is str, not bool"):
+        make()
