@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from graftkit.errors import FolderError, RequestError
@@ -32,7 +33,8 @@ def check_path(
         hint: What the error says to do.
 
     Raises:
-        RequestError: It is no path, or one that no file can have; of the class that was asked for.
+        RequestError: It is no path, one that no file can have, or one that the system refuses to open; of the class
+            that was asked for.
     """
     try:
         path = os.fspath(value)
@@ -42,6 +44,14 @@ def check_path(
         raise error(_other_type(value, "path"), where=name, hint=hint)
     if "\0" in path:
         raise error("it has a null character, which no path can have", where=name, hint=hint)
+    try:
+        Path(path, "x").lstat()  # also whether a folder's files may be looked at
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as reason:
+        raise error(f"can't be opened: {reason.strerror}", where=path) from None
+    except UnicodeEncodeError:
+        raise error("it has half of a surrogate pair, which no path can have", where=name, hint=hint) from None
     return path
 
 

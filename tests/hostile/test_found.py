@@ -17,7 +17,16 @@ import numpy as np
 import pytest
 import torch
 from graftkit.corpus.template import ChatTemplate
-from graftkit.errors import DataError, FolderError, GraftkitError, ModelError, StorageError, TrainingError, named
+from graftkit.errors import (
+    DataError,
+    ExportError,
+    FolderError,
+    GraftkitError,
+    ModelError,
+    StorageError,
+    TrainingError,
+    named,
+)
 from graftkit.flow.base_files.open_model import load_tokenizer
 from graftkit.flow.exports.assets import ExpectedAssets
 from graftkit.flow.exports.probes import Probes
@@ -25,21 +34,24 @@ from graftkit.flow.folders.export_configuration import check_configurations
 from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.listed_files import check_listed
 from graftkit.flow.folders.metrics import METRICS, missing_steps, read_metrics
-from graftkit.flow.folders.refused_files import check_tensor_header
+from graftkit.flow.folders.refused_files import check_tensor_header, refuse_bad_files
+from graftkit.flow.folders.run_adapter import read_adapter
 from graftkit.flow.folders.vocabulary_file import read_change
 from graftkit.flow.reporting.read_run import read_run
+from graftkit.flow.verify import check_files
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.grow import grow
+from graftkit.model.skeleton import build_config
 from graftkit.model.twin import build_twin
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.array_file import map_arrays
-from graftkit.store.files import sha256_of, write_text
+from graftkit.store.files import file_facts, sha256_of, write_text
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import TINY_CONFIG, tiny_tokenizer_files
 from graftkit.testing.records import read_samples
-from graftkit.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
+from graftkit.training.checkpoint import damaged_checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_sentencepiece.backend import SentencePieceBackend
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
@@ -161,7 +173,7 @@ def test_a_file_of_gigabytes_is_read_as_no_settings(tmp_path: Path) -> None:
         (tmp_path / name).touch()
         os.truncate(tmp_path / name, 1 << 40)
     assert latest_checkpoint(tmp_path) is None
-    with pytest.raises(FolderError, match=r"vocabulary\.json: it is damaged.* larger than 128 MB"):
+    with pytest.raises(FolderError, match=r"vocabulary\.json: it can't be read: it is larger than 128 MB"):
         read_change(tmp_path)
     (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(FolderError, match=r"manifest\.json is damaged: .* larger than 64 MB"):
@@ -434,6 +446,42 @@ def test_a_link_to_what_has_no_end_is_no_regular_file(tmp_path: Path, clock: Non
     assert RunManifest.read(tmp_path) is None
 
 
+@pytest.mark.usefixtures("clock")
+def test_a_listed_file_that_has_become_a_terabyte_is_not_hashed(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("3")
+    files = file_facts(tmp_path)
+    (tmp_path / "graftkit.json").write_text(json.dumps({"files": files}))
+    assert check_files(tmp_path) == ["graftkit.json"]
+    os.truncate(tmp_path / "weights", 1 << 40)
+    with pytest.raises(FolderError, match="the file weights is changed"):
+        check_listed(tmp_path, files)
+    with pytest.raises(ExportError, match="the file weights is changed"):
+        check_files(tmp_path)
+    os.truncate(tmp_path / "weights", 1)
+    (tmp_path / "more").touch()
+    os.truncate(tmp_path / "more", 1 << 40)
+    with pytest.raises(ExportError, match="the file more is new"):
+        check_files(tmp_path)
+
+
+def test_an_export_has_its_weights_in_shards_or_in_one_file(tmp_path: Path) -> None:
+    """transformers loads the one, vLLM the other: what is proved of one says nothing of the other."""
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model-00001-of-00001.safetensors")
+    index = {"weight_map": {"weight": "model-00001-of-00001.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    refuse_bad_files(tmp_path)
+    save_file({"weight": torch.ones(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ExportError, match="model.safetensors lies beside this index of shards"):
+        refuse_bad_files(tmp_path)
+
+
+def test_a_configuration_does_not_say_in_what_form_results_are_returned() -> None:
+    """Whoever calls the model says it: a tuple in the place of named results ended `generate`."""
+    odd = {"return_dict": False, "output_hidden_states": True, "output_attentions": True}
+    built = build_config({**TINY_CONFIG, **odd})
+    assert built.return_dict is True and not built.output_hidden_states and not built.output_attentions
+
+
 @pytest.mark.parametrize("name", ["../weights", "a/../../weights", "/etc/hostname", "..\\weights"])
 def test_a_list_of_files_names_none_outside_of_its_folder(tmp_path: Path, name: str) -> None:
     """What is hashed may be as long as anything that its user can read."""
@@ -474,6 +522,33 @@ def test_a_configuration_of_another_program_is_left_to_it(tmp_path: Path, kind: 
     save_file({"weight": torch.zeros(160, 64)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "vocab_size": 1 << 22}))
     check_configurations(tmp_path)
+
+
+def test_a_checkpoint_that_the_system_refuses_to_read_is_not_called_damaged(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, 1, {"a": torch.zeros(1)})
+    (path / "checkpoint.json").unlink()
+    assert damaged_checkpoints(tmp_path) == {path.name: "is damaged"}
+    (path / "checkpoint.json").symlink_to("checkpoint.json")
+    assert damaged_checkpoints(tmp_path) == {path.name: "can't be read (Too many levels of symbolic links)"}
+
+
+@pytest.mark.parametrize("read", [RunManifest.read, read_change, read_adapter])
+@pytest.mark.parametrize("refused", ["loop", "long"])
+def test_what_the_system_refuses_to_open_is_told_in_its_words(tmp_path: Path, read: Any, refused: str) -> None:
+    """A file that can't be read is not damaged: whoever puts another in its place loses it."""
+    run = tmp_path / ("n" * 300 if refused == "long" else "run")
+    if refused == "loop":
+        (run / "adapter").mkdir(parents=True)
+        for name in ("manifest.json", "vocabulary.json", "adapter/adapter.json"):
+            (run / name).symlink_to(Path(name).name)
+    with pytest.raises(FolderError, match=r"can't be read: (Too many levels of symbolic links|File name too long)"):
+        read(run)
+    (run.parent / "loop").symlink_to("loop")
+    for source in (run if refused == "long" else run.parent / "loop", run.parent / "loop" / "x"):
+        for ask in (graftkit.verify, graftkit.export, graftkit.generate, graftkit.compare):
+            arguments = {graftkit.export: (source, "merged"), graftkit.compare: ([source, source],)}
+            with pytest.raises(FolderError, match="can't be opened: (Too many levels|File name too long)"):
+                ask(*arguments.get(ask, (source, "hi")[: 1 + (ask is graftkit.generate)]))
 
 
 def test_a_manifest_that_can_not_be_written_again_is_damaged(tmp_path: Path) -> None:

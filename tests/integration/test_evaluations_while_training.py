@@ -11,6 +11,7 @@ import graftkit
 import pytest
 from graftkit.errors import Cancelled, RecipeError, StorageError
 from graftkit.flow.events import Event, HoldoutMeasured, StageStarted, StepFinished
+from graftkit.flow.reporting.read_run import read_run
 from graftkit.store.files import sha256_of
 from graftkit.training.checkpoint import read_checkpoint
 from graftkit.training.loop import Trainer
@@ -115,6 +116,42 @@ def test_an_evaluation_whose_line_is_damaged_is_named_and_counts_all_the_same(
     assert again.manifest["exported"] == whole.manifest["exported"] and again.manifest["exported"]["step"] == 4
     [told] = [notice for notice in again.manifest["notices"] if "damaged" in notice]
     assert "of the evaluation after step 4; the checkpoint has it" in told
+
+
+def test_what_was_edited_after_a_kill_is_named_and_measured_anew_or_taken_from_the_checkpoint(
+    recipe: dict[str, Any], course: dict[int, float], tmp_path: Path
+) -> None:
+    """Holdout losses choose the exported step; the answers before training are made at no later time."""
+    recipe["evaluation"] = {"every": 2, "exported": "best", "answers": 2, "max_new_tokens": 2}
+    recipe["training"]["checkpoint_every"] = 1
+    run, killed = tmp_path / "run", tmp_path / "killed"
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step.step == 7:
+            shutil.copytree(run, killed)
+
+    whole = graftkit.run(recipe, out=run, on_event=on_event)
+    answers = (run / "answers-before.json").read_text()
+    (killed / "answers-before.json").write_text(answers.replace('"answer": "', '"answer": "edited'))
+    path = killed / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"step": 2, "holdout_loss": 3.0', '"step": 2, "holdout_loss": 0.5'))
+    again = graftkit.run(recipe, out=killed, resume=True)
+    assert lines(killed) == lines(run) and (killed / "answers-before.json").read_text() == answers
+    assert again.manifest["exported"] == whole.manifest["exported"] and again.metrics == whole.metrics
+    notices = again.manifest["notices"]
+    assert "metrics.jsonl is not the file that the run wrote before it stopped" in notices
+    told = "is not the file that the run wrote before: the model is evaluated anew"
+    assert f"answers-before.json {told}" in notices and "kept" not in again.manifest
+    # so is what a finished run says of itself, which gets another export
+    (killed / "answers-after.json").unlink()
+    path.write_text(path.read_text().replace('"loss": ', '"loss": 1'))
+    assert read_run(killed).damage == [
+        f"{name} is not the file that the run wrote" for name in ("metrics.jsonl", "answers-after.json")
+    ]
+    more = graftkit.run({**recipe, "export": ["peft"]}, out=killed, resume=True)
+    assert (killed / "answers-after.json").read_bytes() == (run / "answers-after.json").read_bytes()
+    assert f"answers-after.json {told}" in more.manifest["notices"] and more.metrics == whole.metrics
+    assert "metrics.jsonl is not the file that the run wrote before it stopped" in more.manifest["notices"]
 
 
 def test_training_stops_early_and_the_best_step_is_exported(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from graftkit.arguments import check_path
 from graftkit.cli.streams import output_to_stderr
 from graftkit.interfaces.offline import no_network_if
 from graftkit.visible import further_lines_indented
@@ -108,7 +109,7 @@ def host_of_run(folder: str, disable: Iterable[str]) -> PluginHost:
     """Makes the plugins that a run is looked at with, or an export in it: without those that its recipe leaves out."""
     from graftkit.report.run_manifest import run_of
 
-    run = run_of(Path(folder))
+    run = run_of(Path(check_path(folder, "source")))
     return open_host(disable, disable_of_run=run.left_out if run else ())
 
 

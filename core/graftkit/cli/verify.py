@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from graftkit.arguments import check_path
 from graftkit.cli.options import disable_option, json_option
 from graftkit.flow.events import Event, Notice
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST
@@ -28,7 +29,7 @@ def command(export_or_run: str, disable: tuple[str, ...], as_json: bool) -> None
     Where nothing said yet that it is proved, as with `proof: later`, that is recorded in its manifest and card, and in
     its run's manifest and report; so is that it failed.
     """
-    folder = Path(export_or_run)
+    folder = Path(check_path(export_or_run, "export_or_run"))
     if (folder / EXPORT_MANIFEST).is_file() or not (folder / MANIFEST).is_file():
         found = verify(folder, disable=disable, on_event=_report)
         click.echo(json.dumps(found.to_json()) if as_json else _said(export_or_run, found))

@@ -310,11 +310,17 @@ def check_files(folder: Path) -> list[str]:
         raise FolderError(f"no export of graftkit's: it has no {EXPORT_MANIFEST}", where=str(folder))
     refuse_foreign_code(folder)
     refuse_bad_files(folder)
+    own = ExportManifest.read(folder, ("files",)).files_in(folder)
     try:
+        sizes = {
+            path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()
+        }
+        own_sizes = {name: facts.get("bytes") if isinstance(facts, Mapping) else facts for name, facts in own.items()}
+        own_sizes[EXPORT_MANIFEST] = sizes[EXPORT_MANIFEST]
+        _compare(folder, own_sizes, sizes, EXPORT_MANIFEST)  # first: a file may be far larger than what was listed
         found = file_facts(folder)
     except OSError as error:  # a device, a page of memory, a disk that fails
         raise ExportError(f"a file can't be read: {error.strerror}", where=error.filename or str(folder)) from error
-    own = ExportManifest.read(folder, ("files",)).files_in(folder)
     _compare(folder, {**own, EXPORT_MANIFEST: found[EXPORT_MANIFEST]}, found, EXPORT_MANIFEST)
     of_the_run = listed_by_the_run(folder)
     if not of_the_run:

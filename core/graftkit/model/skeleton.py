@@ -19,7 +19,11 @@ __all__ = ["EmptyOnMeta", "build_config", "build_skeleton"]
 _NOT_FOR_US = ("auto_map", "quantization_config", "transformers_version", "torch_dtype", "dtype")
 _NOWHERE = ("auto_map", "attn_implementation", "experts_implementation")
 """Keys that name code, those of nested configurations among them: a repository of compiled kernels is a value, too."""
+_OF_A_RESULT = ("return_dict", "output_hidden_states", "output_attentions")
+"""Keys of the form in which a pass's results are returned, which whoever calls the model says."""
 
+
+_LEFT_OUT = frozenset([*_NOWHERE, *_OF_A_RESULT])
 
 _MOST_ELEMENTS = 1 << 26
 """The most elements of a constant that a model makes itself: a causal mask of 8,192 tokens."""
@@ -88,7 +92,7 @@ def _elements(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> in
 
 
 def build_config(config: Mapping[str, Any]) -> Any:
-    """Returns transformers' own configuration of a config.json, without what names code, storage or versions.
+    """Returns transformers' own configuration of a config.json, without keys of code, storage, versions and results.
 
     transformers changes nested settings in place, and what the caller has is written into exports: it gets a copy.
 
@@ -103,7 +107,7 @@ def build_config(config: Mapping[str, Any]) -> Any:
 
 def _without_code(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_code(inner) for key, inner in value.items() if str(key).strip("_") not in _NOWHERE}
+        return {key: _without_code(inner) for key, inner in value.items() if str(key).strip("_") not in _LEFT_OUT}
     return [_without_code(inner) for inner in value] if isinstance(value, list) else value
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -58,6 +60,12 @@ FORMAT = 1
 _OF_A_RUN = ("tokens", ".tokens.partial", "metrics.jsonl", ".graftkit.lock")
 """What lies beside the manifest of a run, and hardly anywhere else."""
 
+_NOT_EMPTY = ("replacing", "kept")
+"""Parts that are left out where they hold nothing."""
+
+_OF_ANOTHER_KIND = (errno.EINVAL, errno.EFBIG, errno.EISDIR)
+"""Why what is called as a manifest is called can't be one: it is no regular file, or too large."""
+
 _PUT_BACK = "Put the file back as it was, or use another folder with --out."
 
 Value = TypeVar("Value")
@@ -74,6 +82,12 @@ class FileFacts(Facts):
 
     bytes: int
     sha256: str
+
+    @classmethod
+    def of(cls, text: str) -> FileFacts:
+        """Returns those of a file that holds a text, UTF-8."""
+        data = text.encode()
+        return cls(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 class BaseFacts(Facts):
@@ -514,6 +528,8 @@ class RunManifest(Facts):
         error: What the run failed with.
         failure: The step whose loss had gone wrong, until a step after it has been taken.
         written: While it goes on, the paths of the files that were there when the last stage ended.
+        kept: While it goes on, what the files begin with that a run which goes on takes over as they are: how many
+            bytes, and the sha256 of those.
         artifacts: Every file's size and sha256 by its path in the run's folder, once the run is over.
         replacing: While a proof is recorded that was put off, what else a file may be, as `artifacts` says it: a kill
             leaves it (`graftkit.flow.exports.record_proof`).
@@ -552,8 +568,16 @@ class RunManifest(Facts):
     error: dict[str, str] | None = None
     failure: StepFailure | None = None
     written: list[str] = []
+    kept: dict[str, FileFacts] = {}
     artifacts: dict[str, Any] = {}
     replacing: dict[str, list[FileFacts]] = {}
+
+    def vouched(self, name: str) -> FileFacts | None:
+        """Returns what it says of a file of the run: of all of it once the run is over, else of what it begins with."""
+        try:
+            return FileFacts.model_validate(self.artifacts[name])
+        except (KeyError, ValidationError):
+            return self.kept.get(name)
 
     @property
     def training(self) -> Mapping[str, Any]:
@@ -585,7 +609,7 @@ class RunManifest(Facts):
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EIO):
+            if error.errno not in _OF_ANOTHER_KIND:
                 raise FolderError(f"the run's {MANIFEST} can't be read: {error.strerror}", where=str(folder)) from error
             data, odd = None, f"it can't be read: {error.strerror}"
         except ValueError as error:
@@ -646,7 +670,7 @@ class RunManifest(Facts):
             pydantic.ValidationError: A part has another shape.
         """
         said = {key: getattr(self, key) for key in self.model_fields_set} | facts
-        return RunManifest.model_validate({key: value for key, value in said.items() if key != "replacing" or value})
+        return RunManifest.model_validate({key: value for key, value in said.items() if key not in _NOT_EMPTY or value})
 
     def measured(self, stage: str, host: int | None, device: int | None) -> MemoryFacts:
         """Returns what it says of memory, with the most that a stage took, as far as the system tells."""
@@ -691,7 +715,7 @@ def run_around(export: Path) -> RunManifest | None:
 
 def places_of(folder: Path) -> tuple[Path, Path]:
     """Returns where a folder lies by its name, and where it is if links in that are followed."""
-    return folder.absolute(), folder.resolve()
+    return folder.absolute(), Path(os.path.realpath(folder))  # `resolve` raises at a link to itself
 
 
 def place_of_export(export: Path) -> Path:

@@ -476,6 +476,19 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def begins_with(path: Path, length: int, sha256: str) -> bool:
+    """Tells whether a file begins with as many bytes of a sha256, in hex; not where it can't be read."""
+    digest = hashlib.sha256()
+    try:
+        with open_regular(path) as file:
+            while length and (part := file.read(min(length, 1 << 20))):
+                digest.update(part)
+                length -= len(part)
+    except OSError:
+        return False
+    return not length and digest.hexdigest() == sha256
+
+
 def file_facts(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> dict[str, dict[str, Any]]:
     """Lists every file below a folder by its relative path, with its size in bytes and its sha256."""
     return {
@@ -497,6 +510,8 @@ class LineFile:
         with guarded(path):
             self._file = path.open("ab", buffering=0)
             self._size = path.stat().st_size
+            with open_regular(path) as before:
+                self._digest = hashlib.file_digest(before, "sha256")
         sync_folder(path.parent)
 
     def append(self, data: Mapping[str, Any]) -> None:
@@ -520,7 +535,13 @@ class LineFile:
                     os.truncate(self._path, self._size)
                 raise
         self._size += len(self._waiting)
+        self._digest.update(self._waiting)
         self._waiting = b""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What has been written so far, and what was there before, as `file_facts` says it of a file."""
+        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def sync(self) -> None:
         """Makes sure that the lines so far are on the disk, under the file's name.

@@ -128,10 +128,13 @@ def checkpoint_of(folder: Path, step: int) -> Path | None:
     return next((path for found, path in _checkpoints(folder) if found == step and _is_whole(path, step)), None)
 
 
-def damaged_checkpoints(folder: Path) -> list[str]:
-    """Returns the names of those that `latest_checkpoint` passes over, which are newer than the one that it returns."""
-    newer = takewhile(lambda found: not _is_whole(found[1], found[0]), _checkpoints(folder))
-    return [path.name for _, path in newer]
+def damaged_checkpoints(folder: Path) -> dict[str, str]:
+    """Returns the names of those that `latest_checkpoint` passes over, which are newer than the one that it returns.
+
+    With each, why: "is damaged", or "can't be read" and what the system says.
+    """
+    found = ((path.name, _fault(path, step)) for step, path in _checkpoints(folder))
+    return dict(takewhile(lambda one: bool(one[1]), found))
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
@@ -166,8 +169,18 @@ def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _is_whole(path: Path, step: int) -> bool:
+    return not _fault(path, step)
+
+
+def _fault(path: Path, step: int) -> str:
+    """Says why a checkpoint is not used; nothing where it is complete and unchanged."""
     try:
         facts = parse_json(read_regular(path / _FACTS))
-        return bool(facts["step"] == step and facts["sha256"] == sha256_of(path / _STATE))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        whole = facts["step"] == step and facts["sha256"] == sha256_of(path / _STATE)
+    except FileNotFoundError:
+        return "is damaged"
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError):
+        return "is damaged"
+    return "" if whole else "is damaged"

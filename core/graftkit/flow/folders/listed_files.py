@@ -8,10 +8,18 @@ from typing import Any
 
 from graftkit.errors import FolderError
 from graftkit.flow.folders.export_json import EXPORT_AGAIN, short_json
-from graftkit.report.run_manifest import FileFacts, place_of_export, places_of, run_around
-from graftkit.store.files import sha256_of
+from graftkit.report.run_manifest import FileFacts, RunManifest, place_of_export, places_of, run_around
+from graftkit.store.files import begins_with, sha256_of
 
-__all__ = ["check_listed", "check_none_beside", "leads_out", "listed_by_the_run", "outer_folder", "with_replaced"]
+__all__ = [
+    "check_listed",
+    "check_none_beside",
+    "is_changed",
+    "leads_out",
+    "listed_by_the_run",
+    "outer_folder",
+    "with_replaced",
+]
 
 
 def check_listed(folder: Path, listed: Any, below: tuple[str, ...] = ("",)) -> None:
@@ -37,7 +45,8 @@ def check_listed(folder: Path, listed: Any, below: tuple[str, ...] = ("",)) -> N
         path = folder / name
         if not isinstance(facts, Mapping) or not isinstance(facts.get("sha256"), str):
             raise FolderError(f"its manifest is damaged: it has no sha256 of {name}", where=str(folder))
-        if not path.is_file() or sha256_of(path) != facts["sha256"]:
+        size = path.stat().st_size if path.is_file() else None
+        if size is None or size != facts.get("bytes", size) or sha256_of(path) != facts["sha256"]:
             state = "changed" if path.is_file() else "missing"
             raise FolderError(
                 f"the file {name} is {state}: it is not the file that was written",
@@ -80,6 +89,21 @@ def listed_by_the_run(folder: Path) -> dict[str, Any]:
         if found:
             return found
     return {}
+
+
+def is_changed(folder: Path, manifest: RunManifest, name: str) -> bool:
+    """Tells whether a file of a run is missing, or another one than its manifest vouches for.
+
+    Args:
+        folder: The run.
+        manifest: What it says.
+        name: The file's path in it.
+    """
+    facts, path = manifest.vouched(name), folder / name
+    if facts is None:
+        return False
+    longer = name in manifest.artifacts and path.is_file() and path.stat().st_size != facts.bytes
+    return longer or not begins_with(path, facts.bytes, facts.sha256)
 
 
 def with_replaced(

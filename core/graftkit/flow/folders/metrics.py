@@ -145,11 +145,15 @@ def to_line(said: StepInfo | Evaluation) -> dict[str, Any]:
     return line | {"metrics": dict(said.metrics)} if said.metrics else line
 
 
-def read_metrics(path: Path) -> Metrics:
+def read_metrics(path: Path, length: int | None = None) -> Metrics:
     """Returns the lines that can be read; none where there is no file.
 
     A line that is no JSON, lacks a number, has one that is not finite or has the step of an earlier one of its kind is
     left out, as is a last line that a crash has cut off: `missing_steps` says of which steps there is none.
+
+    Args:
+        path: The file.
+        length: How many bytes of it are read; None for all.
 
     Raises:
         FolderError: The system refuses to read it, or it is no regular file.
@@ -157,7 +161,7 @@ def read_metrics(path: Path) -> Metrics:
     evaluations: dict[int, Evaluation] = {}
 
     def steps(file: IO[bytes]) -> Iterator[Mapping[str, Any]]:
-        for facts in filter(None, map(_read, _whole_lines(file))):
+        for facts in filter(None, map(_read, _whole_lines(file, length))):
             if "holdout_loss" in facts:
                 evaluations.setdefault(facts["step"], Evaluation(**{key: facts[key] for key in _OF_EVALUATION}))
             else:
@@ -174,10 +178,11 @@ def read_metrics(path: Path) -> Metrics:
     return Metrics(found, [evaluations[step] for step in sorted(evaluations)])
 
 
-def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Yields each line that ends and is no longer than a run's may be."""
-    begins = True
-    while line := file.readline(_LONGEST):
+def _whole_lines(file: IO[bytes], length: int | None) -> Iterator[bytes]:
+    """Yields each line of a file's first bytes that ends and is no longer than a run's may be."""
+    begins, left = True, length
+    while line := file.readline(_LONGEST if left is None else min(left, _LONGEST)):
+        left = None if left is None else left - len(line)
         ends = line.endswith(b"\n")
         if begins and ends:
             yield line

@@ -68,7 +68,8 @@ def refuse_bad_files(folder: Path) -> None:
     """Refuses an export whose files lead a library out of the folder, or wear it out, before that library sees it.
 
     Raises:
-        ExportError: An index of shards or a tokenizer's configuration names a file elsewhere, the header of a tensor
+        ExportError: An index of shards or a tokenizer's configuration names a file elsewhere, the same weights are
+            there in shards and in one file, the header of a tensor
             file is too large, or an entry is no regular file, such as a pipe, which a reader would wait for, or a link
             to a folder, whose files a library would load and no list of this one's files has.
         FolderError: An index or a configuration can't be read.
@@ -126,6 +127,13 @@ def _check_index(path: Path) -> None:
             raise ExportError(
                 f"its weight_map names {short_json(name)}, which is no file's name", where=str(path), hint=EXPORT_AGAIN
             )
+    whole = path.with_name(path.name.removesuffix(".index.json"))
+    if whole.exists():
+        raise ExportError(
+            f"{whole.name} lies beside this index of shards: programs differ in which of them they load",
+            where=str(path),
+            hint=EXPORT_AGAIN,
+        )
 
 
 def tokenizer_configs(folder: Path) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from graftkit.errors import FolderError
 from graftkit.flow.folders.refused_files import check_tensor_header
 from graftkit.interfaces.bounded_json import parse_json
-from graftkit.interfaces.regular_file import read_regular
+from graftkit.interfaces.regular_file import open_regular, read_regular
 
 __all__ = ["WholeParameters", "adapter_facts", "read_adapter", "read_tensors", "whole_of_run"]
 
@@ -32,7 +32,7 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]
     """Returns what a run says of its adapter, and the adapter's tensors.
 
     Raises:
-        FolderError: They are missing or damaged.
+        FolderError: They are missing or damaged, or can't be read.
     """
     return adapter_facts(folder / "adapter" / "adapter.json"), read_tensors(folder / "adapter" / "adapter.safetensors")
 
@@ -41,13 +41,15 @@ def adapter_facts(path: Path) -> dict[str, Any]:
     """Reads what a run says of its adapter.
 
     Raises:
-        FolderError: It is missing or damaged.
+        FolderError: It is missing or damaged, or can't be read.
     """
     try:
         data = parse_json(read_regular(path))
     except FileNotFoundError:
         raise FolderError("it is missing", where=str(path), hint=_ADAPTER_AGAIN) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise FolderError(f"it can't be read: {error.strerror}", where=str(path), hint=_ADAPTER_AGAIN) from None
+    except ValueError as error:
         raise FolderError(f"it is damaged: it is no JSON: {error}", where=str(path), hint=_ADAPTER_AGAIN) from None
     facts = data if isinstance(data, dict) else {}
     for key, kind in (("targets", list), ("tokenizer_fingerprint", str)):
@@ -60,13 +62,16 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Reads an adapter's tensors.
 
     Raises:
-        FolderError: They are missing or damaged.
+        FolderError: They are missing or damaged, or can't be read.
     """
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        what = "this is no regular file" if path.exists() else "it is missing"
-        raise FolderError(what, where=str(path), hint=_ADAPTER_AGAIN)
+    try:
+        open_regular(path).close()
+    except FileNotFoundError:
+        raise FolderError("it is missing", where=str(path), hint=_ADAPTER_AGAIN) from None
+    except OSError as error:
+        raise FolderError(f"it can't be read: {error.strerror}", where=str(path), hint=_ADAPTER_AGAIN) from None
     try:
         check_tensor_header(path)
         state: dict[str, torch.Tensor] = load_file(path)

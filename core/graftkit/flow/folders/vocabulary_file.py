@@ -27,12 +27,14 @@ def read_change(folder: Path) -> VocabularyChange | None:
     """Returns what became of the base model's vocabulary, as a run or an export says; None where nothing did.
 
     Raises:
-        FolderError: What it says is damaged.
+        FolderError: It can't be read, or what it says is damaged.
     """
     path = folder / VOCABULARY
-    if not path.is_file():
-        return None
     try:
         return VocabularyChange.from_json(parse_json(read_regular(path, _MOST_BYTES), _MOST_VALUES))
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise FolderError(f"it can't be read: {error.strerror}", where=str(path)) from None
+    except (KeyError, TypeError, ValueError) as error:
         raise FolderError(f"it is damaged: {error}", where=str(path)) from None

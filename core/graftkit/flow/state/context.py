@@ -26,6 +26,8 @@ from graftkit.errors import (
 )
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
 from graftkit.flow.folders.folder import CHECKPOINTS, LOCK, MANIFEST, ClaimedFolder, is_runs_own, others_files
+from graftkit.flow.folders.listed_files import is_changed
+from graftkit.flow.folders.metrics import METRICS
 from graftkit.flow.memory.measured_memory import measured_memory
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.planning.vocabulary import Vocabulary
@@ -43,6 +45,7 @@ from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import (
     FORMAT,
     DataFacts,
+    FileFacts,
     MemoryFacts,
     RunManifest,
     SettledKey,
@@ -53,6 +56,9 @@ from graftkit.store.files import file_facts, is_temporary
 from graftkit.training.processes import ALONE, Processes
 
 __all__ = ["RunContext", "StageScope", "describe_error", "third_parties"]
+
+TAKEN_OVER = (METRICS, "answers-before.json")
+"""Files that a run which goes on does not make anew, and that no other file has the hash of."""
 
 LONG_HOOKS = 10.0
 """Seconds that a plugin's lifecycle hooks may take of a run, all together, before that is told at its end."""
@@ -257,7 +263,7 @@ class RunContext:
             kept = {max((name.split("/")[1] for name in states), default="")}
             kept |= {f"step-{self._manifest.exported.step:08d}"} if self._manifest.exported else set()
             leave_out |= {name for name in states if name.split("/")[1] not in kept}
-        self.record(artifacts=file_facts(self.folder, leave_out=frozenset(leave_out)), written=[])
+        self.record(artifacts=file_facts(self.folder, leave_out=frozenset(leave_out)), written=[], kept={})
         self.save()
 
     def end(self, status: RunStatus, error: BaseException | None = None) -> None:
@@ -269,6 +275,14 @@ class RunContext:
 
     def _names(self) -> set[str]:
         return {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()}
+
+    def keep(self, name: str, facts: FileFacts) -> None:
+        """Notes what a file begins with that a run which goes on takes over; the manifest says it once it is saved."""
+        self.record(kept={**self._manifest.kept, name: facts})
+
+    def is_changed(self, name: str) -> bool:
+        """Tells whether a file of the run that goes on is missing, or another one than its manifest says."""
+        return self.resumed is not None and is_changed(self.folder, self.resumed.manifest, name)
 
     @property
     def manifest(self) -> RunManifest:
@@ -440,6 +454,7 @@ def _known(before: RunManifest) -> dict[str, Any]:
         "metrics": {when: facts for when, facts in before.metrics.items() if when != "after"},
         "resumed": [*before.resumed, before.progress],
         "written": sorted({*before.written, *before.artifacts}),
+        "kept": {name: facts for name in TAKEN_OVER if (facts := before.vouched(name))},
     }
 
 

@@ -14,10 +14,11 @@ from graftkit.flow.state.context import RunContext, StageScope
 from graftkit.interfaces.metric import Answered, Metric
 from graftkit.interfaces.samples import Completion, Conversation, Sample
 from graftkit.model.generate import generate_greedily
-from graftkit.store.files import write_json
+from graftkit.report.run_manifest import FileFacts
+from graftkit.store.files import to_json, write_text
 from graftkit.store.token_store import Example
 
-__all__ = ["Answer", "answer_all", "answered", "asked", "keep_answers", "mean_scores", "question_of"]
+__all__ = ["Answer", "answer_all", "answered", "answers_file", "asked", "keep_answers", "mean_scores", "question_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,11 @@ def mean_scores(answers: Sequence[Answer]) -> dict[str, float]:
     return {label: math.fsum(answer.scores[label] for answer in answers) / len(answers) for label in answers[0].scores}
 
 
+def answers_file(when: str) -> str:
+    """Returns the name of the file with the answers "before" or "after" training."""
+    return f"answers-{when}.json"
+
+
 def keep_answers(run: RunContext, when: str, answers: Sequence[Answer]) -> None:
     """Writes the answers for whoever wants to read them.
 
@@ -108,7 +114,9 @@ def keep_answers(run: RunContext, when: str, answers: Sequence[Answer]) -> None:
         for answer in answers
     ]
     fingerprint = run.vocabulary.tokenizer.fingerprint
-    write_json(run.folder / f"answers-{when}.json", {"tokenizer_fingerprint": fingerprint, "answers": data})
+    text = to_json({"tokenizer_fingerprint": fingerprint, "answers": data})
+    write_text(run.folder / answers_file(when), text)
+    run.keep(answers_file(when), FileFacts.of(text))
 
 
 def _scores(metrics: Mapping[str, Metric], answered: Answered) -> dict[str, float]:

@@ -14,8 +14,8 @@ from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.records.chat import chat_options
 from graftkit.flow.records.holdout import encode_samples, loss_bytes
 from graftkit.flow.state.context import RunContext, StageScope
-from graftkit.flow.training.answers import answer_all, keep_answers, mean_scores
-from graftkit.flow.training.worst_records import keep_worst
+from graftkit.flow.training.answers import answer_all, answers_file, keep_answers, mean_scores
+from graftkit.flow.training.worst_records import WORST_FILE, keep_worst
 from graftkit.host.lifecycle import EvaluationInfo
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
@@ -94,9 +94,15 @@ def _is_as_it_finished(run: RunContext) -> bool:
 def _known_already(run: RunContext, when: When) -> bool:
     """Takes over what the run that is resumed measured then, where it did."""
     known = run.resumed.manifest.metrics.get(when) if run.resumed else None
-    if known is not None:
-        run.record(metrics={**run.manifest.metrics, when: known})
-    return known is not None
+    if known is None:
+        return False
+    changed = next(filter(run.is_changed, [answers_file(when), *([WORST_FILE] if when == "after" else [])]), None)
+    if changed is not None:
+        stage = f"evaluation {when}"
+        run.notice(stage, f"{changed} is not the file that the run wrote before: the model is evaluated anew")
+        return False
+    run.record(metrics={**run.manifest.metrics, when: known})
+    return True
 
 
 def score_holdout(

@@ -29,8 +29,8 @@ from graftkit.host.lifecycle import CheckpointInfo, StepInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.schema import TokenizerSection, TrainingSection
-from graftkit.report.run_manifest import ExportedStep, StepFailure
-from graftkit.store.files import LineFile, atomic_folder, sha256_of, write_json, write_text
+from graftkit.report.run_manifest import ExportedStep, FileFacts, StepFailure
+from graftkit.store.files import LineFile, atomic_folder, write_json, write_text
 from graftkit.store.token_store import TokenStore
 from graftkit.training.checkpoint import (
     checkpoint_of,
@@ -216,6 +216,7 @@ def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, traine
         model.load_adapter_state(state)
     trainer.step = taken
     run.record(exported=exported)
+    _tell_of_damage(stage, "", changed=run.is_changed(METRICS))
     stage.notice(f"nothing is trained: the run took its {taken} steps before")
 
 
@@ -275,7 +276,6 @@ def _on_step(
         watch.after_step()
         if step.step < step.steps and ((every and step.step % every == 0) or watch.best == step.step):
             _write_checkpoint(run, trainer, watch)
-            run.save()
             _tell_of_checkpoint(run, trainer)
         run.broadcast("graftkit_step_finished", step=step)
         samples.after_step(step)
@@ -305,6 +305,8 @@ def _naming_records(run: RunContext, corpus: Corpus, error: LossError) -> LossEr
 def _write_checkpoint(run: RunContext, trainer: Trainer, watch: HoldoutWatch) -> None:
     run.check_folder()
     watch.lines.sync()  # a machine that dies must not lose lines of steps that are not taken again
+    run.keep(METRICS, FileFacts.model_validate(watch.lines.facts))
+    run.save()  # before the checkpoint, so that each line of its steps is vouched for
     fingerprint = run.vocabulary.tokenizer.fingerprint
     write_checkpoint(
         run.folder / CHECKPOINTS,
@@ -336,32 +338,40 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
     if run.resumed and run.resumed.back_to is not None:
         stage.notice(f"the loss had gone wrong: what was trained after step {run.resumed.back_to} is trained anew")
         forget_after(run.folder / CHECKPOINTS, run.resumed.back_to)
-    for name in damaged_checkpoints(run.folder / CHECKPOINTS):
-        stage.notice(f"{CHECKPOINTS}/{name} is damaged and is not used")
+    for name, fault in damaged_checkpoints(run.folder / CHECKPOINTS).items():
+        stage.notice(f"{CHECKPOINTS}/{name} {fault} and is not used")
     found = latest_checkpoint(run.folder / CHECKPOINTS)
     if found is None:
-        write_text(run.folder / METRICS, "")
+        _write_metrics(run, "")
         stage.notice("there is no checkpoint to go on from: training starts at the first step")
         return
     step, path = found
     with named(str(path)):
         trainer.load_state(step, read_checkpoint(path))
-    metrics, kept = read_metrics(run.folder / METRICS), kept_evaluations(read_evaluations(path))
+    vouched, changed = run.resumed.manifest.vouched(METRICS) if run.resumed else None, run.is_changed(METRICS)
+    metrics = read_metrics(run.folder / METRICS, vouched.bytes if vouched and not changed else None)
+    kept = kept_evaluations(read_evaluations(path))
     missing = (missing_steps(metrics.steps, step), missing_evaluations(metrics, kept))
-    _tell_of_damage(run, stage, "; ".join(filter(None, missing)))
-    metrics = metrics.with_evaluations(kept)
-    write_text(run.folder / METRICS, metrics.until(step).text())
+    _tell_of_damage(stage, "; ".join(filter(None, missing)), changed=changed)
+    metrics = Metrics(metrics.steps, kept) if changed else metrics.with_evaluations(kept)
+    _write_metrics(run, metrics.until(step).text())
     for line in metrics.until(step).steps:
         trainer.watch.look(line["step"], line["loss"], line["gradient_norm"])
     stage.notice(f"going on after step {step}")
 
 
-def _tell_of_damage(run: RunContext, stage: StageScope, missing: str) -> None:
-    """Names what has become of the metrics meanwhile: nothing depends on them, and the run goes on."""
-    listed = run.resumed.manifest.artifacts.get(METRICS) if run.resumed else None
+def _write_metrics(run: RunContext, text: str) -> None:
+    """Writes the lines that a run goes on with; its manifest vouches for them before, as they began the older file."""
+    run.keep(METRICS, FileFacts.of(text))
+    run.save()
+    write_text(run.folder / METRICS, text)
+
+
+def _tell_of_damage(stage: StageScope, missing: str, *, changed: bool) -> None:
+    """Names what has become of the metrics meanwhile: no weight depends on them, and the run goes on."""
     if missing:
         stage.notice(missing)
-    elif listed and listed.get("sha256") != sha256_of(run.folder / METRICS):
+    elif changed:
         stage.notice(f"{METRICS} is not the file that the run wrote before it stopped")
 
 
