@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["Exchange", "ask"]
@@ -18,7 +18,7 @@ class Exchange:
         method: The HTTP method.
         path: The path.
         body: The body: bytes, or what becomes JSON.
-        headers: Headers that replace the usual ones; None leaves one out.
+        headers: Headers that replace the usual ones; None leaves one out, a list gives it several times.
         ends: Whether the body comes to its end.
     """
 
@@ -28,7 +28,7 @@ class Exchange:
         method: str,
         path: str,
         body: Any = b"",
-        headers: Mapping[str, str | None] | None = None,
+        headers: Mapping[str, str | Sequence[str] | None] | None = None,
         *,
         ends: bool = True,
     ) -> None:
@@ -36,7 +36,7 @@ class Exchange:
         self._came = asyncio.Event()
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self._incoming.put_nowait({"type": "http.request", "body": data, "more_body": not ends})
-        named = {"host": "localhost:8000", "content-type": "application/json", **(headers or {})}
+        named: dict[str, Any] = {"host": "localhost:8000", "content-type": "application/json", **(headers or {})}
         scope = {
             "type": "http",
             "http_version": "1.1",
@@ -45,7 +45,11 @@ class Exchange:
             "path": path,
             "raw_path": path.encode(),
             "query_string": b"",
-            "headers": [(name.encode(), value.encode()) for name, value in named.items() if value is not None],
+            "headers": [
+                (name.encode(), value.encode())
+                for name, given in named.items()
+                for value in ([given] if isinstance(given, str) else given or ())
+            ],
             "server": ("127.0.0.1", 8000),
             "client": ("127.0.0.1", 50000),
         }

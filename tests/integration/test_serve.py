@@ -155,6 +155,52 @@ def test_a_connection_may_be_used_again_in_time(served: int) -> None:
     connection.close()
 
 
+def test_connections_and_the_lines_that_they_write_are_bounded(
+    served: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from graftkit.serve import server
+
+    monkeypatch.setattr(server, "_MOST_HELD", 5)
+    opened = [socket.create_connection(("127.0.0.1", served), 10) for _ in range(15)]
+    for connection in opened[5:]:
+        with connection:
+            assert connection.recv(100) == b"", "closed at once"
+    for connection in opened[:5]:
+        connection.sendall(b"nonsense\r\n\r\n")
+        with connection:
+            assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    assert len(caplog.records) == 2, caplog.text
+    monkeypatch.setattr(server, "_TOLD_AGAIN_AFTER", 0)
+    with socket.create_connection(("127.0.0.1", served), 10) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    assert caplog.records[-1].getMessage() == "Invalid HTTP request received. (4 more since this was last told)"
+
+
+def test_a_stopped_server_waits_for_no_body(caplog: pytest.LogCaptureFixture) -> None:
+    from graftkit.serve import server
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        while (await receive())["type"] != "http.disconnect":
+            asked.release()
+
+    asked, started = threading.Semaphore(0), threading.Event()
+    bound, cancel = server.bind("127.0.0.1", 0), CancelToken()
+    port = bound.getsockname()[1]
+    thread = threading.Thread(target=server.serve, args=(app, bound, cancel), kwargs={"on_start": started.set})
+    thread.start()
+    assert started.wait(20)
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
+        assert asked.acquire(timeout=10)
+        begun = time.monotonic()
+        cancel.cancel("the test is over")
+        thread.join(20)
+    assert not thread.is_alive() and time.monotonic() - begun < server._STOP_WITHIN - 1
+    assert not caplog.records
+
+
 def refused(*arguments: str | Path, command: str = "serve") -> RequestError:
     done = CliRunner().invoke(cli, [command, *map(str, arguments)])
     assert isinstance(done.exception, RequestError), done.output + repr(done.exception)
@@ -189,7 +235,18 @@ def test_addresses_and_origins_that_are_none_are_refused(tmp_path: Path) -> None
         told = refused(tmp_path, "--port", str(port))
         assert "can't be taken" in told.message and told.where == f"127.0.0.1:{port}"
     assert "can't be taken" in refused(tmp_path, "--host", "host.invalid").message
-    for origin in ("localhost:3000", "http://", "http://a/b", "file://x"):
+    paths = "http://a/b", "http://localhost:3000/", "http://x?y", "http://x#y"
+    hosts = (
+        "http://",
+        "http://a b",
+        "http://u@x",
+        "http://*.x",
+        "http://LOCALHOST:3000",
+        "http://é.example",
+        "http://x\n",
+    )
+    ports = "http://x:", "http://x:0", "http://x:99999", "http://x:1:2", "http://x:80", "https://x:443"
+    for origin in ("localhost:3000", "file://x", "null", *paths, *hosts, *ports):
         assert "is no origin" in refused(tmp_path, "--allow-origin", origin).message
 
 

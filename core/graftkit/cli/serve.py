@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +21,17 @@ from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
     from graftkit.flow.preparation.plan_adapter import TokenizerOf
+    from graftkit.serve.answers import AnswerQueue
 
 __all__ = ["command"]
 
 _KEY = "GRAFTKIT_API_KEY"
+
+_ORIGIN = re.compile(r"(?P<scheme>https?)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?")
+_USUAL_PORT, _LAST_PORT = {"http": ("80",), "https": ("443",)}, 65535
+
+_END_WITHIN = 3
+"""Seconds that the answer that is being made has to end, once the server is stopped."""
 
 
 @click.command("serve")
@@ -103,7 +113,22 @@ def command(
             api_key=key,
         )
         with cancel_on_signals(silent=True) as cancel:
-            serve(app, bound, cancel, on_start=lambda: say([f"{called} at {url}"]), on_stop=queue.stop)
+            try:
+                serve(app, bound, cancel, on_start=lambda: say([f"{called} at {url}"]), on_stop=queue.stop)
+            except KeyboardInterrupt:
+                _end_answers(queue, 0, 130)
+                raise
+            _end_answers(queue, _END_WITHIN, 0)
+
+
+def _end_answers(queue: AnswerQueue, within: float, code: int) -> None:
+    """Ends this process where an answer does not end in time, whose thread it would wait for otherwise."""
+    with suppress(KeyboardInterrupt):
+        if queue.ended(within):
+            return
+    with suppress(OSError):
+        sys.stdout.flush()
+    os._exit(code)
 
 
 def _check_installed() -> None:
@@ -133,12 +158,14 @@ def _api_key() -> str | None:
 
 def _check_origins(origins: tuple[str, ...]) -> None:
     for origin in origins:
-        scheme, separator, host = origin.partition("://")
-        if origin != "*" and (scheme not in ("http", "https") or not separator or not host or "/" in host):
+        found = _ORIGIN.fullmatch(origin)
+        port = found and found["port"]
+        if origin != "*" and not (found and port not in _USUAL_PORT[found["scheme"]] and int(port or 1) <= _LAST_PORT):
             raise RequestError(
-                f"{origin!r} is no origin",
+                f"{origin!r} is no origin as browsers write it",
                 where="--allow-origin",
-                hint="One has a scheme, a host and perhaps a port: http://localhost:3000.",
+                hint="One has a scheme, a host in small letters and a port that is not the usual one, and ends there: "
+                "http://localhost:3000.",
             )
 
 

@@ -7,7 +7,7 @@ import logging
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from graftkit.errors import ContextLengthError, RequestError
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "AnswerQueue", "Ask"]
 
-Ask = Callable[["ReloadedModel"], "Reply"]
-"""Lays out a request's prompt, and returns the answer, which is made as its pieces are taken."""
+Ask = Callable[["ReloadedModel", Callable[[], bool]], "Reply"]
+"""Lays out a request's prompt, and returns the answer, which is made as its pieces are taken.
+
+Its second argument tells whether nobody wants the answer any more.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +104,8 @@ class Answer:
         """Makes it, in the thread that this is called in."""
         try:
             self._make()
+        except ApiError as error:
+            self._put(error)
         except ContextLengthError as error:
             self._put(invalid("", error.message, "context_length_exceeded"))
         except RequestError as error:
@@ -112,7 +117,7 @@ class Answer:
     def _make(self) -> None:
         if self._unwanted.is_set():
             return
-        self._reply = self._ask(self._model)
+        self._reply = self._ask(self._model, self._unwanted.is_set)
         self._put("")
         for piece in self._reply:
             if self._unwanted.is_set():
@@ -164,3 +169,14 @@ class AnswerQueue:
         for answer in self._open:
             answer.stop(stopping())
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def ended(self, within: float) -> bool:
+        """Waits for the answer that was being made when it was stopped; tells whether it has ended.
+
+        It ends between two tokens: a pass over a very long prompt may take minutes.
+
+        Args:
+            within: Seconds that are waited at most.
+        """
+        running = [answer.made for answer in self._open if answer.made is not None and answer.made.running()]
+        return not wait(running, within).not_done

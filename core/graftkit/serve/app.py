@@ -22,6 +22,7 @@ from graftkit.serve.answers import Answer, AnswerQueue, Ask
 from graftkit.serve.api_error import ApiError, stopping
 from graftkit.serve.connection import read_json, while_connected
 from graftkit.serve.limits import Limits
+from graftkit.serve.prompt_process import lay_out_within
 from graftkit.serve.requests import ChatRequest, CompletionRequest, GenerationOptions, chat_request, completion_request
 from graftkit.serve.wire import ChatWire, CompletionWire, EventStream, Wire, events
 
@@ -139,12 +140,14 @@ class _Service:
     async def chat(self, request: Request) -> Response:
         """Answers a conversation."""
         asked = chat_request(await read_json(request, self._limits), self._name, self._limits)
-        return await self._answered(request, _asks_chat(asked), asked.options, ChatWire(self._name))
+        return await self._answered(request, _asks_chat(asked, self._limits), asked.options, ChatWire(self._name))
 
     async def complete(self, request: Request) -> Response:
         """Continues a text."""
         asked = completion_request(await read_json(request, self._limits), self._name, self._limits)
-        return await self._answered(request, _asks_completion(asked), asked.options, CompletionWire(self._name))
+        return await self._answered(
+            request, _asks_completion(asked, self._limits), asked.options, CompletionWire(self._name)
+        )
 
     async def _answered(self, request: Request, ask: Ask, options: GenerationOptions, wire: Wire) -> Response:
         """Returns an answer once it is made, or as soon as it has begun where it is streamed."""
@@ -173,16 +176,18 @@ async def _whole(answer: Answer) -> Parts:
     return Parts(reasoning, content, last.calls)
 
 
-def _asks_chat(asked: ChatRequest) -> Ask:
-    def ask(model: ReloadedModel) -> Reply:
-        return model.answer(asked.messages, tools=asked.tools, **_how(model, asked.options))
+def _asks_chat(asked: ChatRequest, limits: Limits) -> Ask:
+    def ask(model: ReloadedModel, unwanted: Callable[[], bool]) -> Reply:
+        lay_out = lay_out_within(limits.prompt_seconds, unwanted)
+        return model.answer(asked.messages, tools=asked.tools, lay_out=lay_out, **_how(model, asked.options))
 
     return ask
 
 
-def _asks_completion(asked: CompletionRequest) -> Ask:
-    def ask(model: ReloadedModel) -> Reply:
-        return model.stream(asked.prompt, plain=True, **_how(model, asked.options))
+def _asks_completion(asked: CompletionRequest, limits: Limits) -> Ask:
+    def ask(model: ReloadedModel, unwanted: Callable[[], bool]) -> Reply:
+        lay_out = lay_out_within(limits.prompt_seconds, unwanted)
+        return model.stream(asked.prompt, plain=True, lay_out=lay_out, **_how(model, asked.options))
 
     return ask
 

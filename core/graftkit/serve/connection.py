@@ -29,11 +29,13 @@ async def read_json(request: Request, limits: Limits) -> Any:
     Raises:
         ApiError: It is of another type, too large, no JSON, or does not come in time.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        message = f"the body's content type is {kind[:100] or 'not given'}; it has to be application/json"
+    given = request.headers.getlist("content-type")
+    kinds = {kind.partition(";")[0].strip().lower() for kind in given}
+    if kinds != {"application/json"}:
+        told = ", ".join(sorted(kinds))[:100]
+        message = f"the body's content type is {told or 'not given'}; it has to be application/json"
         raise ApiError(415, message, code="unsupported_media_type", headers=_CLOSE)
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if {encoding.lower() for encoding in request.headers.getlist("content-encoding")} - {"identity"}:
         raise ApiError(415, "compressed bodies are not read", code="unsupported_media_type", headers=_CLOSE)
     try:
         async with asyncio.timeout(limits.body_seconds):

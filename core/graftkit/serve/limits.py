@@ -16,6 +16,7 @@ class Limits:
         messages: Messages of a conversation.
         body_bytes: Bytes of a request's body.
         body_seconds: Seconds in which a request's body has to come.
+        prompt_seconds: Seconds in which a tokenizer has to make tokens of a prompt of over 2,000 characters; on Linux.
         json_values: Values in a request's JSON, an object counted as four.
     """
 
@@ -23,4 +24,5 @@ class Limits:
     messages: int = 1000
     body_bytes: int = 2 << 20
     body_seconds: float = 30.0
+    prompt_seconds: float = 30.0
     json_values: int = 200_000

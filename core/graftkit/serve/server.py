@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -26,6 +29,13 @@ _STOP_WITHIN = 5
 """Seconds that answers, which are stopped where they are, may take to be sent."""
 
 _MOST_CONNECTIONS = 100
+"""Connections whose requests are answered; those of further ones are told to come again later."""
+
+_MOST_HELD = 200
+"""Connections that are held at all."""
+
+_TOLD_AGAIN_AFTER = 60
+"""Seconds in which the same warning is logged once."""
 
 _REQUEST_WITHIN = 30
 """Seconds in which the head of a connection's request has to come."""
@@ -38,7 +48,21 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > _MOST_HELD:
+            self.logger.warning("over %d connections are open: further ones are closed", _MOST_HELD)
+            transport.abort()
         self._wait_for_request()
+
+    def shutdown(self) -> None:
+        """Ends the connection: at once where the request has not come to its end, and in time whatever the client does.
+
+        An answer that is not read to its end would be waited for.
+        """
+        super().shutdown()
+        if self.cycle is not None and self.cycle.more_body:
+            self.transport.abort()
+        else:
+            self.loop.call_later(_STOP_WITHIN - 1, self.transport.abort)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -57,6 +81,39 @@ class _Connection(H11Protocol):
     def _close_without_request(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
+
+
+class _Once(logging.Filter):
+    """Lets each warning pass once in a while; how often it came meanwhile is said the next time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, float] = {}
+        self._kept: dict[str, int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tells whether a record is logged; what comes with an exception always is."""
+        text, now = str(record.msg), time.monotonic()
+        if record.exc_info:
+            return True
+        if now - self._told.get(text, float("-inf")) < _TOLD_AGAIN_AFTER:
+            self._kept[text] = self._kept.get(text, 0) + 1
+            return False
+        self._told[text] = now
+        if kept := self._kept.pop(text, 0):
+            record.msg, record.args = f"{record.getMessage()} ({kept:,} more since this was last told)", None
+        return True
+
+
+@contextmanager
+def _no_flood(logger: logging.Logger) -> Iterator[None]:
+    """Keeps clients from filling the log with a line for each of their requests."""
+    once = _Once()
+    logger.addFilter(once)
+    try:
+        yield
+    finally:
+        logger.removeFilter(once)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -120,7 +177,7 @@ def serve(
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_STOP_WITHIN,
     )
-    with bound:
+    with bound, _no_flood(logging.getLogger("uvicorn.error")), _no_flood(logging.getLogger("asyncio")):
         asyncio.run(_serve(uvicorn.Server(config), bound, cancel, on_start, on_stop))
 
 

@@ -183,13 +183,23 @@ def test_a_body_has_bounds_in_size_and_time(app: Any) -> None:
     assert error(asyncio.run(stalls()), 408)["code"] == "timeout"
 
 
-@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
-def test_only_json_is_read_so_that_no_page_may_send_a_form(app: Any, kind: str | None) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        None,
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        ["application/json", "text/plain"],
+    ],
+)
+def test_only_json_is_read_so_that_no_page_may_send_a_form(app: Any, kind: Any) -> None:
     assert error(ask(app, "POST", CHAT, HELLO, {"content-type": kind}), 415)["code"] == "unsupported_media_type"
 
 
 def test_a_compressed_body_is_not_read(app: Any) -> None:
-    assert error(ask(app, "POST", CHAT, HELLO, {"content-encoding": "gzip"}), 415)
+    for encoding in ("gzip", ["identity", "gzip"], "identity, gzip"):
+        assert error(ask(app, "POST", CHAT, HELLO, {"content-encoding": encoding}), 415)
 
 
 def test_models_and_paths(app: Any) -> None:
@@ -238,7 +248,8 @@ def test_no_origin_is_allowed_unless_it_was_named(app: Any, queue: AnswerQueue) 
 def test_a_key_has_to_be_shown(queue: AnswerQueue) -> None:
     app = create_app(queue, "tiny", hosts=None, api_key="secret")
     anywhere = {"host": "example.org"}
-    for given in (None, "", "secret", "Bearer", "Bearer secre", "Bearer secret2", "Bearer s\u00e9cret"):
+    wrong = (None, "", "secret", "Bearer", "Bearer secre", "Bearer secret2", "Bearer s\u00e9cret", "Bearer  secret")
+    for given in (*wrong, ["Bearer secret", "Bearer other"], ["Bearer secret"] * 2, "Bearer secret, Bearer secret"):
         found = ask(app, "GET", "/v1/models", headers={**anywhere, "authorization": given})
         assert error(found, 401)["code"] == "invalid_api_key" and found.headers["www-authenticate"] == "Bearer"
     assert ask(app, "GET", "/v1/models", headers={**anywhere, "authorization": "Bearer secret"}).status == 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,14 @@ from graftkit.model.context import context_length
 from graftkit.model.generate import Continuation
 from graftkit.model.sampling import Sampler
 
-__all__ = ["ReloadedModel", "Reply"]
+__all__ = ["LayOut", "ReloadedModel", "Reply"]
+
+LayOut = Callable[[int, Callable[[], list[int]]], list[int]]
+"""Given the characters of a prompt, about, and what lays it out as ids, returns those ids."""
+
+
+def _at_once(characters: int, work: Callable[[], list[int]]) -> list[int]:
+    return work()
 
 
 class Reply:
@@ -137,6 +144,7 @@ class ReloadedModel:
         max_new_tokens: int = 256,
         sampler: Sampler | None = None,
         stop_texts: Sequence[str] = (),
+        lay_out: LayOut = _at_once,
     ) -> Reply:
         """Returns the answer to a prompt, which is made as its pieces are taken.
 
@@ -150,6 +158,7 @@ class ReloadedModel:
             max_new_tokens: Tokens at most.
             sampler: What chooses tokens; the likeliest when left out.
             stop_texts: Texts that end the answer, and are no part of it.
+            lay_out: How the prompt's ids are made, such as within a limit of time.
 
         Raises:
             RequestError: The prompt is empty, too long or no text, or a chat template is needed that is not there, or
@@ -159,7 +168,8 @@ class ReloadedModel:
             prompt.encode("utf-8")
         except UnicodeEncodeError:
             raise RequestError("the prompt is not UTF-8") from None
-        ids = self.prompt(prompt, system, plain, tools, history)
+        asked = (prompt, system, plain, tools, history)
+        ids = lay_out(self._characters(asked), partial(self.prompt, *asked))
         end = TurnEnd() if (self.asks_plainly if plain is None else plain) else self._end
         return self._reply(ids, end, max_new_tokens, sampler, stop_texts)
 
@@ -171,6 +181,7 @@ class ReloadedModel:
         max_new_tokens: int = 256,
         sampler: Sampler | None = None,
         stop_texts: Sequence[str] = (),
+        lay_out: LayOut = _at_once,
     ) -> Reply:
         """Returns the answer to a conversation in the chat template, which is made as its pieces are taken.
 
@@ -181,6 +192,7 @@ class ReloadedModel:
             max_new_tokens: Tokens at most.
             sampler: What chooses tokens; the likeliest when left out.
             stop_texts: Texts that end the answer, and are no part of it.
+            lay_out: As for `stream`.
 
         Raises:
             RequestError: There is no chat template, or it refuses the conversation or leaves out some of it; or the
@@ -188,7 +200,7 @@ class ReloadedModel:
         """
         if self.tokenizer.chat_template is None:
             raise RequestError("the tokenizer has no chat template", hint="Continue a text instead.")
-        ids = self._conversation_prompt(messages, tools)
+        ids = lay_out(self._characters((messages, tools)), partial(self._conversation_prompt, messages, tools))
         return self._reply(ids, self._end, max_new_tokens, sampler, stop_texts, self._reader(tools or ()))
 
     def _reader(self, tools: Sequence[Mapping[str, Any]]) -> AnswerReader:
@@ -203,6 +215,10 @@ class ReloadedModel:
             kept["calls"] = call_notation(self._encoder(), self._end.text)
         names = {tool["function"]["name"] for tool in tools if isinstance(tool.get("function"), Mapping)}
         return AnswerReader(kept["reasoning"], kept["calls"] if tools else None, names)
+
+    def _characters(self, asked: Any) -> int:
+        """Returns how many characters a prompt may have, its template's own left out: some more than it has."""
+        return len(repr((asked, self.system, self.tools)))
 
     def _conversation_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> list[int]:
         """Returns the ids of a conversation; arguments and errors as for `answer`.
