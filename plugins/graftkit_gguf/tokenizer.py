@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.vocabulary_limits import MOST_CHARACTERS, MOST_IDS, MOST_MERGES
+from graftkit.interfaces.vocabulary_limits import MOST_CHARACTERS, MOST_MERGES, MOST_PIECES
 from graftkit.tokenization.scored_pieces import merges_of_scores
 from graftkit.tokenization.tokenizer_json import (
     added_token,
@@ -210,7 +210,7 @@ def _unsupported(metadata: Metadata, message: str) -> ModelError:
 def _vocabulary(metadata: Metadata, tokens: Sequence[str]) -> dict[str, int]:
     key = "tokenizer.ggml.tokens"
     lengths = [len(token) for token in tokens]
-    _check_most(metadata, key, "elements", len(tokens), MOST_IDS)
+    _check_most(metadata, key, "elements", len(tokens), MOST_PIECES)
     _check_most(metadata, key, "characters in one element", max(lengths, default=0), _LONGEST_TOKEN)
     _check_most(metadata, key, "characters", sum(lengths), MOST_CHARACTERS)
     vocabulary = {token: id_ for id_, token in enumerate(tokens)}

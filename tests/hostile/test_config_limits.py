@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from graftkit.errors import ModelError
 from graftkit.flow.config_memory import ConfigModel
+from graftkit.interfaces.config_numbers import check_numbers
 from graftkit.interfaces.counts import check_counts
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.testing import tiny_model_folder
@@ -141,8 +142,47 @@ def test_a_configuration_alone_has_no_more_layers_either(tmp_path: Path) -> None
         ConfigModel.read(str(tmp_path))
 
 
-@pytest.mark.parametrize("width", [0, -64])
-def test_a_configuration_alone_is_as_wide_as_a_model_can_be(tmp_path: Path, width: int) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": width}))
-    with pytest.raises(ModelError, match=f"hidden_size is {width}: no model is that wide"):
-        ConfigModel.read(str(tmp_path))
+NOTHING = (0, -1, True, 2.5, "64", float("nan"), 1 << 64)
+IMPOSSIBLE = [
+    *((key, value) for key in ("hidden_size", "vocab_size", "head_dim", "num_attention_heads") for value in NOTHING),
+    *(("num_key_value_heads", value) for value in NOTHING),
+    *((key, value) for key in ("num_experts", "moe_intermediate_size", "sliding_window") for value in NOTHING[1:]),
+    *((key, value) for key in ("max_position_embeddings", "n_positions") for value in NOTHING[1:]),
+    *(("rope_theta", value) for value in (0, -1e4, float("inf"), float("nan"), True, "10000")),
+    *(("rms_norm_eps", value) for value in (-1e-6, float("inf"), float("nan"), False)),
+    ("rope_parameters", {"full_attention": {"rope_theta": float("inf")}}),
+    ("rope_scaling", {"rope_type": "linear", "factor": 0}),
+    ("layer_types", ["full_attention"] * 100_000),
+    ("intermediate_size", [64, -1]),
+    ("logits_scaling", float("nan")),
+]
+POSSIBLE = [
+    *((key, None) for key in ("head_dim", "num_key_value_heads", "sliding_window", "intermediate_size", "rope_theta")),
+    *((key, 0) for key in ("sliding_window", "num_experts", "moe_intermediate_size", "rms_norm_eps", "pad_token_id")),
+    *((key, -1) for key in ("pad_token_id", "max_relative_positions", "eos_token_id", "feature_layer")),
+    ("vision_config", {"hidden_size": 0, "layer_norm_eps": -1, "head_dim": None}),
+    ("time_step_limit", [0.0, float("inf")]),
+    ("intermediate_size", [64, 0, None]),
+    ("rope_scaling", {"type": "mrope", "mrope_section": [16, 24, 24], "factor": None}),
+    ("rope_theta", 10_000),
+    ("layer_rope_theta", [10_000.0, 0, None]),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), IMPOSSIBLE)
+def test_numbers_that_no_model_has_are_refused(key: str, value: Any, tmp_path: Path) -> None:
+    """A head of no dimensions, or a vocabulary of -1, was taken for a key that is not there."""
+    config = {"model_type": "llama", key: value}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for read in (lambda: ConfigModel.read(str(tmp_path)), lambda: check_counts({"text_config": config}, {}, "here")):
+        with pytest.raises(
+            ModelError, match=rf"the configuration's {key}[\w.]* is .*; .* (is|are) (allowed|read)"
+        ) as said:
+            read()
+        assert said.value.where in (str(tmp_path / "config.json"), "here")
+
+
+@pytest.mark.parametrize(("key", "value"), POSSIBLE)
+def test_numbers_of_configurations_in_use_are_read(key: str, value: Any) -> None:
+    check_numbers({"model_type": "llama", key: value}, "here")
+    check_numbers({"kv_lora_rank": 512, "head_dim": 0}, "here")

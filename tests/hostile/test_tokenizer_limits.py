@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from graftkit.errors import ExportError, ModelError
 from graftkit.exporting.peft_folder import load_adapter
 from graftkit.interfaces.patterns import repeats_nest
+from graftkit.interfaces.vocabulary_limits import MOST_CHARACTERS, MOST_IDS, MOST_MERGES, MOST_PIECES
 from graftkit.testing import tiny_tokenizer_files
 from graftkit.tokenization.bounds import check_bounds
 from graftkit.tokenization.splitting import PATTERNS
@@ -202,18 +204,44 @@ def test_very_many_added_tokens_are_refused() -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"type": "BPE", "vocab": {f"w{number}": number for number in range(300_001)}, "merges": []}, "300,001 tokens"),
-        ({"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]] * 300_001}, "300,001 tokens"),
-        ({"type": "Unigram", "unk_id": 0, "vocab": [["a" * 150, 0.0]] * 299_000}, "44,850,000 characters together"),
-        ({"type": "BPE", "vocab": {"a" * 8_000_001: 0}, "merges": []}, "8,000,001 characters together"),
-        ({"type": "BPE", "vocab": {"a": 300_000}, "merges": []}, "the id 300,000; ids up to 299,999"),
+        (
+            {"type": "BPE", "vocab": {f"w{number}": number for number in range(MOST_PIECES + 1)}, "merges": []},
+            f"{MOST_PIECES + 1:,} tokens",
+        ),
+        ({"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]] * (MOST_PIECES + 1)}, f"{MOST_PIECES + 1:,} tokens"),
+        ({"type": "Unigram", "unk_id": 0, "vocab": [["a" * 150, 0.0]] * 200_000}, "30,000,000 characters together"),
+        (
+            {"type": "BPE", "vocab": {"a" * (MOST_CHARACTERS + 1): 0}, "merges": []},
+            f"{MOST_CHARACTERS + 1:,} characters together",
+        ),
+        ({"type": "BPE", "vocab": {"a": MOST_IDS}, "merges": []}, f"the id {MOST_IDS:,}; ids up to {MOST_IDS - 1:,}"),
         (
             {"type": "Unigram", "unk_id": 0, "vocab": [["a" * 50 + f"{n:06}" * 6, 0.0] for n in range(60_000)]},
             "different beginnings; 1,200,000 are read",
         ),
-        ({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]] * 600_001}, "600,001 merges"),
+        (
+            {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]] * (MOST_MERGES + 1)},
+            f"{MOST_MERGES + 1:,} merges",
+        ),
     ],
 )
 def test_more_pieces_than_any_model_has_are_refused(model: dict[str, Any], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         check_bounds({**SPEC, "model": model}, "here")
+
+
+def test_added_tokens_have_room_beside_the_largest_vocabulary_in_use() -> None:
+    """Gemma 3's 262,144 with 65,536 more; each of these was given to the library by itself, which took minutes."""
+    first = max(SPEC["model"]["vocab"].values()) + 1
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = [
+        {"id": first + number, "content": f"<{number}>", "special": number % 2 == 0, **flags}
+        for number in range(65_536)
+    ]
+    check_bounds({**SPEC, "added_tokens": [{**added[-1], "id": 327_679}]}, "here")
+    tokenizer = HuggingFaceTokenizer({"tokenizer.json": json.dumps({**SPEC, "added_tokens": added}).encode()})
+    started = time.process_time()
+    ids = tokenizer.encode("<0><1>")
+    assert time.process_time() - started < 4
+    assert ids[-1] == first + 1
+    assert first not in ids

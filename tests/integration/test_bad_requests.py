@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from graftkit.interfaces.vocabulary_limits import MOST_IDS
 from graftkit.testing import tiny_model_folder
 
 RECIPE = """\
@@ -104,8 +105,8 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "unknown adapter": (recipe("use: lora", "use: loora"), ["recipe.yaml:6", "'loora'", "'lora'"]),
     "unknown exporter": (recipe("[merged]", "[mergd]"), ["recipe.yaml:8", "'mergd'", "'merged'"]),
     "more new tokens than there may be ids": (
-        recipe("adapter:", "tokenizer: {extend: {tokens: 299990}}\nadapter:"),
-        ["recipe.yaml:6", "299,990 tokens after the base's ", "may have 300,000 ids"],
+        recipe("adapter:", f"tokenizer: {{extend: {{tokens: {MOST_IDS - 10}}}}}\nadapter:"),
+        ["recipe.yaml:6", f"{MOST_IDS - 10:,} tokens after the base's ", f"may have {MOST_IDS:,} ids"],
     ),
     "no YAML": (recipe("data:\n", "data: [\n"), ["recipe.yaml:", "not valid YAML"]),
     "missing recipe": (lambda place: (place / "recipe.yaml").unlink(), ["recipe.yaml", "no such file"]),

@@ -15,6 +15,7 @@ from graftkit import PluginHost
 from graftkit.cli.main import main
 from graftkit.cli.tables import show_table
 from graftkit.flow.base_files.find_tokenizer import find_tokenizer
+from graftkit.interfaces.vocabulary_limits import MOST_IDS, MOST_PIECES
 from graftkit.testing import tiny_tokenizer_files
 
 SENTENCES = [f"the rain in spain number {n} stays mainly in the plain, naïve {n % 7}\n" for n in range(400)]
@@ -232,11 +233,21 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     "no base": ("extend bsae texts --tokens 5 --out x", ["bsae: no such folder"]),
     "no base in a folder that is there": ("extend texts/bsae texts --tokens 5 --out x", ["texts/bsae: no such folder"]),
     "more tokens than there may be ids": (
-        "extend base texts --tokens 299990 --out x",
-        ["299,990 tokens after the base's ", "a tokenizer may have 300,000 ids", "tokens at most."],
+        f"extend base texts --tokens {MOST_IDS - 10} --out x",
+        [f"{MOST_IDS - 10:,} tokens after the base's ", f"a tokenizer may have {MOST_IDS:,} ids", "tokens at most."],
     ),
-    "more tokens to try than there may be ids": ("analyze base texts --tokens 5,299990", ["may have 300,000 ids"]),
-    "a vocabulary larger than any": ("train texts --use byte-level --vocab-size 300001 --out x", ["2<=x<=300000"]),
+    "more tokens than the base's model may have": (
+        f"extend base texts --tokens {MOST_PIECES - 10} --out x",
+        [f"{MOST_PIECES - 10:,} tokens after the ", f"it may have {MOST_PIECES:,}", "tokens at most."],
+    ),
+    "more tokens to try than there may be ids": (
+        f"analyze base texts --tokens 5,{MOST_IDS - 10}",
+        [f"may have {MOST_IDS:,} ids"],
+    ),
+    "a vocabulary larger than any": (
+        f"train texts --use byte-level --vocab-size {MOST_PIECES + 1} --out x",
+        [f"2<=x<={MOST_PIECES}"],
+    ),
     "no texts to learn from": ("extend base --tokens 5 --out x", ["name some FILES"]),
     "a base that is none": ("extend texts texts --tokens 5 --out x", ["texts: no tokenizer backend reads it"]),
     "numbers that are none": ("analyze base texts --tokens 5,many", ["'5,many' is no list of whole numbers"]),

@@ -14,7 +14,7 @@ from graftkit.cli.terminal import json_line
 from graftkit.cli.tokenizer_options import folder_options, format_option, refuse_backend
 from graftkit.errors import DataError, ModelError, RequestError
 from graftkit.interfaces.tokenizer import ROLES
-from graftkit.interfaces.vocabulary_limits import MOST_IDS
+from graftkit.interfaces.vocabulary_limits import MOST_PIECES
 
 if TYPE_CHECKING:
     from graftkit.interfaces.vocabulary import TrainingSpec
@@ -27,7 +27,7 @@ _MEASURED = 8 << 20
 @click.command("train")
 @click.argument("files", nargs=-1, required=True)
 @click.option("--use", required=True, metavar="BACKEND", help="The family, such as byte-level; see `toolkit plugins`.")
-@click.option("--vocab-size", required=True, type=click.IntRange(2, MOST_IDS), help="Ids at most, special ones too.")
+@click.option("--vocab-size", required=True, type=click.IntRange(2, MOST_PIECES), help="Ids at most, special ones too.")
 @click.option("--special", "specials", multiple=True, metavar="TOKEN", help="A special token; may be repeated.")
 @click.option("--role", "roles", multiple=True, metavar="ROLE=TOKEN", help="Which special token is bos, eos, pad, unk.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="One of the family's own options.")

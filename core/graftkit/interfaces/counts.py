@@ -9,14 +9,11 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import text_settings
+from graftkit.interfaces.config_numbers import LAYERS, WIDTHS, check_numbers, shown
 from graftkit.interfaces.model_source import TensorInfo
 
 __all__ = ["check_counts", "check_layers", "count_weights"]
 
-_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-"""How language models call their layers, each of which has a tensor at least."""
-_WIDTHS = ("hidden_size", "n_embd", "d_model")
-"""How they call their width, which is a dimension of their embedding at least."""
 _PARTS = re.compile(r"(layers?|blocks?|depths?|stages?|levels|experts|labels|codebooks|quantizers)$")
 _UNBOUND = re.compile(r"(_id|_ids|theta|base|seed|positions?|embeddings|ctx|context|length|window|window_size|freq)$")
 """Keys of numbers that nothing has the size of: ids, contexts, frequencies."""
@@ -46,7 +43,7 @@ def check_counts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], w
     check_layers(config, where)
     longest = max((size for info in tensors.values() for size in info.shape), default=0)
     own = text_settings(config)
-    limits = {**dict.fromkeys(_LAYERS, len(tensors)), **dict.fromkeys(_WIDTHS, longest)}
+    limits = {**dict.fromkeys(LAYERS, len(tensors)), **dict.fromkeys(WIDTHS, longest)}
     found = [(key, own[key], limit) for key, limit in limits.items() if isinstance(own.get(key), int)]
     for key, value in _numbers(config):
         parts = _PARTS.search(key) is not None
@@ -55,7 +52,7 @@ def check_counts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], w
     for key, value, limit in found:
         if value > limit:
             raise ModelError(
-                f"the configuration's {key} is {_shown(value)}, but the weights are {len(tensors):,} tensors, the "
+                f"the configuration's {key} is {shown(value)}, but the weights are {len(tensors):,} tensors, the "
                 f"longest with {longest:,} rows or columns",
                 where=where,
                 hint="Configuration and weights do not belong together: take both from the same model.",
@@ -63,21 +60,19 @@ def check_counts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], w
 
 
 def check_layers(config: Mapping[str, Any], where: str) -> None:
-    """Refuses a config.json of far more layers than any model has, each of which takes milliseconds, or of no width.
+    """Refuses a config.json of far more layers than any model has, each of which takes milliseconds.
 
     Raises:
-        ModelError: It names more layers, or fewer than none, or a width below 1, or holds more values than any does.
+        ModelError: It names more layers, or fewer than none, or holds more values than any does, or numbers that
+            `check_numbers` refuses.
     """
     _check_values(config, where)
-    own = text_settings(config)
-    for key in _WIDTHS:
-        if isinstance(own.get(key), int) and own[key] < 1:
-            raise ModelError(f"the configuration's {key} is {_shown(own[key])}: no model is that wide", where=where)
     for key, value in _numbers(config):
         if _DEEP.search(key) and not 0 <= value <= _MOST_LAYERS:
             raise ModelError(
-                f"the configuration's {key} is {_shown(value)}; up to {_MOST_LAYERS:,} are read", where=where
+                f"the configuration's {key} is {shown(value)}; up to {_MOST_LAYERS:,} are read", where=where
             )
+    check_numbers(config, where)
 
 
 def _check_values(config: Mapping[str, Any], where: str) -> None:
@@ -91,10 +86,6 @@ def _check_values(config: Mapping[str, Any], where: str) -> None:
         if count > _MOST_VALUES:
             raise ModelError(f"the configuration holds over {_MOST_VALUES:,} values; no model needs them", where=where)
         left.extend(value.values() if isinstance(value, Mapping) else value)
-
-
-def _shown(value: int) -> str:
-    return f"{value:,}" if value.bit_length() < 64 else "a number of over 64 bits"
 
 
 def count_weights(tensors: Mapping[str, TensorInfo]) -> int:

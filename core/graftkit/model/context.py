@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftkit.interfaces.architecture import text_settings
+from graftkit.interfaces.config_numbers import CONTEXTS
 
 __all__ = ["context_length"]
-
-_CONTEXTS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
-"""How configurations call the number of tokens that a sequence may have."""
-
 
 _FROM_PADDING = frozenset(
     [
@@ -40,7 +37,7 @@ def context_length(config: Mapping[str, Any]) -> int | None:
     own = text_settings(config)
     padding = own.get("pad_token_id")
     skipped = (padding if isinstance(padding, int) else 1) + 1 if own.get("model_type") in _FROM_PADDING else 0
-    for name in _CONTEXTS:
+    for name in CONTEXTS:
         if isinstance(own.get(name), int) and own[name] > skipped:
             return int(own[name]) - skipped
     from transformers import CONFIG_MAPPING

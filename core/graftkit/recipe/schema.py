@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, fie
 
 from graftkit.interfaces.chat_options import RESERVED_ARGUMENTS
 from graftkit.interfaces.config import MOST_COUNTED, StrictModel
-from graftkit.interfaces.vocabulary_limits import MOST_IDS
+from graftkit.interfaces.vocabulary_limits import MOST_IDS, MOST_PIECES
 
 __all__ = [
     "ALTERNATIVES",
@@ -226,7 +226,7 @@ class ExtendSection(StrictModel):
 class TrainVocabularySection(ProviderSection):
     """A tokenizer to train, and its family; the family's own fields beside."""
 
-    vocab_size: int = Field(ge=2, le=MOST_IDS, description="ids at most, special tokens included")
+    vocab_size: int = Field(ge=2, le=MOST_PIECES, description="ids at most, special tokens included")
     corpus: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
         default=[], description="files, folders or patterns to learn from; the training records when left out"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
-from graftkit.interfaces.vocabulary_limits import MOST_CHARACTERS, MOST_IDS, MOST_MERGES
+from graftkit.interfaces.vocabulary_limits import MOST_CHARACTERS, MOST_IDS, MOST_MERGES, MOST_PIECES
 from graftkit.tokenization.panics import no_panic
 
 __all__ = ["CHARACTERS", "MAX_FILE", "MOST_SEARCH", "SLOW", "check_bounds"]
@@ -24,7 +24,7 @@ MOST_SEARCH = 2e8
 """Steps that all patterns together may take for such a text, a few seconds' worth."""
 SLOW = "It can match one text in very many ways, such as by repeats that overlap: (a+)+ or a*a*."
 """What an error says of a pattern that could take longer."""
-_MOST_PIECES = {"vocab": MOST_IDS, "merges": MOST_MERGES}
+_MOST_ENTRIES = {"vocab": MOST_PIECES, "merges": MOST_MERGES}
 """Part of a model -> how many entries it may have."""
 _MOST_BEGINNINGS = 1_200_000
 """Different beginnings, in bytes, of a Unigram model's tokens: the library keeps a table of 290 bytes for each. The
@@ -92,7 +92,7 @@ def _check_step(step: Mapping[str, Any], part: str, where: str) -> None:
 
 def _check_size(model: Any, where: str) -> None:
     """Refuses a model of very many pieces: building it takes seconds and hundreds of megabytes."""
-    for part, most in _MOST_PIECES.items() if isinstance(model, Mapping) else ():
+    for part, most in _MOST_ENTRIES.items() if isinstance(model, Mapping) else ():
         entries = model.get(part)
         if isinstance(entries, Mapping | list) and len(entries) > most:
             what = "tokens" if part == "vocab" else part

@@ -7,7 +7,7 @@ from dataclasses import replace
 from graftkit.errors import RequestError
 from graftkit.interfaces.tokenizer import ROLES
 from graftkit.interfaces.vocabulary import TrainingSpec
-from graftkit.interfaces.vocabulary_limits import MOST_IDS
+from graftkit.interfaces.vocabulary_limits import MOST_PIECES
 from graftkit.tokenization.words import is_text
 
 __all__ = ["check_room", "checked_spec", "with_unknown"]
@@ -21,8 +21,10 @@ def checked_spec(spec: TrainingSpec) -> TrainingSpec:
             among the special ones; or texts are to start with a `bos` token and none has that role; or more ids are
             asked for than a tokenizer may have.
     """
-    if spec.vocab_size > MOST_IDS:
-        raise RequestError(f"a vocabulary of {spec.vocab_size:,} is too large", hint=f"Ask for {MOST_IDS:,} at most.")
+    if spec.vocab_size > MOST_PIECES:
+        raise RequestError(
+            f"a vocabulary of {spec.vocab_size:,} is too large", hint=f"Ask for {MOST_PIECES:,} at most."
+        )
     tokens = spec.special_tokens
     if not all(map(is_text, tokens)):
         raise RequestError(f"special tokens must be Unicode text, not {', '.join(map(repr, tokens))}")

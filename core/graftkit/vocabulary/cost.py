@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graftkit.interfaces.architecture import text_settings
+from graftkit.interfaces.config_numbers import WIDTHS
 from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.model_source import BaseModelFiles
 
 __all__ = ["EmbeddingCost", "embedding_cost"]
-
-_WIDTHS = ("hidden_size", "n_embd", "d_model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +47,5 @@ def embedding_cost(model: BaseModelFiles) -> EmbeddingCost | None:
 
 
 def _width(config: Mapping[str, object]) -> int | None:
-    found = (config.get(name) for name in _WIDTHS)
+    found = (config.get(name) for name in WIDTHS)
     return next((value for value in found if isinstance(value, int)), None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, NewToken
+from graftkit.interfaces.vocabulary_limits import MOST_PIECES
 from graftkit.tokenization.continued_bpe import Limits
 from graftkit.tokenization.spooling import spooled
 from graftkit.tokenization.words import check_word
@@ -41,12 +42,14 @@ def extend(base: HuggingFaceTokenizer, texts: Iterable[str], request: ExtensionS
         request: What to add.
 
     Raises:
-        RequestError: Nothing is to be added, a word can't become a token, or the texts hold nothing to learn.
+        RequestError: Nothing is to be added, a word can't become a token, the tokens are more than are read, or the
+            texts hold nothing to learn.
     """
     draft = Draft(base.spec, base.vocab_size)
     joins = add_missing_bytes(draft, byte_level=base.is_byte_level) if request.missing_bytes else True
     words = _new_words(base, draft, request.words)
     _check(request.tokens, something=bool(request.tokens or draft.parts or words))
+    _check_room(len(draft.model["vocab"]), request.tokens)
     corpus = _Corpus.of(base, draft, texts, words)
     _learn(draft, corpus, request)
     for word in words:
@@ -61,6 +64,16 @@ def _check(tokens: int, *, something: bool) -> None:
         raise RequestError(f"{tokens} tokens are to be learnt, which is fewer than no tokens")
     if not something:
         raise RequestError("there is nothing to add to this tokenizer", hint="Ask for tokens.")
+
+
+def _check_room(pieces: int, tokens: int) -> None:
+    """Refuses more tokens than a tokenizer.json is read with; words become added ones, which have room beside."""
+    if pieces + tokens > MOST_PIECES:
+        left = MOST_PIECES - pieces
+        raise RequestError(
+            f"{tokens:,} tokens after the {pieces:,} of the base's model are too many: it may have {MOST_PIECES:,}",
+            hint=f"Ask for {left:,} tokens at most." if left > 0 else "Name words, which become added tokens.",
+        )
 
 
 def _new_words(base: HuggingFaceTokenizer, draft: Draft, words: Iterable[str]) -> list[str]:

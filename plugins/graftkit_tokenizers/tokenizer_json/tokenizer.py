@@ -181,10 +181,7 @@ class HuggingFaceTokenizer:
             for part in ("normalizer", "pre_tokenizer", "decoder"):
                 if (own := getattr(bare, part)) is not None:
                     setattr(found, part, own)
-            for token in _renamed(self._flagged, hidden):
-                flags = {flag: token[flag] for flag in _FLAGS if flag in token}
-                add = found.add_special_tokens if token.get("special") else found.add_tokens
-                add([AddedToken(token["content"], special=bool(token.get("special")), **flags)])
+            found.add_tokens([_added(token) for token in _renamed(self._flagged, hidden)])  # each call begins anew
         return found
 
     @cached_property
@@ -441,11 +438,13 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 def _hidden(spec: Mapping[str, Any], keep: frozenset[str]) -> dict[str, str]:
     """Returns random strings for the special tokens of a tokenizer.json but some, so that no text becomes one.
 
-    Without them, other added tokens would get their ids: the library numbers added tokens by counting.
+    Without them, other added tokens would get their ids: the library numbers added tokens by counting. All begin alike,
+    so that what the library searches a text with stays small.
     """
+    secret = secrets.token_hex(16)
     return {
-        token["content"]: f"\uffff{secrets.token_hex(16)}"
-        for token in spec.get("added_tokens", [])
+        token["content"]: f"\uffff{secret}{number:x}"
+        for number, token in enumerate(spec.get("added_tokens", []))
         if token.get("special") and token["content"] not in keep
     }
 
@@ -454,6 +453,12 @@ def _renamed(spec: Mapping[str, Any], hidden: Mapping[str, str]) -> list[dict[st
     return [
         {**token, "content": hidden.get(token["content"], token["content"])} for token in spec.get("added_tokens", [])
     ]
+
+
+def _added(token: Mapping[str, Any]) -> AddedToken:
+    """Returns an entry of `added_tokens` as the library takes it."""
+    flags = {flag: token[flag] for flag in _FLAGS if flag in token}
+    return AddedToken(token["content"], special=bool(token.get("special")), **flags)
 
 
 def _are_no_pieces(tokens: Collection[str], model: Mapping[str, Any]) -> bool:

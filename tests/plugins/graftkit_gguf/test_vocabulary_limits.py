@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from gguf_models import write_narrow
+from graftkit.interfaces.vocabulary_limits import MOST_CHARACTERS, MOST_MERGES, MOST_PIECES
 from hostile.limits import Outcome, measure
 
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -28,11 +29,15 @@ def _merged(tokens: list[str], merges: list[str]) -> dict[str, Any]:
 
 
 VOCABULARIES = {
-    "600,257 elements; 300,000 are allowed": _scored([f"w{number:x}" for number in range(600_000)]),
-    "600,001 elements; 600,000 are allowed": _merged(["a", "b", "ab"], ["a b"] * 600_001),
+    f"600,257 elements; {MOST_PIECES:,} are allowed": _scored([f"w{number:x}" for number in range(600_000)]),
+    f"{MOST_MERGES + 1:,} elements; {MOST_MERGES:,} are allowed": _merged(
+        ["a", "b", "ab"], ["a b"] * (MOST_MERGES + 1)
+    ),
     "200,000 characters in one element; 1,024 are allowed": _scored(["a", "a" * 200_000]),
-    "characters; 8,000,000 are allowed": _scored([f"{number:x}".rjust(1000, "a") for number in range(20_000)]),
-    "merges of their tokens, at least; 600,000 are allowed": _scored(
+    f"characters; {MOST_CHARACTERS:,} are allowed": _scored(
+        [f"{number:x}".rjust(1000, "a") for number in range(20_000)]
+    ),
+    f"merges of their tokens, at least; {MOST_MERGES:,} are allowed": _scored(
         [letter * length for letter in "abcd" for length in range(1, 1000)]
     ),
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from graftkit.errors import ModelError
+from graftkit.interfaces.vocabulary_limits import MOST_IDS
 from graftkit_sentencepiece.backend import SentencePieceBackend
 from graftkit_sentencepiece.files import SentencePieceFiles
 from graftkit_sentencepiece.proto import Kind, ModelProto, Piece
@@ -133,7 +134,10 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"added_tokens_decoder": {"x": {"content": "a"}}}, "added token 'x' of tokenizer_config.json is malformed"),
     ({"added_tokens_decoder": {"9" * 5000: {"content": "a"}}}, "of tokenizer_config.json is malformed"),
     ({"added_tokens_decoder": {"9": {"content": "<w>", "single_word": True}}}, "a whole word only"),
-    ({"added_tokens_decoder": {"300000": {"content": "<w>"}}}, "has the id 300,000; ids up to 299,999"),
+    (
+        {"added_tokens_decoder": {f"{MOST_IDS}": {"content": "<w>"}}},
+        f"has the id {MOST_IDS:,}; ids up to {MOST_IDS - 1:,}",
+    ),
     ({"eos_token": "</nowhere>"}, "eos_token is '</nowhere>', which is no token"),
 ]
 

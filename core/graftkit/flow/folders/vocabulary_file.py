@@ -20,7 +20,7 @@ _MOST_VALUES = MOST_PARTS + 11 * MOST_IDS
 beside; seven for that one."""
 
 _MOST_BYTES = 128 << 20
-"""What as many values take, indented, with the texts of 300,000 new tokens: about 75 MB."""
+"""What as many values take, indented, with the texts of 400,000 new tokens: about 90 MB."""
 
 
 def read_change(folder: Path) -> VocabularyChange | None:
