@@ -182,6 +182,12 @@ def test_numbers_that_no_model_has_are_refused(key: str, value: Any, tmp_path: P
         assert said.value.where in (str(tmp_path / "config.json"), "here")
 
 
+@pytest.mark.parametrize("value", [5, True, 1e308, "LlamaForCausalLM", [5], {}])
+def test_architectures_that_are_no_names_are_refused(value: Any) -> None:
+    with pytest.raises(ModelError, match="the configuration's architectures is .*; a list of names"):
+        check_counts({"architectures": value}, {}, "here")
+
+
 @pytest.mark.parametrize(("key", "value"), POSSIBLE)
 def test_numbers_of_configurations_in_use_are_read(key: str, value: Any) -> None:
     check_numbers({"model_type": "llama", key: value}, "here")

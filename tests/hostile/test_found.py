@@ -39,6 +39,7 @@ from graftkit.flow.folders.run_adapter import read_adapter
 from graftkit.flow.folders.vocabulary_file import read_change
 from graftkit.flow.reporting.read_run import read_run
 from graftkit.flow.verify import check_files
+from graftkit.interfaces.file_state import FileStates
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.interfaces.vocabulary import VocabularyChange
@@ -53,7 +54,8 @@ from graftkit.store.token_store import TokenStore
 from graftkit.testing import TINY_CONFIG, tiny_tokenizer_files
 from graftkit.testing.records import read_samples
 from graftkit.training.checkpoint import damaged_checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
-from graftkit_models.huggingface import HuggingFaceSource
+from graftkit_models.huggingface import HuggingFaceFolder, HuggingFaceSource
+from graftkit_models.quantized.matrix import FileTensors
 from graftkit_sentencepiece.backend import SentencePieceBackend
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from safetensors.torch import save_file
@@ -154,6 +156,38 @@ def test_no_tokenizer_is_made_of_a_file_that_is_linked_elsewhere(tmp_path: Path)
         (folder / name).symlink_to(tmp_path / "secret")
         with pytest.raises(ModelError, match="can't be read: this is a link to another file outside"):
             backend.load(folder)
+
+
+@pytest.mark.parametrize("reader", ["tokenizer", "base model"])
+def test_a_folder_of_chat_templates_may_be_linked_as_files_may(tmp_path: Path, reader: str) -> None:
+    folder, elsewhere, named = tmp_path / "model", tmp_path / "secrets", tmp_path / "x" / "additional_chat_templates"
+    copied = tmp_path / "copied"
+    for place in (elsewhere, named, folder / "here", copied):
+        place.mkdir(parents=True)
+        (place / "tools.jinja").write_text("{{ messages }}")
+    for name, data in tiny_tokenizer_files().items():
+        (folder / name).write_bytes(data)
+
+    def read() -> None:
+        if reader == "tokenizer":
+            assert HuggingFaceBackend().load(folder).chat_templates["tools"] == "{{ messages }}"
+        else:
+            HuggingFaceFolder("model", folder, {}, FileTensors({}, {}), {}, FileStates({})).save_tokenizer(copied)
+
+    linked = folder / "additional_chat_templates"
+    for target in (named, folder / "here"):
+        linked.symlink_to(target)
+        read()
+        linked.unlink()
+    linked.symlink_to(elsewhere)
+    with pytest.raises(ModelError, match="can't be read: this is a link to another folder outside"):
+        read()
+    linked.unlink()
+    linked.mkdir()
+    for number in range(1001):
+        (linked / f"{number}.jinja").touch()
+    with pytest.raises(ModelError, match="over 1,000 chat templates"):
+        read()
 
 
 def test_all_chat_templates_of_a_folder_together_are_bounded(tmp_path: Path) -> None:

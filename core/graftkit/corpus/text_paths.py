@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import glob
-import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from graftkit.corpus.file_search import files_below, files_matching, place_of, sorted_files
 from graftkit.errors import DataError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
@@ -35,7 +35,7 @@ def find_text_files(patterns: Sequence[str], where: str = "") -> list[Path]:
         Each file once, sorted: neither the order of the patterns nor that of the file system matters.
 
     Raises:
-        DataError: A file that is missing, or a folder or pattern that yields none.
+        DataError: A file is missing, a path is empty, or a folder or pattern yields none, or is too much to search.
     """
     found: dict[Path, Path] = {}
     for pattern in patterns:
@@ -69,8 +69,8 @@ def find_data_files(pattern: str, readable: Callable[[Path], bool], where: str =
         The files, sorted, or in the order of a state.json.
 
     Raises:
-        DataError: A folder or pattern that yields none, a folder of several saved data sets, or a damaged state.json. A
-            file that is missing is told by whoever opens it.
+        DataError: A folder or pattern yields none or is too much to search, a folder holds several saved data sets, or
+            a state.json is damaged. A file that is missing is told by whoever opens it.
     """
     try:
         path = Path(pattern)
@@ -78,12 +78,13 @@ def find_data_files(pattern: str, readable: Callable[[Path], bool], where: str =
             saved = _saved(path, where)
             if saved:
                 return saved
-            found = [file for file in _walk(path) if file.name.lower() not in _ABOUT_DATA and readable(file)]
+            data = (file for file in files_below(path, where) if file.name.lower() not in _ABOUT_DATA)
+            found = sorted_files(filter(readable, data), place_of(where, pattern))
             if not found:
-                raise DataError("there is no file of records in the folder", where=_place(where, pattern))
-            return sorted(found)
+                raise DataError("there is no file of records in the folder", where=place_of(where, pattern))
+            return found
         if glob.has_magic(pattern) and not path.exists():
-            return sorted(_matching(pattern, where))
+            return _matching(pattern, where)
     except (OSError, ValueError):  # too long a name, a NUL in it: whoever opens it says so
         pass
     return [Path(pattern)]
@@ -100,7 +101,7 @@ def unread_files(folder: Path, read: Collection[Path]) -> list[str]:
     """
     if (folder / "state.json").is_file():
         return []
-    left = (file for file in _walk(folder) if file not in read and file.name.lower() not in _ABOUT_DATA)
+    left = (file for file in files_below(folder) if file not in read and file.name.lower() not in _ABOUT_DATA)
     return sorted(file.relative_to(folder).as_posix() for file in left)
 
 
@@ -116,7 +117,7 @@ def _saved(folder: Path, where: str) -> list[Path]:
             return []
         raise DataError(
             f"the folder holds several data sets: {', '.join(names)}",
-            where=_place(where, str(folder)),
+            where=place_of(where, str(folder)),
             hint=f"Name one: {folder / ('train' if 'train' in names else names[0])}",
         )
     state = folder / "state.json"
@@ -130,11 +131,13 @@ def _saved(folder: Path, where: str) -> list[Path]:
         names, sound = [], False
     if not names or not sound:
         hint = "Save the data set again, or name its files: data-*.arrow."
-        raise DataError("the state.json names no files of records", where=_place(where, str(state)), hint=hint)
+        raise DataError("the state.json names no files of records", where=place_of(where, str(state)), hint=hint)
     return [folder / name for name in names]
 
 
 def _matches(pattern: str, where: str) -> list[Path]:
+    if not pattern:
+        raise DataError("a path of texts is empty", where=where, hint="A dot stands for the folder itself.")
     try:
         path = Path(pattern).expanduser()
         if path.is_dir():
@@ -142,38 +145,31 @@ def _matches(pattern: str, where: str) -> list[Path]:
         if path.is_file():
             return [path]
         if path.exists():
-            raise DataError("no regular file; texts are read more than once", where=_place(where, pattern))
+            raise DataError("no regular file; texts are read more than once", where=place_of(where, pattern))
         if glob.has_magic(pattern):
             return _matching(str(path), where)
     except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, an unknown user's ~
-        raise DataError(f"can't be read: {error}", where=_place(where, pattern)) from None
+        raise DataError(f"can't be read: {error}", where=place_of(where, pattern)) from None
     near = nearest(path.name, _names_in(path.parent))
-    raise DataError("no such file or folder", where=_place(where, pattern), hint=near.strip())
+    raise DataError("no such file or folder", where=place_of(where, pattern), hint=near.strip())
 
 
 def _below(folder: Path, where: str) -> list[Path]:
-    found = [path for path in _walk(folder) if path.suffix.lower() in TEXT_SUFFIXES]
+    texts = (path for path in files_below(folder, where) if path.suffix.lower() in TEXT_SUFFIXES)
+    found = sorted_files(texts, place_of(where, str(folder)))
     if not found:
         hint = f"Other files are read where a pattern names them: '{folder}/**/*'."
-        raise DataError("there is no text file in the folder", where=_place(where, str(folder)), hint=hint)
+        raise DataError("there is no text file in the folder", where=place_of(where, str(folder)), hint=hint)
     return found
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(root, name) for name in names if not name.startswith("."))
-        yield from (path for path in paths if path.is_file())  # no pipe, which would be waited for, nor a broken link
-
-
 def _matching(pattern: str, where: str) -> list[Path]:
-    names = glob.glob(pattern, recursive=True)  # noqa: PTH207 (pathlib's takes no absolute pattern)
-    found = [path for name in names if (path := Path(name)).is_file()]
+    found = files_matching(pattern, where)
     if not found:
         hint = (
             "** stands for any folders, * for any part of a name. Quote the pattern, so that the shell leaves it alone."
         )
-        raise DataError("no file matches", where=_place(where, pattern), hint=hint)
+        raise DataError("no file matches", where=place_of(where, pattern), hint=hint)
     return found
 
 
@@ -182,8 +178,3 @@ def _names_in(folder: Path) -> list[str]:
         return [entry.name for entry in folder.iterdir()]
     except OSError:
         return []
-
-
-def _place(where: str, pattern: str) -> str:
-    shown = pattern if pattern.isprintable() else repr(pattern)
-    return f"{where}: {shown}" if where else shown

@@ -64,7 +64,7 @@ def check_layers(config: Mapping[str, Any], where: str) -> None:
 
     Raises:
         ModelError: It names more layers, or fewer than none, or holds more values than any does, or numbers that
-            `check_numbers` refuses.
+            `check_numbers` refuses; or `architectures` is no list of names.
     """
     _check_values(config, where)
     for key, value in _numbers(config):
@@ -73,6 +73,11 @@ def check_layers(config: Mapping[str, Any], where: str) -> None:
                 f"the configuration's {key} is {shown(value)}; up to {_MOST_LAYERS:,} are read", where=where
             )
     check_numbers(config, where)
+    named = config.get("architectures")
+    if named is not None and not (isinstance(named, list | tuple) and all(isinstance(name, str) for name in named)):
+        raise ModelError(
+            f"the configuration's architectures is {shown(named)}; a list of names, or null, is allowed", where=where
+        )
 
 
 def _check_values(config: Mapping[str, Any], where: str) -> None:

@@ -68,7 +68,7 @@ def read_own_file(path: Path, limit: int = MOST_BYTES) -> bytes:
 
 
 def check_own_file(path: Path) -> None:
-    """Refuses a link to a file of another name outside of its folder: what it holds would be taken for the folder's.
+    """Refuses a link to a file or folder of another name outside of its own: what it holds would be taken for that's.
 
     Who makes a folder may link a name in it to anything that its user can read, and have that copied into an export. A
     link to the same name elsewhere is how people gather a model's files, and the hub's cache links into its `blobs`.
@@ -87,5 +87,9 @@ def check_own_file(path: Path) -> None:
         place = Path(os.path.realpath(target.parent))
         cached = any(above / "blobs" == place for above in Path(os.path.realpath(path.parent)).parents)
         if target.name != path.name and not cached and not place.is_relative_to(folder):
-            raise OSError(errno.EPERM, "this is a link to another file outside of its folder", str(path))
+            raise OSError(
+                errno.EPERM,
+                f"this is a link to another {'folder' if path.is_dir() else 'file'} outside of its folder",
+                str(path),
+            )
         path = target

@@ -77,10 +77,11 @@ def _anchor_tokenizer(section: dict[str, Any], base: Callable[[str], Path]) -> N
 
 
 def _anchored(value: Any, folder: Path) -> Any:
+    """Makes a path, or each of a list, absolute; an empty one, which would become the folder, is left to be refused."""
     if isinstance(value, str):
-        return str(folder / _expanded(value))
+        return str(folder / _expanded(value)) if value else value
     if isinstance(value, list):
-        return [str(folder / _expanded(item)) if isinstance(item, str) else item for item in value]
+        return [str(folder / _expanded(item)) if isinstance(item, str) and item else item for item in value]
     return value
 
 
@@ -108,7 +109,7 @@ def anchored_reference(reference: str, folder: Path) -> str:
     `package:NAME/FILE` and anything with another scheme stay; so does `org/name` unless it exists below the folder
     or there is a folder `org` that it might be meant to lie in: then it is a path, and nothing is looked for on a hub.
     """
-    if re.match(r"[a-z][a-z0-9+.-]+:", reference):
+    if not reference or re.match(r"[a-z][a-z0-9+.-]+:", reference):
         return reference
     path = folder / _expanded(reference)
     if _HUB_ID.fullmatch(reference) and not reference.endswith(".gguf"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.bounded_json import parse_json
-from graftkit.interfaces.regular_file import MOST_BYTES, read_own_file
+from graftkit.interfaces.regular_file import MOST_BYTES, check_own_file, read_own_file
 from graftkit.tokenization.tokenizer_json import dump
 
 __all__ = [
@@ -37,6 +37,9 @@ _NAMED = ("extra_special_tokens", "model_specific_special_tokens")
 _MOST_TOGETHER = 96 << 20
 """The most bytes of a tokenizer's files together: a tokenizer.json of 45 million bytes for 65,000 added tokens has 27
 million bytes of lists of these beside it, and a folder may hold any number of chat templates."""
+
+_MOST_TEMPLATES = 1000
+"""Chat templates in a folder; models in use have a handful."""
 
 SIDE_FILES = (_CONFIG, "special_tokens_map.json", "added_tokens.json", _TEMPLATE)
 """The files that Hugging Face repositories keep beside a vocabulary."""
@@ -143,9 +146,21 @@ def text_in(files: Mapping[str, bytes], name: str, where: str) -> str | None:
 
 
 def additional_templates(folder: Path) -> list[str]:
-    """Returns the names of a folder's files `additional_chat_templates/NAME.jinja`, relative to it and sorted."""
-    found = sorted(path for path in (folder / _ADDITIONAL).glob(f"*{_JINJA}") if path.is_file())
-    return [f"{_ADDITIONAL}/{path.name}" for path in found]
+    """Returns the names of a folder's files `additional_chat_templates/NAME.jinja`, relative to it and sorted.
+
+    Raises:
+        ModelError: They lie in a folder that `check_own_file` refuses, since it is a link to another one elsewhere; or
+            there are very many.
+    """
+    place = folder / _ADDITIONAL
+    try:
+        check_own_file(place)
+        found = [path.name for path, _ in zip(place.glob(f"*{_JINJA}"), range(_MOST_TEMPLATES + 1), strict=False)]
+    except OSError as error:
+        raise ModelError(f"can't be read: {error.strerror}", where=str(place)) from error
+    if len(found) > _MOST_TEMPLATES:
+        raise ModelError(f"it holds over {_MOST_TEMPLATES:,} chat templates", where=str(place))
+    return [f"{_ADDITIONAL}/{name}" for name in sorted(found) if (place / name).is_file()]
 
 
 def chat_templates_in(files: Mapping[str, bytes], where: str) -> dict[str, str]:

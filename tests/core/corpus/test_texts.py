@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import random
@@ -10,7 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from graftkit.corpus.file_search import files_matching
 from graftkit.corpus.stretches import STRETCH, read_stretches
+from graftkit.corpus.text_paths import find_data_files
 from graftkit.corpus.texts import TextFiles, split_by_file, text_files
 from graftkit.errors import DataError
 from graftkit.interfaces.record_source import RecordSource
@@ -115,12 +118,61 @@ def test_reasoning_calls_and_tools_are_texts_to_learn_from_and_ids_are_not(tmp_p
         ("x" * 300, "can't be read"),
         ("a\0b", "'a\\x00b': no such file or folder"),
         ("/dev/null", "/dev/null: no regular file; texts are read more than once"),
+        ("", "a path of texts is empty"),
     ],
 )
 def test_what_can_not_be_read_is_named(place: Path, pattern: str, message: str) -> None:
     (place / "bare").mkdir()
     assert message in refusal(pattern)
     assert refusal(pattern, where="recipe.yaml:3").startswith("recipe.yaml:3: ")
+
+
+PATTERNS = (
+    "docs/**/*.py",
+    "**/*",
+    "**",
+    "*/*/../*.md",
+    "**/**/c.*",
+    "[!d]*",
+    "*/.hidden/*",
+    "**/deep/**/?.py",
+    "./a.*",
+)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_patterns_match_as_those_of_python(place: Path, pattern: str) -> None:
+    os.mkfifo(place / "docs" / "pipe.py")
+    (place / "docs" / "linked.py").symlink_to(place / "docs" / "deep" / "c.py")
+    (place / "broken.py").symlink_to("nothing")
+    (place / "more").symlink_to("docs")
+    for one in (pattern, str(place / pattern)):
+        expected = {Path(name) for name in glob.glob(one, recursive=True) if Path(name).is_file()}  # noqa: PTH207
+        assert files_matching(one) == sorted(expected) != []
+
+
+def test_a_link_to_a_folder_above_is_gone_through_once(place: Path) -> None:
+    for name in ("docs/up", "docs/deep/up", "up"):
+        (place / name).symlink_to(place)
+    found = files_matching("**/*.py")
+    assert {path.name for path in found} == {"c.py"}
+    assert len(found) < 10
+    assert names(texts_in(["**/*.py"])) == ["c.py"]
+
+
+@pytest.mark.parametrize("pattern", ["docs", "**/*.md", "*/*"])
+def test_a_search_has_an_end(place: Path, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pattern such as /**/*.jsonl went through the whole machine."""
+    monkeypatch.setattr("graftkit.corpus.file_search.MOST_VISITED", 3)
+    for search in (lambda: texts_in([pattern]), lambda: find_data_files(pattern, lambda path: True, "recipe.yaml:2")):
+        with pytest.raises(
+            DataError, match=r"over 3 files and folders were looked at, of which \d are .* asked for"
+        ) as caught:
+            search()
+        assert caught.value.where.endswith(pattern)
+    monkeypatch.setattr("graftkit.corpus.file_search.MOST_VISITED", 100)
+    monkeypatch.setattr("graftkit.corpus.file_search.MOST_FOUND", 0)
+    assert "over 0 files are found" in refusal(pattern)
 
 
 def test_no_file_at_all_is_told() -> None:

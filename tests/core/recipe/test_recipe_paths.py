@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from graftkit import Recipe, load_recipe
+from graftkit.errors import RecipeError
 from graftkit.recipe.schema import DatasetSection
 
 
@@ -99,6 +100,21 @@ def test_paths_of_files_with_what_they_are_start_where_other_paths_do(folders: t
     assert paths(recipe.data.train) == [str(recipes / "a.csv"), str(recipes / "b.jsonl")]
     assert paths(recipe.data.holdout) == [str(recipes / "c.csv")]
     assert paths(loaded(recipes, text, "data.train={path: d.csv}").data.train) == [str(here / "d.csv")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'model: ""\ndata: {train: a.jsonl}',
+        'model: m\ndata: {train: ""}',
+        'model: m\ndata: {train: [a.jsonl, {path: ""}]}',
+        'model: m\ndata: {train: a.jsonl, chat_template: ""}',
+        'model: m\ndata: {train: a.jsonl}\ntokenizer: {replace: ""}',
+    ],
+)
+def test_an_empty_path_is_not_the_recipes_folder(folders: tuple[Path, Path], text: str) -> None:
+    with pytest.raises(RecipeError, match="at least 1 character"):
+        loaded(folders[0], text)
 
 
 def test_a_name_that_no_file_can_have_is_judged_later(folders: tuple[Path, Path]) -> None:

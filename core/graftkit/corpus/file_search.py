@@ -1,0 +1,150 @@
+"""Searches folders for files, by patterns too, so that every search ends."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from graftkit.errors import DataError
+
+__all__ = ["MOST_FOUND", "MOST_VISITED", "files_below", "files_matching", "place_of", "sorted_files"]
+
+MOST_VISITED = 1_000_000
+"""Files and folders that one search looks at: some ten seconds' worth."""
+MOST_FOUND = 200_000
+"""Files that one search gives."""
+
+_ANY_FOLDERS = "**"
+
+
+def files_below(folder: Path, where: str = "") -> Iterator[Path]:
+    """Yields the regular files of a folder and of the folders in it, but hidden ones.
+
+    Links to files are followed, links to folders aren't.
+
+    Args:
+        folder: The folder.
+        where: The place of the request, for errors.
+
+    Raises:
+        DataError: There is more to look at than a search may take.
+    """
+    yield from map(Path, _search(str(folder), (_ANY_FOLDERS, "*"), place_of(where, str(folder)), links=False))
+
+
+def files_matching(pattern: str, where: str = "") -> list[Path]:
+    """Returns the regular files that a pattern matches, sorted, as `glob.glob` finds them with `recursive`.
+
+    `**` goes through links to folders, but not to one that it is in already.
+
+    Args:
+        pattern: The pattern: `*`, `?` and `[...]` within a name, `**` for any folders.
+        where: The place of the request, for errors.
+
+    Raises:
+        DataError: There is more to look at, or more is found, than a search may take.
+    """
+    path, place = Path(pattern), place_of(where, pattern)
+    root, parts = (path.anchor, path.parts[1:]) if path.anchor else ("", path.parts)
+    return sorted_files(map(Path, _search(root, parts, place, links=True)), place)
+
+
+def sorted_files(found: Iterable[Path], place: str) -> list[Path]:
+    """Returns the files that a search found, each once, sorted.
+
+    Raises:
+        DataError: They are more than a search may give.
+    """
+    files: set[Path] = set()
+    for path in found:
+        files.add(path)
+        if len(files) > MOST_FOUND:
+            hint = "Name fewer, or put them together in larger files."
+            raise DataError(f"over {MOST_FOUND:,} files are found", where=place, hint=hint)
+    return sorted(files)
+
+
+def place_of(where: str, pattern: str) -> str:
+    """Returns the place that an error about a path or pattern names."""
+    shown = pattern if pattern.isprintable() else repr(pattern)
+    return f"{where}: {shown}" if where else shown
+
+
+def _search(root: str, parts: tuple[str, ...], place: str, *, links: bool) -> Iterator[str]:
+    """Yields the files that the parts of a pattern lead to from a folder; one may come several times.
+
+    Folders wait on a stack with the parts that are left and the identities of those that `**` went through, so that
+    neither a deep tree nor a link to a folder above needs more than what is counted.
+    """
+    visited, found = 0, 0
+    waiting: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [(root, parts, frozenset())]
+    while waiting:
+        folder, (part, *others), above = waiting.pop()
+        rest = tuple(others)
+        entries: list[os.DirEntry[str]] | None = None
+        if part == _ANY_FOLDERS or glob.has_magic(part):
+            entries = _entries(folder)
+            visited += len(entries)
+            if visited > MOST_VISITED:
+                raise DataError(
+                    f"over {MOST_VISITED:,} files and folders were looked at, of which {found:,} are files that are "
+                    "asked for: this is too much to search",
+                    where=place,
+                    hint="Name the files, or a folder nearer to them.",
+                )
+        if part == _ANY_FOLDERS:
+            passed = above | _identity(folder)
+            waiting += [
+                (entry.path, (part, *rest), passed)
+                for entry in entries or ()
+                if not entry.name.startswith(".")
+                and _is_folder(entry, links=links)
+                and not _identity(entry.path) <= passed
+            ]
+            rest = tuple(rest[next((n for n, other in enumerate(rest) if other != _ANY_FOLDERS), len(rest)) :]) or (
+                "*",
+            )
+            part, rest = rest[0], rest[1:]
+        if not glob.has_magic(part):
+            reached = [os.path.join(folder, part)]  # noqa: PTH118 (a text: there may be a million of them)
+        else:
+            matches = re.compile(fnmatch.translate(part)).match
+            hidden = part.startswith(".")
+            reached = [
+                entry.path
+                for entry in entries or ()
+                if matches(entry.name) and (hidden or not entry.name.startswith("."))
+            ]
+        if rest:
+            waiting += [(path, rest, above) for path in reached if os.path.isdir(path)]  # noqa: PTH112
+            continue
+        for path in reached:
+            if os.path.isfile(path):  # noqa: PTH113 (no pipe, which would be waited for, nor a broken link)
+                found += 1
+                yield path
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """Returns what a folder holds, one more than a search may look at at most; nothing where it can't be read."""
+    try:
+        with os.scandir(folder or ".") as found:
+            return [entry for entry, _ in zip(found, range(MOST_VISITED + 1), strict=False)]
+    except OSError:
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str], *, links: bool) -> bool:
+    return entry.is_dir(follow_symlinks=False) or (links and entry.is_symlink() and os.path.isdir(entry.path))  # noqa: PTH112
+
+
+def _identity(path: str) -> frozenset[tuple[int, int]]:
+    """Returns what tells one folder from all others, or nothing where it can't be looked at."""
+    try:
+        facts = os.stat(path or ".")  # noqa: PTH116
+    except OSError:
+        return frozenset()
+    return frozenset([(facts.st_dev, facts.st_ino)])
