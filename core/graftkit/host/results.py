@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -56,8 +57,26 @@ def _mapping(given: Sequence[Any], result: Any) -> str:
     return "" if isinstance(result, Mapping) else f"gave {kind_named(result)}, not a mapping"
 
 
-def _mapping_or_none(given: Sequence[Any], result: Any) -> str:
-    return "" if result is None or isinstance(result, Mapping) else f"gave {kind_named(result)}, not a mapping or None"
+def _peft_config(given: Sequence[Any], result: Any) -> str:
+    if result is not None and not isinstance(result, Mapping):
+        return f"gave {kind_named(result)}, not a mapping or None"
+    try:
+        json.dumps(dict(result or {}), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"gave what no adapter_config.json can hold: {error}"
+    return ""
+
+
+def _peft_tensors(given: Sequence[Any], result: Any) -> str:
+    import torch
+
+    if not isinstance(result, Mapping):
+        return f"gave {kind_named(result)}, not a mapping"
+    for name, tensor in result.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            told = f"a tensor of {tensor.dtype}" if isinstance(tensor, torch.Tensor) else kind_named(tensor)
+            return f"gave {told} under {name!r:.80}, where names and tensors of floating-point numbers are due"
+    return ""
 
 
 def _quantized(given: Sequence[Any], result: Any) -> str:
@@ -336,8 +355,8 @@ GIVES_TOKENIZERS: frozenset[tuple[Kind | Part, str]] = frozenset(
 
 _CHECKS: Mapping[tuple[Kind | Part, str], Callable[[Sequence[Any], Any], str]] = {
     ("adapter", "attach"): _attached,
-    ("adapter", "peft_config"): _mapping_or_none,
-    ("adapter", "peft_tensors"): _mapping,
+    ("adapter", "peft_config"): _peft_config,
+    ("adapter", "peft_tensors"): _peft_tensors,
     ("quantizer", "quantize"): _quantized,
     ("quantizer", "adopt"): _adopted,
     ("exporter", "refusal"): _text_or_none,

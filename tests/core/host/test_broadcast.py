@@ -40,12 +40,12 @@ class Late(Recorder):
         self.calls.append((self.__name__, run))
 
 
-def test_every_plugin_is_called_once_with_the_same_object() -> None:
+def test_every_plugin_is_called_once_with_an_object_of_its_own() -> None:
     calls: list[tuple[str, object]] = []
     host = PluginHost(autoload=False, plugins=[Recorder("a", calls), Recorder("b", calls)])
     host.broadcast("graftkit_run_started", run=RUN)
     assert sorted(name for name, _ in calls) == ["a", "b"]
-    assert all(given is RUN for _, given in calls)
+    assert all(given == RUN and given is not RUN for _, given in calls)
 
 
 def test_a_plugin_takes_only_the_arguments_that_it_names() -> None:
