@@ -102,8 +102,19 @@ def _texts(given: Sequence[Any], result: Any) -> str:
 
 
 def _exported(given: Sequence[Any], result: Any) -> str:
-    folder = Path(given[-1])
-    return _mapping(given, result) if folder.is_dir() else "has removed the folder that it was to write into"
+    return _irregular(Path(given[-1])) or _mapping(given, result)
+
+
+def _irregular(folder: Path) -> str:
+    """Returns what is wrong with a folder that was to be written into; whoever reads a pipe waits for ever."""
+    if not folder.is_dir():
+        return "has removed the folder that it was to write into"
+    strange = next((path for path in folder.rglob("*") if _is_irregular(path)), None)
+    return f"has written {strange.relative_to(folder)}, which is no regular file" if strange else ""
+
+
+def _is_irregular(path: Path) -> bool:
+    return path.is_symlink() or not (path.is_file() or path.is_dir())
 
 
 def _logits(given: Sequence[Any], result: Any) -> str:
@@ -304,13 +315,7 @@ def _id_or_none(given: Sequence[Any], result: Any) -> str:
 
 def _saved(given: Sequence[Any], result: Any) -> str:
     folder = Path(given[0])
-    if not folder.is_dir():
-        return "has removed the folder that it was to write into"
-    entries = list(folder.rglob("*"))
-    strange = next((path for path in entries if path.is_symlink() or not (path.is_file() or path.is_dir())), None)
-    if strange is not None:
-        return f"has written {strange.relative_to(folder)}, which is no regular file"
-    return "" if entries else "has written nothing"
+    return _irregular(folder) or ("" if any(folder.iterdir()) else "has written nothing")
 
 
 def _tokenizer_files(given: Sequence[Any], result: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -265,3 +267,13 @@ class PluginRecordless:
 
 def test_what_nobody_guards_is_called_by_its_class() -> None:
     assert str(wrong_result(object(), "delta", "gave None")) == "delta() of object gave None"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no pipes in folders")
+@pytest.mark.parametrize("make", [lambda path: os.mkfifo(path), lambda path: path.symlink_to("/etc/passwd")])
+def test_an_export_with_what_is_no_file_is_told(tmp_path: Path, make: Any) -> None:
+    """Whoever hashes a pipe waits for ever."""
+    (tmp_path / "sub").mkdir()
+    assert wrong_with("exporter", "export", (None, tmp_path), {}) == ""
+    make(tmp_path / "sub" / "odd")
+    assert "has written sub/odd, which is no regular file" in wrong_with("exporter", "export", (None, tmp_path), {})
