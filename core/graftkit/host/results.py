@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from graftkit.articles import with_article
+from graftkit.host.records import LONGEST_NOTICE, MOST_NOTICES
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.model_source import BaseModelFiles, TensorInfo, TokenizerFiles
 from graftkit.interfaces.tokenizer import Encoding, Tokenizer
@@ -97,8 +98,12 @@ def _text_or_none(given: Sequence[Any], result: Any) -> str:
 
 
 def _texts(given: Sequence[Any], result: Any) -> str:
-    texts = isinstance(result, list | tuple) and all(isinstance(text, str) for text in result)
-    return "" if texts else f"gave {kind_named(result)}, not a list of texts"
+    if not isinstance(result, list | tuple) or not all(isinstance(text, str) for text in result):
+        return f"gave {kind_named(result)}, not a list of texts"
+    longest = max(map(len, result), default=0)
+    few = len(result) <= MOST_NOTICES and longest <= LONGEST_NOTICE
+    most = f"where {MOST_NOTICES} of {LONGEST_NOTICE:,} are most"
+    return "" if few else f"gave {len(result):,} texts of up to {longest:,} characters, {most}"
 
 
 def _exported(given: Sequence[Any], result: Any) -> str:

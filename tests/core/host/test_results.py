@@ -61,6 +61,8 @@ def dense(weight: torch.Tensor) -> Any:
         ("exporter", "refusal", (), 3, "no"),
         ("exporter", "notices", (), "abc", ["abc"]),
         ("exporter", "notices", (), None, []),
+        ("exporter", "notices", (), ["x" * 10_000], ["x" * 4000] * 100),
+        ("exporter", "notices", (), ["x"] * 101, ["x"]),
         ("exporter", "export", (None, Path.cwd()), None, {}),
         ("exporter", "export", (None, Path("nowhere")), {}, None),
         ("exporter", "logits", (REQUEST,), None, [torch.ones(2, 5)]),
