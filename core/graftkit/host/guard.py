@@ -349,7 +349,9 @@ def _has_text(error: Exception) -> bool:
     """Tells whether an error can be told and printed."""
     try:
         str(error)
-    except Exception:
+    except BaseException as second:
+        if isinstance(second, KeyboardInterrupt):
+            raise
         return False
     return True
 

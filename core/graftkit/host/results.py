@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from graftkit.articles import with_article
+from graftkit.host.records import LONGEST_NOTICE, MOST_NOTICES
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.model_source import BaseModelFiles, TensorInfo, TokenizerFiles
 from graftkit.interfaces.tokenizer import Encoding, Tokenizer
@@ -56,8 +58,26 @@ def _mapping(given: Sequence[Any], result: Any) -> str:
     return "" if isinstance(result, Mapping) else f"gave {kind_named(result)}, not a mapping"
 
 
-def _mapping_or_none(given: Sequence[Any], result: Any) -> str:
-    return "" if result is None or isinstance(result, Mapping) else f"gave {kind_named(result)}, not a mapping or None"
+def _peft_config(given: Sequence[Any], result: Any) -> str:
+    if result is not None and not isinstance(result, Mapping):
+        return f"gave {kind_named(result)}, not a mapping or None"
+    try:
+        json.dumps(dict(result or {}), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"gave what no adapter_config.json can hold: {error}"
+    return ""
+
+
+def _peft_tensors(given: Sequence[Any], result: Any) -> str:
+    import torch
+
+    if not isinstance(result, Mapping):
+        return f"gave {kind_named(result)}, not a mapping"
+    for name, tensor in result.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            told = f"a tensor of {tensor.dtype}" if isinstance(tensor, torch.Tensor) else kind_named(tensor)
+            return f"gave {told} under {name!r:.80}, where names and tensors of floating-point numbers are due"
+    return ""
 
 
 def _quantized(given: Sequence[Any], result: Any) -> str:
@@ -78,13 +98,28 @@ def _text_or_none(given: Sequence[Any], result: Any) -> str:
 
 
 def _texts(given: Sequence[Any], result: Any) -> str:
-    texts = isinstance(result, list | tuple) and all(isinstance(text, str) for text in result)
-    return "" if texts else f"gave {kind_named(result)}, not a list of texts"
+    if not isinstance(result, list | tuple) or not all(isinstance(text, str) for text in result):
+        return f"gave {kind_named(result)}, not a list of texts"
+    longest = max(map(len, result), default=0)
+    few = len(result) <= MOST_NOTICES and longest <= LONGEST_NOTICE
+    most = f"where {MOST_NOTICES} of {LONGEST_NOTICE:,} are most"
+    return "" if few else f"gave {len(result):,} texts of up to {longest:,} characters, {most}"
 
 
 def _exported(given: Sequence[Any], result: Any) -> str:
-    folder = Path(given[-1])
-    return _mapping(given, result) if folder.is_dir() else "has removed the folder that it was to write into"
+    return _irregular(Path(given[-1])) or _mapping(given, result)
+
+
+def _irregular(folder: Path) -> str:
+    """Returns what is wrong with a folder that was to be written into; whoever reads a pipe waits for ever."""
+    if not folder.is_dir():
+        return "has removed the folder that it was to write into"
+    strange = next((path for path in folder.rglob("*") if _is_irregular(path)), None)
+    return f"has written {strange.relative_to(folder)}, which is no regular file" if strange else ""
+
+
+def _is_irregular(path: Path) -> bool:
+    return path.is_symlink() or not (path.is_file() or path.is_dir())
 
 
 def _logits(given: Sequence[Any], result: Any) -> str:
@@ -285,13 +320,7 @@ def _id_or_none(given: Sequence[Any], result: Any) -> str:
 
 def _saved(given: Sequence[Any], result: Any) -> str:
     folder = Path(given[0])
-    if not folder.is_dir():
-        return "has removed the folder that it was to write into"
-    entries = list(folder.rglob("*"))
-    strange = next((path for path in entries if path.is_symlink() or not (path.is_file() or path.is_dir())), None)
-    if strange is not None:
-        return f"has written {strange.relative_to(folder)}, which is no regular file"
-    return "" if entries else "has written nothing"
+    return _irregular(folder) or ("" if any(folder.iterdir()) else "has written nothing")
 
 
 def _tokenizer_files(given: Sequence[Any], result: Any) -> str:
@@ -336,8 +365,8 @@ GIVES_TOKENIZERS: frozenset[tuple[Kind | Part, str]] = frozenset(
 
 _CHECKS: Mapping[tuple[Kind | Part, str], Callable[[Sequence[Any], Any], str]] = {
     ("adapter", "attach"): _attached,
-    ("adapter", "peft_config"): _mapping_or_none,
-    ("adapter", "peft_tensors"): _mapping,
+    ("adapter", "peft_config"): _peft_config,
+    ("adapter", "peft_tensors"): _peft_tensors,
     ("quantizer", "quantize"): _quantized,
     ("quantizer", "adopt"): _adopted,
     ("exporter", "refusal"): _text_or_none,

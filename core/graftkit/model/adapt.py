@@ -20,7 +20,7 @@ from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import Layer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
-from graftkit.model.adapter_checks import check_delta, check_parts
+from graftkit.model.adapter_checks import check_delta, check_parts, check_unshared
 from graftkit.model.experts import ExpertStack
 from graftkit.model.grow import GrownVocabulary
 from graftkit.model.head import head_parameters
@@ -376,8 +376,10 @@ def adapt(
     Raises:
         TargetError: A target is no frozen layer of this model, nor a stack of experts.
         TrainingError: The adapter put another frozen weight on a layer in a way that exports would not know of.
+        PluginCallError: A layer has no parameters and state to train and store, or those of another layer.
     """
     adapted: dict[str, AdaptedWeight] = {}
+    owners: dict[int, str] = {}
     for name in [name for target in targets for name in _layers_of(network, target)]:
         layer = _layer_of(network, name)
         if not isinstance(layer, FrozenLinear):
@@ -385,6 +387,7 @@ def adapt(
         generator = torch.Generator().manual_seed(derived_seed(seed, "adapter", name))
         weight = adapter.attach(Layer(layer.info, layer.frozen, layer.bias, generator, originals))
         check_parts(adapter, weight, name)
+        check_unshared(adapter, weight, name, owners)
         _check_frozen(adapter, weight, layer)
         if weight.replaced and isinstance(layer.frozen, ShardedWeight):
             weight.frozen = layer.frozen.instead(weight.frozen)

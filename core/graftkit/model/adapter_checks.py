@@ -12,7 +12,7 @@ from graftkit.host.results import kind_named
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.adapter import Adapter
 
-__all__ = ["check_delta", "check_parts", "check_round_trip"]
+__all__ = ["check_delta", "check_parts", "check_round_trip", "check_unshared"]
 
 
 def check_parts(adapter: Adapter, weight: AdaptedWeight, path: str) -> None:
@@ -45,6 +45,26 @@ def check_parts(adapter: Adapter, weight: AdaptedWeight, path: str) -> None:
         if not isinstance(tensor, torch.Tensor):
             told = f"gave {kind_named(tensor)} as '{name}' of the layer {path}, not a tensor"
             raise wrong_result(adapter, "adapter_state", told)
+
+
+def check_unshared(adapter: Adapter, weight: AdaptedWeight, path: str, owners: dict[int, str]) -> None:
+    """Makes sure that a layer's parameters are no other layer's: each is stored, and trained, by itself.
+
+    Args:
+        adapter: What made it.
+        weight: The layer.
+        path: Its dotted path.
+        owners: The layers before it by where their parameters lie, to which this one's are added.
+
+    Raises:
+        PluginCallError: They are.
+    """
+    for name, parameter in weight.trainable_parameters().items():
+        if parameter.is_meta or not parameter.numel():
+            continue
+        other = owners.setdefault(parameter.data_ptr(), path)
+        if other != path:
+            raise wrong_result(adapter, "attach", f"gave the layers {other} and {path} the same parameter, '{name}'")
 
 
 @torch.no_grad()

@@ -237,6 +237,7 @@ def test_a_filter_for_a_librarys_own_warnings_stays(site: Site, no_traces: None)
         "KeyboardInterrupt('mine')",
         "ValueError('wrong')",
         "type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()",
+        "type('Leaving', (Exception,), {'__str__': lambda self: exit(0)})()",
     ],
 )
 @pytest.mark.parametrize("place", PLACES)
@@ -248,6 +249,7 @@ def test_what_a_plugin_raises_is_told_with_its_name_and_version(site: Site, plac
         for name in (
             *("SystemExit: 3", "GeneratorExit", "Panic: gone", "KeyboardInterrupt: mine", "ValueError: wrong"),
             "Mute: its text can't be made: ZeroDivisionError",
+            "Leaving: its text can't be made: SystemExit",
         )
         if name[:4] in raised
     )

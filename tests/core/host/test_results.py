@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,6 +61,8 @@ def dense(weight: torch.Tensor) -> Any:
         ("exporter", "refusal", (), 3, "no"),
         ("exporter", "notices", (), "abc", ["abc"]),
         ("exporter", "notices", (), None, []),
+        ("exporter", "notices", (), ["x" * 10_000], ["x" * 4000] * 100),
+        ("exporter", "notices", (), ["x"] * 101, ["x"]),
         ("exporter", "export", (None, Path.cwd()), None, {}),
         ("exporter", "export", (None, Path("nowhere")), {}, None),
         ("exporter", "logits", (REQUEST,), None, [torch.ones(2, 5)]),
@@ -71,7 +75,12 @@ def dense(weight: torch.Tensor) -> Any:
         ("exporter", "assets", (REQUEST,), LoadedAssets(added=[1, 2]), LoadedAssets(added=[[1], []])),
         ("adapter", "attach", (), torch.nn.Linear(2, 2), None),
         ("adapter", "peft_config", (), 3, {}),
+        ("adapter", "peft_config", (), {"a": {1}}, {"a": [1]}),
+        ("adapter", "peft_config", (), {"a": float("nan")}, None),
         ("adapter", "peft_tensors", (), None, {}),
+        ("adapter", "peft_tensors", (), {"a": WEIGHT.int()}, {"a": WEIGHT.half()}),
+        ("adapter", "peft_tensors", (), {5: WEIGHT}, {"a": WEIGHT}),
+        ("adapter", "peft_tensors", (), {"a": [1.0]}, {"a": WEIGHT}),
         ("quantizer", "quantize", (WEIGHT,), None, dense(WEIGHT)),
         ("quantizer", "quantize", (WEIGHT,), dense(WEIGHT.T.contiguous()), dense(WEIGHT)),
         ("quantizer", "adopt", (WEIGHT,), WEIGHT, None),
@@ -260,3 +269,13 @@ class PluginRecordless:
 
 def test_what_nobody_guards_is_called_by_its_class() -> None:
     assert str(wrong_result(object(), "delta", "gave None")) == "delta() of object gave None"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no pipes in folders")
+@pytest.mark.parametrize("make", [lambda path: os.mkfifo(path), lambda path: path.symlink_to("/etc/passwd")])
+def test_an_export_with_what_is_no_file_is_told(tmp_path: Path, make: Any) -> None:
+    """Whoever hashes a pipe waits for ever."""
+    (tmp_path / "sub").mkdir()
+    assert wrong_with("exporter", "export", (None, tmp_path), {}) == ""
+    make(tmp_path / "sub" / "odd")
+    assert "has written sub/odd, which is no regular file" in wrong_with("exporter", "export", (None, tmp_path), {})

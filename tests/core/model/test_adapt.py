@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from graftkit import AdaptedWeight, FrozenWeight, Layer, LayerInfo
-from graftkit.errors import TrainingError
+from graftkit.errors import PluginCallError, TrainingError
 from graftkit.model.adapt import AdaptedModel, adapt, adapters_disabled
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import check_base_model, load_base_model
@@ -176,3 +176,25 @@ def test_factors_of_one_are_none(tmp_path: Path) -> None:
         adapter = Lora(LoraConfig(lora_plus_ratio=ratio))
         adapted = adapt(network, adapter, ["model.layers.0.mlp.up_proj"], seed=0)
         assert AdaptedModel(network, "", files.config, None, adapter, adapted).rate_scales() == expected  # type: ignore[arg-type]
+
+
+class Sharing(Lora):
+    """Has every layer of a shape train what the first one does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[tuple[int, ...], Any] = {}
+
+    def attach(self, layer: Layer) -> Any:
+        made: Any = super().attach(layer)
+        made.lora_B = self.first.setdefault(tuple(made.lora_B.shape), made.lora_B)
+        return made
+
+
+def test_layers_that_share_a_parameter_are_refused_before_training(folder: Path) -> None:
+    files = HuggingFaceSource().open(str(folder))
+    layers, network = [info.path for info in check_base_model(files)], load_base_model(files, Dense(), device=CPU)
+    with pytest.raises(
+        PluginCallError, match=r"attach\(\) of .*Sharing gave the layers .* the same parameter, 'lora_B'"
+    ):
+        adapt(network, Sharing(), layers, seed=0)
