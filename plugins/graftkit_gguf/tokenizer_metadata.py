@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ExportError
+from graftkit.interfaces.vocabulary_limits import MOST_PIECES
 from graftkit.tokenization.scored_pieces import scores_of_merges
 
 from graftkit_gguf.splitting import SPLITTINGS, missing_bytes_apart
@@ -67,7 +68,13 @@ def _tokenizer_json(folder: Path) -> dict[str, Any]:
 
 
 def _tokens(spec: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
-    """Returns each id's token and what it is."""
+    """Returns each id's token and what it is.
+
+    Raises:
+        ExportError: There are more than a GGUF may have to be read again.
+    """
+    if rows > MOST_PIECES:
+        raise ExportError(f"its vocabulary of {rows:,} is too large: a GGUF's may have {MOST_PIECES:,} here")
     model = spec["model"]
     tokens = [f"[PAD{id}]" for id in range(rows)]
     types = [UNUSED] * rows

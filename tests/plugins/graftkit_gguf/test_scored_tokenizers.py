@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from gguf_models import write_narrow
 from graftkit.errors import ExportError, ModelError
+from graftkit.interfaces.vocabulary_limits import MOST_PIECES
+from graftkit.testing import tiny_tokenizer_files
 from graftkit.tokenization.scored_pieces import merges_of_scores, scores_of_merges
 from graftkit.tokenization.tokenizer_json import added_token
 from graftkit_gguf.header import read_header
@@ -95,6 +97,12 @@ def test_what_llama_cpp_would_cut_otherwise_is_refused(tmp_path: Path, mistral: 
 def test_a_model_without_a_tokenizer_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no tokenizer.json gives the ids"):
         tokenizer_metadata(tmp_path, 3, ROLES, (True, False), [2])
+
+
+def test_a_vocabulary_that_no_gguf_is_read_with_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(tiny_tokenizer_files()["tokenizer.json"])
+    with pytest.raises(ExportError, match="its vocabulary of 300,001 is too large: a GGUF's may have 300,000 here"):
+        tokenizer_metadata(tmp_path, MOST_PIECES + 1, ROLES, (True, False), [2])
 
 
 CHANGED: dict[str, Callable[[dict[str, Any]], object]] = {
