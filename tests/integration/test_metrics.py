@@ -19,6 +19,8 @@ class Length:
     def score(self, answered: Answered) -> float:
         assert isinstance(answered.record, Conversation) and answered.record.messages[-1].content == answered.expected
         assert answered.prompt.endswith("assistant\n") and answered.record.where.rpartition(":")[2].isdigit()
+        object.__setattr__(answered.record.messages[-1], "content", "")  # it has a record of its own
+        object.__setattr__(answered.record, "where", "")
         return len(answered.answer) / len(answered.expected)
 
 
@@ -40,13 +42,18 @@ class Mine:
 
 
 def test_each_metrics_mean_stands_in_manifest_report_and_answers(make_recipe: Any, tmp_path: Path) -> None:
-    metrics = ["exact-match", "length", {"use": "regex", "pattern": "[0-9]", "name": "digits"}]
+    metrics = [
+        "exact-match",
+        "length",
+        {"use": "regex", "pattern": "[0-9]", "name": "digits"},
+        {"use": "length", "name": "again"},
+    ]
     recipe = make_recipe(evaluation={"answers": 3, "max_new_tokens": 4, "metrics": metrics})
     result = graftkit.run(recipe, out=tmp_path / "run", host=graftkit.PluginHost(plugins=[Mine()]))
     kept = json.loads((tmp_path / "run/answers-after.json").read_text())["answers"]
     after = result.metrics["after"]
     assert result.after is not None and result.after.scores == after["scores"] and after["answers"] == len(kept) == 3
-    for label in ("exact-match", "length", "digits"):
+    for label in ("exact-match", "length", "digits", "again"):
         assert after["scores"][label] == pytest.approx(sum(answer["scores"][label] for answer in kept) / 3)
     for answer in kept:
         assert answer["scores"]["length"] == len(answer["answer"]) / len(answer["expected"])
@@ -54,7 +61,7 @@ def test_each_metrics_mean_stands_in_manifest_report_and_answers(make_recipe: An
     page = (tmp_path / "run/report.html").read_text()
     assert all(f"{label} (3 answers)" in page for label in ("exact match", "length", "digits"))
     names = [provider["name"] for provider in result.manifest["providers"]["metrics"]]
-    assert names == ["exact-match", "length", "regex"]
+    assert names == ["exact-match", "length", "regex", "length"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import dataclass
 
 from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.encode import has_answer
@@ -120,7 +121,7 @@ def keep_answers(run: RunContext, when: str, answers: Sequence[Answer]) -> None:
 
 
 def _scores(metrics: Mapping[str, Metric], answered: Answered) -> dict[str, float]:
-    return {label: float(metric.score(replace(answered))) for label, metric in metrics.items()}
+    return {label: float(metric.score(deepcopy(answered))) for label, metric in metrics.items()}
 
 
 def question_of(record: Sample) -> str:
