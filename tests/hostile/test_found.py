@@ -32,7 +32,7 @@ from graftkit.flow.exports.assets import ExpectedAssets
 from graftkit.flow.exports.probes import Probes
 from graftkit.flow.folders.export_configuration import check_configurations
 from graftkit.flow.folders.export_manifest import ExportManifest
-from graftkit.flow.folders.listed_files import check_listed
+from graftkit.flow.folders.listed_files import check_listed, is_changed
 from graftkit.flow.folders.metrics import METRICS, missing_steps, read_metrics
 from graftkit.flow.folders.refused_files import check_tensor_header, refuse_bad_files
 from graftkit.flow.folders.run_adapter import read_adapter
@@ -479,6 +479,25 @@ def test_a_link_to_what_has_no_end_is_no_regular_file(tmp_path: Path, clock: Non
         with pytest.raises(OSError, match="no regular file"):
             read(tmp_path / "manifest.json")
     assert RunManifest.read(tmp_path) is None
+
+
+def test_a_listed_file_that_can_not_be_looked_at_is_told_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder without the right to search it, which a superuser's tests can't have."""
+    (tmp_path / "weights").write_text("3")
+    files = file_facts(tmp_path)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refused)
+    monkeypatch.setattr(Path, "lstat", refused)
+    with pytest.raises(FolderError, match="the file weights can't be read: Permission denied"):
+        check_listed(tmp_path, files)
+    assert is_changed(tmp_path, RunManifest(graftkit="", status="finished", artifacts=files), "weights")
+    with pytest.raises(FolderError, match="can't be opened: Permission denied"):
+        graftkit.verify(tmp_path)
 
 
 @pytest.mark.usefixtures("clock")

@@ -130,6 +130,37 @@ def test_a_damaged_checkpoint_is_passed_over(recipe: dict[str, Any], expected: d
     assert (found[1] / "notes.txt").read_text() == "years of work"
 
 
+def test_what_another_run_has_trained_is_not_gone_on_with(
+    recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """Checkpoints and adapter of another seed fit in every other respect; the kill has left no list of files."""
+    out, other = tmp_path / "run", tmp_path / "other"
+
+    def copy_at_step_five(event: Event) -> None:
+        if after_step(5)(event):
+            shutil.copytree(out, tmp_path / "killed")
+
+    result = graftkit.run(recipe, out=out, on_event=copy_at_step_five)
+    stop_at({**recipe, "training": {**recipe["training"], "seed": 7}}, other, after_step(4))
+    shutil.rmtree(tmp_path / "killed" / "checkpoints")
+    shutil.copytree(other / "checkpoints", tmp_path / "killed" / "checkpoints")
+    again = graftkit.run(recipe, out=tmp_path / "killed", resume=True)
+    assert facts_of(again) == expected
+    told = "checkpoints/step-00000004 is not the one that the run wrote and is not used"
+    assert told in again.manifest["notices"]
+    shutil.copyfile(other / ADAPTER, out / ADAPTER)
+    with pytest.raises(FolderError, match=r"adapter\.safetensors: it is not the file that was written"):
+        graftkit.run({**recipe, "export": ["peft"]}, out=out, resume=True)
+    last = max((out / "checkpoints").iterdir())
+    for name in ("state.safetensors", "checkpoint.json"):
+        shutil.copyfile(max((other / "checkpoints").iterdir()) / name, last / name)
+    facts = json.loads((last / "checkpoint.json").read_text()) | {"step": result.manifest["exported"]["step"]}
+    (last / "checkpoint.json").write_text(json.dumps(facts))
+    more = {**recipe, "training": {**recipe["training"], "steps": 2 * facts["step"]}}
+    with pytest.raises(FolderError, match="can't be trained further"):
+        graftkit.run(more, out=out, resume=True)
+
+
 def test_without_a_run_resuming_starts_one(recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
     assert facts_of(graftkit.run(recipe, out=tmp_path / "new", resume=True)) == expected
 

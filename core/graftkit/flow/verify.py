@@ -91,7 +91,8 @@ def verify_run(
     with forks_for(_exporters(folder, names, left_out), left_out) as forks:
         for name in names:
             try:
-                found[name] = _verify(folder / "exports" / name, disable, on_event, cancel, forks)
+                export = Path(check_path(folder / "exports" / name, "run"))
+                found[name] = _verify(export, disable, on_event, cancel, forks)
             except (ExportError, FolderError) as error:
                 failed.append(error)
     for other in failed[1:]:

@@ -24,6 +24,8 @@ __all__ = [
     "latest_checkpoint",
     "read_checkpoint",
     "read_evaluations",
+    "state_facts",
+    "state_file",
     "write_checkpoint",
 ]
 
@@ -115,12 +117,17 @@ def _remove(path: Path) -> None:
         path.rmdir()
 
 
-def latest_checkpoint(folder: Path) -> tuple[int, Path] | None:
+def latest_checkpoint(folder: Path, foreign: Collection[str] = ()) -> tuple[int, Path] | None:
     """Returns the highest step whose checkpoint is complete and unchanged, and its folder; None without one.
 
     Ordered by step, never by time; a damaged one is passed over.
+
+    Args:
+        folder: Where checkpoints lie.
+        foreign: The names of those that are another run's.
     """
-    return next(((step, path) for step, path in _checkpoints(folder) if _is_whole(path, step)), None)
+    own = ((step, path) for step, path in _checkpoints(folder) if path.name not in foreign)
+    return next(((step, path) for step, path in own if _is_whole(path, step)), None)
 
 
 def checkpoint_of(folder: Path, step: int) -> Path | None:
@@ -128,13 +135,28 @@ def checkpoint_of(folder: Path, step: int) -> Path | None:
     return next((path for found, path in _checkpoints(folder) if found == step and _is_whole(path, step)), None)
 
 
-def damaged_checkpoints(folder: Path) -> dict[str, str]:
+def damaged_checkpoints(folder: Path, foreign: Collection[str] = ()) -> dict[str, str]:
     """Returns the names of those that `latest_checkpoint` passes over, which are newer than the one that it returns.
 
-    With each, why: "is damaged", or "can't be read" and what the system says.
+    With each, why: "is damaged", "can't be read" and what the system says, or that the run wrote another.
+
+    Args:
+        folder: Where checkpoints lie.
+        foreign: The names of those that are another run's.
     """
-    found = ((path.name, _fault(path, step)) for step, path in _checkpoints(folder))
+    faults = {path: "is not the one that the run wrote" for _, path in _checkpoints(folder) if path.name in foreign}
+    found = ((path.name, _fault(path, step) or faults.get(path, "")) for step, path in _checkpoints(folder))
     return dict(takewhile(lambda one: bool(one[1]), found))
+
+
+def state_file(step: int) -> str:
+    """Returns where the tensors of a step's checkpoint lie in the folder of all."""
+    return f"step-{step:08d}/{_STATE}"
+
+
+def state_facts(path: Path) -> dict[str, Any]:
+    """Returns size and sha256 of the tensors of a checkpoint that has been written just now."""
+    return {"bytes": (path / _STATE).stat().st_size, "sha256": parse_json(read_regular(path / _FACTS))["sha256"]}
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -107,8 +108,13 @@ def facts_of(folder: Path) -> dict[str, Any]:
 
 
 def digest_of(path: Path) -> str:
-    """Returns a file's sha256; of a tensor file without the order in which its library writes the header's entries."""
+    """Returns a file's sha256; of a tensor file without the order in which its library writes the header's entries.
+
+    A model card says how many seconds training took, rounded: that is left out.
+    """
     data = path.read_bytes()
+    if path.name == "README.md":
+        data = re.sub(rb"\d+ seconds", b"", data)
     if path.suffix == ".safetensors":
         start = 8 + int.from_bytes(data[:8], "little")
         data = json.dumps(json.loads(data[8:start]), sort_keys=True).encode() + data[start:]

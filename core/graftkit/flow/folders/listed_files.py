@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -14,12 +16,17 @@ from graftkit.store.files import begins_with, sha256_of
 __all__ = [
     "check_listed",
     "check_none_beside",
+    "foreign_checkpoints",
     "is_changed",
+    "is_state",
     "leads_out",
     "listed_by_the_run",
     "outer_folder",
     "with_replaced",
 ]
+
+
+_STATE = re.compile(r"checkpoints/step-\d{8}/state\.safetensors")
 
 
 def check_listed(folder: Path, listed: Any, below: tuple[str, ...] = ("",)) -> None:
@@ -45,9 +52,13 @@ def check_listed(folder: Path, listed: Any, below: tuple[str, ...] = ("",)) -> N
         path = folder / name
         if not isinstance(facts, Mapping) or not isinstance(facts.get("sha256"), str):
             raise FolderError(f"its manifest is damaged: it has no sha256 of {name}", where=str(folder))
-        size = path.stat().st_size if path.is_file() else None
-        if size is None or size != facts.get("bytes", size) or sha256_of(path) != facts["sha256"]:
-            state = "changed" if path.is_file() else "missing"
+        try:
+            size = path.stat().st_size if path.is_file() else None
+            same = size is not None and size == facts.get("bytes", size) and sha256_of(path) == facts["sha256"]
+        except OSError as error:
+            raise FolderError(f"the file {name} can't be read: {error.strerror}", where=str(folder)) from error
+        if not same:
+            state = "missing" if size is None else "changed"
             raise FolderError(
                 f"the file {name} is {state}: it is not the file that was written",
                 where=str(folder),
@@ -102,8 +113,29 @@ def is_changed(folder: Path, manifest: RunManifest, name: str) -> bool:
     facts, path = manifest.vouched(name), folder / name
     if facts is None:
         return False
-    longer = name in manifest.artifacts and path.is_file() and path.stat().st_size != facts.bytes
+    try:
+        longer = name in manifest.artifacts and path.stat().st_size != facts.bytes
+    except OSError:
+        return True
     return longer or not begins_with(path, facts.bytes, facts.sha256)
+
+
+def foreign_checkpoints(folder: Path, manifest: RunManifest) -> list[str]:
+    """Returns the names of a run's checkpoints that are others than its manifest vouches for, such as another run's.
+
+    Args:
+        folder: The run.
+        manifest: What it says.
+    """
+    vouched = {name for name in {*manifest.artifacts, *manifest.kept} if is_state(name)}
+    return [
+        name.split("/")[1] for name in vouched if os.path.lexists(folder / name) and is_changed(folder, manifest, name)
+    ]
+
+
+def is_state(name: str) -> bool:
+    """Tells by its path in a run whether a file has the tensors of a checkpoint."""
+    return _STATE.fullmatch(name) is not None
 
 
 def with_replaced(

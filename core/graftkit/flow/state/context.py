@@ -26,7 +26,7 @@ from graftkit.errors import (
 )
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
 from graftkit.flow.folders.folder import CHECKPOINTS, LOCK, MANIFEST, ClaimedFolder, is_runs_own, others_files
-from graftkit.flow.folders.listed_files import is_changed
+from graftkit.flow.folders.listed_files import is_changed, is_state
 from graftkit.flow.folders.metrics import METRICS
 from graftkit.flow.memory.measured_memory import measured_memory
 from graftkit.flow.planning.run_plan import RunPlan
@@ -57,8 +57,10 @@ from graftkit.training.processes import ALONE, Processes
 
 __all__ = ["RunContext", "StageScope", "describe_error", "third_parties"]
 
-TAKEN_OVER = (METRICS, "answers-before.json")
-"""Files that a run which goes on does not make anew, and that no other file has the hash of."""
+ADAPTER = "adapter/adapter.safetensors"
+
+TAKEN_OVER = (METRICS, "answers-before.json", ADAPTER)
+"""Files that a run which goes on may take over as they are, besides checkpoints."""
 
 LONG_HOOKS = 10.0
 """Seconds that a plugin's lifecycle hooks may take of a run, all together, before that is told at its end."""
@@ -278,7 +280,8 @@ class RunContext:
 
     def keep(self, name: str, facts: FileFacts) -> None:
         """Notes what a file begins with that a run which goes on takes over; the manifest says it once it is saved."""
-        self.record(kept={**self._manifest.kept, name: facts})
+        there = {other: kept for other, kept in self._manifest.kept.items() if os.path.lexists(self.folder / other)}
+        self.record(kept={**there, name: facts})
 
     def is_changed(self, name: str) -> bool:
         """Tells whether a file of the run that goes on is missing, or another one than its manifest says."""
@@ -454,7 +457,11 @@ def _known(before: RunManifest) -> dict[str, Any]:
         "metrics": {when: facts for when, facts in before.metrics.items() if when != "after"},
         "resumed": [*before.resumed, before.progress],
         "written": sorted({*before.written, *before.artifacts}),
-        "kept": {name: facts for name in TAKEN_OVER if (facts := before.vouched(name))},
+        "kept": {
+            name: facts
+            for name in sorted({*before.artifacts, *before.kept})
+            if (name in TAKEN_OVER or is_state(name)) and (facts := before.vouched(name))
+        },
     }
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from graftkit._version import __version__
 from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
 from graftkit.flow.folders.folder import CHECKPOINTS
+from graftkit.flow.folders.listed_files import foreign_checkpoints
 from graftkit.flow.planning.unsettled import SETTLED_KEYS
 from graftkit.recipe.schema import Recipe, TrainingSection
 from graftkit.report.run_manifest import RunManifest, SettledKey
@@ -200,7 +201,7 @@ def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, A
             hint="Say more steps than those, or start anew with --overwrite.",
         )
     if longer and now["steps"] != taken:
-        check_state(folder, taken)
+        check_state(folder, taken, manifest)
 
 
 def _trains_further(manifest: RunManifest, recipe: Mapping[str, Any]) -> bool:
@@ -213,19 +214,20 @@ def _trains_further(manifest: RunManifest, recipe: Mapping[str, Any]) -> bool:
     return early and any(evaluation.get(key) != now.get(key) for key in ("patience", "min_delta"))
 
 
-def check_state(folder: Path, taken: int) -> None:
+def check_state(folder: Path, taken: int, manifest: RunManifest) -> None:
     """Refuses to train a finished run further whose optimizer's state is gone.
 
     Args:
         folder: The run's folder.
         taken: How many steps it took.
+        manifest: What its manifest says.
 
     Raises:
         FolderError: There is no whole checkpoint of its last step.
     """
     from graftkit.training.checkpoint import latest_checkpoint
 
-    found = latest_checkpoint(folder / CHECKPOINTS)
+    found = latest_checkpoint(folder / CHECKPOINTS, foreign_checkpoints(folder, manifest))
     if found is None or found[0] < taken:
         raise FolderError(
             f"the run can't be trained further: the optimizer's state after its {taken} steps is not in {CHECKPOINTS}/",

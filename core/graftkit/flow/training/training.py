@@ -8,6 +8,7 @@ from contextlib import suppress
 from graftkit.errors import DataError, FolderError, HookError, LossError, RecipeError, named
 from graftkit.flow.events import PassFinished, StepFinished
 from graftkit.flow.folders.folder import CHECKPOINTS
+from graftkit.flow.folders.listed_files import foreign_checkpoints
 from graftkit.flow.folders.metrics import (
     METRICS,
     Metrics,
@@ -21,7 +22,7 @@ from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import RECORD, Corpus
 from graftkit.flow.preparation.masking import masking_of
 from graftkit.flow.preparation.objective import loss_of
-from graftkit.flow.state.context import RunContext, StageScope
+from graftkit.flow.state.context import ADAPTER, RunContext, StageScope
 from graftkit.flow.state.resume import Resumed, check_state
 from graftkit.flow.training.holdout_watch import HoldoutWatch
 from graftkit.flow.training.sample_answers import SampleAnswers
@@ -39,6 +40,8 @@ from graftkit.training.checkpoint import (
     latest_checkpoint,
     read_checkpoint,
     read_evaluations,
+    state_facts,
+    state_file,
     write_checkpoint,
 )
 from graftkit.training.early_stop import best_step
@@ -48,6 +51,8 @@ from graftkit.training.order import Mixture
 from graftkit.training.schedule import learning_rate, warmup_steps
 
 __all__ = ["go_back", "make_trainer", "save_adapter", "train"]
+
+_PUT_BACK = "Put it back: what lies there is not what was trained."
 
 SHOWN_RECORDS = 8
 """How many of a failed step's records its error names; the manifest names all."""
@@ -153,7 +158,9 @@ def _take_exported(run: RunContext, trainer: Trainer, watch: HoldoutWatch, stage
     best, kept = watch.best, watch.best
     if best is not None:
         folder = run.folder / CHECKPOINTS
-        states = {step: path for step in watch.losses if (path := checkpoint_of(folder, step)) is not None}
+        foreign = foreign_checkpoints(run.folder, run.manifest)
+        found = {step: path for step in watch.losses if (path := checkpoint_of(folder, step)) is not None}
+        states = {step: path for step, path in found.items() if path.name not in foreign}
         kept = best_step({step: watch.losses[step] for step in states})
         if kept != best:
             stage.notice(
@@ -191,7 +198,7 @@ def _go_on(run: RunContext, resumed: Resumed, trainer: Trainer, stage: StageScop
             hint="Say more epochs or steps, or start anew with --overwrite.",
         )
     else:
-        check_state(run.folder, taken)
+        check_state(run.folder, taken, resumed.manifest)
         go_back(run, trainer, stage)
         before = resumed.manifest.exported
         if before is None or before.planned != steps:
@@ -202,13 +209,15 @@ def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, traine
     """Takes over the adapter that a finished run has saved; its checkpoint may be gone.
 
     Raises:
-        FolderError: The adapter is of another step than the run has exported.
+        FolderError: The adapter is another one than the run has trained, or of another step than it has exported.
     """
     from graftkit.flow.folders.run_adapter import read_adapter
 
     taken, exported = resumed.trained_steps or 0, resumed.manifest.exported
     expected = exported.step if exported else taken
     facts, state = read_adapter(run.folder)
+    if run.is_changed(ADAPTER):
+        raise FolderError("it is not the file that was written", where=str(run.folder / ADAPTER), hint=_PUT_BACK)
     if facts.get("step") != expected:
         where = str(run.folder / "adapter")
         raise FolderError(f"it is of step {facts.get('step')!r:.20}, not of step {expected}", where=where)
@@ -305,10 +314,12 @@ def _naming_records(run: RunContext, corpus: Corpus, error: LossError) -> LossEr
 def _write_checkpoint(run: RunContext, trainer: Trainer, watch: HoldoutWatch) -> None:
     run.check_folder()
     watch.lines.sync()  # a machine that dies must not lose lines of steps that are not taken again
+    state = f"{CHECKPOINTS}/{state_file(trainer.step)}"
+    run.record(kept={name: facts for name, facts in run.manifest.kept.items() if name != state})
     run.keep(METRICS, FileFacts.model_validate(watch.lines.facts))
     run.save()  # before the checkpoint, so that each line of its steps is vouched for
     fingerprint = run.vocabulary.tokenizer.fingerprint
-    write_checkpoint(
+    path = write_checkpoint(
         run.folder / CHECKPOINTS,
         trainer.step,
         trainer.state(),
@@ -321,6 +332,8 @@ def _write_checkpoint(run: RunContext, trainer: Trainer, watch: HoldoutWatch) ->
         also=() if watch.best is None else (watch.best,),
         others=run.theirs(CHECKPOINTS),
     )
+    run.keep(state, FileFacts.model_validate(state_facts(path)))
+    run.save()
 
 
 def _tell_of_checkpoint(run: RunContext, trainer: Trainer) -> None:
@@ -338,9 +351,10 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
     if run.resumed and run.resumed.back_to is not None:
         stage.notice(f"the loss had gone wrong: what was trained after step {run.resumed.back_to} is trained anew")
         forget_after(run.folder / CHECKPOINTS, run.resumed.back_to)
-    for name, fault in damaged_checkpoints(run.folder / CHECKPOINTS).items():
+    foreign = foreign_checkpoints(run.folder, run.resumed.manifest) if run.resumed else []
+    for name, fault in damaged_checkpoints(run.folder / CHECKPOINTS, foreign).items():
         stage.notice(f"{CHECKPOINTS}/{name} {fault} and is not used")
-    found = latest_checkpoint(run.folder / CHECKPOINTS)
+    found = latest_checkpoint(run.folder / CHECKPOINTS, foreign)
     if found is None:
         _write_metrics(run, "")
         stage.notice("there is no checkpoint to go on from: training starts at the first step")
