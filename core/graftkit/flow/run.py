@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.arguments import check_flags, check_is, check_path
 from graftkit.errors import FolderError, GraftkitError, RequestError, StorageError
-from graftkit.flow.device import refuse_device
+from graftkit.flow.device import refuse_device, refuse_torch_settings
 from graftkit.flow.events import Chosen, Notice, OnEvent, Planned, RunFailed, RunFinished, ignore
 from graftkit.flow.exports.record_proof import complete_recorded
 from graftkit.flow.folders.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
@@ -212,6 +212,7 @@ def run(
     check_flags(overwrite=overwrite, resume=resume, offline=offline)
     check_follower(on_event, cancel)
     _check_processes(processes)
+    refuse_torch_settings()
     folder = Path(check_path(out, "out")) if out is not None else default_folder(recipe_name(recipe))
     rows = rows_of(train, holdout)
     if rows and processes.count > 1:
