@@ -10,7 +10,9 @@ from typing import Any
 from graftkit.errors import FolderError, RequestError
 
 __all__ = [
+    "check_callable",
     "check_choice",
+    "check_flags",
     "check_is",
     "check_mappings",
     "check_number",
@@ -115,22 +117,49 @@ def check_mappings(values: Any, name: str) -> None:
         raise RequestError("it is no list of mappings", where=name, hint="Give a list of mappings, such as JSON has.")
 
 
-def check_number(value: Any, name: str, least: int | None = None) -> None:
+def check_flags(**values: Any) -> None:
+    """Makes sure that arguments are true or false: "no" and "false" would count as true.
+
+    Args:
+        values: The arguments by name.
+
+    Raises:
+        RequestError: One is something else.
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise RequestError(_other_type(value, "bool"), where=name, hint="Give True or False.")
+
+
+def check_callable(value: Any, name: str) -> None:
+    """Makes sure that an argument can be called.
+
+    Raises:
+        RequestError: It can't.
+    """
+    if not callable(value):
+        raise RequestError(_other_type(value, "function"), where=name, hint="Give a function, or leave it out.")
+
+
+def check_number(value: Any, name: str, least: int | None = None, most: int | None = None) -> None:
     """Makes sure that an argument is a whole number.
 
     Args:
         value: The argument.
         name: What it is called.
         least: The least that it may be; any where None.
+        most: The most that it may be; any where None.
 
     Raises:
-        RequestError: It is something else, or less.
+        RequestError: It is something else, or out of its range.
     """
     hint = "Give a whole number." if least is None else f"Give a whole number from {least} on."
     if not isinstance(value, int) or isinstance(value, bool):
         raise RequestError(_other_type(value, "whole number"), where=name, hint=hint)
     if least is not None and value < least:
         raise RequestError(f"it is {value}, which is too little", where=name, hint=hint)
+    if most is not None and value > most:
+        raise RequestError("it is too large", where=name, hint=f"Give a whole number up to {most}.")
 
 
 def check_is(value: Any, kind: type, name: str) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def test_generate_is_what_its_command_prints(finished: graftkit.RunResult) -> No
     )
     assert [json.loads(line) for line in printed.stdout.splitlines()] == [as_json(answer) for answer in answers]
     assert graftkit.generate(finished.folder, "say 1", max_new_tokens=1)[0].tokens == 1
-    with pytest.raises(RequestError, match="top_p is 2; from 0 to 1 is allowed"):
+    with pytest.raises(RequestError, match="top_p: it is 2; from 0 to 1 is allowed"):
         graftkit.generate(finished.folder, "say 1", top_p=2)
 
 
@@ -281,6 +282,29 @@ MISUSES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: graftkit.export("r", "peft", proof="no"), RequestError, "proof: it is 'no'"),  # type: ignore[arg-type]
     (lambda: graftkit.verify(None), FolderError, "export: it is of the type NoneType"),  # type: ignore[arg-type]
     (lambda: graftkit.verify("x", disable="abc"), RequestError, "disable: it is of the type str"),
+    *(
+        (partial(command, **{name: value}), RequestError, f"{name}: it is of the type ")  # type: ignore[misc]
+        for command in (
+            partial(graftkit.run, {}),
+            partial(graftkit.export, "r", "peft"),
+            partial(graftkit.verify, "x"),
+            partial(graftkit.verify_run, "x"),
+        )
+        for name, value in (("on_event", "print"), ("cancel", graftkit.CancelToken))
+    ),
+    (lambda: graftkit.run({}, processes=2), RequestError, "processes: it is of the type int"),  # type: ignore[arg-type]
+    (lambda: graftkit.run({}, overwrite="no"), RequestError, "overwrite: "),  # type: ignore[arg-type]
+    (lambda: graftkit.run({}, resume=1), RequestError, "resume: "),  # type: ignore[arg-type]
+    (lambda: graftkit.plan({}, offline="false"), RequestError, "offline: "),  # type: ignore[arg-type]
+    (lambda: graftkit.preview({}, measured=1 << 99), RequestError, "measured: it is too large"),
+    (lambda: graftkit.generate("m", "x", host=5), RequestError, "host: "),  # type: ignore[arg-type]
+    (lambda: graftkit.generate("m", "x", seed=1 << 99), RequestError, "seed: it is too large"),
+    (lambda: graftkit.generate("m", "x", plain="no"), RequestError, "plain: "),  # type: ignore[arg-type]
+    (lambda: graftkit.generate("m", "x", temperature="hot"), RequestError, "temperature: it is 'hot'; from 0 to 100"),  # type: ignore[arg-type]
+    (lambda: graftkit.PluginHost(disable="peft"), RequestError, "disable: "),
+    (lambda: graftkit.PluginHost(plugins=5), RequestError, "plugins: "),  # type: ignore[arg-type]
+    (lambda: graftkit.PluginHost(strict="no"), RequestError, "strict: "),  # type: ignore[arg-type]
+    (lambda: graftkit.CancelToken().cancel(5), RequestError, "reason: "),  # type: ignore[arg-type]
     (lambda: graftkit.compare([5, 6]), FolderError, r"runs\[0\]: "),  # type: ignore[list-item]
     (lambda: graftkit.compare("ab"), RequestError, "two runs or more"),
 ]

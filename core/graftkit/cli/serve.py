@@ -147,12 +147,10 @@ def _api_key() -> str | None:
         RequestError: The variable is set, and holds none that a header could carry.
     """
     key = os.environ.get(_KEY)
-    if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key != ""):
-        raise RequestError(
-            "it is set, but holds no key: one has visible characters of ASCII, and no space around them",
-            where=_KEY,
-            hint="Unset it to serve without a key.",
-        )
+    if key is not None:
+        from graftkit.serve.access import check_key
+
+        check_key(key, _KEY)
     return key
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from graftkit.arguments import check_choice, check_path, check_text, check_texts
+from graftkit.arguments import check_choice, check_flags, check_is, check_path, check_text, check_texts
 from graftkit.errors import RequestError
 from graftkit.flow.add_export import add_export
 from graftkit.flow.answering.plugins_of_run import plugins_of_run
@@ -17,7 +17,7 @@ from graftkit.flow.events import OnEvent, ignore
 from graftkit.flow.folders.adapter_folder import is_adapter_folder
 from graftkit.flow.preparation.plan_adapter import PlannedAdapter, TokenizerOf, plan_adapter
 from graftkit.flow.run import RunResult
-from graftkit.flow.state.cancel import CancelToken
+from graftkit.flow.state.cancel import CancelToken, check_follower
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
 from graftkit.report.run_manifest import MergeFacts, RunManifest
@@ -97,6 +97,10 @@ def export(
     """
     path, assignments = Path(check_path(source, "source")), _assignments(options)
     check_text(to, "to")
+    check_flags(other_base=other_base, offline=offline)
+    check_follower(on_event, cancel)
+    if host is not None:
+        check_is(host, PluginHost, "host")
     for name, folder in (("out", out), ("base", base)):
         if folder is not None:
             check_path(folder, name)

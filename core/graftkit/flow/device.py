@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from typing import Any
 
-from graftkit.errors import RecipeError
+from graftkit.errors import RecipeError, RequestError
 
-__all__ = ["refuse_device"]
+__all__ = ["refuse_device", "refuse_torch_settings"]
 
 
 def refuse_device(name: str) -> None:
@@ -31,6 +32,30 @@ def refuse_device(name: str) -> None:
     from graftkit.flow.preparation.check_model import pick_device
 
     pick_device(name)
+
+
+def refuse_torch_settings() -> None:
+    """Refuses settings of torch's in the calling program with which a run would compute something else, or fail late.
+
+    Raises:
+        RequestError: Tensors are of another dtype or on another device by default, or without gradients, or autocast
+            is on.
+    """
+    if "torch" not in sys.modules:
+        return
+    import torch  # which another thread may be importing
+
+    others = {
+        f"torch.set_default_dtype({torch.get_default_dtype()})": torch.get_default_dtype() != torch.float32,
+        f"torch.set_default_device({str(torch.get_default_device())!r})": torch.get_default_device().type != "cpu",
+        "torch.no_grad() or torch.inference_mode()": not torch.is_grad_enabled(),
+        "torch.autocast('cpu')": torch.is_autocast_enabled("cpu"),
+        "torch.autocast('cuda')": torch.is_autocast_enabled("cuda"),
+    }
+    for setting, holds in others.items():
+        if holds:
+            hint = "Call it without; the recipe says what the run computes in, and where."
+            raise RequestError("a run in this program would compute something else", where=setting, hint=hint)
 
 
 def _torch_build() -> Any:

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from graftkit.arguments import check_is, check_mappings, check_number, check_path, check_text, check_texts
+from graftkit.arguments import (
+    check_flags,
+    check_is,
+    check_mappings,
+    check_number,
+    check_path,
+    check_text,
+    check_texts,
+)
 from graftkit.flow.answering.plugins_of_run import plugins_of_run
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
@@ -16,7 +24,10 @@ from graftkit.interfaces.samples import Message
 if TYPE_CHECKING:
     from graftkit.flow.answering.reload import AdapterBase, ReloadedModel, Reply
 
-__all__ = ["Answer", "Asking", "generate"]
+__all__ = ["SEEDS", "Answer", "Asking", "generate"]
+
+SEEDS = -(1 << 63), (1 << 63) - 1
+"""The least and the largest seed of random numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +106,10 @@ def generate(
     name = check_path(source, "source")
     texts = [prompts] if isinstance(prompts, str) else check_texts(prompts, "prompts")
     check_number(max_new_tokens, "max_new_tokens", 1)
-    check_number(seed, "seed")
+    check_number(seed, "seed", *SEEDS)
+    check_flags(compare=compare, offline=offline, plain=True if plain is None else plain)
+    if host is not None:
+        check_is(host, PluginHost, "host")
     if system is not None:
         check_text(system, "system")
     if tools is not None:
@@ -114,6 +128,7 @@ def generate(
         "repetition_penalty": repetition_penalty,
     }
     asking = Asking(system, tools, plain, max_new_tokens, seed, sampling)
+    asking.check()
     host = host or plugins_of_run(name)
     with no_network_if(offline):
         model = reload(name, host, on)
@@ -149,6 +164,16 @@ class Asking:
             "max_new_tokens": max_new_tokens,
         }
         self._seed, self._sampling = seed, sampling
+
+    def check(self) -> None:
+        """Makes sure that every option of sampling is in its range, before a model is loaded.
+
+        Raises:
+            RequestError: One is not.
+        """
+        from graftkit.model.sampling import Sampling
+
+        Sampling.asked({}, seed=self._seed, **self._sampling)
 
     def of(self, model: ReloadedModel) -> Asked:
         """Returns a model that is asked so; random numbers go on between prompts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
@@ -107,8 +108,8 @@ def preview(
     Raises:
         RequestError: Something in the recipe is wrong, or there is no such record.
     """
-    check_number(records, "records", 0)
-    check_number(measured, "measured", 0)
+    check_number(records, "records", 0, sys.maxsize)
+    check_number(measured, "measured", 0, sys.maxsize)
     if where is not None:
         check_text(where, "where")
     planned = plan(recipe, overrides=overrides, host=host, train=train, holdout=holdout, offline=offline)

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from graftkit.arguments import check_is, check_path
+from graftkit.arguments import check_flags, check_is, check_path
 from graftkit.errors import FolderError, GraftkitError, RequestError, StorageError
-from graftkit.flow.device import refuse_device
+from graftkit.flow.device import refuse_device, refuse_torch_settings
 from graftkit.flow.events import Chosen, Notice, OnEvent, Planned, RunFailed, RunFinished, ignore
 from graftkit.flow.exports.record_proof import complete_recorded
 from graftkit.flow.folders.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
@@ -34,7 +34,7 @@ from graftkit.flow.records.handed_records import (
     rows_of,
     same_records,
 )
-from graftkit.flow.state.cancel import CancelToken
+from graftkit.flow.state.cancel import CancelToken, check_follower
 from graftkit.flow.state.context import RunContext, describe_error
 from graftkit.flow.state.resume import Resumed, find_run, telling_versions
 from graftkit.host.guard import is_stop, naming_plugins
@@ -150,6 +150,7 @@ def plan(
     Raises:
         RequestError: Something in it is wrong.
     """
+    check_flags(as_run=as_run, offline=offline)
     kept = handed_for_a_plan(train, holdout)
     files = kept.files if kept else {}
     with no_network_if(offline), naming_plugins(), naming_rows(files):
@@ -208,6 +209,10 @@ def run(
         RunError: The run failed; its folder says how far it came.
         Cancelled: It was stopped; its folder says how far it came.
     """
+    check_flags(overwrite=overwrite, resume=resume, offline=offline)
+    check_follower(on_event, cancel)
+    _check_processes(processes)
+    refuse_torch_settings()
     folder = Path(check_path(out, "out")) if out is not None else default_folder(recipe_name(recipe))
     rows = rows_of(train, holdout)
     if rows and processes.count > 1:
@@ -441,6 +446,17 @@ def _prepare(
         check_is(host, PluginHost, "host")
     loaded = load_recipe(recipe, overrides, records)
     return loaded, host or PluginHost(disable=loaded.recipe.plugins.disable)
+
+
+def _check_processes(processes: Processes) -> None:
+    """Makes sure that there are processes where some are handed in: they may be of any class.
+
+    Raises:
+        RequestError: There are none.
+    """
+    if not all(isinstance(getattr(processes, name, None), int) for name in ("rank", "count", "here")):
+        told = f"it is of the type {type(processes).__name__}, and tells no rank and count of processes"
+        raise RequestError(told, where="processes", hint="Give what has them, or leave it out.")
 
 
 def _tell_of_replaced(error: BaseException, claimed: ClaimedFolder) -> None:

@@ -20,7 +20,7 @@ from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifes
 from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run, outer_folder
 from graftkit.flow.folders.refused_files import refuse_bad_files, refuse_foreign_code
 from graftkit.flow.memory.measured_memory import StagePeak, measured_memory
-from graftkit.flow.state.cancel import CancelToken
+from graftkit.flow.state.cancel import CancelToken, check_follower
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.regular_file import read_regular
@@ -82,6 +82,7 @@ def verify_run(
         Cancelled: It was stopped.
     """
     folder, disable = Path(check_path(run, "run")), check_texts(disable, "disable")
+    check_follower(on_event, cancel)
     found, failed = dict[str, Verified](), list[ExportError | FolderError]()
     names = _exports_of(folder)
 
@@ -160,6 +161,7 @@ def verify(
         StorageError: What was found can't be recorded.
         Cancelled: It was stopped.
     """
+    check_follower(on_event, cancel)
     return _verify(Path(check_path(export, "export")), check_texts(disable, "disable"), on_event, cancel, None)
 
 

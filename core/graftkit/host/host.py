@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from graftkit.errors import PluginError
+from graftkit.arguments import check_flags, check_rows, check_texts
+from graftkit.errors import PluginError, RequestError
 from graftkit.host.discovery import (
     disabled_by_environment,
     discover,
@@ -61,6 +62,7 @@ class PluginHost:
 
     Raises:
         PluginError: A plugin failed, and `strict` holds; or `disable` names one that isn't there.
+        RequestError: An argument is of another type.
     """
 
     def __init__(
@@ -74,8 +76,14 @@ class PluginHost:
         builtins_only: bool = False,
     ) -> None:
         self._hooks = Hooks()
-        asked = {_normalized(name): name for name in disable}
-        self._of_run = {*map(_normalized, disable_of_run)}
+        check_flags(
+            autoload=True if autoload is None else autoload,
+            strict=True if strict is None else strict,
+            builtins_only=builtins_only,
+        )
+        check_rows(plugins, "plugins", RequestError)
+        asked = {_normalized(name): name for name in check_texts(disable, "disable")}
+        self._of_run = {*map(_normalized, check_texts(disable_of_run, "disable_of_run"))}
         self._disabled = {*asked, *self._of_run, *map(_normalized, disabled_by_environment())}
         self._strict = strict_by_environment() if strict is None else strict
         self._import_seconds = import_seconds_by_environment()

@@ -8,14 +8,35 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from graftkit.arguments import check_text
+from graftkit.errors import RequestError
 from graftkit.serve.api_error import ApiError
 
-__all__ = ["LOOPBACK_NAMES", "KnownHosts", "KnownKey", "json_error"]
+__all__ = ["LOOPBACK_NAMES", "KnownHosts", "KnownKey", "check_key", "json_error"]
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """What a server that this machine alone reaches is called."""
 
 _OPEN_TO_ALL = "/health"
+
+
+def check_key(key: str, where: str) -> None:
+    """Makes sure that a header can carry a key.
+
+    Args:
+        key: The key.
+        where: Where it stands, for the error.
+
+    Raises:
+        RequestError: None could.
+    """
+    check_text(key, where)
+    if not (key.isascii() and key.isprintable() and key.strip() == key != ""):
+        raise RequestError(
+            "it is set, but holds no key: one has visible characters of ASCII, and no space around them",
+            where=where,
+            hint="Leave it unset to serve without a key.",
+        )
 
 
 def json_error(error: ApiError) -> JSONResponse:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
+from graftkit.arguments import check_number
 from graftkit.errors import ContextLengthError, RequestError
 from graftkit.flow.answering.answer_reader import AnswerReader
 from graftkit.redact import without_secrets
@@ -139,9 +140,13 @@ class AnswerQueue:
     Args:
         model: The model. Nobody else may use it meanwhile.
         waiting: How many questions may wait.
+
+    Raises:
+        RequestError: `waiting` is no such number.
     """
 
     def __init__(self, model: ReloadedModel, *, waiting: int = 8) -> None:
+        check_number(waiting, "waiting", 0)
         self._model, self._waiting = model, waiting
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="graftkit-answers")
         self._open: list[Answer] = []

@@ -16,8 +16,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from graftkit.arguments import check_is, check_text, check_texts
 from graftkit.flow.answering.answer_reader import Parts
-from graftkit.serve.access import LOOPBACK_NAMES, KnownHosts, KnownKey, json_error
+from graftkit.serve.access import LOOPBACK_NAMES, KnownHosts, KnownKey, check_key, json_error
 from graftkit.serve.answers import Answer, AnswerQueue, Ask
 from graftkit.serve.api_error import ApiError, stopping
 from graftkit.serve.connection import read_json, while_connected
@@ -52,6 +53,9 @@ def create_app(
         origins: Origins of pages that browsers may let ask, such as "http://localhost:3000".
         api_key: What a client has to show; None for nothing.
 
+    Raises:
+        RequestError: One of the arguments is of another type, or no header could carry the key.
+
     Example:
         ```python
         model = graftkit.flow.answering.reload.reload("runs/quickstart")
@@ -59,9 +63,17 @@ def create_app(
         uvicorn.run(app, port=8000)
         ```
     """
+    check_is(queue, AnswerQueue, "queue")
+    check_text(name, "name")
+    if limits is not None:
+        check_is(limits, Limits, "limits")
+    if api_key is not None:
+        check_key(api_key, "api_key")
+    origins = check_texts(origins, "origins")
+    names = None if hosts is None else frozenset(check_texts(hosts, "hosts"))
     service = _Service(queue, name, limits or Limits())
     middleware = [
-        *([Middleware(KnownHosts, names=hosts)] if hosts is not None else []),
+        *([Middleware(KnownHosts, names=names)] if names is not None else []),
         *([_cors(origins)] if origins else []),
         *([Middleware(KnownKey, key=api_key)] if api_key is not None else []),
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from graftkit.flow.generate import SEEDS
 from graftkit.interfaces.samples import Message
 from graftkit.serve.api_error import ApiError, invalid
 from graftkit.serve.fields import Fields, items_of
@@ -15,7 +16,6 @@ from graftkit.serve.messages import MOST_TOOLS, message_of, tool_of
 __all__ = ["ChatRequest", "CompletionRequest", "GenerationOptions", "chat_request", "completion_request"]
 
 _MOST_STOPS, _LONGEST_STOP = 4, 1_000
-_SEEDS = -(1 << 63), (1 << 63) - 1
 _ONE_ANSWER = "one answer is made for a request"
 _NO_SCORES = "no probabilities are given"
 _AS_IT_IS = "the model's own scores are taken"
@@ -172,7 +172,7 @@ def _options(fields: Fields, limits: Limits) -> GenerationOptions:
     return GenerationOptions(
         _max_new_tokens(fields, limits.new_tokens),
         sampling,
-        fields.whole("seed", *_SEEDS),
+        fields.whole("seed", *SEEDS),
         _stop(fields),
         stream,
         _include_usage(fields, stream),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from graftkit.arguments import check_is, check_number, check_text
 from graftkit.errors import RequestError
 from graftkit.flow.state.cancel import CancelToken
 
@@ -122,6 +123,8 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         RequestError: It is taken by another program, or is none of this machine's.
     """
+    check_text(host, "host")
+    check_number(port, "port", 0, 65535)
     taken: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -165,6 +168,7 @@ def serve(
         on_start: Called once requests are answered.
         on_stop: Called in the event loop once it is asked to stop: stops what would be waited for.
     """
+    check_is(cancel, CancelToken, "cancel")
     config = uvicorn.Config(
         app,
         http=_Connection,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from types import SimpleNamespace
 
 import graftkit
 import pytest
-from graftkit.errors import DataError, RecipeError
+import torch
+from graftkit.errors import DataError, RecipeError, RequestError
 from graftkit.flow import device
 from graftkit.flow.device import refuse_device
 
@@ -59,6 +61,21 @@ def test_a_device_is_refused_before_rows_are_read(tiny_model: Path, tmp_path: Pa
     with pytest.raises(RecipeError, match=f"device '{name}' can't be used here"):
         graftkit.run(recipe(tiny_model, tmp_path, name), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("setting", ["dtype", "device", "no_grad", "inference_mode", "autocast"])
+def test_settings_of_torch_that_change_what_is_computed_are_refused(tmp_path: Path, setting: str) -> None:
+    with contextlib.ExitStack() as within:
+        if setting == "dtype":
+            within.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float64)
+        elif setting == "device":
+            within.enter_context(torch.device("meta"))
+        else:
+            within.enter_context(torch.autocast("cpu") if setting == "autocast" else getattr(torch, setting)())
+        with pytest.raises(RequestError, match=rf"torch\..*{setting}.*would compute something else"):
+            graftkit.run({}, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_plan_is_not_asked_for_the_device_of_another_machine(tiny_model: Path, tmp_path: Path) -> None:

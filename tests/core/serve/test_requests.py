@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 from asgi_client import Exchange, ask
+from graftkit.errors import RequestError
 from graftkit.serve.answers import AnswerQueue
 from graftkit.serve.app import create_app
 from graftkit.serve.limits import Limits
+from graftkit.serve.server import bind
 
 CHAT, TEXTS = "/v1/chat/completions", "/v1/completions"
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
@@ -255,6 +258,24 @@ def test_a_key_has_to_be_shown(queue: AnswerQueue) -> None:
     assert ask(app, "GET", "/v1/models", headers={**anywhere, "authorization": "Bearer secret"}).status == 200
     assert ask(app, "POST", CHAT, b"[" * 100_000, headers=anywhere).status == 401, "before its body is read"
     assert ask(app, "GET", "/health", headers=anywhere).status == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("queue", 5), ("name", None), ("limits", 5), ("hosts", "localhost"), ("hosts", [5])),
+        *(("origins", "http://x"), ("api_key", ""), ("api_key", b"secret"), ("waiting", -1), ("waiting", "8")),
+        *(("host", 5), ("port", "80"), ("port", 70_000)),
+    ],
+)
+def test_a_program_that_serves_is_told_of_a_wrong_argument(queue: AnswerQueue, name: str, value: Any) -> None:
+    entry: Any = partial(create_app, **{"queue": queue, "name": "tiny"})
+    if name in ("host", "port"):
+        entry = partial(bind, **{"host": "127.0.0.1", "port": 0})
+    if name == "waiting":
+        entry = partial(AnswerQueue, Unasked())
+    with pytest.raises(RequestError, match=rf"^{name}(\[0\])?: "):
+        entry(**{name: value})
 
 
 def test_parameters_without_influence_on_an_answer_are_taken(app: Any) -> None:

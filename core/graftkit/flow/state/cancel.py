@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from graftkit.arguments import check_callable, check_is, check_text
 from graftkit.errors import Cancelled
+from graftkit.flow.events import OnEvent
 
-__all__ = ["CancelToken"]
+__all__ = ["CancelToken", "check_follower"]
 
 
 class CancelToken:
@@ -29,7 +31,12 @@ class CancelToken:
         self.before_stop: Callable[[str], None] = _nothing
 
     def cancel(self, reason: str = "") -> None:
-        """Asks to stop; the first reason stays."""
+        """Asks to stop; the first reason stays.
+
+        Raises:
+            RequestError: The reason is no text.
+        """
+        check_text(reason, "reason")
         if not self._event.is_set():
             self._reason = reason
             self._event.set()
@@ -50,6 +57,18 @@ class CancelToken:
             reason = self._reason or "stopped by request"
             explain(reason)
             raise Cancelled(reason)
+
+
+def check_follower(on_event: OnEvent | None, cancel: CancelToken | None) -> None:
+    """Makes sure that whoever follows a command and may stop it can do so.
+
+    Raises:
+        RequestError: Either is something else.
+    """
+    if on_event is not None:
+        check_callable(on_event, "on_event")
+    if cancel is not None:
+        check_is(cancel, CancelToken, "cancel")
 
 
 def _nothing(reason: str) -> None:
