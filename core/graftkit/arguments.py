@@ -12,6 +12,7 @@ from graftkit.errors import FolderError, RequestError
 __all__ = [
     "check_callable",
     "check_choice",
+    "check_current_folder",
     "check_flags",
     "check_is",
     "check_mappings",
@@ -21,6 +22,19 @@ __all__ = [
     "check_text",
     "check_texts",
 ]
+
+
+def check_current_folder() -> None:
+    """Makes sure that there is a current folder, where relative paths start.
+
+    Raises:
+        FolderError: It was deleted.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        hint = "Change into one that is, with cd."
+        raise FolderError("the current folder is not there any more", hint=hint) from None
 
 
 def check_path(

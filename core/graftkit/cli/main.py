@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import click
 
 from graftkit._version import __version__
+from graftkit.arguments import check_current_folder
 from graftkit.cli.lazy_group import LazyGroup
 from graftkit.cli.terminal import NobodyReads, guarded_streams, open_closed_streams
 from graftkit.visible import further_lines_indented
@@ -48,7 +49,7 @@ class _CommandsAndPlugins(LazyGroup):
         Raises:
             FolderError: There is no current folder.
         """
-        _check_current_folder()
+        check_current_folder()
         try:
             return super().invoke(ctx)
         except (EOFError, BrokenPipeError) as error:
@@ -57,16 +58,6 @@ class _CommandsAndPlugins(LazyGroup):
 
 class _FromWithin(Exception):
     """What was raised is its cause."""
-
-
-def _check_current_folder() -> None:
-    try:
-        os.getcwd()  # noqa: PTH109
-    except FileNotFoundError:
-        from graftkit.errors import FolderError
-
-        hint = "Change into one that is, with cd."
-        raise FolderError("the current folder is not there any more", hint=hint) from None
 
 
 @functools.cache

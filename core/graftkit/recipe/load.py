@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from graftkit.arguments import check_path, check_texts
+from graftkit.arguments import check_current_folder, check_path, check_texts
 from graftkit.errors import RecipeError
 from graftkit.recipe.document import MAX_DEPTH, Document, KeyPath, read_document, refuse_extremes
 from graftkit.recipe.other_programs import own_key
@@ -71,6 +71,7 @@ def load_recipe(
         records: The files that stand for `data.train` and `data.holdout`, which the recipe then leaves out.
 
     Raises:
+        FolderError: The current folder was deleted.
         RecipeError: Every problem found, one a line, each with its place and the nearest known key.
 
     Example:
@@ -78,6 +79,7 @@ def load_recipe(
         >>> loaded.recipe.training.epochs
         3
     """
+    check_current_folder()
     document, folder = _document(source)
     apply_overrides(document, check_texts(overrides, "overrides", RecipeError))
     anchor_paths(document, folder)

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import graftkit
 import pytest
 from graftkit.cli.main import main
+from graftkit.errors import FolderError
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell closes them")
@@ -87,6 +89,14 @@ def test_a_current_folder_that_is_gone_is_one_error(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr == "error: the current folder is not there any more\nChange into one that is, with cd.\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a folder in use can't be removed")
+def test_a_program_is_told_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    with pytest.raises(FolderError, match="the current folder is not there any more"):
+        graftkit.plan({"model": "base", "data": {"train": "records.jsonl"}})
 
 
 def test_memory_that_runs_out_is_one_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
