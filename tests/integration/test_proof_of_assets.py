@@ -94,6 +94,16 @@ def an_id_of_no_text(folder: Path) -> None:
     path.write_text(json.dumps(spec))
 
 
+def no_decoder(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "decoder": None}))
+
+
+def spaces_cleaned_up(folder: Path) -> None:
+    asked = ("", "_for_bpe_even_though_it_will_corrupt_output")  # transformers ignores the first alone for such pieces
+    edit(folder / "tokenizer_config.json", **{f"clean_up_tokenization_spaces{more}": True for more in asked})
+
+
 def a_special_token_less(folder: Path) -> None:
     path = folder / "tokenizer.json"
     spec = json.loads(path.read_bytes())
@@ -259,6 +269,8 @@ def a_pad_of_the_model(folder: Path) -> None:
         ("merged", another_id, r"token ids: \d+ of \d+ texts get others, such as "),
         ("peft", another_id, r"token ids: \d+ of \d+ texts get others, such as "),
         ("merged", an_id_of_no_text, r"token ids: \d+ of \d+ texts get others, such as "),
+        ("merged", no_decoder, r"decoded texts: \d+ of \d+ lists of token ids give others, such as 'Ġ"),
+        ("peft", spaces_cleaned_up, "decoded texts: .* such as .*, it is. Isn't it"),
         ("merged", a_setting_more, "generation settings: repetition_penalty is 5.0 in place of"),
         ("merged", a_special_token_less, r"token ids: .*<\|im_end\|>"),
         ("merged", another_template, "chat template: it writes 'helper.* where training had 'assistant"),

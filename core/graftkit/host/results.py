@@ -140,7 +140,7 @@ def _logits(given: Sequence[Any], result: Any) -> str:
 
 
 _OF_ASSETS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("tokens", "stop_tokens", "added"), (list, tuple)),
+    **dict.fromkeys(("tokens", "decoded", "stop_tokens", "added"), (list, tuple)),
     **dict.fromkeys(("generation", "roles", "config_roles"), (Mapping,)),
     "rendered": (str,),
 }
@@ -159,7 +159,8 @@ def _assets(given: Sequence[Any], result: Any) -> str:
         strange = next((ids for ids in getattr(result, name) or () if not isinstance(ids, list | tuple)), None)
         if strange is not None:
             return f"gave {kind_named(strange)} among its {name}, not a list of ids"
-    return ""
+    odd = next((text for text in result.decoded or () if not isinstance(text, str)), None)
+    return "" if odd is None else f"gave {kind_named(odd)} among its decoded texts"
 
 
 _LACKING = object()

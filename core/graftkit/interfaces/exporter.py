@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
@@ -194,6 +194,7 @@ class LoadedAssets:
     Attributes:
         tokens: For each of the request's texts its token ids, no token added around it, special tokens in it read as
             such.
+        decoded: The text that each of those lists of ids is decoded to, special tokens left out.
         rendered: The request's conversation as the loaded chat template lays it out, with the prompt of the answer;
             empty where no template was loaded though the format carries one.
         generation: The loaded generation settings, with the keys of a `generation_config.json`.
@@ -211,6 +212,7 @@ class LoadedAssets:
     roles: Mapping[str, Any] | None = None
     added: Sequence[Sequence[int]] | None = None
     config_roles: Mapping[str, Any] | None = None
+    decoded: Sequence[str] | None = None
 
 
 def _any_template(source: str, tokens: Mapping[str, str]) -> None:
@@ -266,8 +268,10 @@ class ProofRequest:
         """
         stop = None if generation is None else generation.get("eos_token_id")
         ends = list(stop) if isinstance(stop, list | tuple) else [] if stop is None else [stop]
+        tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in self.texts]
         return LoadedAssets(
-            tokens=[tokenizer(text, add_special_tokens=False)["input_ids"] for text in self.texts],
+            tokens=tokens,
+            decoded=decoded(tokenizer, tokens),
             rendered=self._rendered(tokenizer),
             generation=generation,
             stop_tokens=None if generation is None else ends,
@@ -317,6 +321,16 @@ class ProofRequest:
                 inputs = {"input_ids": torch.tensor([probe.ids]), "use_cache": False}
                 found.append(logits_at(model, inputs, torch.tensor(probe.positions)).float().cpu())
         return found
+
+
+def decoded(tokenizer: Any, tokens: Iterable[Sequence[int]]) -> list[str]:
+    """Returns the texts that a tokenizer of `transformers` makes of ids, special tokens left out.
+
+    Args:
+        tokenizer: The tokenizer.
+        tokens: The ids of each text.
+    """
+    return [tokenizer.decode(list(ids), skip_special_tokens=True) for ids in tokens]
 
 
 def role_ids(of: Any) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def dense(weight: torch.Tensor) -> Any:
         ("exporter", "logits", (REQUEST,), [torch.ones(3, 5)], [torch.ones(2, 5).half()]),
         ("exporter", "assets", (REQUEST,), {}, LoadedAssets()),
         ("exporter", "assets", (REQUEST,), LoadedAssets(tokens="abc"), LoadedAssets(tokens=[[1]])),
+        ("exporter", "assets", (REQUEST,), LoadedAssets(decoded=[b"a"]), LoadedAssets(decoded=["a"])),
         ("exporter", "assets", (REQUEST,), LoadedAssets(added=[1, 2]), LoadedAssets(added=[[1], []])),
         ("adapter", "attach", (), torch.nn.Linear(2, 2), None),
         ("adapter", "peft_config", (), 3, {}),

@@ -19,7 +19,7 @@ from graftkit.errors import DataError
 from graftkit.flow.base_files.open_model import added_tokens
 from graftkit.host.records import shortened
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.exporter import LoadedAssets, added_ids, role_ids
+from graftkit.interfaces.exporter import LoadedAssets, added_ids, decoded, role_ids
 from graftkit.interfaces.tokenizer import ROLES, Tokenizer
 from graftkit.visible import one_line
 
@@ -35,6 +35,7 @@ _HARD = (
     "",
     " ",
     "  two  spaces   three\t\ttabs\n\n\nlines\r\n ",
+    "Yes , it is . Is n't it ? They 're",
     "don't WE'LL I've 12345678 3.14159 1,000,000 x=y+1;//",
     "".join(map(chr, range(32, 127))),
     "def f(x):\n    return [x ** 2 for _ in range(10)]\n",
@@ -83,6 +84,9 @@ class ExpectedAssets:
         config_roles: The ids by role in the configuration of what was trained.
         arguments: What the chat template is given besides the conversation.
         template: The name of the chat template, where it is one of several; None for the default.
+        decoded: The text that transformers makes of each list of those ids by the run's own tokenizer, special tokens
+            left out; None for one of which it makes others beside the model's configuration, and None for all where it
+            can't load the tokenizer, or in what was written before that was compared.
         unsaid: The generation settings that transformers makes of that configuration where there are no others.
         asked: How the model was asked in training, as `ExportManifest.asked` says it; None in what was written before
             that was compared.
@@ -101,6 +105,7 @@ class ExpectedAssets:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     template: str | None = None
     unsaid: Mapping[str, Any] = field(default_factory=dict)
+    decoded: Sequence[str | None] | None = None
     asked: Mapping[str, Any] | None = None
 
     @property
@@ -159,12 +164,15 @@ def expected_assets(
         asked: How the model was asked in training.
     """
     loaded = _as_transformers_loads_it(saved) if saved else None
+    beside = _as_transformers_loads_it(saved, config) if saved and config else loaded
     compared = [*_HARD, *_around_specials(tokenizer), *_pieces(tokenizer), *_sample(texts)]
     conversation, rendered = _rendered(tokenizer, today, options or ChatOptions())
     kept = {key: value for key, value in (generation or {}).items() if key not in (*_OF_A_FILE, "eos_token_id")}
+    tokens = tokenizer.encode_batch(compared, "all")
     return ExpectedAssets(
         texts=compared,
-        tokens=tokenizer.encode_batch(compared, "all"),
+        tokens=tokens,
+        decoded=_decoded_alike([loaded, beside], tokens),
         conversation=conversation,
         rendered=rendered,
         today=today.isoformat() if today else None,
@@ -172,7 +180,7 @@ def expected_assets(
         template=options.template if options else None,
         generation=kept,
         stop_tokens=sorted(stop_tokens),
-        roles=_roles(tokenizer, [loaded, _as_transformers_loads_it(saved, config) if saved and config else loaded]),
+        roles=_roles(tokenizer, [loaded, beside]),
         added=added_ids(loaded) if loaded is not None else None,
         config_roles=role_ids(config.get_text_config()) if config is not None else None,
         unsaid=_settings_of(config) if config is not None and not generation else {},
@@ -207,6 +215,19 @@ def _roles(tokenizer: Tokenizer, loaded: Sequence[Any | None]) -> dict[str, int 
     own = {role: tokenizer.role_token(role) for role in ROLES}
     filled = [role_ids(one) if one is not None else dict.fromkeys(ROLES, -1) for one in loaded]
     return {role: id for role, id in own.items() if id is not None or all(one[role] is None for one in filled)}
+
+
+def _decoded_alike(loaded: Sequence[Any | None], tokens: Sequence[Sequence[int]]) -> list[str | None] | None:
+    """Returns the text of each list of ids, None where it depends on what the tokenizer is loaded beside.
+
+    Args:
+        loaded: The tokenizer as transformers loads it, alone and beside the model's configuration.
+        tokens: The ids.
+    """
+    if None in loaded:
+        return None
+    made = zip(*(decoded(one, tokens) for one in loaded), strict=True)
+    return [texts[0] if len({*texts}) == 1 else None for texts in made]
 
 
 def _sample(texts: Iterable[str]) -> Iterator[str]:
@@ -288,6 +309,7 @@ def differences(
         shortened(text)
         for text in (
             _tokens_differ(expected, found.tokens) if found.tokens is not None else "",
+            _decoded_differ(expected, found.decoded),
             _template_differs(expected.rendered, found.rendered),
             _roles_differ("special tokens", expected.roles, found.roles),
             _added_differ(expected.added, found.added),
@@ -314,6 +336,23 @@ def _tokens_differ(expected: ExpectedAssets, found: Sequence[Sequence[int]]) -> 
     return (
         f"token ids: {len(odd)} of {len(expected.texts)} texts get others, such as {text[:40]!r}: "
         f"{_few(theirs, place)} where training had {_few(ours, place)}"
+    )
+
+
+def _decoded_differ(expected: ExpectedAssets, found: Sequence[str] | None) -> str:
+    if expected.decoded is None or found is None:
+        return ""
+    if len(found) != len(expected.decoded):
+        return f"decoded texts: there are {len(found)}, where {len(expected.decoded)} were asked for"
+    pairs = zip(expected.decoded, found, strict=True)
+    odd = [(ours, theirs) for ours, theirs in pairs if ours is not None and ours != theirs]
+    if not odd:
+        return ""
+    ours, theirs = min(odd, key=lambda one: len(one[0]))
+    place = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), 0)
+    return (
+        f"decoded texts: {len(odd)} of {len(found)} lists of token ids give others, such as "
+        f"{theirs[place : place + 30]!r} where the run has {ours[place : place + 30]!r}"
     )
 
 
