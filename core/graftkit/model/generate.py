@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from inspect import signature
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicLayer
 
+from graftkit.interfaces.block_memory import repeated_blocks
 from graftkit.model.attention import native_attention
 from graftkit.model.cache import can_grow, can_select, with_room
 from graftkit.model.packing import attention_as
@@ -89,7 +90,13 @@ class Continuation:
         self._cache, self._held = None, []
 
     def stream(
-        self, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[int], sampler: Sampler | None = None
+        self,
+        prompt: Sequence[int],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[int],
+        sampler: Sampler | None = None,
+        unwanted: Callable[[], bool] = lambda: False,
     ) -> Iterator[int]:
         """Yields the tokens that go on after a prompt, as they come.
 
@@ -98,12 +105,20 @@ class Continuation:
             max_new_tokens: Tokens at most.
             stop: Tokens that end the answer; they are not yielded.
             sampler: What chooses tokens; the likeliest when left out.
+            unwanted: Tells, before each block of the pass over a prompt, whether nobody wants the tokens any more,
+                which ends them.
         """
         sampler, sequence = sampler or Sampler(), list(prompt)
         ids = self._not_held(sequence)
-        with self._within(), attention_as(self._network, native_attention(self._network)):
+        with (
+            suppress(_Unwanted),
+            self._within(),
+            attention_as(self._network, native_attention(self._network)),
+        ):
             for _ in range(max_new_tokens):
-                token = sampler.choose(self._logits(ids), sequence)
+                with _asked_by_block(self._network, unwanted) if len(ids) > 1 else nullcontext():
+                    logits = self._logits(ids)
+                token = sampler.choose(logits, sequence)
                 if token in stop:
                     return
                 sequence.append(token)
@@ -141,6 +156,26 @@ class Continuation:
         self._held += ids
         logits: torch.Tensor = output.logits[0, -1]
         return logits
+
+
+class _Unwanted(Exception):
+    """Ends a pass of which nobody wants the result."""
+
+
+@contextmanager
+def _asked_by_block(network: Any, unwanted: Callable[[], bool]) -> Iterator[None]:
+    """Has each block ask before it computes whether the pass goes on: over a long prompt it may take minutes."""
+
+    def ask(*_: Any) -> None:
+        if unwanted():
+            raise _Unwanted
+
+    handles = [block.register_forward_pre_hook(ask) for block in repeated_blocks(network)[0].values()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _keeps_all(cache: Any) -> bool:

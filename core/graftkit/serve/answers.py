@@ -178,7 +178,7 @@ class AnswerQueue:
     def ended(self, within: float) -> bool:
         """Waits for the answer that was being made when it was stopped; tells whether it has ended.
 
-        It ends between two tokens: a pass over a very long prompt may take minutes.
+        It ends between two tokens, or two blocks of the model: over a very long prompt one may take minutes.
 
         Args:
             within: Seconds that are waited at most.

@@ -190,21 +190,21 @@ async def _whole(answer: Answer) -> Parts:
 
 def _asks_chat(asked: ChatRequest, limits: Limits) -> Ask:
     def ask(model: ReloadedModel, unwanted: Callable[[], bool]) -> Reply:
-        lay_out = lay_out_within(limits.prompt_seconds, unwanted)
-        return model.answer(asked.messages, tools=asked.tools, lay_out=lay_out, **_how(model, asked.options))
+        return model.answer(asked.messages, tools=asked.tools, **_how(model, asked.options, limits, unwanted))
 
     return ask
 
 
 def _asks_completion(asked: CompletionRequest, limits: Limits) -> Ask:
     def ask(model: ReloadedModel, unwanted: Callable[[], bool]) -> Reply:
-        lay_out = lay_out_within(limits.prompt_seconds, unwanted)
-        return model.stream(asked.prompt, plain=True, lay_out=lay_out, **_how(model, asked.options))
+        return model.stream(asked.prompt, plain=True, **_how(model, asked.options, limits, unwanted))
 
     return ask
 
 
-def _how(model: ReloadedModel, options: GenerationOptions) -> dict[str, Any]:
+def _how(
+    model: ReloadedModel, options: GenerationOptions, limits: Limits, unwanted: Callable[[], bool]
+) -> dict[str, Any]:
     """Returns how a model is asked.
 
     Without temperature, top_p, top_k and min_p the likeliest tokens are taken. With a seed nothing is taken over of
@@ -216,4 +216,10 @@ def _how(model: ReloadedModel, options: GenerationOptions) -> dict[str, Any]:
     if options.seed is not None:
         model.forget()
     sampler = Sampler(Sampling.asked(model.generation, seed=seed, **options.sampling))
-    return {"max_new_tokens": options.max_new_tokens, "sampler": sampler, "stop_texts": options.stop}
+    return {
+        "max_new_tokens": options.max_new_tokens,
+        "sampler": sampler,
+        "stop_texts": options.stop,
+        "lay_out": lay_out_within(limits.prompt_seconds, unwanted),
+        "unwanted": unwanted,
+    }

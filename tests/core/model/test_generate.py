@@ -101,6 +101,20 @@ def test_a_turn_that_follows_computes_its_own_tokens_alone() -> None:
     assert lengths == [3, 1], "the last token of the answer was not computed, the two are new"
 
 
+def test_a_prompt_that_nobody_wants_any_more_ends_before_the_next_block() -> None:
+    network = build_twin({**SMALL, "model_type": "llama", "num_key_value_heads": 2})
+    going_on, prompt, asked = Continuation(network), list(range(3, 40)), list[int]()
+    computed: list[int] = []
+    for number, block in enumerate(network.model.layers):
+        block.register_forward_hook(lambda *_, number=number: computed.append(number))
+    assert not list(
+        going_on.stream(prompt, max_new_tokens=3, stop=[], unwanted=lambda: len(asked) == 1 or asked.append(1))
+    )
+    assert computed == [0] and going_on.held == 0 and len(network.model.layers) > 1
+    fresh = list(Continuation(network).stream(prompt, max_new_tokens=3, stop=[]))
+    assert list(going_on.stream(prompt, max_new_tokens=3, stop=[])) == fresh
+
+
 def test_a_pass_that_is_stopped_leaves_nothing_half_computed() -> None:
     network = build_twin({**SMALL, "model_type": "llama", "num_key_value_heads": 2})
     going_on, prompt = Continuation(network), list(range(3, 40))

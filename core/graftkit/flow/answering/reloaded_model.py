@@ -145,6 +145,7 @@ class ReloadedModel:
         sampler: Sampler | None = None,
         stop_texts: Sequence[str] = (),
         lay_out: LayOut = _at_once,
+        unwanted: Callable[[], bool] = lambda: False,
     ) -> Reply:
         """Returns the answer to a prompt, which is made as its pieces are taken.
 
@@ -159,6 +160,7 @@ class ReloadedModel:
             sampler: What chooses tokens; the likeliest when left out.
             stop_texts: Texts that end the answer, and are no part of it.
             lay_out: How the prompt's ids are made, such as within a limit of time.
+            unwanted: Tells, while the prompt is computed, whether nobody wants the answer any more, which ends it.
 
         Raises:
             RequestError: The prompt is empty, too long or no text, or a chat template is needed that is not there, or
@@ -171,7 +173,7 @@ class ReloadedModel:
         asked = (prompt, system, plain, tools, history)
         ids = lay_out(self._characters(asked), partial(self.prompt, *asked))
         end = TurnEnd() if (self.asks_plainly if plain is None else plain) else self._end
-        return self._reply(ids, end, max_new_tokens, sampler, stop_texts)
+        return self._reply(ids, end, max_new_tokens, sampler, stop_texts, unwanted)
 
     def answer(
         self,
@@ -182,6 +184,7 @@ class ReloadedModel:
         sampler: Sampler | None = None,
         stop_texts: Sequence[str] = (),
         lay_out: LayOut = _at_once,
+        unwanted: Callable[[], bool] = lambda: False,
     ) -> Reply:
         """Returns the answer to a conversation in the chat template, which is made as its pieces are taken.
 
@@ -193,6 +196,7 @@ class ReloadedModel:
             sampler: What chooses tokens; the likeliest when left out.
             stop_texts: Texts that end the answer, and are no part of it.
             lay_out: As for `stream`.
+            unwanted: As for `stream`.
 
         Raises:
             RequestError: There is no chat template, or it refuses the conversation or leaves out some of it; or the
@@ -201,7 +205,7 @@ class ReloadedModel:
         if self.tokenizer.chat_template is None:
             raise RequestError("the tokenizer has no chat template", hint="Continue a text instead.")
         ids = lay_out(self._characters((messages, tools)), partial(self._conversation_prompt, messages, tools))
-        return self._reply(ids, self._end, max_new_tokens, sampler, stop_texts, self._reader(tools or ()))
+        return self._reply(ids, self._end, max_new_tokens, sampler, stop_texts, unwanted, self._reader(tools or ()))
 
     def _reader(self, tools: Sequence[Mapping[str, Any]]) -> AnswerReader:
         """Returns what takes reasoning, and calls of these functions, out of an answer as the chat template writes it.
@@ -257,10 +261,11 @@ class ReloadedModel:
         wanted: int,
         sampler: Sampler | None,
         stop_texts: Sequence[str],
+        unwanted: Callable[[], bool],
         reader: AnswerReader | None = None,
     ) -> Reply:
         most = self._room(len(ids), wanted)
-        tokens = self._continuation.stream(ids, max_new_tokens=most, stop=self.stop, sampler=sampler)
+        tokens = self._continuation.stream(ids, max_new_tokens=most, stop=self.stop, sampler=sampler, unwanted=unwanted)
         return Reply(
             tokens, self.tokenizer, end, prompt_tokens=len(ids), most=most, stop_texts=stop_texts, reader=reader
         )
