@@ -107,7 +107,9 @@ def _write_folder(before: str | None) -> None:
 
 
 _SIGNALS = tuple(
-    number for number in signal.Signals if number.name not in ("SIGKILL", "SIGSTOP", "SIGRTMIN", "SIGRTMAX")
+    number
+    for number in signal.Signals  # which on Windows has events of the console, too
+    if number in signal.valid_signals() and number.name not in ("SIGKILL", "SIGSTOP", "SIGRTMIN", "SIGRTMAX")
 )
 """Those that have a handler: a run is stopped by some, a time limit needs one, and a program has its own."""
 
