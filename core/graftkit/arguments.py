@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ __all__ = [
     "check_mappings",
     "check_number",
     "check_path",
-    "check_rows",
+    "check_several",
     "check_text",
     "check_texts",
 ]
@@ -65,7 +66,8 @@ def check_path(
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as reason:
-        raise error(f"can't be opened: {reason.strerror}", where=path) from None
+        if reason.errno != errno.EINVAL:  # as Windows says of "package:NAME/FILE", which is no path but may be meant
+            raise error(f"can't be opened: {reason.strerror}", where=path) from None
     except UnicodeEncodeError:
         raise error("it has half of a surrogate pair, which no path can have", where=name, hint=hint) from None
     return path
@@ -102,23 +104,21 @@ def check_texts(values: Any, name: str, error: type[RequestError] = RequestError
     return found
 
 
-def check_rows(values: Any, name: str, error: type[RequestError]) -> None:
-    """Makes sure that records that are handed in can be taken one by one.
+def check_several(values: Any, name: str, kind: str, hint: str, error: type[RequestError] = RequestError) -> None:
+    """Makes sure that things that are handed in can be taken one by one.
 
     Args:
         values: The argument.
         name: What it is called.
+        kind: What they are to be.
+        hint: What the error says to do.
         error: What is raised.
 
     Raises:
         RequestError: They can't; of the class that was asked for.
     """
     if not isinstance(values, Iterable):
-        raise error(
-            _other_type(values, "records"),
-            where=name,
-            hint='Give a list of mappings, such as {"text": "..."}, or what yields them.',
-        )
+        raise error(_other_type(values, kind), where=name, hint=hint)
 
 
 def check_mappings(values: Any, name: str) -> None:

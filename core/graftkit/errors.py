@@ -256,7 +256,7 @@ def text_of(error: BaseException) -> str:
     """
     try:
         return str(error)
+    except KeyboardInterrupt:
+        raise
     except BaseException as second:
-        if isinstance(second, KeyboardInterrupt):
-            raise
         return f"its text can't be made: {type(second).__name__}"

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftkit.errors import RequestError
+from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import ROLES
+from graftkit.tokenization.bounds import check_bounds
 from graftkit.tokenization.side_files import write_files
 
 from graftkit_sentencepiece.files import MODEL_NAME
@@ -53,7 +54,7 @@ def tokenizer_json(tokenizer: SentencePieceModel) -> tuple[bytes | None, str]:
     """Converts the model and compares the result with it; takes about a second.
 
     Returns:
-        The tokenizer.json and "", or None and the reason why there is none.
+        The tokenizer.json and "", or None and why there is none: it gives other ids, or is not read again.
     """
     from graftkit_sentencepiece.proof import difference_from_json
     from graftkit_sentencepiece.tokenizer_json import as_tokenizer_json
@@ -61,6 +62,10 @@ def tokenizer_json(tokenizer: SentencePieceModel) -> tuple[bytes | None, str]:
     if tokenizer.proto.charsmap:
         return None, "the tokenizers library applies its rules of normalization otherwise"
     spec = as_tokenizer_json(tokenizer)
+    try:
+        check_bounds(spec, MODEL_NAME)  # those within which it is read again
+    except ModelError as error:
+        return None, error.message
     text = difference_from_json(tokenizer, spec)
     if text is not None:
         return None, f"the tokenizers library would cut {text[:60]!r} differently"

@@ -527,6 +527,9 @@ def test_an_export_has_its_weights_in_shards_or_in_one_file(tmp_path: Path) -> N
     save_file({"weight": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ExportError, match="model.safetensors lies beside this index of shards"):
         refuse_bad_files(tmp_path)
+    index = {"weight_map": {"weight": "model.safetensors"}}  # as MLX writes one beside a single file
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    refuse_bad_files(tmp_path)
 
 
 def test_a_configuration_does_not_say_in_what_form_results_are_returned() -> None:

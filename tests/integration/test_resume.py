@@ -130,6 +130,20 @@ def test_a_damaged_checkpoint_is_passed_over(recipe: dict[str, Any], expected: d
     assert (found[1] / "notes.txt").read_text() == "years of work"
 
 
+def test_checkpoints_that_are_passed_over_crowd_out_no_new_one(
+    recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """Those of later steps were counted among the newest that are kept, so that each new one was deleted at once."""
+    out = tmp_path / "run"
+    recipe["training"]["keep_checkpoints"] = 1
+    stop_at(recipe, out, after_step(4))
+    for state in (out / "checkpoints").glob("*/state.safetensors"):
+        state.write_bytes(b"")
+    assert facts_of(graftkit.run(recipe, out=out, resume=True)) == expected
+    found = latest_checkpoint(out / "checkpoints")
+    assert found is not None and [*(out / "checkpoints").iterdir()] == [found[1]]
+
+
 def test_what_another_run_has_trained_is_not_gone_on_with(
     recipe: dict[str, Any], expected: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -105,10 +105,9 @@ def _search(root: str, parts: tuple[str, ...], place: str, *, links: bool) -> It
                 and _is_folder(entry, links=links)
                 and not _identity(entry.path) <= passed
             ]
-            rest = tuple(rest[next((n for n, other in enumerate(rest) if other != _ANY_FOLDERS), len(rest)) :]) or (
-                "*",
-            )
-            part, rest = rest[0], rest[1:]
+            while rest[:1] == (_ANY_FOLDERS,):
+                rest = rest[1:]
+            part, rest = rest[0] if rest else "*", rest[1:]
         if not glob.has_magic(part):
             reached = [os.path.join(folder, part)]  # noqa: PTH118 (a text: there may be a million of them)
         else:

@@ -91,7 +91,8 @@ def end_if_forked(process: int, told: str) -> None:
     error = sys.exception()
     with suppress(OSError):
         os.write(2, f"{told}: it ends\n".encode(errors="backslashreplace"))
-    os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
+    code = error.code if isinstance(error, SystemExit) else 1
+    os._exit(code if isinstance(code, int) else code is not None)
 
 
 class _Streams:
@@ -349,9 +350,9 @@ def _has_text(error: Exception) -> bool:
     """Tells whether an error can be told and printed."""
     try:
         str(error)
-    except BaseException as second:
-        if isinstance(second, KeyboardInterrupt):
-            raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return False
     return True
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from graftkit.arguments import check_flags, check_rows, check_texts
-from graftkit.errors import PluginError, RequestError
+from graftkit.arguments import check_flags, check_several, check_texts
+from graftkit.errors import PluginError
 from graftkit.host.discovery import (
     disabled_by_environment,
     discover,
@@ -81,7 +81,7 @@ class PluginHost:
             strict=True if strict is None else strict,
             builtins_only=builtins_only,
         )
-        check_rows(plugins, "plugins", RequestError)
+        check_several(plugins, "plugins", "plugins", "Give a list of modules or objects with hooks.")
         asked = {_normalized(name): name for name in check_texts(disable, "disable")}
         self._of_run = {*map(_normalized, check_texts(disable_of_run, "disable_of_run"))}
         self._disabled = {*asked, *self._of_run, *map(_normalized, disabled_by_environment())}

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -107,7 +108,9 @@ def _write_folder(before: str | None) -> None:
 
 
 _SIGNALS = tuple(
-    number for number in signal.Signals if number.name not in ("SIGKILL", "SIGSTOP", "SIGRTMIN", "SIGRTMAX")
+    number
+    for number in signal.Signals  # which on Windows has events of the console, too
+    if number in signal.valid_signals() and number.name not in ("SIGKILL", "SIGSTOP", "SIGRTMIN", "SIGRTMAX")
 )
 """Those that have a handler: a run is stopped by some, a time limit needs one, and a program has its own."""
 
@@ -132,10 +135,23 @@ def _write_umask(before: int | None) -> None:
         os.umask(before)
 
 
+def _in_main_thread() -> bool:
+    """Tells whether signals are this thread's: what changes of them while another one works is not its doing."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _read_signals() -> list[Any]:
+    return [*map(signal.getsignal, _SIGNALS)] if _in_main_thread() else []
+
+
 def _write_signals(before: Sequence[Any]) -> None:
     for number, handler in zip(_SIGNALS, before, strict=True):
         if handler is not None and signal.getsignal(number) is not handler:
-            signal.signal(number, handler)  # a ValueError in a thread, which could not have changed it either
+            signal.signal(number, handler)
+
+
+def _read_timers() -> list[tuple[float, float]]:
+    return [*map(signal.getitimer, _TIMERS)] if _in_main_thread() else []
 
 
 def _timers_differ(before: Sequence[tuple[float, float]], now: Sequence[tuple[float, float]]) -> str:
@@ -221,8 +237,8 @@ def _write_ways_to_import(before: tuple[list[Any], list[Any]]) -> None:
 _OF_PYTHON = (
     _Setting("the current folder", _read_folder, _write_folder),
     _Setting("the environment", _read_environment, _write_environment, _environment_differs),
-    _Setting("the timers of signals", lambda: [*map(signal.getitimer, _TIMERS)], _write_timers, _timers_differ),
-    _Setting("the handlers of signals", lambda: [*map(signal.getsignal, _SIGNALS)], _write_signals),
+    _Setting("the timers of signals", _read_timers, _write_timers, _timers_differ),
+    _Setting("the handlers of signals", _read_signals, _write_signals),
     _Setting("the signals that are blocked", _read_blocked, _write_blocked),
     _Setting("the processor's handling of subnormal numbers", _flushes_subnormals, _write_flushing),
     _Setting("the permissions of new files", _read_umask, _write_umask),
@@ -304,15 +320,14 @@ def _of_torch(torch: Any) -> tuple[_Setting, ...]:
     def write_cudnn(kept: tuple[bool, bool, bool]) -> None:
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = kept
 
-    def read_attention() -> tuple[bool, bool, bool]:
-        of_cuda = torch.backends.cuda
-        return of_cuda.flash_sdp_enabled(), of_cuda.mem_efficient_sdp_enabled(), of_cuda.math_sdp_enabled()
+    kernels = ("flash", "mem_efficient", "math", "cudnn")
 
-    def write_attention(kept: tuple[bool, bool, bool]) -> None:
-        of_cuda = torch.backends.cuda
-        of_cuda.enable_flash_sdp(kept[0])
-        of_cuda.enable_mem_efficient_sdp(kept[1])
-        of_cuda.enable_math_sdp(kept[2])
+    def read_attention() -> list[bool]:
+        return [getattr(torch.backends.cuda, f"{kernel}_sdp_enabled")() for kernel in kernels]
+
+    def write_attention(kept: Sequence[bool]) -> None:
+        for kernel, on in zip(kernels, kept, strict=True):
+            getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(on)
 
     mkldnn = torch.backends.mkldnn
     precision, threads = torch.get_float32_matmul_precision, torch.get_num_threads

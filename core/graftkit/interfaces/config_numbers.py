@@ -22,20 +22,22 @@ CONTEXTS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_len
 _ONE_OR_MORE = frozenset(
     [
         *WIDTHS,
-        *("vocab_size", "intermediate_size", "n_inner", "ffn_dim", "d_ff", "head_dim"),
+        *("vocab_size", "head_dim"),
         *("num_attention_heads", "n_head", "n_heads", "num_key_value_heads", "num_kv_heads", "n_head_kv"),
     ]
 )
 _NONE_OR_MORE = frozenset(
     [
-        *CONTEXTS,
         *LAYERS,
+        *("intermediate_size", "n_inner", "ffn_dim", "d_ff"),
         *("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "n_shared_experts"),
         *("num_experts_per_tok", "moe_topk", "moe_intermediate_size", "shared_expert_intermediate_size"),
         *("sliding_window", "sliding_window_size", "original_max_position_embeddings"),
     ]
 )
-"""Counts that are 0 where a model has no such part."""
+"""Counts that are 0 where a model has no such part, as a mixture of experts has no other feed-forward layer."""
+_LEAST = dict.fromkeys(_ONE_OR_MORE, 1) | dict.fromkeys(_NONE_OR_MORE, 0) | dict.fromkeys(CONTEXTS, -1)
+"""Key -> the least that is allowed: a context of -1 is an unknown one, as OLMo-core's conversion writes it."""
 _ROPE = ("rope_scaling", "rope_parameters")
 """Settings of rotary embeddings, of which there may be some for each kind of layer."""
 _ABOVE_ZERO = re.compile(r"(rope_theta|rotary_emb_base|_base_freq|^factor)$")
@@ -91,8 +93,8 @@ def _allowed(key: str, value: Any, *, unused: bool) -> str:
         value: The value, no list and not null.
         unused: Whether 0 may say that there is no such part.
     """
-    if key in _ONE_OR_MORE or key in _NONE_OR_MORE:
-        least = 1 if key in _ONE_OR_MORE and not unused else 0
+    if key in _LEAST:
+        least = min(_LEAST[key], 0) if unused else _LEAST[key]
         sound = isinstance(value, int) and not isinstance(value, bool) and least <= value < _LARGEST
         return "" if sound else f"a whole number from {least} on, or null,"
     if not (_ABOVE_ZERO.search(key) or _FROM_ZERO.search(key)):

@@ -90,8 +90,9 @@ class KnownKey:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or refuses it."""
         if scope["type"] == "http" and scope["path"] != _OPEN_TO_ALL:
-            scheme, space, key = "\n".join(Headers(scope=scope).getlist("authorization")).partition(" ")
-            given = f"{scheme.title()}{space}{key}".encode("latin-1")  # a scheme's case counts for nothing
+            said = "\n".join(Headers(scope=scope).getlist("authorization")).encode("latin-1")
+            scheme, space, key = said.partition(b" ")
+            given = scheme.title() + space + key  # a scheme's case counts for nothing
             if not hmac.compare_digest(given, self._header):
                 message = "this server's API key is missing or wrong: it goes into the header Authorization: Bearer KEY"
                 error = ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})

@@ -48,6 +48,8 @@ def write_checkpoint(
 ) -> Path:
     """Writes `step-NNNNNNNN/` as a whole and deletes the oldest beyond the kept ones.
 
+    Those of later steps are deleted, too: training did not go on from them.
+
     Args:
         folder: Where checkpoints lie; made when missing.
         step: How many steps have been taken.
@@ -72,6 +74,7 @@ def write_checkpoint(
         facts = {"step": step, "sha256": sha256_of(temporary / _STATE), "tokenizer_fingerprint": tokenizer_fingerprint}
         measured = {"evaluations": [dict(one) for one in evaluations]} if evaluations else {}
         write_json(temporary / _FACTS, {**facts, **measured})
+    forget_after(folder, step)
     for earlier, old in list(_checkpoints(folder))[keep:]:
         if earlier not in also:
             _remove(old)
@@ -117,35 +120,40 @@ def _remove(path: Path) -> None:
         path.rmdir()
 
 
-def latest_checkpoint(folder: Path, foreign: Collection[str] = ()) -> tuple[int, Path] | None:
+def latest_checkpoint(folder: Path, vouched: Mapping[str, str] | None = None) -> tuple[int, Path] | None:
     """Returns the highest step whose checkpoint is complete and unchanged, and its folder; None without one.
 
-    Ordered by step, never by time; a damaged one is passed over.
+    Ordered by step, never by time; a damaged one is passed over, and so is another run's.
 
     Args:
         folder: Where checkpoints lie.
-        foreign: The names of those that are another run's.
+        vouched: The sha256 of the tensors of those that the run is known to have written, by their names.
     """
-    own = ((step, path) for step, path in _checkpoints(folder) if path.name not in foreign)
-    return next(((step, path) for step, path in own if _is_whole(path, step)), None)
+    return next((found for found in _checkpoints(folder) if not _fault(*found, vouched)), None)
 
 
-def checkpoint_of(folder: Path, step: int) -> Path | None:
-    """Returns the folder of a step's checkpoint; None where there is none that is whole."""
-    return next((path for found, path in _checkpoints(folder) if found == step and _is_whole(path, step)), None)
+def checkpoint_of(folder: Path, step: int, vouched: Mapping[str, str] | None = None) -> Path | None:
+    """Returns the folder of a step's checkpoint; None where there is none that is whole.
+
+    Args:
+        folder: Where checkpoints lie.
+        step: The step.
+        vouched: As for `latest_checkpoint`.
+    """
+    found = (path for other, path in _checkpoints(folder) if other == step)
+    return next((path for path in found if not _fault(step, path, vouched)), None)
 
 
-def damaged_checkpoints(folder: Path, foreign: Collection[str] = ()) -> dict[str, str]:
+def damaged_checkpoints(folder: Path, vouched: Mapping[str, str] | None = None) -> dict[str, str]:
     """Returns the names of those that `latest_checkpoint` passes over, which are newer than the one that it returns.
 
     With each, why: "is damaged", "can't be read" and what the system says, or that the run wrote another.
 
     Args:
         folder: Where checkpoints lie.
-        foreign: The names of those that are another run's.
+        vouched: As for `latest_checkpoint`.
     """
-    faults = {path: "is not the one that the run wrote" for _, path in _checkpoints(folder) if path.name in foreign}
-    found = ((path.name, _fault(path, step) or faults.get(path, "")) for step, path in _checkpoints(folder))
+    found = ((path.name, _fault(step, path, vouched)) for step, path in _checkpoints(folder))
     return dict(takewhile(lambda one: bool(one[1]), found))
 
 
@@ -190,14 +198,12 @@ def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
     return iter(sorted(found, reverse=True))
 
 
-def _is_whole(path: Path, step: int) -> bool:
-    return not _fault(path, step)
-
-
-def _fault(path: Path, step: int) -> str:
+def _fault(step: int, path: Path, vouched: Mapping[str, str] | None = None) -> str:
     """Says why a checkpoint is not used; nothing where it is complete and unchanged."""
     try:
         facts = parse_json(read_regular(path / _FACTS))
+        if facts["sha256"] != (vouched or {}).get(path.name, facts["sha256"]):
+            return "is not the one that the run wrote"
         whole = facts["step"] == step and facts["sha256"] == sha256_of(path / _STATE)
     except FileNotFoundError:
         return "is damaged"

@@ -102,7 +102,10 @@ def test_a_forked_process_goes_on_with_what_its_thread_holds() -> None:
     assert LOCK._depth == 0
 
 
-@pytest.mark.parametrize(("leave", "code"), [(None, 1), (ValueError("x"), 1), (SystemExit(3), 3), (SystemExit("x"), 1)])
+@pytest.mark.parametrize(
+    ("leave", "code"),
+    [(None, 1), (ValueError("x"), 1), (SystemExit(3), 3), (SystemExit("x"), 1), (SystemExit(), 0)],
+)
 def test_a_process_that_a_plugin_forks_ends_where_it_would_come_back(
     capfd: pytest.CaptureFixture[str], leave: BaseException | None, code: int
 ) -> None:

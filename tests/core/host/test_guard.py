@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -212,6 +213,29 @@ def test_a_plugin_that_changes_nothing_and_the_built_in_ones_have_no_notices(sit
         registered = host.registry.resolve(kind, name)  # type: ignore[arg-type]
         host.registry.create(registered, host.registry.config_class(registered)())
     assert host.notices == []
+
+
+def test_signals_that_the_main_thread_sets_meanwhile_are_no_plugins_doing() -> None:
+    begun, goes_on, changed = threading.Event(), threading.Event(), list[str]()
+
+    def call() -> None:
+        state = ProcessState()
+        begun.set()
+        goes_on.wait(10)
+        changed.extend(state.put_back())
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert begun.wait(10)
+    former = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    try:
+        goes_on.set()
+        thread.join()
+        assert changed == [] and signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGUSR1, former)
 
 
 def test_a_folder_of_a_plugins_own_libraries_stays(site: Site, no_traces: None) -> None:

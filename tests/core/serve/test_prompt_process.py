@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -48,6 +49,15 @@ def test_ids_and_errors_are_those_of_the_work() -> None:
     assert (told.value.where, told.value.hint) == ("messages[0]", "Leave it out.")
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         laid_out(lambda: [1 // 0])
+
+
+def test_a_server_may_ignore_what_becomes_of_its_children() -> None:
+    """The signal's handling is inherited from the program that started the server."""
+    former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert laid_out(lambda: [3]) == [3]
+    finally:
+        signal.signal(signal.SIGCHLD, former)
 
 
 def test_what_takes_too_long_or_is_unwanted_is_ended() -> None:

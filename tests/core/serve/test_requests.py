@@ -251,7 +251,17 @@ def test_no_origin_is_allowed_unless_it_was_named(app: Any, queue: AnswerQueue) 
 def test_a_key_has_to_be_shown(queue: AnswerQueue) -> None:
     app = create_app(queue, "tiny", hosts=None, api_key="secret")
     anywhere = {"host": "example.org"}
-    wrong = (None, "", "secret", "Bearer", "Bearer secre", "Bearer secret2", "Bearer s\u00e9cret", "Bearer  secret")
+    wrong = (
+        None,
+        "",
+        "secret",
+        "Bearer",
+        "Bearer secre",
+        "Bearer secret2",
+        "Bearer s\u00e9cret",
+        "\u2035 secret",
+        "Bearer  secret",
+    )
     for given in (*wrong, ["Bearer secret", "Bearer other"], ["Bearer secret"] * 2, "Bearer secret, Bearer secret"):
         found = ask(app, "GET", "/v1/models", headers={**anywhere, "authorization": given})
         assert error(found, 401)["code"] == "invalid_api_key" and found.headers["www-authenticate"] == "Bearer"

@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 import sentencepiece
+from graftkit import PluginHost
 from graftkit.errors import RequestError
+from graftkit.flow.base_files.find_tokenizer import find_tokenizer
 from graftkit.interfaces.vocabulary import ExtensionSpec, TrainingSpec
+from graftkit.tokenization import bounds
 from graftkit_sentencepiece.backend import SentencePieceBackend
 from graftkit_sentencepiece.config import SentencePieceConfig
 from graftkit_sentencepiece.files import SentencePieceFiles
 from graftkit_sentencepiece.tokenizer import SentencePieceTokenizer
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
-from sentencepiece_models import BOTCHAN, MISTRAL, corpus, loaded
+from sentencepiece_models import BOTCHAN, MISTRAL, corpus, loaded, model
 from tokenizers import Tokenizer as Backend
 
 SPEC = TrainingSpec(2600, ("<unk>", "<s>", "</s>", "<|user|>"), {"unk": "<unk>", "bos": "<s>", "eos": "</s>"})
@@ -60,6 +63,17 @@ def test_autotokenizer_gives_the_same_ids(name: str, tmp_path: Path) -> None:
     assert differing == []
     for role in ("bos", "eos", "unk"):
         assert getattr(theirs, f"{role}_token_id") == tokenizer.role_token(role)
+
+
+def test_no_tokenizer_json_is_saved_that_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SentencePiece model may have more pieces than the model of a tokenizer.json, which would be read first."""
+    monkeypatch.setitem(bounds._MOST_ENTRIES, "vocab", 1000)
+    tokenizer = SentencePieceBackend().load(model(MISTRAL))
+    assert "tokens; 1,000 are allowed" in tokenizer.json_refusal
+    tokenizer.save(tmp_path)
+    assert not (tmp_path / "tokenizer.json").exists()
+    found = find_tokenizer(PluginHost(builtins_only=True), str(tmp_path)).tokenizer
+    assert found.fingerprint == tokenizer.fingerprint
 
 
 @pytest.mark.parametrize("name", WITH_JSON)

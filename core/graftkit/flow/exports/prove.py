@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graftkit.errors import GraftkitError, named
 from graftkit.flow.base_files.recreate import InstalledProviders, ProvidersOfThisRun
@@ -26,9 +26,6 @@ from graftkit.flow.exports.proof_forks import FORKS, serve_forks
 from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.host.records import shortened
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["TRUSTED", "main"]
 

@@ -24,6 +24,7 @@ __all__ = [
     "LOCK",
     "MANIFEST",
     "ClaimedFolder",
+    "answers_file",
     "claim",
     "claim_again",
     "forget_checkpoints",
@@ -38,6 +39,12 @@ CHECKPOINTS = "checkpoints"
 
 ADAPTER_FROM = "adapter-from"
 """Where a run keeps the adapter that its training went on with: it goes on without the folder that this lay in."""
+
+
+def answers_file(when: str) -> str:
+    """Returns the name of the file with the answers "before" or "after" training."""
+    return f"answers-{when}.json"
+
 
 _ASIDE = re.compile(r"\.graftkit-[a-z0-9_]{8}\.replaced")
 """What follows the folder's name in that of the one that holds the run to be replaced."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -16,12 +15,12 @@ from graftkit.store.files import begins_with, sha256_of
 __all__ = [
     "check_listed",
     "check_none_beside",
-    "foreign_checkpoints",
     "is_changed",
     "is_state",
     "leads_out",
     "listed_by_the_run",
     "outer_folder",
+    "vouched_checkpoints",
     "with_replaced",
 ]
 
@@ -120,17 +119,10 @@ def is_changed(folder: Path, manifest: RunManifest, name: str) -> bool:
     return longer or not begins_with(path, facts.bytes, facts.sha256)
 
 
-def foreign_checkpoints(folder: Path, manifest: RunManifest) -> list[str]:
-    """Returns the names of a run's checkpoints that are others than its manifest vouches for, such as another run's.
-
-    Args:
-        folder: The run.
-        manifest: What it says.
-    """
-    vouched = {name for name in {*manifest.artifacts, *manifest.kept} if is_state(name)}
-    return [
-        name.split("/")[1] for name in vouched if os.path.lexists(folder / name) and is_changed(folder, manifest, name)
-    ]
+def vouched_checkpoints(manifest: RunManifest) -> dict[str, str]:
+    """Returns the sha256 of the tensors of each checkpoint that a run's manifest vouches for, by its name."""
+    states = {name: manifest.vouched(name) for name in {*manifest.artifacts, *manifest.kept} if is_state(name)}
+    return {name.split("/")[1]: facts.sha256 for name, facts in states.items() if facts}
 
 
 def is_state(name: str) -> bool:

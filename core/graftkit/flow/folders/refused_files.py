@@ -69,9 +69,9 @@ def refuse_bad_files(folder: Path) -> None:
 
     Raises:
         ExportError: An index of shards or a tokenizer's configuration names a file elsewhere, the same weights are
-            there in shards and in one file, the header of a tensor
-            file is too large, or an entry is no regular file, such as a pipe, which a reader would wait for, or a link
-            to a folder, whose files a library would load and no list of this one's files has.
+            there in shards and in one file, the header of a tensor file is too large, or an entry is no regular file,
+            such as a pipe, which a reader would wait for, or a link to a folder, whose files a library would load and
+            no list of this one's files has.
         FolderError: An index or a configuration can't be read.
     """
     for path in sorted(folder.rglob("*")):
@@ -121,14 +121,15 @@ def check_tensor_header(path: Path) -> None:
 
 
 def _check_index(path: Path) -> None:
-    named = json_object(path).get("weight_map")
-    for name in named.values() if isinstance(named, dict) else [None]:
+    found = json_object(path).get("weight_map")
+    named = list(found.values()) if isinstance(found, dict) else [None]
+    for name in named:
         if not isinstance(name, str) or name != PurePath(name).name or "\\" in name:
             raise ExportError(
                 f"its weight_map names {short_json(name)}, which is no file's name", where=str(path), hint=EXPORT_AGAIN
             )
     whole = path.with_name(path.name.removesuffix(".index.json"))
-    if whole.exists():
+    if whole.exists() and {*named} != {whole.name}:
         raise ExportError(
             f"{whole.name} lies beside this index of shards: programs differ in which of them they load",
             where=str(path),

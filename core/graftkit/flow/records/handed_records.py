@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from graftkit.arguments import check_rows
+from graftkit.arguments import check_several
 from graftkit.errors import DataError, GraftkitError, RecipeError
 from graftkit.store.files import guarded, make_folder, sha256_of, write_atomic
 
@@ -46,7 +46,8 @@ def rows_of(train: Rows | None, holdout: Rows | None) -> dict[str, Rows]:
     """
     found = {key: rows for key, rows in (("train", train), ("holdout", holdout)) if rows is not None}
     for key, rows in found.items():
-        check_rows(rows, key, DataError)
+        hint = 'Give a list of mappings, such as {"text": "..."}, or what yields them.'
+        check_several(rows, key, "records", hint, DataError)
     return found
 
 

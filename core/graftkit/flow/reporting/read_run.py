@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import FolderError, StorageError
+from graftkit.flow.folders.folder import answers_file
 from graftkit.flow.folders.listed_files import is_changed
 from graftkit.flow.folders.metrics import METRICS, Metrics, missing_steps, read_metrics
 from graftkit.flow.training.worst_records import WORST_FILE
@@ -36,10 +37,10 @@ def read_run(folder: Path, manifest: RunManifest | None = None) -> RunData:
         raise FolderError("there is no run in it", where=str(folder), hint="Name the folder that `toolkit run` wrote.")
     damage: list[str] = []
     metrics = _metrics(folder, known, damage)
-    before, after = (_listed(folder / f"answers-{when}.json", "answers", damage) for when in ("before", "after"))
+    before, after = (_listed(folder / answers_file(when), "answers", damage) for when in ("before", "after"))
     worst, examined = _worst(folder, damage)
     named = " ".join(damage)
-    of_lines = (METRICS, "answers-before.json", "answers-after.json", WORST_FILE)
+    of_lines = (METRICS, answers_file("before"), answers_file("after"), WORST_FILE)
     changed = [name for name in of_lines if name not in named and is_changed(folder, known, name)]
     damage += [f"{name} is not the file that the run wrote" for name in changed]
     return RunData(

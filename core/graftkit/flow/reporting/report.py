@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from graftkit.errors import HookError
+from graftkit.flow.folders.folder import answers_file
 from graftkit.flow.folders.metrics import METRICS
 from graftkit.flow.reporting.read_run import read_run
 from graftkit.flow.reporting.report_sections import SECTIONS, keep_sections, kept_sections, plain_sections
@@ -25,7 +26,7 @@ _SHOWN = frozenset(
         METRICS,
         WORST_FILE,
         SECTIONS,
-        *(f"answers-{when}.json" for when in ("before", "after")),
+        *map(answers_file, ("before", "after")),
         *(f"tokens/{part}.safetensors" for part in ("train", "holdout")),
     }
 )

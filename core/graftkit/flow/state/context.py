@@ -25,7 +25,15 @@ from graftkit.errors import (
     text_of,
 )
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
-from graftkit.flow.folders.folder import CHECKPOINTS, LOCK, MANIFEST, ClaimedFolder, is_runs_own, others_files
+from graftkit.flow.folders.folder import (
+    CHECKPOINTS,
+    LOCK,
+    MANIFEST,
+    ClaimedFolder,
+    answers_file,
+    is_runs_own,
+    others_files,
+)
 from graftkit.flow.folders.listed_files import is_changed, is_state
 from graftkit.flow.folders.metrics import METRICS
 from graftkit.flow.memory.measured_memory import measured_memory
@@ -55,11 +63,12 @@ from graftkit.store.file_states import changed_files, file_states
 from graftkit.store.files import file_facts, is_temporary
 from graftkit.training.processes import ALONE, Processes
 
-__all__ = ["RunContext", "StageScope", "describe_error", "third_parties"]
+__all__ = ["ADAPTER", "RunContext", "StageScope", "describe_error", "third_parties"]
 
 ADAPTER = "adapter/adapter.safetensors"
+"""Where a run keeps the tensors of its adapter."""
 
-TAKEN_OVER = (METRICS, "answers-before.json", ADAPTER)
+_TAKEN_OVER = (METRICS, answers_file("before"), ADAPTER)
 """Files that a run which goes on may take over as they are, besides checkpoints."""
 
 LONG_HOOKS = 10.0
@@ -460,7 +469,7 @@ def _known(before: RunManifest) -> dict[str, Any]:
         "kept": {
             name: facts
             for name in sorted({*before.artifacts, *before.kept})
-            if (name in TAKEN_OVER or is_state(name)) and (facts := before.vouched(name))
+            if (name in _TAKEN_OVER or is_state(name)) and (facts := before.vouched(name))
         },
     }
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from graftkit._version import __version__
 from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
 from graftkit.flow.folders.folder import CHECKPOINTS
-from graftkit.flow.folders.listed_files import foreign_checkpoints
+from graftkit.flow.folders.listed_files import vouched_checkpoints
 from graftkit.flow.planning.unsettled import SETTLED_KEYS
 from graftkit.recipe.schema import Recipe, TrainingSection
 from graftkit.report.run_manifest import RunManifest, SettledKey
@@ -227,7 +227,7 @@ def check_state(folder: Path, taken: int, manifest: RunManifest) -> None:
     """
     from graftkit.training.checkpoint import latest_checkpoint
 
-    found = latest_checkpoint(folder / CHECKPOINTS, foreign_checkpoints(folder, manifest))
+    found = latest_checkpoint(folder / CHECKPOINTS, vouched_checkpoints(manifest))
     if found is None or found[0] < taken:
         raise FolderError(
             f"the run can't be trained further: the optimizer's state after its {taken} steps is not in {CHECKPOINTS}/",

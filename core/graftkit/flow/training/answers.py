@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.encode import has_answer
+from graftkit.flow.folders.folder import answers_file
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext, StageScope
@@ -19,7 +20,7 @@ from graftkit.report.run_manifest import FileFacts
 from graftkit.store.files import to_json, write_text
 from graftkit.store.token_store import Example
 
-__all__ = ["Answer", "answer_all", "answered", "answers_file", "asked", "keep_answers", "mean_scores", "question_of"]
+__all__ = ["Answer", "answer_all", "answered", "asked", "keep_answers", "mean_scores", "question_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +88,6 @@ def answer_all(
 def mean_scores(answers: Sequence[Answer]) -> dict[str, float]:
     """Returns the mean score by each metric."""
     return {label: math.fsum(answer.scores[label] for answer in answers) / len(answers) for label in answers[0].scores}
-
-
-def answers_file(when: str) -> str:
-    """Returns the name of the file with the answers "before" or "after" training."""
-    return f"answers-{when}.json"
 
 
 def keep_answers(run: RunContext, when: str, answers: Sequence[Answer]) -> None:

@@ -8,13 +8,14 @@ from typing import Any, Literal
 from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import DataError, TrainingError
 from graftkit.flow.base_files.open_model import embedding_rows
+from graftkit.flow.folders.folder import answers_file
 from graftkit.flow.preparation.base_model import LoadedBase, LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.records.chat import chat_options
 from graftkit.flow.records.holdout import encode_samples, loss_bytes
 from graftkit.flow.state.context import RunContext, StageScope
-from graftkit.flow.training.answers import answer_all, answers_file, keep_answers, mean_scores
+from graftkit.flow.training.answers import answer_all, keep_answers, mean_scores
 from graftkit.flow.training.worst_records import WORST_FILE, keep_worst
 from graftkit.host.lifecycle import EvaluationInfo
 from graftkit.interfaces.tokenizer import Tokenizer

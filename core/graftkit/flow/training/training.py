@@ -8,7 +8,7 @@ from contextlib import suppress
 from graftkit.errors import DataError, FolderError, HookError, LossError, RecipeError, named
 from graftkit.flow.events import PassFinished, StepFinished
 from graftkit.flow.folders.folder import CHECKPOINTS
-from graftkit.flow.folders.listed_files import foreign_checkpoints
+from graftkit.flow.folders.listed_files import vouched_checkpoints
 from graftkit.flow.folders.metrics import (
     METRICS,
     Metrics,
@@ -158,9 +158,8 @@ def _take_exported(run: RunContext, trainer: Trainer, watch: HoldoutWatch, stage
     best, kept = watch.best, watch.best
     if best is not None:
         folder = run.folder / CHECKPOINTS
-        foreign = foreign_checkpoints(run.folder, run.manifest)
-        found = {step: path for step in watch.losses if (path := checkpoint_of(folder, step)) is not None}
-        states = {step: path for step, path in found.items() if path.name not in foreign}
+        vouched = vouched_checkpoints(run.manifest)
+        states = {step: path for step in watch.losses if (path := checkpoint_of(folder, step, vouched)) is not None}
         kept = best_step({step: watch.losses[step] for step in states})
         if kept != best:
             stage.notice(
@@ -351,10 +350,10 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
     if run.resumed and run.resumed.back_to is not None:
         stage.notice(f"the loss had gone wrong: what was trained after step {run.resumed.back_to} is trained anew")
         forget_after(run.folder / CHECKPOINTS, run.resumed.back_to)
-    foreign = foreign_checkpoints(run.folder, run.resumed.manifest) if run.resumed else []
-    for name, fault in damaged_checkpoints(run.folder / CHECKPOINTS, foreign).items():
+    states = vouched_checkpoints(run.resumed.manifest) if run.resumed else None
+    for name, fault in damaged_checkpoints(run.folder / CHECKPOINTS, states).items():
         stage.notice(f"{CHECKPOINTS}/{name} {fault} and is not used")
-    found = latest_checkpoint(run.folder / CHECKPOINTS, foreign)
+    found = latest_checkpoint(run.folder / CHECKPOINTS, states)
     if found is None:
         _write_metrics(run, "")
         stage.notice("there is no checkpoint to go on from: training starts at the first step")
