@@ -379,8 +379,8 @@ def adapt(
         PluginCallError: A layer has no parameters and state to train and store, or those of another layer.
     """
     adapted: dict[str, AdaptedWeight] = {}
-    owners: dict[int, str] = {}
-    for name in [name for target in targets for name in _layers_of(network, target)]:
+    owners: dict[tuple[int, int], str] = {}
+    for name in dict.fromkeys(name for target in targets for name in _layers_of(network, target)):  # each once
         layer = _layer_of(network, name)
         if not isinstance(layer, FrozenLinear):
             raise TargetError(f"'{name}' is {with_article(type(layer).__name__)}, which can't be adapted")

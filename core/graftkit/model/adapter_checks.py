@@ -47,7 +47,7 @@ def check_parts(adapter: Adapter, weight: AdaptedWeight, path: str) -> None:
             raise wrong_result(adapter, "adapter_state", told)
 
 
-def check_unshared(adapter: Adapter, weight: AdaptedWeight, path: str, owners: dict[int, str]) -> None:
+def check_unshared(adapter: Adapter, weight: AdaptedWeight, path: str, owners: dict[tuple[int, int], str]) -> None:
     """Makes sure that a layer's parameters are no other layer's: each is stored, and trained, by itself.
 
     Args:
@@ -62,7 +62,11 @@ def check_unshared(adapter: Adapter, weight: AdaptedWeight, path: str, owners: d
     for name, parameter in weight.trainable_parameters().items():
         if parameter.is_meta or not parameter.numel():
             continue
-        other = owners.setdefault(parameter.data_ptr(), path)
+        place = (
+            parameter.untyped_storage()._cdata,
+            int(parameter.storage_offset()),
+        )  # tensors without contents have it, too
+        other = owners.setdefault(place, path)
         if other != path:
             raise wrong_result(adapter, "attach", f"gave the layers {other} and {path} the same parameter, '{name}'")
 

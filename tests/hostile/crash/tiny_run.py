@@ -69,6 +69,8 @@ def quick() -> Iterator[None]:
         mock.patch("graftkit.flow.exports.proof.prove", prove),
         mock.patch("graftkit.flow.preparation.check_model.choose_packing", choose),
         mock.patch("graftkit.flow.exports.export.give_memory_back"),
+        mock.patch("graftkit.flow.state.context.end_if_forked"),  # the tests go on in forks
+        mock.patch("graftkit.host.guard.end_if_forked"),
         warnings.catch_warnings(action="ignore", category=FutureWarning),
     ):
         yield

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from graftkit.flow.folders.listed_files import is_changed
 from graftkit.flow.folders.metrics import to_line
 from graftkit.flow.state.resume import day_of_run, find_run
 from graftkit.flow.training.training import go_back
@@ -170,7 +171,14 @@ def read(folder: Path) -> None:
 
 def _go_on(folder: Path) -> None:
     optimizers, notices = _optimizers(), []
-    run = SimpleNamespace(folder=folder, resumed=find_run(folder, _RECIPE))
+    resumed = find_run(folder, _RECIPE)
+    run = SimpleNamespace(
+        folder=folder,
+        resumed=resumed,
+        is_changed=lambda name: resumed is not None and is_changed(folder, resumed.manifest, name),
+        keep=lambda name, facts: None,
+        save=lambda: None,
+    )
     trainer = SimpleNamespace(load_state=optimizers.load_state, watch=LossWatch(2.0, 10))
     stage = SimpleNamespace(notice=notices.append)
     go_back(cast(Any, run), cast(Any, trainer), cast(Any, stage))
