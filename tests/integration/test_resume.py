@@ -50,6 +50,10 @@ def stop_at(recipe: dict[str, Any], out: Path, when: Any, **options: Any) -> Non
         graftkit.run(recipe, out=out, on_event=on_event, cancel=cancel, **options)
 
 
+def before_loading(event: Event) -> bool:
+    return isinstance(event, StageStarted) and event.stage == "base model"
+
+
 def after_step(number: int) -> Any:
     return lambda event: isinstance(event, StepFinished) and event.step.step == number
 
@@ -158,6 +162,7 @@ def test_what_another_run_has_trained_is_not_gone_on_with(
     stop_at({**recipe, "training": {**recipe["training"], "seed": 7}}, other, after_step(4))
     shutil.rmtree(tmp_path / "killed" / "checkpoints")
     shutil.copytree(other / "checkpoints", tmp_path / "killed" / "checkpoints")
+    stop_at(recipe, tmp_path / "killed", before_loading, resume=True)  # what lies there is not vouched for now
     again = graftkit.run(recipe, out=tmp_path / "killed", resume=True)
     assert facts_of(again) == expected
     told = "checkpoints/step-00000004 is not the one that the run wrote and is not used"

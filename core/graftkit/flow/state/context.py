@@ -274,7 +274,10 @@ class RunContext:
             kept = {max((name.split("/")[1] for name in states), default="")}
             kept |= {f"step-{self._manifest.exported.step:08d}"} if self._manifest.exported else set()
             leave_out |= {name for name in states if name.split("/")[1] not in kept}
-        self.record(artifacts=file_facts(self.folder, leave_out=frozenset(leave_out)), written=[], kept={})
+        found = file_facts(self.folder, leave_out=frozenset(leave_out))
+        wrote = {name: facts.model_dump() for name, facts in self._manifest.kept.items() if is_state(name)}
+        # a checkpoint that was passed over, since the run had written another, is not vouched for now
+        self.record(artifacts={name: wrote.get(name, facts) for name, facts in found.items()}, written=[], kept={})
         self.save()
 
     def end(self, status: RunStatus, error: BaseException | None = None) -> None:
