@@ -131,17 +131,18 @@ def check_mappings(values: Any, name: str) -> None:
         raise RequestError("it is no list of mappings", where=name, hint="Give a list of mappings, such as JSON has.")
 
 
-def check_flags(**values: Any) -> None:
+def check_flags(*may_be_none: str, **values: Any) -> None:
     """Makes sure that arguments are true or false: "no" and "false" would count as true.
 
     Args:
+        may_be_none: The names of those that may be None as well.
         values: The arguments by name.
 
     Raises:
         RequestError: One is something else.
     """
     for name, value in values.items():
-        if not isinstance(value, bool):
+        if not isinstance(value, bool) and not (value is None and name in may_be_none):
             raise RequestError(_other_type(value, "bool"), where=name, hint="Give True or False.")
 
 
@@ -171,7 +172,8 @@ def check_number(value: Any, name: str, least: int | None = None, most: int | No
     if not isinstance(value, int) or isinstance(value, bool):
         raise RequestError(_other_type(value, "whole number"), where=name, hint=hint)
     if least is not None and value < least:
-        raise RequestError(f"it is {value}, which is too little", where=name, hint=hint)
+        told = f"it is {value}, which is too little" if value.bit_length() < 64 else "it is too little"
+        raise RequestError(told, where=name, hint=hint)
     if most is not None and value > most:
         raise RequestError("it is too large", where=name, hint=f"Give a whole number up to {most}.")
 

@@ -193,3 +193,4 @@ def test_architectures_that_are_no_names_are_refused(value: Any) -> None:
 def test_numbers_of_configurations_in_use_are_read(key: str, value: Any) -> None:
     check_numbers({"model_type": "llama", key: value}, "here")
     check_numbers({"kv_lora_rank": 512, "head_dim": 0}, "here")
+    check_numbers({"use_sliding_window": False, "sliding_window": -1}, "here")

@@ -15,7 +15,7 @@ __all__ = ["MOST_FOUND", "MOST_VISITED", "files_below", "files_matching", "place
 
 MOST_VISITED = 1_000_000
 """Files and folders that one search looks at: some ten seconds' worth."""
-MOST_FOUND = 200_000
+MOST_FOUND = 500_000
 """Files that one search gives."""
 
 _ANY_FOLDERS = "**"

@@ -107,7 +107,7 @@ def generate(
     texts = [prompts] if isinstance(prompts, str) else check_texts(prompts, "prompts")
     check_number(max_new_tokens, "max_new_tokens", 1)
     check_number(seed, "seed", *SEEDS)
-    check_flags(compare=compare, offline=offline, plain=True if plain is None else plain)
+    check_flags("plain", compare=compare, offline=offline, plain=plain)
     if host is not None:
         check_is(host, PluginHost, "host")
     if system is not None:

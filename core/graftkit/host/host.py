@@ -76,11 +76,7 @@ class PluginHost:
         builtins_only: bool = False,
     ) -> None:
         self._hooks = Hooks()
-        check_flags(
-            autoload=True if autoload is None else autoload,
-            strict=True if strict is None else strict,
-            builtins_only=builtins_only,
-        )
+        check_flags("autoload", "strict", autoload=autoload, strict=strict, builtins_only=builtins_only)
         check_several(plugins, "plugins", "plugins", "Give a list of modules or objects with hooks.")
         asked = {_normalized(name): name for name in check_texts(disable, "disable")}
         self._of_run = {*map(_normalized, check_texts(disable_of_run, "disable_of_run"))}

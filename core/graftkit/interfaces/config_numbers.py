@@ -68,7 +68,9 @@ def check_numbers(config: Mapping[str, Any], where: str) -> None:
         inside, _, key = path.rpartition(".")
         if isinstance(value, float) and math.isnan(value):
             allowed = "a number"
-        elif value is None or (inside and inside.partition(".")[0] not in _ROPE):
+        elif value is None or (key == "sliding_window" and own.get("use_sliding_window") is False):
+            allowed = ""  # there is no such part, whatever is said of it
+        elif inside and inside.partition(".")[0] not in _ROPE:
             allowed = ""  # of a part that is no language model
         elif isinstance(value, list):
             long = _LAYER_TYPES.search(key) and len(value) > _MOST_LAYER_TYPES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MOST_CHARACTERS", "MOST_IDS", "MOST_MERGES", "MOST_PARTS", "MOST_PIECES"]
+__all__ = ["MOST_ADDED", "MOST_CHARACTERS", "MOST_IDS", "MOST_MERGES", "MOST_PARTS", "MOST_PIECES"]
 
 MOST_IDS = 400_000
 """Ids of a tokenizer, with those of added tokens and those without a token: the highest id is one less. Causal
@@ -13,6 +13,9 @@ more rows."""
 MOST_PIECES = 300_000
 """Tokens that the model of a tokenizer.json has without the added ones, and that are trained: each takes over a
 kilobyte while it is read."""
+
+MOST_ADDED = 100_000
+"""Added tokens: each text is searched for them. Models in use have up to 66,000, sounds as tokens."""
 
 MOST_MERGES = 600_000
 """Merges of a BPE tokenizer, of which several may make one token. Models in use have up to 515,000."""

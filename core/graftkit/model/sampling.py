@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from graftkit.errors import ModelError, RequestError
+from graftkit.interfaces.config_numbers import shown
 
 __all__ = ["GREEDY", "Sampler", "Sampling", "check_logits"]
 
@@ -77,7 +78,7 @@ class Sampling:
         for name, value in given.items():
             if not _in_range(name, value):
                 least, largest = _RANGES[name]
-                raise RequestError(f"it is {value!r:.60}; from {least:g} to {largest:g} is allowed", where=name)
+                raise RequestError(f"it is {shown(value)}; from {least:g} to {largest:g} is allowed", where=name)
         if not given.keys() - {"repetition_penalty"}:
             return cls(seed=seed, **given)  # type: ignore[arg-type]
         own = {name: settings[name] for name in _RANGES if _in_range(name, settings.get(name))}

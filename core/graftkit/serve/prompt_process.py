@@ -92,10 +92,13 @@ def _fork(work: Callable[[], list[int]], seconds: float) -> tuple[int, int]:
 
 
 def _be_the_process(work: Callable[[], list[int]], writer: int, seconds: float) -> NoReturn:
-    try:
+    def apart() -> list[int]:
         _set_apart(writer, seconds)
+        return work()
+
+    try:
         with open(writer, "wb") as file:
-            file.write(_said(work))
+            file.write(_said(apart))
     finally:
         os._exit(0)  # nothing is closed or written that is the server's
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
-from graftkit.interfaces.vocabulary_limits import MOST_CHARACTERS, MOST_IDS, MOST_MERGES, MOST_PIECES
+from graftkit.interfaces.vocabulary_limits import MOST_ADDED, MOST_CHARACTERS, MOST_IDS, MOST_MERGES, MOST_PIECES
 from graftkit.tokenization.panics import no_panic
 
 __all__ = ["CHARACTERS", "MAX_FILE", "MOST_SEARCH", "SLOW", "check_bounds"]
@@ -29,8 +29,6 @@ _MOST_ENTRIES = {"vocab": MOST_PIECES, "merges": MOST_MERGES}
 _MOST_BEGINNINGS = 1_200_000
 """Different beginnings, in bytes, of a Unigram model's tokens: the library keeps a table of 290 bytes for each. The
 262,144 pieces of Jurassic-2 have a million."""
-_MOST_ADDED = 100_000
-"""Added tokens: each text is searched for them. Models in use have up to 66,000, sounds as tokens."""
 _MOST_TEMPLATE = 1000
 """Tokens and parts that a template puts around a text."""
 _MOST_STEPS = 100
@@ -152,9 +150,9 @@ def _shared(one: bytes, other: bytes) -> int:
 
 
 def _check_added(added: Any, where: str) -> None:
-    if isinstance(added, list) and len(added) > _MOST_ADDED:
+    if isinstance(added, list) and len(added) > MOST_ADDED:
         raise ModelError(
-            f"tokenizer.json has {len(added):,} added tokens; {_MOST_ADDED:,} are allowed",
+            f"tokenizer.json has {len(added):,} added tokens; {MOST_ADDED:,} are allowed",
             where=where,
         )
     if isinstance(added, list):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec, NewToken
-from graftkit.interfaces.vocabulary_limits import MOST_PIECES
+from graftkit.interfaces.vocabulary_limits import MOST_ADDED, MOST_PIECES
 from graftkit.tokenization.continued_bpe import Limits
 from graftkit.tokenization.spooling import spooled
 from graftkit.tokenization.words import check_word
@@ -50,6 +50,7 @@ def extend(base: HuggingFaceTokenizer, texts: Iterable[str], request: ExtensionS
     words = _new_words(base, draft, request.words)
     _check(request.tokens, something=bool(request.tokens or draft.parts or words))
     _check_room(len(draft.model["vocab"]), request.tokens)
+    _check_added(len(draft.added), len(words))
     corpus = _Corpus.of(base, draft, texts, words)
     _learn(draft, corpus, request)
     for word in words:
@@ -73,6 +74,15 @@ def _check_room(pieces: int, tokens: int) -> None:
         raise RequestError(
             f"{tokens:,} tokens after the {pieces:,} of the base's model are too many: it may have {MOST_PIECES:,}",
             hint=f"Ask for {left:,} tokens at most." if left > 0 else "Name words, which become added tokens.",
+        )
+
+
+def _check_added(added: int, words: int) -> None:
+    """Refuses more words than a tokenizer.json is read with."""
+    if added + words > MOST_ADDED:
+        raise RequestError(
+            f"{words:,} words beside the {added:,} added tokens of the base are too many: it may have {MOST_ADDED:,}",
+            hint="Name fewer words, or ask for tokens, which are learnt.",
         )
 
 

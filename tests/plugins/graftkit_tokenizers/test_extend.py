@@ -404,6 +404,12 @@ def test_texts_are_iterated_once_and_what_they_raise_goes_through(make: Make) ->
         HuggingFaceBackend().extend(base, broken(), ExtensionSpec(12, words=("xyz",)))
 
 
+def test_more_words_than_a_tokenizer_is_read_with_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graftkit_tokenizers.extend.extend.MOST_ADDED", 5)
+    with pytest.raises(RequestError, match=r"4 words beside the \d added tokens .* are too many: it may have 5"):
+        HuggingFaceBackend().extend(make("byte_level"), LEARN, ExtensionSpec(0, words=("wa", "wb", "wc", "wd")))
+
+
 def test_a_tokenizer_of_another_kind_is_refused() -> None:
     with pytest.raises(RequestError, match="dict is no tokenizer"):
         HuggingFaceBackend().extend({}, LEARN, ExtensionSpec(3))  # type: ignore[arg-type]

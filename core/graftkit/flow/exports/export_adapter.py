@@ -100,7 +100,7 @@ def export_adapter(
         planned.tokenizer.save(made / TOKENIZER)
         kept.check()
         exporter: Exporter = host.registry.create(choice.registered, choice.config)
-        work = _Work(planned, exporter, choice, target, made, kept, cancel)
+        work = _AdapterExporting(planned, exporter, choice, target, made, kept, cancel)
         for notice in [*planned.notices, *_of_chat(planned)]:
             on_event(Notice("plan", notice))
         with _stage("adapter", on_event, cancel):
@@ -144,7 +144,7 @@ class _Written:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class _AdapterExporting:
     """The export of an adapter, a step a method.
 
     Attributes:
