@@ -134,3 +134,11 @@ def test_a_pattern_of_brackets_that_are_not_closed_ends_soon() -> None:
     with pytest.raises(TargetError, match="matches no layer"):
         match_targets(["[" * 50_000], LAYERS)
     assert time.process_time() - begun < 5
+
+
+def test_long_names_are_not_compared_letter_by_letter() -> None:
+    name = "".join(map(chr, range(0x4E00, 0x4E00 + 400))) * 200
+    begun = time.process_time()
+    with pytest.raises(TargetError, match="matches no layer"):
+        match_targets([name], [f"model.layers.0.{name[::-1]}"])
+    assert time.process_time() - begun < 5
