@@ -23,9 +23,13 @@ _WORDS = frozenset(
 _PAIRS = frozenset((first, "key") for first in ("api", "access", "private", "secret", "auth"))
 _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+")
 
+_USER = re.compile(r"(?<=://)[^/\s:@]+:(?!\d+/)")
+"""How a URL begins that may have a password; a number is a port."""
+
+_UP_TO_ITS_END = re.compile(r"[^\s\"'<>]*+")
+
 _FORMS = re.compile(
-    r"(?<=://)[^/\s:@]+:(?!\d+/)[^\s\"'<>]+(?=@)"  # the user and password of a URL; a number is a port
-    r"|\b(?:hf|ghp|gho|ghs|github_pat|glpat|xoxb|xoxp)[_-][A-Za-z0-9_-]{16,}"
+    r"\b(?:hf|ghp|gho|ghs|github_pat|glpat|xoxb|xoxp)[_-][A-Za-z0-9_-]{16,}"
     r"|\bsk-[A-Za-z0-9_-]{20,}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b(?::[^\s/@]+)?"
     r"|(?<=\b[Bb]earer )[A-Za-z0-9._~+/=-]{16,}"
@@ -64,7 +68,21 @@ def without_secrets(text: str) -> str:
     """
     for secret in sorted(_forms(_known()), key=len, reverse=True):  # one may be the beginning of another
         text = text.replace(secret, HIDDEN)
-    return _PARAMETER.sub(_without_parameter, _FORMS.sub(HIDDEN, text))
+    return _PARAMETER.sub(_without_parameter, _FORMS.sub(HIDDEN, _without_passwords(text)))
+
+
+def _without_passwords(text: str) -> str:
+    """Hides user and password of each URL, in a time that grows with the text's length alone: anybody's may be told."""
+    parts, done, end, last = [], 0, 0, -1
+    for found in _USER.finditer(text):
+        start = found.end()
+        if start >= end:
+            end = _UP_TO_ITS_END.match(text, start).end()  # type: ignore[union-attr]  # nothing matches, too
+            last = text.rfind("@", start, end)
+        if found.start() >= done and last > start:
+            parts += [text[done : found.start()], HIDDEN]
+            done = last
+    return "".join([*parts, text[done:]])
 
 
 def _without_parameter(found: re.Match[str]) -> str:

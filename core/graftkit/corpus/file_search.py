@@ -7,9 +7,11 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from graftkit.errors import DataError
+from graftkit.wildcards import closed
 
 __all__ = ["MOST_FOUND", "MOST_VISITED", "files_below", "files_matching", "place_of", "sorted_files"]
 
@@ -17,6 +19,9 @@ MOST_VISITED = 1_000_000
 """Files and folders that one search looks at: some ten seconds' worth."""
 MOST_FOUND = 500_000
 """Files that one search gives."""
+
+_LONGEST = 4096
+"""Characters of a pattern: as many as a path may have."""
 
 _ANY_FOLDERS = "**"
 
@@ -46,8 +51,10 @@ def files_matching(pattern: str, where: str = "") -> list[Path]:
         where: The place of the request, for errors.
 
     Raises:
-        DataError: There is more to look at, or more is found, than a search may take.
+        DataError: There is more to look at, or more is found, than a search may take; or the pattern is too long.
     """
+    if len(pattern) > _LONGEST:
+        raise DataError(f"a path or pattern has at most {_LONGEST:,} characters", where=place_of(where, pattern))
     path, place = Path(pattern), place_of(where, pattern)
     root, parts = (path.anchor, path.parts[1:]) if path.anchor else ("", path.parts)
     return sorted_files(map(Path, _search(root, parts, place, links=True)), place)
@@ -111,7 +118,7 @@ def _search(root: str, parts: tuple[str, ...], place: str, *, links: bool) -> It
         if not glob.has_magic(part):
             reached = [os.path.join(folder, part)]  # noqa: PTH118 (a text: there may be a million of them)
         else:
-            matches = re.compile(fnmatch.translate(part)).match
+            matches = _pattern_of(part).match
             hidden = part.startswith(".")
             reached = [
                 entry.path
@@ -125,6 +132,11 @@ def _search(root: str, parts: tuple[str, ...], place: str, *, links: bool) -> It
             if os.path.isfile(path):  # noqa: PTH113 (no pipe, which would be waited for, nor a broken link)
                 found += 1
                 yield path
+
+
+@lru_cache(maxsize=64)
+def _pattern_of(part: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(closed(part)))
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -47,6 +47,9 @@ __all__ = [
 
 OnTensor = Callable[[int, int], None]
 
+_MOST_NEEDLESS = 1 << 28
+"""Numbers of tensors without use that a file may hold in any case: the masks of small models are larger than these."""
+
 
 def check_base_model(files: BaseModelFiles) -> list[LayerInfo]:
     """Makes sure, from names and shapes alone, that the files' weights are those of an architecture that can be loaded.
@@ -470,6 +473,7 @@ class Loader:
                     where=self._files.reference,
                     hint="The weights and config.json do not belong together, or the files are incomplete.",
                 )
+        self._check_needless()
         own = self._model.state_dict()
         for name, shape in shapes.items():
             if tuple(own[name].shape) != shape and is_of_head(name, self.head):
@@ -484,6 +488,18 @@ class Loader:
                     f"tensor '{name}' has shape {list(shape)}; config.json says {list(own[name].shape)}",
                     where=self._files.reference,
                 )
+
+    def _check_needless(self) -> None:
+        """Refuses a file most of which is of no use: it would be read to its end, for its hash, and may be endless."""
+        needless = {*self._plan.ignored, *self.unused}
+        counts = {name: math.prod(info.shape) for name, info in self._files.tensors.items()}
+        count = sum(counts[name] for name in needless)
+        if count > max(_MOST_NEEDLESS, sum(counts.values()) - count):
+            raise ModelError(
+                f"most of it is of no use to the architecture, such as {max(needless, key=lambda name: counts[name])}",
+                where=self._files.reference,
+                hint="The weights and config.json do not belong together.",
+            )
 
     def _check_types(self) -> None:
         """Refuses integers where the architecture has weights."""

@@ -14,6 +14,7 @@ from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.layer import LayerInfo, LayerKind
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.suggest import nearest
+from graftkit.wildcards import closed
 
 __all__ = [
     "ALL_LINEAR",
@@ -135,8 +136,9 @@ def match_targets(
     """
     chosen: set[str] = set()
     for pattern in patterns:
-        found = {layer for layer in layers if _matches(pattern, layer)}
-        found |= {stack for stack in experts if _means_experts(pattern, stack)}
+        wild = closed(pattern)
+        found = {layer for layer in layers if _matches(wild, layer)}
+        found |= {stack for stack in experts if _means_experts(wild, stack)}
         found |= {layer for layer in outer if pattern and f".{layer}".endswith(f".{pattern}")}
         if not found:
             names = sorted({layer.rpartition(".")[2] for layer in (*layers, *outer)})

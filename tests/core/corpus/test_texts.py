@@ -6,7 +6,9 @@ import glob
 import json
 import os
 import random
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -158,6 +160,14 @@ def test_a_link_to_a_folder_above_is_gone_through_once(place: Path) -> None:
     assert {path.name for path in found} == {"c.py"}
     assert len(found) < 10
     assert names(texts_in(["**/*.py"])) == ["c.py"]
+
+
+@pytest.mark.parametrize("pattern", ["[" * 4096, "*" + "[!" * 2000, "[" * 500_000, "*/" * 500_000])
+def test_a_pattern_of_any_length_ends_soon(place: Path, pattern: str) -> None:
+    begun = time.process_time()
+    with suppress(DataError):
+        assert files_matching(pattern) == []
+    assert time.process_time() - begun < 3
 
 
 @pytest.mark.parametrize("pattern", ["docs", "**/*.md", "*/*"])

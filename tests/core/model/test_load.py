@@ -11,7 +11,7 @@ import torch
 from graftkit.errors import ModelError
 from graftkit.model.generate import generate_greedily
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import load_base_model, load_dense_model
+from graftkit.model.load import check_base_model, load_base_model, load_dense_model
 from graftkit.model.packing import attention_as
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit_models.huggingface import HuggingFaceSource
@@ -141,3 +141,23 @@ def test_a_models_own_code_is_never_run_but_a_known_architecture_is_loaded(tmp_p
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "evil"}))
     with pytest.raises(ModelError, match="own code is never run"):
         load_base_model(HuggingFaceSource().open(str(folder)), Dense(), device=CPU)
+
+
+def test_a_file_most_of_which_is_of_no_use_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """Its hash would be that of all: a terabyte that takes no room on the disk is read for hours."""
+    folder = tiny_model_folder(tmp_path / "model")
+    file = folder / "model.safetensors"
+    raw = file.read_bytes()
+    start = 8 + int.from_bytes(raw[:8], "little")
+    header, size = json.loads(raw[8:start]), len(raw) - start
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    header[name] = {"dtype": "F32", "shape": [1 << 38], "data_offsets": [size, size + (1 << 40)]}
+    text = json.dumps(header).encode()
+    with file.open("wb") as written:
+        written.write(len(text).to_bytes(8, "little") + text + raw[start:])
+        try:
+            written.truncate(8 + len(text) + size + (1 << 40))
+        except OSError:
+            pytest.skip("no file may be as large here")
+    with pytest.raises(ModelError, match=f"most of it is of no use to the architecture, such as {name}"):
+        check_base_model(HuggingFaceSource().open(str(folder)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from graftkit.errors import TargetError
 from graftkit.interfaces.model_source import TensorInfo
@@ -125,3 +127,18 @@ def test_what_chooses_between_experts_is_no_layer_to_adapt() -> None:
 )
 def test_names_that_transformers_changes_are_not_certain(name: str, certain: bool) -> None:
     assert names_are_certain({name: TensorInfo((4, 4), "F32")}) is certain
+
+
+def test_a_pattern_of_brackets_that_are_not_closed_ends_soon() -> None:
+    begun = time.process_time()
+    with pytest.raises(TargetError, match="matches no layer"):
+        match_targets(["[" * 50_000], LAYERS)
+    assert time.process_time() - begun < 5
+
+
+def test_long_names_are_not_compared_letter_by_letter() -> None:
+    name = "".join(map(chr, range(0x4E00, 0x4E00 + 400))) * 200
+    begun = time.process_time()
+    with pytest.raises(TargetError, match="matches no layer"):
+        match_targets([name], [f"model.layers.0.{name[::-1]}"])
+    assert time.process_time() - begun < 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -286,3 +287,12 @@ def test_no_key_is_passed_over_in_silence(program: dict[str, Any]) -> None:
 @pytest.mark.parametrize("program", [AXOLOTL, LLAMA_FACTORY, TRL])
 def test_what_comes_out_is_a_recipe(program: dict[str, Any]) -> None:
     assert load_recipe(convert(program, DATA_SETS).recipe).recipe.model.path == "org/model"
+
+
+@pytest.mark.parametrize("key", ["dataset", "lora_target", "add_tokens"])
+def test_a_list_of_spaces_is_taken_apart_in_a_time_that_grows_with_its_length(key: str) -> None:
+    settings = {"model_name_or_path": "org/model", "dataset": "a", "stage": "sft", key: "a , b," + " " * 500_000 + "x"}
+    begun = time.process_time()
+    found = convert(settings)
+    assert found.recipe["model"] == "org/model"
+    assert time.process_time() - begun < 3

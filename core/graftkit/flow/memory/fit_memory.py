@@ -18,7 +18,7 @@ from graftkit.report.run_manifest import MemoryForecast
 __all__ = ["Change", "FittedRecipe", "MemoryLimits", "fit_memory", "parse_size"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]i?)?b?", re.IGNORECASE)
 _WORTH = 0.01
 """The share of memory that a change has to save at least."""
 _SMALLEST = {"training.microbatch_tokens": 64, "evaluation.batch_size": 1, "adapter.rank": 4, "data.max_length": 128}

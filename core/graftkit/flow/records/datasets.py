@@ -34,6 +34,7 @@ from graftkit.recipe.document import Document, KeyPath
 from graftkit.recipe.load import as_recipe_error
 from graftkit.recipe.paths import is_address, is_hub_dataset
 from graftkit.recipe.schema import DatasetSection, ProviderSection
+from graftkit.wildcards import closed
 
 __all__ = ["open_dataset", "open_datasets", "open_path"]
 
@@ -256,7 +257,7 @@ def _check_files(files: Sequence[Path], path: str, where: str) -> None:
         check_one_split([file.relative_to(folder).as_posix() for file in files], path, place)
         check_parts((file.as_posix() for file in files), lambda name: True, place)
     else:
-        check_parts((file.as_posix() for file in files), lambda name: fnmatch(name, folder.as_posix()), place)
+        check_parts((file.as_posix() for file in files), lambda name: fnmatch(name, closed(folder.as_posix())), place)
 
 
 def _check_local(path: str, where: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from graftkit.errors import RecipeError
 from graftkit.recipe.conversion.data import converted_data
-from graftkit.recipe.conversion.draft import Draft, Program, is_count, program_of
+from graftkit.recipe.conversion.draft import Draft, Program, is_count, program_of, split_at_commas
 from graftkit.recipe.conversion.unconverted import changes_nothing, why_not
 
 __all__ = ["Conversion", "convert"]
@@ -149,7 +149,7 @@ def _adapter(draft: Draft) -> None:
 def _targets(draft: Draft) -> None:
     everything = draft.take("lora_target_linear")
     named = draft.take("lora_target_modules", "lora_target", "target_modules")
-    names = re.split(r"\s*,\s*", named) if isinstance(named, str) else named
+    names = split_at_commas(named) if isinstance(named, str) else named
     if everything or named in ("all", "all-linear"):
         draft.put("adapter.targets", "all-linear")
         if named not in ("all", "all-linear"):
@@ -344,7 +344,7 @@ def _objective(draft: Draft) -> None:
 
 def _words(draft: Draft) -> None:
     added = draft.take("tokens", "added_tokens", "add_tokens", "new_special_tokens", "add_special_tokens")
-    words = re.split(r"\s*,\s*", added) if isinstance(added, str) else added
+    words = split_at_commas(added) if isinstance(added, str) else added
     if isinstance(words, list) and all(isinstance(word, str) for word in words):
         draft.put("tokenizer", {"extend": {"tokens": 0, "words": words}})
     else:

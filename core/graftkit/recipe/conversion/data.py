@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graftkit.errors import RecipeError
-from graftkit.recipe.conversion.draft import Draft
+from graftkit.recipe.conversion.draft import Draft, split_at_commas
 
 __all__ = ["converted_data"]
 
@@ -147,7 +147,7 @@ def _split(draft: Draft, entry: dict[str, Any], split: object, name: str) -> Non
 
 def _llama_factory(draft: Draft, data_sets: Mapping[str, Any]) -> list[dict[str, Any]]:
     named, folder = draft.take("dataset", "dataset_name"), draft.take("dataset_dir") or "data"
-    names = re.split(r"\s*,\s*", named) if isinstance(named, str) else named if isinstance(named, list) else []
+    names = split_at_commas(named) if isinstance(named, str) else named if isinstance(named, list) else []
     return [_of_llama_factory(draft, str(name), data_sets.get(str(name)), str(folder)) for name in names]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from graftkit.errors import RecipeError
 
-__all__ = ["Draft", "Program", "is_count", "program_of"]
+__all__ = ["Draft", "Program", "is_count", "program_of", "split_at_commas"]
 
 Program = Literal["Axolotl", "LLaMA-Factory", "TRL"]
 
@@ -21,6 +21,16 @@ def _says_nothing(value: object) -> bool:
 def is_count(value: object) -> bool:
     """Returns whether a value is a whole number above zero."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def split_at_commas(text: str) -> list[str]:
+    """Returns the parts of a list that is written as one text.
+
+    Example:
+        >>> split_at_commas("q_proj , v_proj")
+        ['q_proj', 'v_proj']
+    """
+    return [part.strip() for part in text.split(",")]
 
 
 @dataclass(slots=True)
