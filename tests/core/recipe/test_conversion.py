@@ -291,7 +291,7 @@ def test_what_comes_out_is_a_recipe(program: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("key", ["dataset", "lora_target", "add_tokens"])
 def test_a_list_of_spaces_is_taken_apart_in_a_time_that_grows_with_its_length(key: str) -> None:
-    settings = {"model_name_or_path": "org/model", "dataset": "a", "stage": "sft", key: "a , b," + " " * 500_000 + "x"}
+    settings = {"model_name_or_path": "org/model", "dataset": "a", "stage": "sft", key: "a , b" + " " * 500_000 + "x"}
     begun = time.process_time()
     found = convert(settings)
     assert found.recipe["model"] == "org/model"
