@@ -166,7 +166,7 @@ def test_an_adapter_with_another_tokenizer_is_refused_naming_both(extended: Any,
     listed = copy / ("manifest.json" if place == "run" else "graftkit.json")
     manifest = json.loads(listed.read_text())
     files = manifest["artifacts" if place == "run" else "files"]
-    files[file.relative_to(copy).as_posix()]["sha256"] = sha256_of(file)
+    files[file.relative_to(copy).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
     listed.write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match="trained with the tokenizer") as caught:
         reload(str(copy))

@@ -63,7 +63,7 @@ def dense(weight: torch.Tensor) -> Any:
         ("exporter", "notices", (), None, []),
         ("exporter", "notices", (), ["x" * 10_000], ["x" * 4000] * 100),
         ("exporter", "notices", (), ["x"] * 101, ["x"]),
-        ("exporter", "export", (None, Path.cwd()), None, {}),
+        ("exporter", "export", (None, Path(__file__).parent), None, {}),
         ("exporter", "export", (None, Path("nowhere")), {}, None),
         ("exporter", "logits", (REQUEST,), None, [torch.ones(2, 5)]),
         ("exporter", "logits", (REQUEST,), [], [torch.ones(2, 5)]),

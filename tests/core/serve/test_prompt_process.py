@@ -60,15 +60,24 @@ def test_a_server_may_ignore_what_becomes_of_its_children() -> None:
         signal.signal(signal.SIGCHLD, former)
 
 
-def test_what_takes_too_long_or_is_unwanted_is_ended() -> None:
-    begun = time.monotonic()
+def test_what_takes_too_long_or_is_unwanted_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, fork, started = time.monotonic(), prompt_process._fork, list[int]()
+
+    def noted(work: Callable[[], list[int]], seconds: float) -> tuple[int, int]:
+        process, reader = fork(work, seconds)
+        started.append(process)
+        return process, reader
+
+    monkeypatch.setattr(prompt_process, "_fork", noted)
     for options, code in (({"seconds": 0.2}, "prompt_too_slow"), ({"unwanted": True}, "stopping")):
         with pytest.raises(ApiError) as told:
             laid_out(lambda: time.sleep(60), **options)  # type: ignore[arg-type]
         assert told.value.code == code
     assert time.monotonic() - begun < 10
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)  # none is left
+    assert len(started) == 2
+    for process in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
 
 
 def test_what_takes_too_much_memory_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
