@@ -20,6 +20,7 @@ from graftkit.tokenization.splitting import PATTERNS
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
 from hostile.limits import Outcome, measure
 
@@ -199,6 +200,22 @@ def test_very_many_added_tokens_are_refused() -> None:
     """300,000 special ones took 12 seconds and a gigabyte; speech models have 65,000."""
     with pytest.raises(ModelError, match="100,001 added tokens"):
         check_bounds({**SPEC, "added_tokens": [{}] * 100_001}, "here")
+
+
+@pytest.mark.parametrize(
+    ("part", "step"),
+    [
+        ("pre_tokenizer", ["Split", {"Regex": "(a+)+$"}, "Isolated", False]),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [["Split", {"Regex": "(a+)+$"}, "Isolated", False]]}),
+        ("normalizer", [{"Regex": "(a+)+$"}, "b"]),
+        ("decoder", {"type": "Sequence", "decoders": [[".", 1 << 32, 1 << 32], {"type": "Fuse"}]}),
+    ],
+)
+def test_a_step_that_is_a_list_of_its_values_is_refused(part: str, step: Any) -> None:
+    """The library reads it, and no pattern in it would be judged."""
+    Tokenizer.from_str(json.dumps({**json.loads(tiny_tokenizer_files()["tokenizer.json"]), part: step}))
+    with pytest.raises(ModelError, match=f"a step in the {part} of tokenizer.json is no object"):
+        check_bounds({**SPEC, part: step}, "here")
 
 
 @pytest.mark.parametrize(

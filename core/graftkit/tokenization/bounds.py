@@ -45,8 +45,8 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
 
     Raises:
         ModelError: It encodes at random; a part of it could make a text over a thousand times as long; its patterns
-            could take very long, or can't be judged; it has hundreds of steps, steps of no type, or more tokens or
-            merges than any model in use; or a table in it claims more bytes than it has.
+            could take very long, or can't be judged; it has hundreds of steps, steps of no type or that are no objects,
+            or more tokens or merges than any model in use; or a table in it claims more bytes than it has.
     """
     model = spec.get("model")
     dropout = model.get("dropout") if isinstance(model, Mapping) else None
@@ -60,7 +60,7 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
     _check_added(spec.get("added_tokens"), where)
     search, longer = 0.0, 1.0
     for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
-        steps = list(_steps(spec.get(part)))
+        steps = list(_steps(spec.get(part), part, where))
         if len(steps) > _MOST_STEPS:
             raise ModelError(f"the {part} of tokenizer.json has {len(steps):,} steps", where=where)
         for step in steps:
@@ -204,19 +204,23 @@ def _check_growth(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> 
 _SEQUENCES = ("normalizers", "pretokenizers", "decoders", "processors")
 
 
-def _steps(part: Any) -> Iterator[Mapping[str, Any]]:
+def _steps(spec: Any, part: str, where: str) -> Iterator[Mapping[str, Any]]:
     """Yields a part's steps in their order: sequences, and those within them.
 
     The library passes over fields that a step has no use for, so that such a list says nothing of what the step is.
+
+    Raises:
+        ModelError: One is no object: the library reads lists of the values of its fields, too, but writes none.
     """
-    open_parts = [part]
+    open_parts = [] if spec is None else [spec]
     while open_parts:
         step = open_parts.pop()
-        if isinstance(step, Mapping):
-            yield step
-            for key in _SEQUENCES:
-                if isinstance(step.get(key), list):
-                    open_parts += reversed(step[key])
+        if not isinstance(step, Mapping):
+            raise ModelError(f"a step in the {part} of tokenizer.json is no object", where=where)
+        yield step
+        for key in _SEQUENCES:
+            if isinstance(step.get(key), list):
+                open_parts += reversed(step[key])
 
 
 def _search_steps(pattern: Any, length: int, part: str, where: str) -> float:
