@@ -13,7 +13,7 @@ from graftkit.articles import with_article
 from graftkit.host.records import LONGEST_NOTICE, MOST_NOTICES
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.model_source import BaseModelFiles, TensorInfo, TokenizerFiles
-from graftkit.interfaces.tokenizer import Encoding, Tokenizer
+from graftkit.interfaces.tokenizer import Encoding, Tokenizer, bytes_of
 from graftkit.interfaces.vocabulary import ExtensionPlan, NewToken, TrainingSpec
 from graftkit.interfaces.vocabulary_limits import MOST_IDS
 
@@ -241,14 +241,8 @@ def _wrong_extension(base: Tokenizer, plan: ExtensionPlan) -> str:
         return "gave an extension that counts tokens by something else than whole numbers from 0 on"
     if not dict(base.special_tokens).items() <= dict(plan.tokenizer.special_tokens).items():
         return "gave an extension in which the base's special tokens are not what they were"
-    moved = next((id for id in range(old) if _bytes_of(base, id) != _bytes_of(plan.tokenizer, id)), None)
+    moved = next((id for id in range(old) if bytes_of(base, id) != bytes_of(plan.tokenizer, id)), None)
     return "" if moved is None else f"gave an extension in which the base's id {moved} stands for other bytes"
-
-
-def _bytes_of(tokenizer: Tokenizer, id: int) -> bytes | None:
-    with suppress(IndexError):
-        return tokenizer.token_bytes(id)
-    return None
 
 
 def _is_count(count: object) -> bool:

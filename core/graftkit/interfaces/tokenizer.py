@@ -22,6 +22,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerBackend",
     "TokenizerCapabilities",
+    "bytes_of",
 ]
 
 Role = Literal["bos", "eos", "pad", "unk"]
@@ -147,6 +148,19 @@ class Tokenizer(Protocol):
 
     def save(self, folder: Path, format: str = "huggingface") -> None:
         """Writes the tokenizer into a folder, in one of the backend's formats."""
+
+
+def bytes_of(tokenizer: Tokenizer, id: int) -> bytes | None:
+    """Returns the bytes that an id stands for; None where it stands for none.
+
+    Args:
+        tokenizer: The tokenizer.
+        id: The id.
+    """
+    try:
+        return tokenizer.token_bytes(id)
+    except IndexError:
+        return None
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from graftkit.interfaces.tokenizer import ROLES, Tokenizer
+from graftkit.interfaces.tokenizer import ROLES, Tokenizer, bytes_of
 from graftkit.interfaces.vocabulary import ChangeKind, ExtensionPlan, VocabularyChange
 
 __all__ = ["change_by_extension", "change_by_replacement"]
@@ -68,15 +68,15 @@ class _Matcher:
         """Returns the base's id of the same token, or None."""
         if id in self._special:
             return self._special[id]
-        data = _bytes_of(self._new, id)
+        data = bytes_of(self._new, id)
         found = self._base_ids.get(data) if data else None
         if found is None or data is None:
             return None
-        return id if _bytes_of(self._base, id) == data and id in self._plain_ids else found
+        return id if bytes_of(self._base, id) == data and id in self._plain_ids else found
 
     def parts(self, id: int) -> Sequence[int]:
         """Returns the base's ids of a token's text; none for a special token or an id without a token."""
-        data = _bytes_of(self._new, id)
+        data = bytes_of(self._new, id)
         if not data or id in self._special_ids:
             return ()
         try:
@@ -113,14 +113,7 @@ class _Matcher:
         """Bytes of each token of the base that is not special -> its id, the lowest of several."""
         found: dict[bytes, int] = {}
         for id in sorted(self._plain_ids):
-            data = _bytes_of(self._base, id)
+            data = bytes_of(self._base, id)
             if data:
                 found.setdefault(data, id)
         return found
-
-
-def _bytes_of(tokenizer: Tokenizer, id: int) -> bytes | None:
-    try:
-        return tokenizer.token_bytes(id)
-    except IndexError:
-        return None

@@ -20,7 +20,7 @@ from graftkit.interfaces.model_source import (
     TokenizerOpener,
 )
 from graftkit.interfaces.temporary import temporary_folder
-from graftkit.interfaces.tokenizer import AddedTokens, Tokenizer, TokenizerBackend
+from graftkit.interfaces.tokenizer import AddedTokens, Tokenizer, TokenizerBackend, bytes_of
 
 __all__ = [
     "added_tokens",
@@ -178,7 +178,9 @@ def check_fits(files: BaseModelFiles, tokenizer: Tokenizer, rows: int | None = N
     added = added_tokens(tokenizer)
     known = tokenizer.special_tokens if added is None else added
     beyond = {name: id for name, id in known.items() if id >= rows}
-    if any(id not in beyond.values() and _is_token(tokenizer, id) for id in range(rows, tokenizer.vocab_size)):
+    if any(
+        id not in beyond.values() and bytes_of(tokenizer, id) is not None for id in range(rows, tokenizer.vocab_size)
+    ):
         raise ModelError(
             f"the tokenizer has {tokenizer.vocab_size:,} ids, the model's embedding only {rows:,} rows",
             where=files.reference,
@@ -187,11 +189,3 @@ def check_fits(files: BaseModelFiles, tokenizer: Tokenizer, rows: int | None = N
     names = ", ".join(f"{name!r}" for name in list(beyond)[:5]) + (" and others" if len(beyond) > 5 else "")
     count = f"{len(beyond)} added token{'s' if len(beyond) > 1 else ''}"
     return [f"the model's embedding has {rows:,} rows, none for {count}: {names}"] if beyond else []
-
-
-def _is_token(tokenizer: Tokenizer, id: int) -> bool:
-    try:
-        tokenizer.token_bytes(id)
-    except IndexError:
-        return False
-    return True

@@ -10,7 +10,7 @@ from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.folders.vocabulary_file import VOCABULARY, read_change
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.tokenizer import Tokenizer, bytes_of
 from graftkit.interfaces.vocabulary import VocabularyChange
 
 __all__ = ["change_of_folder", "check_rows_fit", "first_moved_id", "tokenizer_beside", "told_of_tokenizer"]
@@ -43,7 +43,7 @@ def tokenizer_beside(folder: AdapterFolder, host: PluginHost) -> FoundTokenizer 
 def first_moved_id(base: Tokenizer, other: Tokenizer) -> str | None:
     """Says which id of a base model's tokenizer means something else in another one, or None where each is the same."""
     for id in range(base.vocab_size):
-        before, after = _bytes(base, id), _bytes(other, id)
+        before, after = bytes_of(base, id), bytes_of(other, id)
         if before is not None and before != after:
             return f"the id {id:,} is {before!r:.40} in the one and {after!r:.40} in the other"
     return None
@@ -61,13 +61,6 @@ def told_of_tokenizer(base: Tokenizer, other: Tokenizer, change: VocabularyChang
         return "the adapter's tokenizer is taken: it has the base model's tokens, and makes others of some texts"
     trained = change is not None and any(id >= base.vocab_size for id in change.ids)
     return f"the adapter's tokenizer adds tokens, with {'trained rows' if trained else 'rows that the base model has'}"
-
-
-def _bytes(tokenizer: Tokenizer, id: int) -> bytes | None:
-    try:
-        return tokenizer.token_bytes(id)
-    except IndexError:
-        return None
 
 
 def change_of_folder(folder: AdapterFolder, rows: int | None) -> VocabularyChange | None:

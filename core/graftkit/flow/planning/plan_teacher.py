@@ -13,7 +13,7 @@ from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.objective import TeacherConfig
-from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.tokenizer import Tokenizer, bytes_of
 from graftkit.model.context import context_length
 from graftkit.recipe.bind import BoundRecipe
 
@@ -117,7 +117,7 @@ def _check_tokens(student: Tokenizer, teacher: Tokenizer, where: str) -> None:
     if student.fingerprint == teacher.fingerprint:
         return
     for id in range(student.vocab_size):
-        mine, theirs = _token(student, id), _token(teacher, id)
+        mine, theirs = bytes_of(student, id), bytes_of(teacher, id)
         if mine != theirs and mine is not None:
             told = "none" if theirs is None else repr(theirs.decode("utf-8", "replace"))
             raise RecipeError(
@@ -127,11 +127,3 @@ def _check_tokens(student: Tokenizer, teacher: Tokenizer, where: str) -> None:
                 hint="Take a teacher with the same tokenizer, or give the model the teacher's: "
                 "tokenizer: {replace: TEACHER}.",
             )
-
-
-def _token(tokenizer: Tokenizer, id: int) -> bytes | None:
-    """Returns the bytes of a token; None where the id has none."""
-    try:
-        return tokenizer.token_bytes(id)
-    except IndexError:
-        return None

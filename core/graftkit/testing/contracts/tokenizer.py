@@ -19,6 +19,7 @@ from graftkit.interfaces.tokenizer import (
     Specials,
     Tokenizer,
     TokenizerCapabilities,
+    bytes_of,
 )
 from graftkit.testing.contracts.base import check_interface
 from graftkit.testing.contracts.texts import TEXTS, every_character, random_texts
@@ -310,11 +311,8 @@ def _streamed(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, str]:
 
 
 def _bytes_of(tokenizer: Tokenizer, token: int) -> bytes | None:
-    try:
-        found = tokenizer.token_bytes(token)
-    except IndexError:
-        return None
-    assert isinstance(found, bytes), f"token_bytes({token}) returned {type(found).__name__}"
+    found = bytes_of(tokenizer, token)
+    assert found is None or isinstance(found, bytes), f"token_bytes({token}) returned {type(found).__name__}"
     return found
 
 

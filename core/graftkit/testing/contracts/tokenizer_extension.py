@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from graftkit.errors import RequestError
-from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.tokenizer import Tokenizer, bytes_of
 from graftkit.interfaces.vocabulary import ExtendableBackend, ExtensionPlan, ExtensionSpec
 from graftkit.testing.contracts.base import Contract, refusal
 from graftkit.testing.contracts.texts import TEXTS, random_texts
@@ -78,7 +78,7 @@ class TokenizerExtensionContract(Contract):
         before, size = tokenizer.fingerprint, tokenizer.vocab_size
         new = [token.id for token in plan.tokens]
         assert new == list(range(size, plan.tokenizer.vocab_size)), f"new ids are {new[:3]}..., not {size} and on"
-        moved = [id for id in range(size) if _bytes_of(tokenizer, id) != _bytes_of(plan.tokenizer, id)]
+        moved = [id for id in range(size) if bytes_of(tokenizer, id) != bytes_of(plan.tokenizer, id)]
         assert not moved, f"the ids {moved[:5]} stand for something else than before"
         assert plan.tokenizer.special_tokens == tokenizer.special_tokens, "special tokens moved"
         assert tokenizer.fingerprint == before != plan.tokenizer.fingerprint, "the base must be left as it is"
@@ -191,13 +191,6 @@ class TokenizerExtensionContract(Contract):
 def _cuts(tokenizer: Tokenizer, ids: Sequence[int]) -> set[int]:
     """Returns after how many bytes a text was cut."""
     return set(accumulate(len(tokenizer.token_bytes(id)) for id in ids))
-
-
-def _bytes_of(tokenizer: Tokenizer, token: int) -> bytes | None:
-    try:
-        return tokenizer.token_bytes(token)
-    except IndexError:
-        return None
 
 
 def _once(texts: Iterable[str]) -> Iterator[str]:
