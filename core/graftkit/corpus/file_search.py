@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
 
 from graftkit.errors import DataError
-from graftkit.wildcards import closed
+from graftkit.wildcards import pattern_of
 
 __all__ = ["MOST_FOUND", "MOST_VISITED", "files_below", "files_matching", "place_of", "sorted_files"]
 
@@ -105,26 +102,12 @@ def _search(root: str, parts: tuple[str, ...], place: str, *, links: bool) -> It
                 )
         if part == _ANY_FOLDERS:
             passed = above | _identity(folder)
-            waiting += [
-                (entry.path, (part, *rest), passed)
-                for entry in entries or ()
-                if not entry.name.startswith(".")
-                and _is_folder(entry, links=links)
-                and not _identity(entry.path) <= passed
-            ]
+            inside = _folders_in(entries or (), passed, links=links)
+            waiting += [(path, (part, *rest), passed) for path in inside]
             while rest[:1] == (_ANY_FOLDERS,):
                 rest = rest[1:]
             part, rest = rest[0] if rest else "*", rest[1:]
-        if not glob.has_magic(part):
-            reached = [os.path.join(folder, part)]  # noqa: PTH118 (a text: there may be a million of them)
-        else:
-            matches = _pattern_of(part).match
-            hidden = part.startswith(".")
-            reached = [
-                entry.path
-                for entry in entries or ()
-                if matches(entry.name) and (hidden or not entry.name.startswith("."))
-            ]
+        reached = _named(folder, part, entries or ())
         if rest:
             waiting += [(path, rest, above) for path in reached if os.path.isdir(path)]  # noqa: PTH112
             continue
@@ -134,9 +117,18 @@ def _search(root: str, parts: tuple[str, ...], place: str, *, links: bool) -> It
                 yield path
 
 
-@lru_cache(maxsize=64)
-def _pattern_of(part: str) -> re.Pattern[str]:
-    return re.compile(fnmatch.translate(closed(part)))
+def _folders_in(entries: Iterable[os.DirEntry[str]], passed: frozenset[tuple[int, int]], *, links: bool) -> list[str]:
+    """Returns the folders among a folder's entries that `**` goes on in: no hidden ones, nor those it is in already."""
+    shown = (entry for entry in entries if not entry.name.startswith(".") and _is_folder(entry, links=links))
+    return [entry.path for entry in shown if not _identity(entry.path) <= passed]
+
+
+def _named(folder: str, part: str, entries: Iterable[os.DirEntry[str]]) -> list[str]:
+    """Returns what a part of a pattern means in a folder: what it names, be it there or not, or entries that match."""
+    if not glob.has_magic(part):
+        return [os.path.join(folder, part)]  # noqa: PTH118 (a text: there may be a million of them)
+    matching, hidden = pattern_of(part).match, part.startswith(".")
+    return [entry.path for entry in entries if matching(entry.name) and (hidden or not entry.name.startswith("."))]
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

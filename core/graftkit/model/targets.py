@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from graftkit.errors import TargetError
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.layer import LayerInfo, LayerKind
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.suggest import nearest
-from graftkit.wildcards import closed
+from graftkit.wildcards import matches
 
 __all__ = [
     "ALL_LINEAR",
@@ -136,9 +135,8 @@ def match_targets(
     """
     chosen: set[str] = set()
     for pattern in patterns:
-        wild = closed(pattern)
-        found = {layer for layer in layers if _matches(wild, layer)}
-        found |= {stack for stack in experts if _means_experts(wild, stack)}
+        found = {layer for layer in layers if _matches(pattern, layer)}
+        found |= {stack for stack in experts if _means_experts(pattern, stack)}
         found |= {layer for layer in outer if pattern and f".{layer}".endswith(f".{pattern}")}
         if not found:
             names = sorted({layer.rpartition(".")[2] for layer in (*layers, *outer)})
@@ -160,16 +158,16 @@ def _owner_name(stack: str) -> str:
 
 def _means_experts(pattern: str, stack: str) -> bool:
     if "." not in pattern:
-        return fnmatchcase(_owner_name(stack), pattern) and pattern.strip("*?") != ""
-    return fnmatchcase(stack, pattern) or fnmatchcase(stack, f"*.{pattern}")
+        return matches(_owner_name(stack), pattern) and pattern.strip("*?") != ""
+    return matches(stack, pattern) or matches(stack, f"*.{pattern}")
 
 
 def _matches(pattern: str, layer: str) -> bool:
     return (
         pattern == ALL_LINEAR
-        or fnmatchcase(layer, pattern)
-        or fnmatchcase(layer, f"*.{pattern}")
-        or fnmatchcase(layer.rpartition(".")[2], pattern)
+        or matches(layer, pattern)
+        or matches(layer, f"*.{pattern}")
+        or matches(layer.rpartition(".")[2], pattern)
     )
 
 

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatch
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,7 +33,7 @@ from graftkit.recipe.document import Document, KeyPath
 from graftkit.recipe.load import as_recipe_error
 from graftkit.recipe.paths import is_address, is_hub_dataset
 from graftkit.recipe.schema import DatasetSection, ProviderSection
-from graftkit.wildcards import closed
+from graftkit.wildcards import matches
 
 __all__ = ["open_dataset", "open_datasets", "open_path"]
 
@@ -257,7 +256,7 @@ def _check_files(files: Sequence[Path], path: str, where: str) -> None:
         check_one_split([file.relative_to(folder).as_posix() for file in files], path, place)
         check_parts((file.as_posix() for file in files), lambda name: True, place)
     else:
-        check_parts((file.as_posix() for file in files), lambda name: fnmatch(name, closed(folder.as_posix())), place)
+        check_parts((file.as_posix() for file in files), lambda name: matches(name, folder.as_posix()), place)
 
 
 def _check_local(path: str, where: str) -> None:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -16,6 +15,7 @@ from graftkit.corpus.file_names import SPLITS, check_parts, tells_of
 from graftkit.errors import DataError
 from graftkit.interfaces.offline import network_allowed, offline_asked
 from graftkit.interfaces.record_source import PACKED
+from graftkit.wildcards import matches
 
 __all__ = ["HubDataset", "choose_files", "fetch_dataset", "parse_hub_path"]
 
@@ -223,11 +223,11 @@ def choose_files(names: Iterable[str], dataset: HubDataset, split: str | None, p
     """
     visible = sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
     if dataset.files:
-        found = [name for name in visible if name == dataset.files or fnmatch(name, dataset.files)]
+        found = [name for name in visible if name == dataset.files or matches(name, dataset.files)]
         if not found:
             raise DataError(f"no file of it matches {dataset.files}", where=place, hint=_told_files(visible))
         chosen = _of_split(found, split, place) if split else found
-        check_parts(chosen, lambda name: fnmatch(name, dataset.files), place)
+        check_parts(chosen, lambda name: matches(name, dataset.files), place)
         return chosen
     found = _of_records(visible)
     if not found:
