@@ -96,7 +96,7 @@ class Continuation:
         max_new_tokens: int,
         stop: Sequence[int],
         sampler: Sampler | None = None,
-        unwanted: Callable[[], bool] = lambda: False,
+        unwanted: Callable[[], bool] | None = None,
     ) -> Iterator[int]:
         """Yields the tokens that go on after a prompt, as they come.
 
@@ -106,7 +106,7 @@ class Continuation:
             stop: Tokens that end the answer; they are not yielded.
             sampler: What chooses tokens; the likeliest when left out.
             unwanted: Tells, before each block of the pass over a prompt, whether nobody wants the tokens any more,
-                which ends them.
+                which ends them; they are always wanted when left out.
         """
         sampler, sequence = sampler or Sampler(), list(prompt)
         ids = self._not_held(sequence)
@@ -116,7 +116,7 @@ class Continuation:
             attention_as(self._network, native_attention(self._network)),
         ):
             for _ in range(max_new_tokens):
-                with _asked_by_block(self._network, unwanted) if len(ids) > 1 else nullcontext():
+                with _asked_by_block(self._network, unwanted) if unwanted and len(ids) > 1 else nullcontext():
                     logits = self._logits(ids)
                 token = sampler.choose(logits, sequence)
                 if token in stop:

@@ -37,7 +37,7 @@ _POLL = 0.1
 """Seconds between looks at whether the prompt is still wanted."""
 
 _PART = 1 << 20
-_IDS, _REFUSED, _FAILED, _NO_MEMORY = b"irfm"
+_IDS, _REFUSED, _FAILED, _NO_MEMORY = b"i", b"r", b"f", b"m"
 """What the first byte of what the process says stands for."""
 
 _log = logging.getLogger(__name__)
@@ -126,14 +126,14 @@ def _set_apart(writer: int, seconds: float) -> None:
 
 def _said(work: Callable[[], list[int]]) -> bytes:
     try:
-        return bytes([_IDS]) + array("q", work()).tobytes()
+        return _IDS + array("q", work()).tobytes()
     except MemoryError:
-        return bytes([_NO_MEMORY])
+        return _NO_MEMORY
     except RequestError as error:
         facts = {"message": error.message, "where": error.where, "hint": error.hint}
-        return bytes([_REFUSED]) + json.dumps(facts).encode()
+        return _REFUSED + json.dumps(facts).encode()
     except BaseException:  # whatever a tokenizer raises is told by the server
-        return bytes([_FAILED]) + without_secrets(traceback.format_exc()).encode("utf-8", "replace")
+        return _FAILED + without_secrets(traceback.format_exc()).encode("utf-8", "replace")
 
 
 def _read(reader: int, until: float, unwanted: Callable[[], bool]) -> bytes | None:
@@ -153,11 +153,11 @@ def _read(reader: int, until: float, unwanted: Callable[[], bool]) -> bytes | No
 def _ids_of(said: bytes) -> list[int]:
     """Returns the ids that the process gave, or raises what it raised."""
     kind, rest = said[:1], said[1:]
-    if kind == bytes([_IDS]):
+    if kind == _IDS:
         return array("q", rest).tolist()
-    if kind == bytes([_REFUSED]):
+    if kind == _REFUSED:
         raise RequestError(**json.loads(rest))
-    if kind == bytes([_FAILED]):
+    if kind == _FAILED:
         raise RuntimeError(f"a prompt was not laid out\n{rest.decode()}")
     message = f"laying out the prompt takes over {MOST_MEMORY >> 30} GiB of memory, or ends its process"
     raise invalid("", f"{message}: it is too long for this model's tokenizer", "prompt_too_large")

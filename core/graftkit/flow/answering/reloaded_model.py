@@ -29,10 +29,6 @@ LayOut = Callable[[int, Callable[[], list[int]]], list[int]]
 """Given the characters of a prompt, about, and what lays it out as ids, returns those ids."""
 
 
-def _at_once(characters: int, work: Callable[[], list[int]]) -> list[int]:
-    return work()
-
-
 class Reply:
     """An answer's text, piece by piece as it comes; what is known of it stands in the attributes meanwhile.
 
@@ -144,8 +140,8 @@ class ReloadedModel:
         max_new_tokens: int = 256,
         sampler: Sampler | None = None,
         stop_texts: Sequence[str] = (),
-        lay_out: LayOut = _at_once,
-        unwanted: Callable[[], bool] = lambda: False,
+        lay_out: LayOut | None = None,
+        unwanted: Callable[[], bool] | None = None,
     ) -> Reply:
         """Returns the answer to a prompt, which is made as its pieces are taken.
 
@@ -159,7 +155,7 @@ class ReloadedModel:
             max_new_tokens: Tokens at most.
             sampler: What chooses tokens; the likeliest when left out.
             stop_texts: Texts that end the answer, and are no part of it.
-            lay_out: How the prompt's ids are made, such as within a limit of time.
+            lay_out: How the prompt's ids are made, such as within a limit of time; at once when left out.
             unwanted: Tells, while the prompt is computed, whether nobody wants the answer any more, which ends it.
 
         Raises:
@@ -171,7 +167,7 @@ class ReloadedModel:
         except UnicodeEncodeError:
             raise RequestError("the prompt is not UTF-8") from None
         asked = (prompt, system, plain, tools, history)
-        ids = lay_out(self._characters(asked), partial(self.prompt, *asked))
+        ids = self._laid_out(lay_out, asked, partial(self.prompt, *asked))
         end = TurnEnd() if (self.asks_plainly if plain is None else plain) else self._end
         return self._reply(ids, end, max_new_tokens, sampler, stop_texts, unwanted)
 
@@ -183,8 +179,8 @@ class ReloadedModel:
         max_new_tokens: int = 256,
         sampler: Sampler | None = None,
         stop_texts: Sequence[str] = (),
-        lay_out: LayOut = _at_once,
-        unwanted: Callable[[], bool] = lambda: False,
+        lay_out: LayOut | None = None,
+        unwanted: Callable[[], bool] | None = None,
     ) -> Reply:
         """Returns the answer to a conversation in the chat template, which is made as its pieces are taken.
 
@@ -204,7 +200,8 @@ class ReloadedModel:
         """
         if self.tokenizer.chat_template is None:
             raise RequestError("the tokenizer has no chat template", hint="Continue a text instead.")
-        ids = lay_out(self._characters((messages, tools)), partial(self._conversation_prompt, messages, tools))
+        asked = (messages, tools)
+        ids = self._laid_out(lay_out, asked, partial(self._conversation_prompt, *asked))
         return self._reply(ids, self._end, max_new_tokens, sampler, stop_texts, unwanted, self._reader(tools or ()))
 
     def _reader(self, tools: Sequence[Mapping[str, Any]]) -> AnswerReader:
@@ -220,9 +217,9 @@ class ReloadedModel:
         names = {tool["function"]["name"] for tool in tools if isinstance(tool.get("function"), Mapping)}
         return AnswerReader(kept["reasoning"], kept["calls"] if tools else None, names)
 
-    def _characters(self, asked: Any) -> int:
-        """Returns how many characters a prompt may have, its template's own left out: some more than it has."""
-        return len(repr((asked, self.system, self.tools)))
+    def _laid_out(self, lay_out: LayOut | None, asked: Any, work: Callable[[], list[int]]) -> list[int]:
+        """Returns a prompt's ids; their number of characters is told as a little more than it is."""
+        return lay_out(len(repr((asked, self.system, self.tools))), work) if lay_out else work()
 
     def _conversation_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> list[int]:
         """Returns the ids of a conversation; arguments and errors as for `answer`.
@@ -261,7 +258,7 @@ class ReloadedModel:
         wanted: int,
         sampler: Sampler | None,
         stop_texts: Sequence[str],
-        unwanted: Callable[[], bool],
+        unwanted: Callable[[], bool] | None,
         reader: AnswerReader | None = None,
     ) -> Reply:
         most = self._room(len(ids), wanted)
