@@ -58,6 +58,11 @@ def after_step(number: int) -> Any:
     return lambda event: isinstance(event, StepFinished) and event.step.step == number
 
 
+def copied_after(number: int, out: Path, copy: Path) -> Any:
+    """Copies a run's folder after a step, as a kill would leave it."""
+    return lambda event: shutil.copytree(out, copy) if after_step(number)(event) else None
+
+
 STOPS = {
     "while weights are read": lambda event: isinstance(event, Progress) and event.what == "tensors" and event.done > 3,
     "before the first step": lambda event: isinstance(event, StageStarted) and event.stage == "training",
@@ -105,12 +110,7 @@ def test_a_machine_that_died_goes_on_from_the_last_checkpoint(
 ) -> None:
     """A kill leaves a manifest that says running, metrics past the checkpoint, the last line torn."""
     out, killed = tmp_path / "run", tmp_path / "killed"
-
-    def copy_at_step_five(event: Event) -> None:
-        if after_step(5)(event):
-            shutil.copytree(out, killed)
-
-    graftkit.run(recipe, out=out, on_event=copy_at_step_five)
+    graftkit.run(recipe, out=out, on_event=copied_after(5, out, killed))
     with (killed / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
     assert json.loads((killed / "manifest.json").read_text())["status"] == "running"
@@ -153,12 +153,7 @@ def test_what_another_run_has_trained_is_not_gone_on_with(
 ) -> None:
     """Checkpoints and adapter of another seed fit in every other respect; the kill has left no list of files."""
     out, other = tmp_path / "run", tmp_path / "other"
-
-    def copy_at_step_five(event: Event) -> None:
-        if after_step(5)(event):
-            shutil.copytree(out, tmp_path / "killed")
-
-    result = graftkit.run(recipe, out=out, on_event=copy_at_step_five)
+    result = graftkit.run(recipe, out=out, on_event=copied_after(5, out, tmp_path / "killed"))
     stop_at({**recipe, "training": {**recipe["training"], "seed": 7}}, other, after_step(4))
     shutil.rmtree(tmp_path / "killed" / "checkpoints")
     shutil.copytree(other / "checkpoints", tmp_path / "killed" / "checkpoints")

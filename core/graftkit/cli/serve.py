@@ -28,7 +28,7 @@ __all__ = ["command"]
 _KEY = "GRAFTKIT_API_KEY"
 
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?")
-_USUAL_PORT, _LAST_PORT = {"http": ("80",), "https": ("443",)}, 65535
+_USUAL_PORT, _LAST_PORT = {"http": "80", "https": "443"}, 65535
 
 _END_WITHIN = 3
 """Seconds that the answer that is being made has to end, once the server is stopped."""
@@ -158,7 +158,7 @@ def _check_origins(origins: tuple[str, ...]) -> None:
     for origin in origins:
         found = _ORIGIN.fullmatch(origin)
         port = found and found["port"]
-        if origin != "*" and not (found and port not in _USUAL_PORT[found["scheme"]] and int(port or 1) <= _LAST_PORT):
+        if origin != "*" and not (found and port != _USUAL_PORT[found["scheme"]] and int(port or 1) <= _LAST_PORT):
             raise RequestError(
                 f"{origin!r} is no origin as browsers write it",
                 where="--allow-origin",

@@ -62,10 +62,8 @@ def check_unshared(adapter: Adapter, weight: AdaptedWeight, path: str, owners: d
     for name, parameter in weight.trainable_parameters().items():
         if parameter.is_meta or not parameter.numel():
             continue
-        place = (
-            parameter.untyped_storage()._cdata,
-            int(parameter.storage_offset()),
-        )  # tensors without contents have it, too
+        # unlike an address, tensors without contents have these, too
+        place = parameter.untyped_storage()._cdata, int(parameter.storage_offset())
         other = owners.setdefault(place, path)
         if other != path:
             raise wrong_result(adapter, "attach", f"gave the layers {other} and {path} the same parameter, '{name}'")

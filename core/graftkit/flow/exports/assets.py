@@ -332,7 +332,7 @@ def _tokens_differ(expected: ExpectedAssets, found: Sequence[Sequence[int]]) -> 
     if not odd:
         return ""
     text, ours, theirs = min(odd, key=lambda one: len(one[0]))
-    place = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), 0)
+    place = _first_other(ours, theirs)
     return (
         f"token ids: {len(odd)} of {len(expected.texts)} texts get others, such as {text[:40]!r}: "
         f"{_few(theirs, place)} where training had {_few(ours, place)}"
@@ -349,11 +349,16 @@ def _decoded_differ(expected: ExpectedAssets, found: Sequence[str] | None) -> st
     if not odd:
         return ""
     ours, theirs = min(odd, key=lambda one: len(one[0]))
-    place = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), 0)
+    place = _first_other(ours, theirs)
     return (
         f"decoded texts: {len(odd)} of {len(found)} lists of token ids give others, such as "
         f"{theirs[place : place + 30]!r} where the run has {ours[place : place + 30]!r}"
     )
+
+
+def _first_other(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """Returns where two sequences begin to differ; 0 where one is the beginning of the other."""
+    return next((n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), 0)
 
 
 def _few(ids: Sequence[int], place: int) -> str:
@@ -367,7 +372,7 @@ def _template_differs(expected: str | None, found: str | None) -> str:
         return ""
     if not found:
         return "chat template: none is loaded, though the model was trained with one"
-    place = next((n for n, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]), 0)
+    place = _first_other(expected, found)
     return f"chat template: it writes {found[place : place + 30]!r} where training had {expected[place : place + 30]!r}"
 
 

@@ -35,14 +35,13 @@ def read_run(folder: Path, manifest: RunManifest | None = None) -> RunData:
     known = manifest or RunManifest.read(folder)
     if known is None:
         raise FolderError("there is no run in it", where=str(folder), hint="Name the folder that `toolkit run` wrote.")
-    damage: list[str] = []
+    damage: dict[str, str] = {}  # by the file
     metrics = _metrics(folder, known, damage)
     before, after = (_listed(folder / answers_file(when), "answers", damage) for when in ("before", "after"))
     worst, examined = _worst(folder, damage)
-    named = " ".join(damage)
-    of_lines = (METRICS, answers_file("before"), answers_file("after"), WORST_FILE)
-    changed = [name for name in of_lines if name not in named and is_changed(folder, known, name)]
-    damage += [f"{name} is not the file that the run wrote" for name in changed]
+    for name in (METRICS, answers_file("before"), answers_file("after"), WORST_FILE):
+        if name not in damage and is_changed(folder, known, name):
+            damage[name] = f"{name} is not the file that the run wrote"
     return RunData(
         folder=folder,
         manifest=known,
@@ -52,43 +51,44 @@ def read_run(folder: Path, manifest: RunManifest | None = None) -> RunData:
         worst=worst,
         examined=examined,
         lengths=_lengths(folder, damage),
-        damage=damage,
+        damage=[*damage.values()],
     )
 
 
-def _metrics(folder: Path, manifest: RunManifest, damage: list[str]) -> Metrics:
+def _metrics(folder: Path, manifest: RunManifest, damage: dict[str, str]) -> Metrics:
     try:
         metrics = read_metrics(folder / METRICS)
     except FolderError as error:
-        damage.append(f"{METRICS} {error.message}")
+        damage[METRICS] = f"{METRICS} {error.message}"
         return Metrics()
     steps = manifest.training.get("steps")
     missing = missing_steps(metrics.steps, steps) if isinstance(steps, int) else ""
-    damage += [missing] if missing else []
+    if missing:
+        damage[METRICS] = missing
     return metrics
 
 
-def _read(path: Path, damage: list[str]) -> Mapping[str, Any]:
+def _read(path: Path, damage: dict[str, str]) -> Mapping[str, Any]:
     """Returns what a JSON file holds; nothing where there is none, or where it is damaged."""
     if not path.exists():
         return {}
     try:
         return read_json_object(path, _MOST_BYTES, FolderError)
     except FolderError as error:
-        damage.append(f"{path.name} is damaged: {error.message}")
+        damage[path.name] = f"{path.name} is damaged: {error.message}"
         return {}
 
 
-def _listed(path: Path, key: str, damage: list[str]) -> list[Any]:
+def _listed(path: Path, key: str, damage: dict[str, str]) -> list[Any]:
     facts = _read(path, damage)
     found = facts.get(key, [])
     if isinstance(found, list):
         return found
-    damage.append(f"{path.name} is damaged: '{key}' is no list")
+    damage[path.name] = f"{path.name} is damaged: '{key}' is no list"
     return []
 
 
-def _worst(folder: Path, damage: list[str]) -> tuple[list[WorstRecord], int]:
+def _worst(folder: Path, damage: dict[str, str]) -> tuple[list[WorstRecord], int]:
     facts = _read(folder / WORST_FILE, damage)
     try:
         found = [
@@ -99,11 +99,11 @@ def _worst(folder: Path, damage: list[str]) -> tuple[list[WorstRecord], int]:
         ]
         return found, int(facts.get("examples", 0))
     except (KeyError, TypeError, ValueError, OverflowError):
-        damage.append(f"{WORST_FILE} is damaged")
+        damage[WORST_FILE] = f"{WORST_FILE} is damaged"
         return [], 0
 
 
-def _lengths(folder: Path, damage: list[str]) -> dict[str, LengthFigures]:
+def _lengths(folder: Path, damage: dict[str, str]) -> dict[str, LengthFigures]:
     found: dict[str, LengthFigures] = {}
     for name, file in (("training", "train"), ("holdout", "holdout")):
         path = folder / "tokens" / f"{file}.safetensors"
@@ -112,7 +112,7 @@ def _lengths(folder: Path, damage: list[str]) -> dict[str, LengthFigures]:
         try:
             store = TokenStore.load(path)
         except (StorageError, OSError, ValueError):
-            damage.append(f"tokens/{path.name} is damaged")
+            damage[f"tokens/{path.name}"] = f"tokens/{path.name} is damaged"
             continue
         figures = length_figures(store.lengths.tolist(), int(store.loss_tokens.sum()))
         if figures is not None:
