@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from graftkit.corpus.answers_compared import WithMismatched, as_one_example
 from graftkit.corpus.control_tokens import template_tokens, with_control_tokens
 from graftkit.corpus.exact_runs import ExactRuns
+from graftkit.corpus.fitting_answers import fitting_answers
 from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.learnt import LearntParts, misses_an_answer
 from graftkit.corpus.long_text import encode_stretches
@@ -24,7 +26,7 @@ from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.stretches import read_stretches
 from graftkit.corpus.template import ChatTemplate
-from graftkit.corpus.turns import TOOLS, by_answer
+from graftkit.corpus.turns import TOOLS, ByAnswer, sizes_of
 from graftkit.errors import DataError, ModelError
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.objective import LABEL
@@ -56,6 +58,11 @@ Overflow = Literal["drop_turns", "drop", "truncate", "error"]
 _LONG = 1 << 16
 """The characters from which on a text is looked at before all of it is encoded, which takes hundreds of bytes each."""
 
+_CHARACTERS_A_TOKEN = 4
+
+_RUNS = 50_000
+"""The parts of rendered records that are encoded in one call, about: each takes hundreds of bytes."""
+
 
 @dataclass(slots=True)
 class _Notes:
@@ -65,6 +72,15 @@ class _Notes:
     unmarked: bool = False
     spells: str | None = None
     shortened: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _LaidOut:
+    """A part as it is laid out, and what is to be told of it."""
+
+    part: Part
+    runs: list[Run]
+    notes: _Notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,18 +227,28 @@ class Encoder:
             return self._labelled([sample for sample in samples if isinstance(sample, LabelledText)])
         if self.whole_texts:
             return [self._windows(sample) for sample in samples if isinstance(sample, Text | LongText)]
-        parts = [self.turns(sample) for sample in samples]
-        only_cut = {id(sample.mismatched) for sample in samples if isinstance(sample, WithMismatched)}
-        encoded = iter(self._encode_parts([part for of_one in parts for part in of_one], only_cut))
-        return [
-            self._together(sample, list(islice(encoded, len(of_one))))
-            for sample, of_one in zip(samples, parts, strict=True)
-        ]
+        of_each: list[list[Encoded]] = [[] for _ in samples]
+        owners: list[int] = []
 
-    def turns(self, sample: Sample) -> Sequence[Part]:
+        def parts() -> Iterator[Part]:
+            for number, sample in enumerate(samples):
+                for part in self.turns(sample):
+                    owners.append(number)
+                    yield part
+
+        only_cut = {id(sample.mismatched) for sample in samples if isinstance(sample, WithMismatched)}
+        for number, encoded in enumerate(self._encode_parts(parts(), only_cut)):
+            of_each[owners[number]].append(encoded)
+        return [self._together(sample, found) for sample, found in zip(samples, of_each, strict=True)]
+
+    def turns(self, sample: Sample) -> Iterable[Part]:
         """Returns a record's parts that are encoded by themselves.
 
-        Those are the two answers of a pair, and with `turns: each` every answer of a conversation; else it is itself.
+        Those are the two answers of a pair, and with `turns: each` the answers of a conversation, up to where all that
+        follow are too long: see `graftkit.corpus.fitting_answers`. Else it is the record itself.
+
+        Raises:
+            DataError: When they are iterated over: as for `encode`.
         """
         match sample:
             case LabelledText() if self.labels:
@@ -234,8 +260,22 @@ class Encoder:
             case LabelledAnswer():
                 return [sample.answer]
             case Conversation() if self._each:
-                return list(by_answer(sample))
+                return fitting_answers(sample, self.max_length, lambda part: self._pieces(part, set()), self._count)
         return [sample]
+
+    def characters_by_answer(self, sample: Sample) -> int:
+        """Returns the characters that a conversation's answers are laid out with together, about; else 0.
+
+        They are those of all answers, each with what stands before it, where every one is encoded by itself.
+        """
+        if not (self._each and isinstance(sample, Conversation)):
+            return 0
+        longest = _CHARACTERS_A_TOKEN * self.max_length
+        return len(ByAnswer(sample)) * min(sum(sizes_of(sample)) // 2, longest)
+
+    def _count(self, text: str) -> int:
+        """Returns how many tokens a text has that may hold special ones, or more than an example of a longer one."""
+        return len(self._tokenizer.encode(self._beginning(text), "all"))
 
     def _together(self, sample: Sample, parts: Sequence[Encoded]) -> Encoded:
         """Returns what became of a record whose parts were encoded by themselves."""
@@ -313,35 +353,42 @@ class Encoder:
     def _each(self) -> bool:
         return self._template is not None and self._template.options.turns == "each"
 
-    def _encode_parts(self, parts: Sequence[Part], only_cut: Collection[int] = ()) -> list[Encoded]:
-        """Encodes what is encoded by itself.
+    def _encode_parts(self, parts: Iterable[Part], only_cut: Collection[int] = ()) -> Iterator[Encoded]:
+        """Encodes what is encoded by itself, many at a time.
 
         Args:
             parts: The parts.
             only_cut: The `id` of each of them whose end is cut off where it is too long, whatever `overflow` says.
         """
-        laid_out: list[list[Run]] = []
-        notes: list[_Notes] = []
+        rest = iter(parts)
         refused: DataError | None = None
-        for part in parts:
-            notes.append(_Notes())
-            try:
-                laid_out.append([] if isinstance(part, Tokens) else self._kept_runs(part, notes[-1]))
-            except DataError as error:  # once those before it have been encoded, which may be refused, too
-                refused = error
+        while refused is None:
+            laid_out, refused = self._laid_out(rest)
+            weighted = self._weighted([one.runs for one in laid_out])
+            for one, given in zip(laid_out, weighted, strict=True):
+                tokens = self._given(one.part) if isinstance(one.part, Tokens) else given
+                overflow = "truncate" if id(one.part) in only_cut else self.overflow
+                yield self._finished(one.part, tokens, one.notes, overflow)
+            if not laid_out:
                 break
-        found = [
-            self._finished(
-                part,
-                self._given(part) if isinstance(part, Tokens) else weighted,
-                note,
-                "truncate" if id(part) in only_cut else self.overflow,
-            )
-            for part, weighted, note in zip(parts, self._weighted(laid_out), notes, strict=False)
-        ]
-        if refused is not None:
+        if refused is not None:  # once those before it have been encoded, which may be refused, too
             raise refused
-        return found
+
+    def _laid_out(self, parts: Iterator[Part]) -> tuple[list[_LaidOut], DataError | None]:
+        """Lays out as many parts as are encoded in one call; returns them, and why the one after them is refused."""
+        found: list[_LaidOut] = []
+        runs = 0
+        try:
+            for part in parts:
+                notes = _Notes()
+                kept = [] if isinstance(part, Tokens) else self._kept_runs(part, notes)
+                found.append(_LaidOut(part, kept, notes))
+                runs += len(kept)
+                if runs >= _RUNS:
+                    break
+        except DataError as error:
+            return found, error
+        return found, None
 
     def _kept_runs(self, part: Conversation | Completion | Text | LongText, notes: _Notes) -> list[Run]:
         """Returns the parts of a record without the ends of those that are longer than a whole example may be."""
@@ -358,7 +405,7 @@ class Encoder:
         How many characters a token has at most can't be told: normalizers drop some, and one unknown token may stand
         for a whole word. Of twice as many tokens as an example has the first half doesn't depend on the rest.
         """
-        length = max(_LONG, 4 * self.max_length)
+        length = max(_LONG, _CHARACTERS_A_TOKEN * self.max_length)
         while length < len(text):
             if len(self._tokenizer.encode(text[:length])) > 2 * self.max_length:
                 return text[:length]
@@ -488,15 +535,19 @@ class Encoder:
             return self.prompt(sample.prompt)
         if not isinstance(sample, Conversation):
             return None
-        cut = self._encode_parts([sample])[0].truncated
+        cut = self._is_cut(sample)
         if cut and self.overflow == "truncate":
             return None
         with suppress(DataError):  # a template that takes no conversation without an answer
-            for part in reversed(list(by_answer(sample))):
-                if not cut or not self._encode_parts([part])[0].truncated:
-                    answered = part.messages[-1].role == "assistant"
-                    return self.prompt(replace(part, messages=part.messages[:-1])) if answered else None
+            parts = ByAnswer(sample)
+            count = bisect_left(parts, True, key=self._is_cut) if cut else len(parts)
+            last = parts[count - 1].messages if count else ()
+            if last and last[-1].role == "assistant":
+                return self.prompt(replace(sample, messages=last[:-1]))
         return None
+
+    def _is_cut(self, part: Part) -> bool:
+        return next(self._encode_parts([part])).truncated
 
     def lacks_row(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> bool:
         """Tells whether the model has no embedding row for one of these ids."""

@@ -99,7 +99,7 @@ def tokenize(encoder: Encoder, samples: Samples, position: Position) -> Iterator
     """
     done = position.records
     records = _in_order(samples, done)
-    for way, group in _in_turn(records) if encoder.whole_texts else _groups(encoder.plain, records):
+    for way, group in _in_turn(records) if encoder.whole_texts else _groups(encoder, records):
         if way == "stretches" and isinstance(group[0], LongText):
             yield from _long_text(encoder, group[0], position if position.records == done else Position(done))
         elif way == "together":
@@ -131,14 +131,18 @@ def _way(plain: PlainTexts, sample: Sample) -> _Way:
     return "together" if isinstance(sample, Text) and plain.takes(sample.text) else "one by one"
 
 
-def _groups(plain: PlainTexts, samples: Iterator[Sample]) -> Iterator[tuple[_Way, list[Sample]]]:
+def _groups(encoder: Encoder, samples: Iterator[Sample]) -> Iterator[tuple[_Way, list[Sample]]]:
     """Groups neighbouring records that are encoded in one call."""
+    plain = encoder.plain
     group: list[Sample] = []
     before: _Way = "one by one"
     size = 0
     for sample in samples:
         way = _way(plain, sample)
-        weight = len(sample.text) if isinstance(sample, Text) and way == "together" else _CHARACTERS // _SAMPLES
+        if isinstance(sample, Text) and way == "together":
+            weight = len(sample.text)
+        else:
+            weight = max(_CHARACTERS // _SAMPLES, encoder.characters_by_answer(sample))
         if group and (size + weight > _CHARACTERS or way != before or way == "stretches"):
             yield before, group
             group, size = [], 0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import dropwhile
-from typing import Any
+from typing import Any, overload
 
 from graftkit.errors import DataError
 from graftkit.interfaces.bounded_json import parse_json
@@ -16,9 +16,10 @@ from graftkit.interfaces.samples import Conversation, Message
 __all__ = [
     "CALL_ID",
     "TOOLS",
+    "ByAnswer",
     "Leaf",
     "TemplateForm",
-    "by_answer",
+    "sizes_of",
     "template_input",
     "texts_in",
     "with_content_in_parts",
@@ -32,6 +33,9 @@ REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 
 CALL_ID = "tool call id"
 """The part of a message that many templates do not write, since it only says which result is of which call."""
+
+_FRAME = 16
+"""The characters that a template writes around a message, about."""
 
 _STRUCTURE = ("role", "type")
 """Keys whose values are words of the form, not of the conversation."""
@@ -125,17 +129,54 @@ def _with_system_in_user(messages: list[dict[str, Any]], where: str) -> list[dic
     return rest
 
 
-def by_answer(conversation: Conversation) -> Iterator[Conversation]:
-    """Yields the conversation up to each message that is learnt, with that one alone learnt."""
-    before: list[Message] = []
-    for message in conversation.messages:
-        if message.loss_weight and message.says_something:
-            yield replace(conversation, messages=(*before, message))
-        before.append(replace(message, weight=0.0))
+class ByAnswer(Sequence[Conversation]):
+    """The conversation up to each message that is learnt, with that one alone learnt; made when it is asked for.
+
+    Args:
+        conversation: The conversation.
+    """
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._places = [
+            place
+            for place, message in enumerate(conversation.messages)
+            if message.loss_weight and message.says_something
+        ]
+        self._before = tuple(replace(message, weight=0.0) for message in conversation.messages)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, number: int) -> Conversation: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Conversation]: ...
+
+    def __getitem__(self, number: int | slice) -> Conversation | list[Conversation]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        place = self._places[number]
+        messages = (*self._before[:place], self._conversation.messages[place])
+        return replace(self._conversation, messages=messages)
 
 
 def texts_in(conversation: Conversation) -> list[str]:
     """Returns every text of a conversation that a template may write, in the order of its messages, tools last."""
+    return [leaf.text for leaf in _leaves(conversation) if leaf.part != CALL_ID]
+
+
+def sizes_of(conversation: Conversation) -> list[int]:
+    """Returns the characters of each message, with those that templates write around one, about."""
+    sizes = [_FRAME] * len(conversation.messages)
+    for leaf in _leaves(conversation):
+        if leaf.message != TOOLS:
+            sizes[leaf.message] += len(leaf.text)
+    return sizes
+
+
+def _leaves(conversation: Conversation) -> list[Leaf]:
     leaves: list[Leaf] = []
 
     def keep(leaf: Leaf) -> str:
@@ -143,7 +184,7 @@ def texts_in(conversation: Conversation) -> list[str]:
         return leaf.text
 
     template_input(conversation, TemplateForm(), keep)
-    return [leaf.text for leaf in leaves if leaf.part != CALL_ID]
+    return leaves
 
 
 def _message(message: Message, number: int, form: TemplateForm, mark: Callable[[Leaf], str]) -> dict[str, Any]:

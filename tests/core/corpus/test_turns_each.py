@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graftkit import Tokenizer
+from graftkit.corpus import encode, fitting_answers
 from graftkit.corpus.encode import Encoder, Overflow, chat_template_of
+from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.turns import ByAnswer
 from graftkit.errors import DataError
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message
@@ -138,6 +143,80 @@ def test_an_answer_that_is_too_long_follows_overflow_by_itself(tokenizer: Tokeni
         assert encoded.truncated and learnt == kept[: len(learnt)] and len(learnt) >= 2
     with pytest.raises(DataError, match="more than data.max_length"):
         encoder(tokenizer, length=limit, overflow="error").encode(record)
+
+
+SHOWS_ALL = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+SHOWS_THE_LAST_SIX = SHOWS_ALL.replace("messages", "messages[-6:]")
+
+
+def chat(count: int, reasoning: bool) -> Conversation:
+    """Questions that are answered in turns of three, or without reasoning one by one."""
+    messages = []
+    for number in range(count):
+        role = "assistant" if number % 3 else "user"
+        thought = "so I think " * (number % 5) if role == "assistant" and reasoning else ""
+        messages.append(Message(role, f"it is number {number}", reasoning=thought))
+    return Conversation(tuple(messages), "a.jsonl:1")
+
+
+@pytest.mark.parametrize("overflow", ["drop_turns", "drop", "truncate"])
+@pytest.mark.parametrize(
+    ("template", "reasoning"), [(DROPS_EARLIER_REASONING, True), (SHOWS_ALL, False), (SHOWS_THE_LAST_SIX, False)]
+)
+def test_a_long_conversation_gives_the_examples_of_its_answers_one_by_one(
+    tokenizer: Tokenizer,
+    template: str,
+    reasoning: bool,
+    overflow: Overflow,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = tokenizer.with_chat_template(template)
+    laid_out = chat_template_of(chosen, options=ChatOptions(turns="each"))
+    ours = Encoder(chosen, laid_out, 300, overflow=overflow, report_dropped=True)
+    record = chat(90, reasoning)
+    apart = [example for part in ByAnswer(record) for example in ours.encode(part).examples]
+    rendered: list[int] = []
+    render = ChatTemplate.render
+
+    def noted(self: ChatTemplate, messages: Sequence[Mapping[str, Any]], where: str, **options: Any) -> str:
+        rendered.append(len(messages))
+        return render(self, messages, where, **options)
+
+    monkeypatch.setattr(ChatTemplate, "render", noted)
+    encoded = ours.encode(record)
+    assert [example.ids.tolist() for example in encoded.examples] == [example.ids.tolist() for example in apart]
+    assert [example.loss_weight.tolist() for example in encoded.examples] == [e.loss_weight.tolist() for e in apart]
+    assert encoded.truncated == (template != SHOWS_THE_LAST_SIX)
+    if encoded.truncated:
+        assert sum(rendered) < sum(len(part.messages) for part in ByAnswer(record)), "most answers are too long unseen"
+
+
+def test_answers_that_fit_and_take_too_long_to_lay_out_are_refused(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting_answers, "MOST_LAID_OUT", 100)
+    plain = tokenizer.with_chat_template(SHOWS_ALL)
+    assert len(encoder(plain).encode(chat(12, False)).examples) == 8
+    fine, long = chat(3, False), chat(90, False)
+    with pytest.raises(DataError, match="has 60 answers; with turns: each") as caught:
+        encoder(plain).encode_many([fine, long])
+    assert caught.value.where == "a.jsonl:1" and "data.turns: all" in caught.value.hint
+
+
+def test_long_conversations_are_encoded_few_at_a_time(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, record = encoder(tokenizer.with_chat_template(SHOWS_ALL)), chat(300, False)
+    assert plain.characters_by_answer(chat(6, False)) < 1000
+    assert plain.characters_by_answer(record) > 200 * 4096
+    calls: list[int] = []
+    batch = type(tokenizer).encode_batch
+    monkeypatch.setattr(encode, "_RUNS", 100)
+    monkeypatch.setattr(
+        type(tokenizer),
+        "encode_batch",
+        lambda self, texts, *given: calls.append(len(texts)) or batch(self, texts, *given),
+    )
+    kept = plain.encode_many([chat(12, False), chat(9, False)])
+    assert [len(one.examples) for one in kept] == [8, 6] and len(calls) > 1
 
 
 def test_the_prompt_in_use_is_that_of_the_last_answer_that_is_kept(tokenizer: Tokenizer) -> None:
