@@ -391,23 +391,37 @@ class Encoder:
         return found, None
 
     def _kept_runs(self, part: Conversation | Completion | Text | LongText, notes: _Notes) -> list[Run]:
-        """Returns the parts of a record without the ends of those that are longer than a whole example may be."""
+        """Returns the parts of a record, up to where it is longer than a whole example may be for certain.
+
+        Of what is cut off the last token in the loss is kept where it is a special one, which tells whether it stops.
+        """
         runs = self._runs(part, notes)
         if isinstance(part, Text | LongText):
             return runs
-        kept = [run if run.special is not None else replace(run, text=self._beginning(run.text)) for run in runs]
-        notes.shortened = any(len(run.text) < len(whole.text) for run, whole in zip(kept, runs, strict=True))
-        return kept
+        text = "".join(run.text for run in runs)
+        left = len(self._beginning(text))
+        if left == len(text):
+            return runs
+        notes.shortened = True
+        kept = []
+        for run in runs:
+            if left <= 0:
+                break
+            kept.append(run if run.special is not None else replace(run, text=run.text[:left]))
+            left -= len(run.text)
+        last = next((run for run in reversed(runs[len(kept) :]) if run.loss_weight), None)
+        return kept if last is None or last.special is None else [*kept, last]
 
     def _beginning(self, text: str) -> str:
         """Returns the beginning of a text that doesn't fit, with more tokens than are looked at, or else all of it.
 
         How many characters a token has at most can't be told: normalizers drop some, and one unknown token may stand
-        for a whole word. Of twice as many tokens as an example has the first half doesn't depend on the rest.
+        for a whole word. Of twice as many tokens as an example has the first half doesn't depend on the rest. What
+        spells a special token counts as one, which is the fewest that it may become.
         """
         length = max(_LONG, _CHARACTERS_A_TOKEN * self.max_length)
         while length < len(text):
-            if len(self._tokenizer.encode(text[:length])) > 2 * self.max_length:
+            if len(self._tokenizer.encode(text[:length], "all")) > 2 * self.max_length:
                 return text[:length]
             length *= 4
         return text

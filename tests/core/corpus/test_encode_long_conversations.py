@@ -13,6 +13,7 @@ from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 from tokenizer_kinds import kind_of_tokenizer, tokenizer_file
 
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 
 
@@ -118,16 +119,18 @@ def test_thousands_of_turns_without_special_tokens_need_no_deep_stack() -> None:
 OVERFLOWS: tuple[Overflow, ...] = ("truncate", "drop_turns", "drop")
 
 
+@pytest.mark.parametrize("template", [PLAIN, CHATML])
 @pytest.mark.parametrize("name", KNOWN)
-def test_the_beginning_of_a_text_that_does_not_fit_stands_for_all_of_it(
-    name: str, monkeypatch: pytest.MonkeyPatch
+def test_the_beginning_of_what_does_not_fit_stands_for_all_of_it(
+    name: str, template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = kind_of_tokenizer(name, PLAIN)
+    known = kind_of_tokenizer(name, template)
     words = [f"{number} some words, " for number in range(200)]
     long = "".join(words)
     texts = ("Hi there", "Hello", "On we go", long, "And on", long)
     records = [
         Conversation(tuple(Message(("user", "assistant")[n % 2], text) for n, text in enumerate(texts)), "x:1"),
+        Conversation(tuple(Message(("user", "assistant")[n % 2], word) for n, word in enumerate(words)), "x:5"),
         Completion("Count", long, "x:2"),
         Completion("Blanks", " " * 4000, "x:3"),
         Completion("A word", "b" * 4000, "x:4"),
@@ -151,4 +154,11 @@ def test_of_an_answer_of_millions_of_characters_only_the_beginning_is_encoded() 
     encoder = Encoder(counting, None, 64, overflow="error")
     with pytest.raises(DataError, match="it has over .* tokens, more than"):
         encoder.encode(Completion("Count", "word " * 600_000, "x"))
+    assert counting.characters < 300_000
+
+
+def test_of_a_conversation_of_thousands_of_turns_only_the_beginning_is_encoded() -> None:
+    counting = tokenizer()
+    encoder = without_certain_cuts(Encoder(counting, chat_template_of(counting), 64))
+    assert encoder.encode(conversation(2000)).truncated
     assert counting.characters < 300_000
