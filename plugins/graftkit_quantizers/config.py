@@ -30,6 +30,12 @@ class DenseConfig(ProviderConfig):
 class Int8Config(ProviderConfig):
     """A byte a weight and a scale a row."""
 
+    products: Literal["float", "int8"] = Field(
+        default="float",
+        description="what frozen layers multiply in training, on a CPU: `int8` rounds inputs and gradients to 8 bits, "
+        "a scale a token, and multiplies whole numbers; evaluation, answers and proofs always take `float`",
+    )
+
     def stored_bytes(self, layer: LayerInfo, itemsize: int) -> int:
         """Returns the bytes of codes and of float32 scales."""
         return layer.out_features * (layer.in_features + 4)

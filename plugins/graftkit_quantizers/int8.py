@@ -1,8 +1,8 @@
 """8-bit integers with one scale a row, the same as bitsandbytes' `int8_vectorwise_quant` stores.
 
 The weights' half of LLM.int8() (Dettmers et al., 2022, https://arxiv.org/abs/2208.07339): activations stay in
-floating point, so the only error is the rounding of the weights. bitsandbytes itself takes nothing but float16 on
-CUDA, where a weight beyond 65,504 would be infinite.
+floating point, so the only error is the rounding of the weights, unless the recipe asks for products of whole numbers.
+bitsandbytes itself takes nothing but float16 on CUDA, where a weight beyond 65,504 would be infinite.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from graftkit import FrozenWeight, LayerInfo, StoredWeight, check_matrix, check_tensors
 from torch import nn
 
+from graftkit_quantizers import int8_products
 from graftkit_quantizers.config import Int8Config
 from graftkit_quantizers.kinds import BITSANDBYTES_INT8
 
@@ -23,7 +24,8 @@ __all__ = ["Int8", "Int8Weight", "stored_int8"]
 class Int8:
     """Stores weights in int8."""
 
-    def __init__(self, config: Int8Config | None = None) -> None: ...
+    def __init__(self, config: Int8Config | None = None) -> None:
+        self._rounds_products = config is not None and config.products == "int8"
 
     def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> Int8Weight:
         """Stores `[out, in]`.
@@ -35,7 +37,8 @@ class Int8:
         exact = weight.float()
         absmax = exact.abs().amax(1)
         scale = 127.0 / torch.where(absmax > 0, absmax, 1.0)
-        return Int8Weight((exact * scale.unsqueeze(1)).round().to(torch.int8), absmax)
+        codes = (exact * scale.unsqueeze(1)).round().to(torch.int8)
+        return Int8Weight(codes, absmax, rounds_products=self._rounds_products)
 
     def adopt(self, stored: StoredWeight, layer: LayerInfo) -> Int8Weight | None:
         """Takes over what bitsandbytes stored in int8, bit for bit.
@@ -43,7 +46,10 @@ class Int8:
         Raises:
             ValueError: A tensor is missing, left over, or of another shape or type.
         """
-        return stored_int8(stored)
+        found = stored_int8(stored)
+        if found is not None:
+            found.rounds_products = self._rounds_products
+        return found
 
 
 def stored_int8(stored: StoredWeight) -> Int8Weight | None:
@@ -58,6 +64,11 @@ def stored_int8(stored: StoredWeight) -> Int8Weight | None:
 class Int8Weight(FrozenWeight):
     """A weight in int8.
 
+    Args:
+        codes: int8 `[out, in]`.
+        absmax: The largest magnitude of each row, float32 `[out]`.
+        rounds_products: Whether inputs and gradients are rounded to 8 bits in training, on a CPU.
+
     Attributes:
         codes: int8 `[out, in]`.
         absmax: The largest magnitude of each row, float32 `[out]`.
@@ -65,8 +76,9 @@ class Int8Weight(FrozenWeight):
 
     error_bound = 0.5 / 127 + 1e-6
 
-    def __init__(self, codes: torch.Tensor, absmax: torch.Tensor) -> None:
+    def __init__(self, codes: torch.Tensor, absmax: torch.Tensor, *, rounds_products: bool = False) -> None:
         super().__init__(*codes.shape)
+        self.rounds_products = rounds_products
         self.codes = nn.Parameter(codes.detach(), requires_grad=False)
         self.absmax = nn.Parameter(absmax.detach(), requires_grad=False)
 
@@ -74,9 +86,30 @@ class Int8Weight(FrozenWeight):
         """Returns `[out, in]`."""
         return (self.codes.detach() * self.absmax.detach().unsqueeze(1) * (1 / 127)).to(dtype)
 
+    def matmul(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns `x W^T`: `[..., in]` to `[..., out]`."""
+        if not self._rounds(x, self.in_features):
+            return super().matmul(x)
+        return int8_products.product(x, self.codes.detach(), self._scale)
+
+    def matmul_transposed(self, grad: torch.Tensor) -> torch.Tensor:
+        """Returns `grad W`: `[..., out]` to `[..., in]`."""
+        if not self._rounds(grad, self.out_features):
+            return super().matmul_transposed(grad)
+        return int8_products.product_transposed(grad, self.codes.detach(), self._scale)
+
+    def _rounds(self, x: torch.Tensor, summed: int) -> bool:
+        """Tells whether a product is one of whole numbers, of which so many are added up."""
+        asked = self.rounds_products and self.training
+        return asked and x.device.type == "cpu" and summed <= int8_products.MOST_SUMMED
+
+    @property
+    def _scale(self) -> torch.Tensor:
+        return self.absmax.detach() / 127
+
     def meta(self) -> dict[str, Any]:
-        """Nothing is needed beside the tensors."""
-        return {}
+        """Returns how products are computed, where that is otherwise than usual."""
+        return {"products": "int8"} if self.rounds_products else {}
 
     @classmethod
     def from_state(cls, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Self:
@@ -88,4 +121,4 @@ class Int8Weight(FrozenWeight):
         codes = tensors.get("codes", torch.empty(0, 0))
         rows, columns = codes.shape if codes.ndim == 2 else (0, 0)
         check_tensors(tensors, {"codes": (torch.int8, (rows, columns)), "absmax": (torch.float32, (rows,))})
-        return cls(tensors["codes"], tensors["absmax"])
+        return cls(tensors["codes"], tensors["absmax"], rounds_products=meta.get("products") == "int8")

@@ -1,13 +1,15 @@
 """Training steps on the same records: graftkit against TRL + PEFT + bitsandbytes.
 
-    python tests/benchmarks/sft_step.py [--modes fp32 bf16 nf4 nf4-bf16] [--rounds 3] [--steps 8] [--sorted | --alone]
+    python tests/benchmarks/sft_step.py [--modes fp32 bf16 nf4 nf4-bf16 int8 w8a8-bf16 ...] [--rounds 3] [--steps 8]
+        [--sorted | --alone]
 
 The peer runs in `--peer-python`, this Python if left out; it needs transformers, peft, trl, bitsandbytes and datasets.
 Both sides train LoRA of rank 16 on all linear layers of SmolLM2-135M-Instruct with about four chat records a step.
 How many turns a record has is drawn from a log-normal distribution: 40 to 512 tokens. The peer takes the loss
-over every token, as it does by default; graftkit over the assistant's. With `--sorted` the peer groups records of
-like length, its best setting on a CPU; with `--alone` there is no peer, and the modes alternate. Sides alternate,
-each run in a fresh process; the first step of a run, which warms up, is left out.
+over every token, as it does by default; graftkit over the assistant's. `w8a8` is int8 with products in int8, which the
+peer lacks. With `--sorted` the peer groups records of like length, its best setting on a CPU; with `--alone` there is
+no peer, and the modes alternate. Sides alternate, each run in a fresh process; the first step of a run, which warms up,
+is left out.
 """
 
 from __future__ import annotations
@@ -23,6 +25,11 @@ from random import Random
 from typing import Any
 
 ROWS_PER_STEP = 4
+QUANTIZERS = {
+    "nf4": {"use": "nf4", "double_quant": True},
+    "int8": {"use": "int8"},
+    "w8a8": {"use": "int8", "products": "int8"},
+}
 TOKENS_PER_STEP = 800  # about as many as four records have
 
 
@@ -65,7 +72,7 @@ def ours(
     recipe = {
         "model": str(model),
         "data": {"train": str(rows), "holdout": 0.0, "max_length": 512},
-        "quantizer": {"use": "nf4", "double_quant": True} if "nf4" in mode else "none",
+        "quantizer": next((QUANTIZERS[name] for name in mode.split("-") if name in QUANTIZERS), "none"),
         "training": {
             "steps": steps,
             "tokens_per_step": tokens_per_step,

@@ -27,5 +27,10 @@ class TestInt8(QuantizerContract):
     provider = "graftkit:int8"
 
 
+class TestInt8WithRoundedProducts(QuantizerContract):
+    provider = "graftkit:int8"
+    options = {"products": "int8"}
+
+
 class TestStored(QuantizerContract):
     provider = "stored"

@@ -23,13 +23,16 @@ IDS = torch.tensor([[257, 40, 41, 42, 43, 99, 101, 7, 7, 7, 255, 12]])
 
 GGUF = {"use": "gguf", "type": "f32"}
 
-PROVED: dict[str, tuple[dict[str, Any], str]] = {
+PROVED: dict[str, tuple[dict[str, Any], Any]] = {
     "DoRA": ({"use": "lora", "rank": 4, "dora": True}, "none"),
     "DoRA on NF4": ({"use": "qlora", "rank": 4, "dora": True, "dropout": 0.1, "rslora": True}, "nf4"),
     "PiSSA": ({"use": "lora", "rank": 4, "init": "pissa", "rank_pattern": {"q_proj": 3}}, "none"),
     "PiSSA on NF4": ({"use": "qlora", "rank": 4, "init": "pissa", "rslora": True, "dropout": 0.1}, "nf4"),
     "OLoRA": ({"use": "lora", "rank": 4, "init": "olora", "alpha": 4.0, "alpha_pattern": {"up_proj": 2.0}}, "none"),
-    "DoRA on int8": ({"use": "lora", "rank": 4, "dora": True, "targets": ["q_proj", "down_proj"]}, "int8"),
+    "DoRA on int8 with products in int8": (
+        {"use": "lora", "rank": 4, "dora": True, "targets": ["q_proj", "down_proj"]},
+        {"use": "int8", "products": "int8"},
+    ),
 }
 
 

@@ -21,9 +21,12 @@ class FrozenWeight(nn.Module, ABC):
     Attributes:
         error_bound: The largest error of one weight, as a share of the largest magnitude in its row; it may depend on
             the weight, and must be the same after `from_state`.
+        rounds_products: Whether products in training mode (`self.training`) are less exact than those with the
+            dequantized matrix, because the recipe asks for it. Otherwise, and in evaluation mode, they are exact.
     """
 
     error_bound: float = 0.0
+    rounds_products: bool = False
 
     def __init__(self, out_features: int, in_features: int) -> None:
         super().__init__()

@@ -129,7 +129,7 @@ class ShardedWeight(FrozenWeight):
 
     def __init__(self, weight: FrozenWeight, block: _Block, device: torch.device) -> None:
         super().__init__(weight.out_features, weight.in_features)
-        self.error_bound = weight.error_bound
+        self.error_bound, self.rounds_products = weight.error_bound, weight.rounds_products
         self.nothing = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
         self._held = weight, block  # in a tuple, since a module itself would become one of this one's
 
@@ -171,7 +171,7 @@ class ShardedWeight(FrozenWeight):
     def _whole(self) -> FrozenWeight:
         weight, block = self._held
         block.use()
-        return weight
+        return weight.train(self.training)
 
 
 class BlockSharder:

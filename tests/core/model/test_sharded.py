@@ -24,7 +24,7 @@ from graftkit.training.sharing import SharingProcesses
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora
 from graftkit_models.huggingface import HuggingFaceSource
-from graftkit_quantizers.config import Nf4Config
+from graftkit_quantizers.config import Int8Config, Nf4Config
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.int8 import Int8
 from graftkit_quantizers.nf4 import Nf4
@@ -66,6 +66,7 @@ QUANTIZERS: Mapping[str, Any] = {
     "nf4": Nf4(),
     "nf4-single": Nf4(Nf4Config(double_quant=False)),
     "int8": Int8(),
+    "int8-products": Int8(Int8Config(products="int8")),
     "stored": Stored(),
     "strange": ByColumns(),
 }
@@ -93,16 +94,19 @@ def load(
         for parameter in weight.trainable_parameters().values():
             noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
             parameter.data += 0.02 * noise
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     if checkpoint:
         checkpoint_blocks(network)
     return network, adapted
 
 
 def computed(network: Any, adapted: Mapping[str, Any], seed: int) -> list[torch.Tensor]:
-    """Returns the logits of a pass, and the gradient that it gives each parameter."""
+    """Returns the logits of a pass, in training for odd seeds, and the gradient that it gives each parameter."""
     ids = torch.randint(3, 60, (1, 11), generator=torch.Generator().manual_seed(seed))
     parameters = [p for weight in adapted.values() for p in weight.trainable_parameters().values()]
-    logits = network(input_ids=ids).logits
+    logits = network.train(seed % 2 == 1)(input_ids=ids).logits
     found = torch.autograd.grad(logits.square().sum(), parameters, allow_unused=True)
     return [logits.detach(), *(gradient for gradient in found if gradient is not None)]
 

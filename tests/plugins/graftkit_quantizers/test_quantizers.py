@@ -6,7 +6,7 @@ import bitsandbytes.functional as bnb
 import pytest
 import torch
 from graftkit import FrozenWeight, LayerInfo, Quantizer
-from graftkit_quantizers.config import Nf4Config
+from graftkit_quantizers.config import Int8Config, Nf4Config
 from graftkit_quantizers.int8 import Int8
 from graftkit_quantizers.nf4 import Nf4
 
@@ -48,6 +48,62 @@ def test_int8_keeps_rows_of_zeros_and_weights_beyond_float16() -> None:
     found = stored_by(Int8(), weight).dequantize()
     assert torch.equal(found[1], weight[1])
     assert (found[2] - weight[2]).abs().max() <= weight[2].abs().max() / 253
+
+
+def rounding(weight: torch.Tensor) -> FrozenWeight:
+    return stored_by(Int8(Int8Config(products="int8")), weight)
+
+
+@pytest.mark.parametrize(("rows", "columns", "tokens"), [(48, 80, 5), (33, 130, 1), (1, 7, 40)])
+def test_products_in_int8_are_those_of_bitsandbytes(rows: int, columns: int, tokens: int) -> None:
+    weight, x = random_weight(rows, columns), random_weight(tokens, columns, 1) * torch.logspace(-6, 6, tokens)[:, None]
+    x[tokens // 2] = 0
+    codes, absmax, _ = bnb.int8_vectorwise_quant(weight)
+    inputs, largest, _ = bnb.int8_vectorwise_quant(x)
+    expected = bnb.int8_linear_matmul(inputs, codes) * (largest[:, None].double() * absmax / 127**2)
+    found = rounding(weight)(x.view(1, tokens, columns))
+    assert found.shape == (1, tokens, rows) and found.dtype == torch.float32
+    assert torch.allclose(found[0].double(), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_in_int8_are_off_by_their_rounding_alone(dtype: torch.dtype) -> None:
+    stored = rounding(random_weight(48, 80) * torch.logspace(-3, 0, 48)[:, None])
+    x = torch.zeros(6, 80, dtype=dtype, requires_grad=True)
+    grad = (random_weight(6, 48, 2) * torch.logspace(-9, 0, 6)[:, None]).to(dtype)
+    stored(x).backward(grad)
+    assert x.grad is not None and x.grad.dtype == dtype
+    exact, scaled = stored.dequantize(torch.float64), grad.double() * stored.state()["absmax"] / 127
+    step = scaled.abs().amax(1, keepdim=True) / 127
+    most = (
+        step / 2 * stored.state()["codes"].double().abs().sum(0)
+        + torch.finfo(dtype).eps * (grad.double() @ exact).abs()
+    )
+    assert ((x.grad - grad.double() @ exact).abs() <= most * 1.001).all()
+    assert not torch.allclose(x.grad.double(), grad.double() @ exact, rtol=1e-5)
+
+
+def test_products_are_exact_but_in_training_and_what_is_no_number_stays_none() -> None:
+    weight, x = random_weight(48, 80), random_weight(3, 80, 1)
+    exact = stored_by(Int8(), weight)(x)
+    stored = rounding(weight)
+    again = type(stored).from_state(stored.state(), stored.meta())
+    for one in (stored, again):
+        assert not torch.equal(one(x), exact)
+        assert torch.equal(one.eval()(x), exact)
+    for value in (float("nan"), float("inf")):
+        x[1, 2] = value
+        found = stored.train()(x)
+        assert not found[1].isfinite().any() and found[[0, 2]].isfinite().all()
+
+
+def test_sums_that_have_no_room_in_32_bits_are_computed_in_floating_point() -> None:
+    ones = torch.ones(2, 133_145)
+    assert rounding(ones)(ones[:1]).tolist() == [[133_145.0, 133_145.0]]
+    stored = rounding(ones.T.contiguous())
+    x = torch.ones(1, 2, requires_grad=True)
+    stored(x).backward(torch.ones(1, 133_145))
+    assert x.grad is not None and x.grad.tolist() == [[133_145.0, 133_145.0]]
 
 
 @pytest.mark.parametrize(("blocksize", "expected"), [(32, 0.0677), (64, 0.0728), (128, 0.0768), (4096, 0.0925)])

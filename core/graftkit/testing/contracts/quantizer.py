@@ -35,7 +35,7 @@ class QuantizerContract(Contract):
         """Stores a weight with the provider."""
         stored = self.make().quantize(weight, layer_of(weight))
         assert isinstance(stored, FrozenWeight), f"quantize returned {type(stored).__name__}, which is no FrozenWeight"
-        return stored
+        return stored.train(not stored.rounds_products)
 
     def test_no_weight_is_off_by_more_than_the_declared_bound(self) -> None:
         """Over shapes that divide into no blocks, sizes from a millionth to ten thousand, and seeds."""
