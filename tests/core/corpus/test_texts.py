@@ -13,12 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from graftkit.corpus.file_search import files_matching
+from graftkit.corpus.file_search import files_matching, own_folders
 from graftkit.corpus.stretches import STRETCH, read_stretches
-from graftkit.corpus.text_paths import find_data_files
+from graftkit.corpus.text_paths import find_data_files, find_text_files
 from graftkit.corpus.texts import TextFiles, split_by_file, text_files
 from graftkit.errors import DataError
 from graftkit.interfaces.record_source import RecordSource
+from graftkit.report.run_manifest import RunManifest
 from graftkit.testing.records import open_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -168,6 +169,28 @@ def test_a_pattern_of_any_length_ends_soon(place: Path, pattern: str) -> None:
     with suppress(DataError):
         assert files_matching(pattern) == []
     assert time.process_time() - begun < 3
+
+
+@pytest.mark.parametrize("pattern", [".", "**/*.md", "runs/../**/*.md"])
+def test_what_runs_and_exports_have_written_is_no_data_of_the_next(place: Path, pattern: str) -> None:
+    """A second run trained on the model cards of the first, and `--resume` found other records than before."""
+    run = place / "runs" / "first"
+    export, elsewhere = run / "exports" / "peft", place / "exported"
+    for folder in (export, elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "README.md").write_text("a model card\n")
+        (folder / "graftkit.json").write_text('{\n  "graftkit": "0.1.0"\n}\n')
+    RunManifest(graftkit="0.1.0", status="finished").write(run)
+    (run / "report.md").write_text("a report\n")
+
+    def names_of(pattern: str) -> list[str]:
+        return [path.name for path in find_data_files(pattern, lambda path: path.suffix == ".md")]
+
+    assert names_of(pattern) == ["b.md"]
+    assert {path.parent.name for path in find_text_files([pattern])}.isdisjoint({"peft", "exported", "first"})
+    assert [Path(path).name for path in own_folders(pattern)] == ["exported", "first"]
+    assert names_of("runs/first/**/*.md") == ["report.md"]
+    assert names_of("runs/*/exports/*/*.md") == ["README.md"]
 
 
 @pytest.mark.parametrize("pattern", ["docs", "**/*.md", "*/*"])
