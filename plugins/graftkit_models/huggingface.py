@@ -74,6 +74,7 @@ class HuggingFaceSource:
         before = FileStates.of([path] if _is_file(path) else [])  # what is no file is refused as it is read
         config = _read_config(folder)
         stored, states = _read_index(folder, before)
+        _refuse_embedded_adapter(folder)
         matrices = quantized_matrices(config, str(folder / "config.json"), stored)
         return HuggingFaceFolder(reference, folder, dense_config(config), stored, matrices, states)
 
@@ -84,6 +85,21 @@ class HuggingFaceSource:
             ModelError: The hub has no such model, or can't be reached.
         """
         return _download(reference, _ANY_TOKENIZER) if _is_on_the_hub(reference, _place(reference)) else None
+
+
+def _refuse_embedded_adapter(folder: Path) -> None:
+    """Refuses a model beside which an adapter lies: transformers builds it onto the model unasked.
+
+    An adapter that is trained on the model alone would be loaded on another one.
+    """
+    config = folder / "adapter_config.json"
+    if config.exists():
+        raise ModelError(
+            "an adapter lies beside the model: transformers would load the model with it, other programs without",
+            where=str(config),
+            hint="Move adapter_config.json and adapter_model.safetensors to a folder of their own; to train on with "
+            "that adapter, name it: adapter: {from: FOLDER}.",
+        )
 
 
 _MOST_OF_A_CARD = 4 << 20
