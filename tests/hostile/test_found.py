@@ -545,6 +545,12 @@ def test_no_adapter_lies_beside_a_whole_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="an adapter lies beside the model") as caught:
         HuggingFaceSource().open(str(model))
     assert caught.value.where == str(model / "adapter_config.json")
+    edited = json.loads((model / "config.json").read_text()) | {"transformers_weights": "other.safetensors"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps(edited))
+    save_file({"weight": torch.zeros(1)}, tmp_path / "other" / "model.safetensors")
+    with pytest.raises(ModelError, match="'transformers_weights' names the file"):
+        HuggingFaceSource().open(str(tmp_path / "other"))
     (model / "graftkit.json").write_text(json.dumps({"files": file_facts(model)}))
     for use in (reload, check_files):
         with pytest.raises(ExportError, match="an adapter lies beside a whole model"):
