@@ -74,6 +74,7 @@ class HuggingFaceSource:
         before = FileStates.of([path] if _is_file(path) else [])  # what is no file is refused as it is read
         config = _read_config(folder)
         stored, states = _read_index(folder, before)
+        _refuse_other_weights(folder, config)
         matrices = quantized_matrices(config, str(folder / "config.json"), stored)
         return HuggingFaceFolder(reference, folder, dense_config(config), stored, matrices, states)
 
@@ -84,6 +85,29 @@ class HuggingFaceSource:
             ModelError: The hub has no such model, or can't be reached.
         """
         return _download(reference, _ANY_TOKENIZER) if _is_on_the_hub(reference, _place(reference)) else None
+
+
+def _refuse_other_weights(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuses a model that transformers computes with other weights than those that are read here.
+
+    An adapter that lies beside it is built onto it, unasked, and `transformers_weights` names another file: an adapter
+    that is trained on what is read here would be loaded on another model.
+    """
+    adapter = folder / "adapter_config.json"
+    if adapter.exists():
+        raise ModelError(
+            "an adapter lies beside the model: transformers would load the model with it, other programs without",
+            where=str(adapter),
+            hint="Move adapter_config.json and adapter_model.safetensors to a folder of their own; to train on with "
+            "that adapter, name it: adapter: {from: FOLDER}.",
+        )
+    if config.get("transformers_weights"):
+        raise ModelError(
+            "'transformers_weights' names the file of weights that transformers would load; others load "
+            "model.safetensors",
+            where=str(folder / "config.json"),
+            hint="Put the weights that are meant into model.safetensors, and take the key out.",
+        )
 
 
 _MOST_OF_A_CARD = 4 << 20

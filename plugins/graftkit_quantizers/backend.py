@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
+from graftkit.interfaces.quiet import importing_bitsandbytes
 
-with errors_alone(BITSANDBYTES):
+with importing_bitsandbytes():
     import bitsandbytes.functional as bnb
 
 __all__ = ["bnb"]

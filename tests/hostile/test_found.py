@@ -27,6 +27,7 @@ from graftkit.errors import (
     TrainingError,
     named,
 )
+from graftkit.flow.answering.reload import reload
 from graftkit.flow.base_files.open_model import load_tokenizer
 from graftkit.flow.exports.assets import ExpectedAssets
 from graftkit.flow.exports.probes import Probes
@@ -34,7 +35,7 @@ from graftkit.flow.folders.export_configuration import check_configurations
 from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.listed_files import check_listed, is_changed
 from graftkit.flow.folders.metrics import METRICS, missing_steps, read_metrics
-from graftkit.flow.folders.refused_files import check_tensor_header, refuse_bad_files
+from graftkit.flow.folders.refused_files import check_tensor_header, refuse_bad_files, refuse_embedded_adapter
 from graftkit.flow.folders.run_adapter import read_adapter
 from graftkit.flow.folders.vocabulary_file import read_change
 from graftkit.flow.reporting.read_run import read_run
@@ -51,7 +52,7 @@ from graftkit.report.run_manifest import RunManifest
 from graftkit.store.array_file import map_arrays
 from graftkit.store.files import file_facts, sha256_of, write_text
 from graftkit.store.token_store import TokenStore
-from graftkit.testing import TINY_CONFIG, tiny_tokenizer_files
+from graftkit.testing import TINY_CONFIG, tiny_model_folder, tiny_tokenizer_files
 from graftkit.testing.records import read_samples
 from graftkit.training.checkpoint import damaged_checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
 from graftkit_models.huggingface import HuggingFaceFolder, HuggingFaceSource
@@ -530,6 +531,30 @@ def test_an_export_has_its_weights_in_shards_or_in_one_file(tmp_path: Path) -> N
     index = {"weight_map": {"weight": "model.safetensors"}}  # as MLX writes one beside a single file
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     refuse_bad_files(tmp_path)
+
+
+def test_no_adapter_lies_beside_a_whole_model(tmp_path: Path) -> None:
+    """transformers built what its configuration asked for, 26 GB, and computed the model with it, unasked."""
+    model = tiny_model_folder(tmp_path / "model")
+    config = {"peft_type": "LORA", "r": 100_000_000, "target_modules": ["q_proj"]}
+    refuse_embedded_adapter(model)
+    (model / "adapter_config.json").write_text(json.dumps(config))
+    save_file({"weight": torch.zeros(1)}, model / "adapter_model.safetensors")
+    with pytest.raises(ExportError, match="an adapter lies beside a whole model"):
+        refuse_embedded_adapter(tmp_path)
+    with pytest.raises(ModelError, match="an adapter lies beside the model") as caught:
+        HuggingFaceSource().open(str(model))
+    assert caught.value.where == str(model / "adapter_config.json")
+    edited = json.loads((model / "config.json").read_text()) | {"transformers_weights": "other.safetensors"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps(edited))
+    save_file({"weight": torch.zeros(1)}, tmp_path / "other" / "model.safetensors")
+    with pytest.raises(ModelError, match="'transformers_weights' names the file"):
+        HuggingFaceSource().open(str(tmp_path / "other"))
+    (model / "graftkit.json").write_text(json.dumps({"files": file_facts(model)}))
+    for use in (reload, check_files):
+        with pytest.raises(ExportError, match="an adapter lies beside a whole model"):
+            use(model)
 
 
 def test_a_configuration_does_not_say_in_what_form_results_are_returned() -> None:

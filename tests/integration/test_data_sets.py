@@ -113,9 +113,15 @@ def test_files_of_a_folder_that_no_reader_knows_are_told(make_recipe: RecipeMake
     questions(folder, "known", 20)
     for name in ("a.xlsx", "more/b.jsonl.zip", ".hidden", "README.md"):
         (folder / name).write_bytes(b"x")
+    run = Path(questions(folder / "more", "of_a_run", 20)).parent
+    (run / "manifest.json").write_text('{"graftkit": "0.1.0", "status": "finished"}')
     planned = graftkit.plan(make_recipe(data={"train": str(folder), "holdout": 0, "max_length": 64}))
-    told = [notice for notice in planned.notices if "no reader knows" in notice]
-    assert told == [f"{folder}: a.xlsx, more/b.jsonl.zip: not read, no reader knows such files"]
+    told = [notice for notice in planned.notices if notice.startswith(f"{folder}: ")]
+    assert told == [
+        f"{folder}: a.xlsx: not read, no reader knows such files",
+        f"{folder}: {run}: not read, since runs or exports wrote them",
+    ]
+    assert len(planned.samples.train) == 20
 
 
 def test_data_sets_of_which_nothing_is_seen_are_told_or_refused(make_recipe: RecipeMaker, data: dict[str, Any]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from graftkit.errors import DataError
+from graftkit.interfaces.regular_file import open_regular
 from graftkit.wildcards import pattern_of
 
-__all__ = ["MOST_FOUND", "MOST_VISITED", "files_below", "files_matching", "place_of", "sorted_files"]
+__all__ = ["MOST_FOUND", "MOST_VISITED", "files_below", "files_matching", "own_folders", "place_of", "sorted_files"]
 
 MOST_VISITED = 1_000_000
 """Files and folders that one search looks at: some ten seconds' worth."""
@@ -22,11 +24,17 @@ _LONGEST = 4096
 
 _ANY_FOLDERS = "**"
 
+_MANIFESTS = ("manifest.json", "graftkit.json")
+"""What a run and an export each have in their folder."""
+_OF_GRAFTKIT = re.compile(rb'\s*\{\s*"graftkit"\s*:\s*"')
+"""How both begin."""
+
 
 def files_below(folder: Path, where: str = "") -> Iterator[Path]:
-    """Yields the regular files of a folder and of the folders in it, but hidden ones.
+    """Yields the regular files of a folder and of the folders in it, but hidden ones and those of runs and exports.
 
-    Links to files are followed, links to folders aren't.
+    Links to files are followed, links to folders aren't. What a run has written below the folder is no part of what
+    lies there: else its model card would be a text of the next run, and what it learns would depend on who ran before.
 
     Args:
         folder: The folder.
@@ -41,7 +49,8 @@ def files_below(folder: Path, where: str = "") -> Iterator[Path]:
 def files_matching(pattern: str, where: str = "") -> list[Path]:
     """Returns the regular files that a pattern matches, sorted, as `glob.glob` finds them with `recursive`.
 
-    `**` goes through links to folders, but not to one that it is in already.
+    `**` goes through links to folders, but not to one that it is in already, and into no folder of a run or an export:
+    a pattern that names the folder finds what is in it.
 
     Args:
         pattern: The pattern: `*`, `?` and `[...]` within a name, `**` for any folders.
@@ -52,9 +61,27 @@ def files_matching(pattern: str, where: str = "") -> list[Path]:
     """
     if len(pattern) > _LONGEST:
         raise DataError(f"a path or pattern has at most {_LONGEST:,} characters", where=place_of(where, pattern))
-    path, place = Path(pattern), place_of(where, pattern)
-    root, parts = (path.anchor, path.parts[1:]) if path.anchor else ("", path.parts)
-    return sorted_files(map(Path, _search(root, parts, place, links=True)), place)
+    place = place_of(where, pattern)
+    return sorted_files(map(Path, _search(*_parts_of(pattern), place, links=True)), place)
+
+
+def own_folders(pattern: str) -> list[str]:
+    """Returns the folders of runs and exports that `files_below` and `files_matching` leave out, sorted.
+
+    Args:
+        pattern: The folder or pattern that is searched.
+    """
+    folder, own = os.path.isdir(pattern), set[str]()  # noqa: PTH112 (a pattern may be no path at all)
+    root, parts = (pattern, (_ANY_FOLDERS, "*")) if folder else _parts_of(pattern)
+    for _ in _search(root, parts, place_of("", pattern), links=not folder, own=own):
+        pass
+    return sorted(own)
+
+
+def _parts_of(pattern: str) -> tuple[str, tuple[str, ...]]:
+    """Returns where the search for a pattern begins, and its parts."""
+    path = Path(pattern)
+    return (path.anchor, path.parts[1:]) if path.anchor else ("", path.parts)
 
 
 def sorted_files(found: Iterable[Path], place: str) -> list[Path]:
@@ -78,8 +105,12 @@ def place_of(where: str, pattern: str) -> str:
     return f"{where}: {shown}" if where else shown
 
 
-def _search(root: str, parts: tuple[str, ...], place: str, *, links: bool) -> Iterator[str]:
+def _search(
+    root: str, parts: tuple[str, ...], place: str, *, links: bool, own: set[str] | None = None
+) -> Iterator[str]:
     """Yields the files that the parts of a pattern lead to from a folder; one may come several times.
+
+    Folders of runs and exports that `**` does not go into are added to `own`.
 
     Folders wait on a stack with the parts that are left and the identities of those that `**` went through, so that
     neither a deep tree nor a link to a folder above needs more than what is counted.
@@ -103,7 +134,10 @@ def _search(root: str, parts: tuple[str, ...], place: str, *, links: bool) -> It
         if part == _ANY_FOLDERS:
             passed = above | _identity(folder)
             inside = _folders_in(entries or (), passed, links=links)
-            waiting += [(path, (part, *rest), passed) for path in inside]
+            left = {path for path in inside if _is_written_by_graftkit(path)}
+            waiting += [(path, (part, *rest), passed) for path in inside if path not in left]
+            if own is not None:
+                own |= left
             while rest[:1] == (_ANY_FOLDERS,):
                 rest = rest[1:]
             part, rest = rest[0] if rest else "*", rest[1:]
@@ -121,6 +155,18 @@ def _folders_in(entries: Iterable[os.DirEntry[str]], passed: frozenset[tuple[int
     """Returns the folders among a folder's entries that `**` goes on in: no hidden ones, nor those it is in already."""
     shown = (entry for entry in entries if not entry.name.startswith(".") and _is_folder(entry, links=links))
     return [entry.path for entry in shown if not _identity(entry.path) <= passed]
+
+
+def _is_written_by_graftkit(folder: str) -> bool:
+    """Tells whether a folder is that of a run or of an export, by how the manifest in it begins."""
+    for name in _MANIFESTS:
+        try:
+            with open_regular(Path(folder, name)) as file:
+                if _OF_GRAFTKIT.match(file.read(100) or b""):
+                    return True
+        except OSError:
+            continue
+    return False
 
 
 def _named(folder: str, part: str, entries: Iterable[os.DirEntry[str]]) -> list[str]:

@@ -28,7 +28,8 @@ def find_text_files(patterns: Sequence[str], where: str = "") -> list[Path]:
 
     Args:
         patterns: Files, of any name; folders, for the text files below them; patterns such as "src/**/*.py". What is
-            hidden, by a name that starts with a dot, is found by neither folders nor patterns.
+            hidden, by a name that starts with a dot, and what a run or an export has written below them is found by
+            neither folders nor patterns.
         where: The place of the request, for errors.
 
     Returns:
@@ -59,9 +60,9 @@ def find_data_files(pattern: str, readable: Callable[[Path], bool], where: str =
 
     Args:
         pattern: A file; a folder, for the files below it that are readable; or a pattern such as "data/*.parquet". What
-            is hidden, by a name that starts with a dot, is found by neither folders nor patterns, and a folder's
-            description of its data is no data. Of a folder that `datasets.save_to_disk` wrote, the files that its
-            state.json names.
+            is hidden, by a name that starts with a dot, and what a run or an export has written below them is found by
+            neither folders nor patterns, and a folder's description of its data is no data. Of a folder that
+            `datasets.save_to_disk` wrote, the files that its state.json names.
         readable: Tells whether a file of a folder is one of records.
         where: The place of the request, for errors.
 

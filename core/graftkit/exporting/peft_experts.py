@@ -14,7 +14,7 @@ from typing import Any
 
 from graftkit.interfaces.architecture import model_class
 from graftkit.interfaces.peft_experts import ExpertLayout
-from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
+from graftkit.interfaces.quiet import importing_bitsandbytes
 
 __all__ = ["PeftExperts", "peft_experts", "refused_experts", "target_parameters"]
 
@@ -68,7 +68,7 @@ def peft_experts(config: Mapping[str, Any], fields: Mapping[str, Any], stacks: M
         ImportError: peft is not installed.
         ValueError: PEFT refuses the method for experts, or finds other parameters than these.
     """
-    with errors_alone(BITSANDBYTES):
+    with importing_bitsandbytes():
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora.layer import ParamWrapper
 

@@ -21,7 +21,7 @@ from graftkit.interfaces.architecture import Head, head_of
 from graftkit.interfaces.exporter import NewVocabulary, PlannedModel, TrainedModel
 from graftkit.interfaces.json_file import write_json
 from graftkit.interfaces.peft_config import LAYER_METHODS, check_adapter_config, read_adapter_config, stored_shapes
-from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
+from graftkit.interfaces.quiet import importing_bitsandbytes
 
 __all__ = ["NEW_ROWS", "load_adapter", "no_adapter", "resized", "target_modules", "write_adapter"]
 
@@ -58,7 +58,7 @@ def _taken_for_experts(model_type: str, targets: Sequence[str]) -> list[str]:
     layer of the same name elsewhere, such as an expert that all tokens share.
     """
     try:
-        with errors_alone(BITSANDBYTES):
+        with importing_bitsandbytes():
             from peft.utils.transformers_weight_conversion import _convert_peft_config_moe as convert
     except ImportError:
         return []
@@ -189,7 +189,8 @@ def load_adapter(model: nn.Module, folder: Path) -> Any:
             the configuration.
     """
     check_adapter_config(folder)
-    from peft import PeftModel, get_peft_model_state_dict
+    with importing_bitsandbytes():
+        from peft import PeftModel, get_peft_model_state_dict
 
     stored = set(stored_shapes(folder))
     # Its tensors take no memory until those of the file are put in their places: others than those are never filled.

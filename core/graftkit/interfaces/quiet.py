@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["BITSANDBYTES", "errors_alone"]
+__all__ = ["errors_alone", "importing_bitsandbytes"]
 
-BITSANDBYTES = "bitsandbytes.backends.cpu.ops"
-"""The logger that tells, when bitsandbytes is imported, that an optional kernel package is missing. peft imports it."""
+_KERNELS = "kernels"
+"""A package that fetches compiled code from the hub, and loads it."""
+
+
+@contextmanager
+def importing_bitsandbytes() -> Iterator[None]:
+    """Stands around whatever may be the first import of bitsandbytes, as that of peft.
+
+    On processors with bfloat16 bitsandbytes asks the package `kernels`, where that is installed, for code from the hub
+    as soon as it is imported, and tells where it isn't. Nobody asked for that: the package is not found meanwhile.
+    """
+    before = sys.modules.get(_KERNELS)
+    sys.modules[_KERNELS] = None  # type: ignore[assignment]  # as Python writes what can't be imported
+    try:
+        with errors_alone("bitsandbytes.backends.cpu.ops"):
+            yield
+    finally:
+        if before is None:
+            del sys.modules[_KERNELS]
+        else:
+            sys.modules[_KERNELS] = before
 
 
 @contextmanager

@@ -686,7 +686,7 @@ class Recipe(StrictModel):
             )
         if self.evaluation.every is not None and self.data.holdout == 0:
             raise ValueError("evaluation.every evaluates holdout records, but data.holdout is 0: raise it")
-        folders = Counter(export.folder for export in self.export)
+        folders = Counter(export.folder.lower() for export in self.export)  # as systems that ignore case see them
         repeated = sorted(folder for folder, number in folders.items() if number > 1)
         if repeated:
             raise ValueError(f"two exports would share the folder '{repeated[0]}': give one a name of its own")

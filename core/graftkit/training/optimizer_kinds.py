@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graftkit.interfaces.quiet import BITSANDBYTES, errors_alone
+from graftkit.interfaces.quiet import importing_bitsandbytes
 from graftkit.recipe.schema import TrainingSection
 
 __all__ = ["empty_state", "kept_of", "keys_of", "make_optimizer", "restore"]
@@ -39,7 +39,7 @@ def make_optimizer(groups: Sequence[Mapping[str, Any]], options: TrainingSection
     if options.optimizer == "sgd":
         return torch.optim.SGD(given, momentum=_MOMENTUM, **common)
     if options.optimizer == "adamw-8bit":
-        with errors_alone(BITSANDBYTES):
+        with importing_bitsandbytes():
             from bitsandbytes.optim import AdamW8bit
         found: torch.optim.Optimizer = AdamW8bit(given, **common)
         found.register_step_post_hook(_count_changes)

@@ -13,12 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from graftkit.corpus.file_search import files_matching
+from graftkit.corpus.file_search import files_matching, own_folders
 from graftkit.corpus.stretches import STRETCH, read_stretches
-from graftkit.corpus.text_paths import find_data_files
+from graftkit.corpus.text_paths import find_data_files, find_text_files
 from graftkit.corpus.texts import TextFiles, split_by_file, text_files
 from graftkit.errors import DataError
 from graftkit.interfaces.record_source import RecordSource
+from graftkit.report.run_manifest import RunManifest
 from graftkit.testing.records import open_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -170,6 +171,28 @@ def test_a_pattern_of_any_length_ends_soon(place: Path, pattern: str) -> None:
     assert time.process_time() - begun < 3
 
 
+@pytest.mark.parametrize("pattern", [".", "**/*.md", "runs/../**/*.md"])
+def test_what_runs_and_exports_have_written_is_no_data_of_the_next(place: Path, pattern: str) -> None:
+    """A second run trained on the model cards of the first, and `--resume` found other records than before."""
+    run = place / "runs" / "first"
+    export, elsewhere = run / "exports" / "peft", place / "exported"
+    for folder in (export, elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "README.md").write_text("a model card\n")
+        (folder / "graftkit.json").write_text('{\n  "graftkit": "0.1.0"\n}\n')
+    RunManifest(graftkit="0.1.0", status="finished").write(run)
+    (run / "report.md").write_text("a report\n")
+
+    def names_of(pattern: str) -> list[str]:
+        return [path.name for path in find_data_files(pattern, lambda path: path.suffix == ".md")]
+
+    assert names_of(pattern) == ["b.md"]
+    assert {path.parent.name for path in find_text_files([pattern])}.isdisjoint({"peft", "exported", "first"})
+    assert [Path(path).name for path in own_folders(pattern)] == ["exported", "first"]
+    assert names_of("runs/first/**/*.md") == ["report.md"]
+    assert names_of("runs/*/exports/*/*.md") == ["README.md"]
+
+
 @pytest.mark.parametrize("pattern", ["docs", "**/*.md", "*/*"])
 def test_a_search_has_an_end(place: Path, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pattern such as /**/*.jsonl went through the whole machine."""
@@ -194,6 +217,17 @@ def test_a_file_that_is_not_utf8_is_named_with_its_line(place: Path) -> None:
     assert "latin.txt:100001: not UTF-8: byte 0xf6 at position 1" in refusal("*.txt")
     (place / "cut.txt").write_bytes("ö".encode()[:1])
     assert "cut.txt:1: not UTF-8" in refusal("cut.txt")
+
+
+@pytest.mark.parametrize("form", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["The quick brown fox jumps over it.\n", "Съешь же ещё этих мягких булок\n"])
+def test_utf16_without_a_mark_is_no_text(place: Path, form: str, text: str) -> None:
+    """It is UTF-8, too, with a NUL in each letter, and was learnt so."""
+    (place / "wide.txt").write_bytes((2 * text).encode(form))
+    named = {"utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE"}[form]
+    assert f"it is {named} without a byte order mark" in refusal("wide.txt")
+    with pytest.raises(DataError, match="without a byte order mark"):
+        RecordSource(place / "wide.txt").read_text()
 
 
 def test_a_line_that_is_no_record_is_named(place: Path) -> None:

@@ -110,7 +110,13 @@ def test_left_out_max_length_shrinks_to_a_small_step() -> None:
 
 @pytest.mark.parametrize(
     "exports",
-    ["[merged, merged]", "[peft, {use: merged, name: peft}]", "[merged, 'graftkit:merged']", "['a.b:merged', merged]"],
+    [
+        "[merged, merged]",
+        "[peft, {use: merged, name: peft}]",
+        "[peft, {use: merged, name: PEFT}]",
+        "[merged, 'graftkit:merged']",
+        "['a.b:merged', merged]",
+    ],
 )
 def test_two_exports_never_share_a_folder(tmp_path: Path, exports: str) -> None:
     assert "two exports would share the folder" in refusal(tmp_path, START + f"export: {exports}")

@@ -26,6 +26,7 @@ from graftkit.flow.folders.refused_files import (
     check_tensor_header,
     refuse_bad_files,
     refuse_bad_tokenizers,
+    refuse_embedded_adapter,
     refuse_foreign_code,
     tokenizer_configs,
 )
@@ -91,6 +92,7 @@ def _admitted(folder: Path) -> ExportManifest:
     manifest = ExportManifest.read(folder, TO_PROVE)
     refuse_foreign_code(folder)
     refuse_bad_files(folder)
+    refuse_embedded_adapter(folder)
     refuse_bad_tokenizers(folder)
     check_configurations(folder)
     return manifest

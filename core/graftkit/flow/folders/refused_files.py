@@ -20,6 +20,7 @@ __all__ = [
     "drop_foreign_code",
     "refuse_bad_files",
     "refuse_bad_tokenizers",
+    "refuse_embedded_adapter",
     "refuse_foreign_code",
     "tokenizer_configs",
 ]
@@ -87,6 +88,24 @@ def refuse_bad_files(folder: Path) -> None:
         named = next(_keys_where(data, _is_file_elsewhere), None)
         if named:
             raise ExportError(f"its '{named}' leads out of the folder", where=str(path), hint=EXPORT_AGAIN)
+
+
+def refuse_embedded_adapter(folder: Path) -> None:
+    """Refuses an export of a whole model in whose folder an adapter lies, too.
+
+    transformers has PEFT build it onto the model unasked, whatever its adapter_config.json asks for; other programs
+    load the model alone.
+
+    Raises:
+        ExportError: There is one.
+    """
+    for path in sorted(folder.rglob("adapter_config.json")):
+        if path.with_name("config.json").exists():
+            raise ExportError(
+                "an adapter lies beside a whole model: programs differ in whether they load it",
+                where=str(path),
+                hint=EXPORT_AGAIN,
+            )
 
 
 def refuse_bad_tokenizers(folder: Path) -> None:

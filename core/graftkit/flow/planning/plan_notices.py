@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graftkit.corpus.dataset import Dataset
+from graftkit.corpus.file_search import own_folders
 from graftkit.corpus.split import Split
 from graftkit.corpus.text_paths import unread_files
 from graftkit.errors import RecipeError
@@ -65,7 +66,7 @@ _FILES_SHOWN = 5
 
 
 def _unread(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
-    """Returns a notice for each folder of files of which no reader knows some."""
+    """Returns a notice for each folder of files of which no reader knows some, and of runs, for a pattern's, too."""
     held = bound.recipe.data.holdout
     entries = [*bound.recipe.data.train, *(held if isinstance(held, list) else ())]
     read = {dataset.source.path for dataset in datasets}
@@ -73,9 +74,17 @@ def _unread(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
     for folder in dict.fromkeys(Path(entry.path) for entry in entries if not is_hub_dataset(entry.path)):
         left = unread_files(folder, read) if folder.is_dir() else []
         if left:
-            more = f" and {len(left) - _FILES_SHOWN:,} more" if len(left) > _FILES_SHOWN else ""
-            notices.append(f"{folder}: {', '.join(left[:_FILES_SHOWN])}{more}: not read, no reader knows such files")
+            notices.append(f"{folder}: {_some(left)}: not read, no reader knows such files")
+        own = [] if folder.is_file() else own_folders(str(folder))
+        if own:
+            notices.append(f"{folder}: {_some(own)}: not read, since runs or exports wrote them")
     return notices
+
+
+def _some(names: Sequence[str]) -> str:
+    """Returns the first names of many."""
+    more = f" and {len(names) - _FILES_SHOWN:,} more" if len(names) > _FILES_SHOWN else ""
+    return f"{', '.join(map(one_line, names[:_FILES_SHOWN]))}{more}"
 
 
 def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
