@@ -19,8 +19,9 @@ from graftkit.interfaces.vocabulary_limits import MOST_IDS
 
 if TYPE_CHECKING:
     from graftkit.interfaces.exporter import ProofRequest
+    from graftkit.interfaces.initializer import NewRows
 
-__all__ = ["GIVES_TOKENIZERS", "Part", "kind_named", "wrong_with"]
+__all__ = ["GIVES_TOKENIZERS", "LARGEST_SCORE", "Part", "kind_named", "wrong_with"]
 
 Part = Literal["made tokenizer"]
 """What a provider makes whose methods core calls, too: the tokenizer that a backend gives."""
@@ -104,6 +105,19 @@ def _texts(given: Sequence[Any], result: Any) -> str:
     few = len(result) <= MOST_NOTICES and longest <= LONGEST_NOTICE
     most = f"where {MOST_NOTICES} of {LONGEST_NOTICE:,} are most"
     return "" if few else f"gave {len(result):,} texts of up to {longest:,} characters, {most}"
+
+
+def _rows(given: Sequence[Any], result: Any) -> str:
+    import torch
+
+    new: NewRows = given[0]
+    if not isinstance(result, torch.Tensor) or not result.is_floating_point() or result.layout != torch.strided:
+        told = f"a tensor of {result.dtype}" if isinstance(result, torch.Tensor) else kind_named(result)
+        return f"gave {told}, not a dense tensor of floating-point numbers"
+    due = [len(new.ids), new.weight.shape[1]]
+    if list(result.shape) != due or result.is_meta:
+        return f"gave rows of the shape {list(result.shape)} on the device {result.device}, for {due}"
+    return "" if result.float().isfinite().all() else "gave rows that are not all finite"
 
 
 def _exported(given: Sequence[Any], result: Any) -> str:
@@ -337,17 +351,19 @@ def _model_files(given: Sequence[Any], result: Any) -> str:
     return ""
 
 
-_LARGEST = 1e100
-"""The largest score of a metric: means of such numbers are numbers, too."""
+LARGEST_SCORE = 1e100
+"""The largest score of a metric, or of an objective's: means of such numbers are numbers, too."""
 
 
 def _score(given: Sequence[Any], result: Any) -> str:
     if isinstance(result, int | float):
         with suppress(OverflowError):
-            if math.fabs(result) <= _LARGEST:  # which no NaN is
+            if math.fabs(result) <= LARGEST_SCORE:  # which no NaN is
                 return ""
     shown = "a very long number" if isinstance(result, int) else f"{result!r:.40}"
-    return f"scored the answer at {given[0].record.where} with {shown}, which is no finite number up to {_LARGEST:g}"
+    return (
+        f"scored the answer at {given[0].record.where} with {shown}, which is no finite number up to {LARGEST_SCORE:g}"
+    )
 
 
 GIVES_TOKENIZERS: frozenset[tuple[Kind | Part, str]] = frozenset(
@@ -369,6 +385,7 @@ _CHECKS: Mapping[tuple[Kind | Part, str], Callable[[Sequence[Any], Any], str]] =
     ("exporter", "export"): _exported,
     ("exporter", "logits"): _logits,
     ("exporter", "assets"): _assets,
+    ("initializer", "rows"): _rows,
     ("metric", "score"): _score,
     ("model-source", "open"): _model_files,
     ("model-source", "open_tokenizer"): _tokenizer_files,
