@@ -55,6 +55,9 @@ def dense(weight: torch.Tensor) -> Any:
     return Dense.quantize(Dense.__new__(Dense), weight, SimpleNamespace(path="a"))  # type: ignore[arg-type]
 
 
+NEW_ROWS = SimpleNamespace(ids=(5, 6, 7), weight=torch.ones(5, 4))
+
+
 @pytest.mark.parametrize(
     ("kind", "method", "given", "wrong", "right"),
     [
@@ -85,6 +88,11 @@ def dense(weight: torch.Tensor) -> Any:
         ("quantizer", "quantize", (WEIGHT,), None, dense(WEIGHT)),
         ("quantizer", "quantize", (WEIGHT,), dense(WEIGHT.T.contiguous()), dense(WEIGHT)),
         ("quantizer", "adopt", (WEIGHT,), WEIGHT, None),
+        ("initializer", "rows", (NEW_ROWS,), None, torch.ones(3, 4)),
+        ("initializer", "rows", (NEW_ROWS,), torch.ones(3, 4).long(), torch.ones(3, 4).half()),
+        ("initializer", "rows", (NEW_ROWS,), torch.ones(4, 3), torch.ones(3, 4)),
+        ("initializer", "rows", (NEW_ROWS,), torch.ones(3, 4, device="meta"), torch.ones(3, 4)),
+        ("initializer", "rows", (NEW_ROWS,), torch.ones(3, 4).double() * 1e300, torch.ones(3, 4).double()),
         ("metric", "score", (ANSWERED,), float("nan"), 0.5),
         ("metric", "score", (ANSWERED,), 10**400, 1),
         ("metric", "score", (ANSWERED,), "1", True),
