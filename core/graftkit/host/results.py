@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.exporter import ProofRequest
     from graftkit.interfaces.initializer import NewRows
 
-__all__ = ["GIVES_TOKENIZERS", "LARGEST_SCORE", "Part", "kind_named", "wrong_with"]
+__all__ = ["GIVES_TOKENIZERS", "LARGEST_SCORE", "Part", "kind_named", "said_of_model", "wrong_with"]
 
 Part = Literal["made tokenizer"]
 """What a provider makes whose methods core calls, too: the tokenizer that a backend gives."""
@@ -340,15 +340,43 @@ def _model_files(given: Sequence[Any], result: Any) -> str:
     wrong = _members(result, BaseModelFiles, _OF_MODEL_FILES)
     if wrong:
         return wrong
-    strange: Any = next((path for path in result.files if not isinstance(path, Path)), None)
-    if strange is not None:
-        return f"gave a model with {kind_named(strange)} among its files, not a path"
-    if result.config != result.config or result.tensors.keys() != result.tensors.keys():
-        return "gave a model that says something else of itself each time"
-    for name, info in result.tensors.items():
-        if not isinstance(name, str) or not isinstance(info, TensorInfo):
-            return f"gave a model with {kind_named(info)} for the tensor {name!r:.80}, not a TensorInfo"
+    try:
+        said_of_model(result)
+    except ValueError as error:
+        return f"gave a model {error}"
     return ""
+
+
+def said_of_model(files: BaseModelFiles) -> dict[str, Any]:
+    """Returns what an opened model says of itself, by its attributes, copied: it may say something else later.
+
+    Raises:
+        ValueError: It says what no model does.
+    """
+    paths, tensors = tuple(files.files), dict(files.tensors)
+    try:
+        config = json.loads(json.dumps(files.config, default=_as_dict))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"whose config no config.json could hold: {error}") from None
+    strange: Any = next((path for path in paths if not isinstance(path, Path)), None)
+    if strange is not None:
+        raise ValueError(f"with {kind_named(strange)} among its files, not a path")
+    for name, info in tensors.items():
+        if not isinstance(name, str) or not isinstance(info, TensorInfo):
+            raise ValueError(f"with {kind_named(info)} for the tensor {name!r:.80}, not a TensorInfo")
+        shape: Any = info.shape
+        if not isinstance(shape, list | tuple) or not all(map(_is_count, shape)):
+            raise ValueError(f"whose tensor {name!r:.80} has the shape {shape!r:.80}, not whole numbers from 0 on")
+        if not isinstance(info.dtype, str):
+            raise ValueError(f"whose tensor {name!r:.80} has {kind_named(info.dtype)} for its dtype, not a text")
+    texts = {"reference": files.reference, "tokenizer_backend": files.tokenizer_backend}
+    return {"files": paths, "config": config, "tensors": tensors, **texts}
+
+
+def _as_dict(value: object) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{kind_named(value)} in it")
 
 
 LARGEST_SCORE = 1e100
