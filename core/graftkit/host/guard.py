@@ -30,6 +30,7 @@ __all__ = [
     "guarded",
     "guarded_class",
     "is_stop",
+    "is_watched",
     "listed",
     "naming_plugins",
     "note_once",
@@ -241,7 +242,7 @@ def _watch(tokenizer: Any, plugin: PluginRecord, what: str) -> None:
     Core calls it for every text: the process's settings are looked at after each stage. Those of built-in plugins,
     whose texts are millions, are held to the same by their contracts.
     """
-    if plugin.distribution == BUILT_IN or hasattr(type(tokenizer), _PLUGIN):
+    if plugin.distribution == BUILT_IN or is_watched(tokenizer):
         return
     own = type(tokenizer)
     remember(own.__module__, plugin)
@@ -251,9 +252,14 @@ def _watch(tokenizer: Any, plugin: PluginRecord, what: str) -> None:
         object.__setattr__(tokenizer, "__class__", plugin.classes[own, what])
 
 
+def is_watched(made: object) -> bool:
+    """Tells whether another plugin than a built-in one made something whose methods are looked at."""
+    return hasattr(type(made), _PLUGIN)
+
+
 def _settle_model(files: Any, plugin: PluginRecord) -> None:
     """Has an opened model say of itself what it says now, for good; built-in plugins' are held to it by contracts."""
-    if plugin.distribution == BUILT_IN or hasattr(type(files), _PLUGIN):
+    if plugin.distribution == BUILT_IN or is_watched(files):
         return
     own: Any = type(files)
     remember(own.__module__, plugin)

@@ -226,8 +226,8 @@ def _tokenizer(given: Sequence[Any], result: Any) -> str:
     if not 0 < result.vocab_size <= MOST_IDS:
         return f"gave a tokenizer of {result.vocab_size} ids, not of 1 to {MOST_IDS}"
     for name, id in result.special_tokens.items():
-        if not isinstance(name, str) or not name:
-            return f"gave a tokenizer with the special token {name!r}, which is no text"
+        if not name or _text(given, name):
+            return f"gave a tokenizer with the special token {name!r:.80}, which is no text"
         if not _is_id(id, result.vocab_size):
             return f"gave a tokenizer whose special token {name!r} has the id {id!r}, of {result.vocab_size} ids"
     return ""

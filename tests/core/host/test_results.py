@@ -114,6 +114,7 @@ NEW_ROWS = SimpleNamespace(ids=(5, 6, 7), weight=torch.ones(5, 4))
         ("tokenizer", "load", ("t",), tokenizer(vocab_size=10**12), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(vocab_size=True), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(special_tokens={"": 0}), TOKENIZER),
+        ("tokenizer", "load", ("t",), tokenizer(special_tokens={"a\ud800": 0}), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(special_tokens={"a": 9}), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(chat_template=3), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(encode=3), TOKENIZER),
