@@ -9,7 +9,7 @@ from functools import cache
 from graftkit.articles import with_article
 from graftkit.host.guard import is_watched, wrong_result
 from graftkit.host.results import kind_named
-from graftkit.interfaces.tokenizer import Tokenizer, TokenizerCapabilities
+from graftkit.interfaces.tokenizer import ROLES, Tokenizer, TokenizerCapabilities
 
 __all__ = ["check_promises", "describe_losses", "lost_characters"]
 
@@ -66,7 +66,12 @@ def check_promises(tokenizer: Tokenizer) -> None:
 
 
 def _check_specials(tokenizer: Tokenizer) -> None:
-    """Makes sure that texts which spell special tokens become none, as whoever writes a record may spell any."""
+    """Makes sure that roles have ids, and that texts which spell special tokens become none: a record may spell any."""
+    for role in ROLES:
+        id = tokenizer.role_token(role)
+        if id is not None and id >= tokenizer.vocab_size:
+            told = f"gave the id {id} as {role}, of {tokenizer.vocab_size} ids"
+            raise wrong_result(tokenizer, "role_token", told)
     specials = dict(tokenizer.special_tokens)
     control = {*specials.values()} - {tokenizer.role_token("unk")}
     texts = [f"a{name}b" for name in list(specials)[:_MOST_SPECIALS]]

@@ -55,6 +55,9 @@ def test_a_tokenizer_reads_no_special_token_out_of_a_text(method: str) -> None:
 
     specials = {"special_tokens": {"<x>": 0, "<u>": 1}, "role_token": {"unk": 1}.get}
     check_promises(cast(Any, Watched(**vars(tokenizer(**specials)))))
+    beyond = Watched(**vars(tokenizer(**{**specials, "role_token": {"eos": 256}.get})))
+    with pytest.raises(PluginCallError, match=r"role_token\(\) .* gave the id 256 as eos, of 256 ids"):
+        check_promises(cast(Any, beyond))
     odd: Any = {"encode": leaking, "encode_batch": lambda texts: [*map(leaking, texts)]}[method]
     with pytest.raises(PluginCallError, match=rf"{method}\(\) .* gave the special id 0 for the text 'a<x>b'"):
         check_promises(cast(Any, Watched(**vars(tokenizer(**specials, **{method: odd})))))
