@@ -230,6 +230,23 @@ def _tokenizer(given: Sequence[Any], result: Any) -> str:
             return f"gave a tokenizer with the special token {name!r:.80}, which is no text"
         if not _is_id(id, result.vocab_size):
             return f"gave a tokenizer whose special token {name!r} has the id {id!r}, of {result.vocab_size} ids"
+    return _told_besides(result)
+
+
+_TOLD_BESIDES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "added_tokens": (lambda value: _is_id(value, MOST_IDS), "an id"),
+    "named_tokens": (lambda value: isinstance(value, str), "a text"),
+    "chat_templates": (lambda value: isinstance(value, str), "a text"),
+}
+
+
+def _told_besides(tokenizer: Any) -> str:
+    """Returns what is wrong with a mapping that a tokenizer may have; an attribute of its name may be anything else."""
+    for attribute, (is_due, due) in _TOLD_BESIDES.items():
+        found = getattr(tokenizer, attribute, None)
+        for name, value in found.items() if isinstance(found, Mapping) else ():
+            if not isinstance(name, str) or not is_due(value):
+                return f"gave a tokenizer whose '{attribute}' has {value!r:.40} for {name!r:.40}, not {due} for a text"
     return ""
 
 

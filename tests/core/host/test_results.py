@@ -117,6 +117,9 @@ NEW_ROWS = SimpleNamespace(ids=(5, 6, 7), weight=torch.ones(5, 4))
         ("tokenizer", "load", ("t",), tokenizer(special_tokens={"a\ud800": 0}), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(special_tokens={"a": 9}), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(chat_template=3), TOKENIZER),
+        ("tokenizer", "load", ("t",), tokenizer(added_tokens={"a": -5}), tokenizer(added_tokens={"a": 1})),
+        ("tokenizer", "load", ("t",), tokenizer(named_tokens={3: "a"}), tokenizer(named_tokens=print)),
+        ("tokenizer", "load", ("t",), tokenizer(chat_templates={"a": None}), tokenizer(chat_templates={"a": "b"})),
         ("tokenizer", "load", ("t",), tokenizer(encode=3), TOKENIZER),
     ],
 )
