@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from graftkit.articles import with_article
 from graftkit.host.records import LONGEST_NOTICE, MOST_NOTICES
 from graftkit.interfaces.kinds import Kind
-from graftkit.interfaces.model_source import BaseModelFiles, TensorInfo, TokenizerFiles
+from graftkit.interfaces.model_source import (
+    BaseModelFiles,
+    GenerationSettings,
+    LicensedModel,
+    TensorInfo,
+    TokenizerFiles,
+    WatchedModel,
+)
 from graftkit.interfaces.tokenizer import Encoding, Tokenizer, bytes_of
 from graftkit.interfaces.vocabulary import ExtensionPlan, NewToken, TrainingSpec
 from graftkit.interfaces.vocabulary_limits import MOST_IDS
@@ -371,10 +378,9 @@ def said_of_model(files: BaseModelFiles) -> dict[str, Any]:
         ValueError: It says what no model does.
     """
     paths, tensors = tuple(files.files), dict(files.tensors)
-    try:
-        config = json.loads(json.dumps(files.config, default=_as_dict))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"whose config no config.json could hold: {error}") from None
+    settings = {"config": _as_json("config", files.config)}
+    if isinstance(files, GenerationSettings):
+        settings["generation_config"] = _as_json("generation_config", files.generation_config)
     strange: Any = next((path for path in paths if not isinstance(path, Path)), None)
     if strange is not None:
         raise ValueError(f"with {kind_named(strange)} among its files, not a path")
@@ -386,8 +392,27 @@ def said_of_model(files: BaseModelFiles) -> dict[str, Any]:
             raise ValueError(f"whose tensor {name!r:.80} has the shape {shape!r:.80}, not whole numbers from 0 on")
         if not isinstance(info.dtype, str):
             raise ValueError(f"whose tensor {name!r:.80} has {kind_named(info.dtype)} for its dtype, not a text")
-    texts = {"reference": files.reference, "tokenizer_backend": files.tokenizer_backend}
-    return {"files": paths, "config": config, "tensors": tensors, **texts}
+    if isinstance(files, WatchedModel) and not callable(files.check_unchanged):
+        raise ValueError(f"whose 'check_unchanged' is {kind_named(files.check_unchanged)}, not a method")
+    texts: dict[str, Any] = {"reference": files.reference, "tokenizer_backend": files.tokenizer_backend}
+    if isinstance(files, LicensedModel) and files.license is not None:
+        texts["license"] = files.license
+    wrong = next((name for name, text in texts.items() if _text((), text)), None)
+    if wrong:
+        raise ValueError(f"whose {wrong} is {texts[wrong]!r:.80}, which is no text")
+    return {"files": paths, "tensors": tensors, **settings, **texts}
+
+
+def _as_json(name: str, value: object) -> dict[str, Any]:
+    """Returns a copy of a model's settings of JSON's types alone."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"whose {name} is {kind_named(value)}, not a mapping")
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(value, default=_as_dict))
+        json.dumps(found, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"whose {name} no {name}.json could hold: {error}") from None
+    return found
 
 
 def _as_dict(value: object) -> dict[Any, Any]:

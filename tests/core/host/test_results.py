@@ -105,6 +105,12 @@ NEW_ROWS = SimpleNamespace(ids=(5, 6, 7), weight=torch.ones(5, 4))
         ("model-source", "open", ("m",), model(files=("a",)), MODEL),
         ("model-source", "open", ("m",), model(config={"a": {1}}), model(config=MappingProxyType({"a": (1,)}))),
         ("model-source", "open", ("m",), model(config=HOLDS_ITSELF), MODEL),
+        ("model-source", "open", ("m",), model(config={"a": "\ud800"}), MODEL),
+        ("model-source", "open", ("m",), model(generation_config=[1]), model(generation_config={"a": 1})),
+        ("model-source", "open", ("m",), model(generation_config={"a": {1}}), MODEL),
+        ("model-source", "open", ("m",), model(license=5), model(license=None)),
+        ("model-source", "open", ("m",), model(check_unchanged=5), model(check_unchanged=nothing)),
+        ("model-source", "open", ("m",), model(reference="\ud800"), model(license="mit")),
         ("model-source", "open", ("m",), model(tensors={"a": TensorInfo((2.0,), "F32")}), MODEL),  # type: ignore[arg-type]
         ("model-source", "open", ("m",), model(tensors={"a": TensorInfo(None, "F32")}), MODEL),  # type: ignore[arg-type]
         ("model-source", "open", ("m",), model(tensors={"a": TensorInfo((-2, 3), "F32")}), MODEL),
