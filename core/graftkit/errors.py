@@ -94,6 +94,9 @@ class GraftkitError(Exception):
 
     exit_code = 1
     code: ClassVar[str] = "graftkit"
+    message: str = "an error without a message"  # of a plugin's own class, whose `__init__` does not call this one's
+    where: str = ""
+    hint: str = ""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -11,7 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from graftkit.cli.main import cli
-from graftkit.errors import Cancelled, DataError, FolderError, RecipeError, RequestError
+from graftkit.errors import Cancelled, DataError, FolderError, PluginError, RecipeError, RequestError
 from graftkit.flow.events import StepFinished
 from safetensors.torch import load_file
 
@@ -262,12 +262,37 @@ def test_a_program_that_is_told_to_end_stops_its_run_and_goes_on_later(
 
 HOLDS_ITSELF: dict[str, Any] = {"model": "m"}
 HOLDS_ITSELF["data"] = HOLDS_ITSELF
+
+
+class Raising(Mapping[str, Any]):
+    """A mapping that can't be read."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise RuntimeError("its own")
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("its own")
+
+    def __len__(self) -> int:
+        return 1
+
+
+def plan_without(plugin: str) -> None:
+    """Plans a recipe that leaves a plugin out, which the host that is handed in decides alone."""
+    recipe = {"model": "m", "data": {"train": "rows.jsonl"}, "plugins": {"disable": [plugin]}}
+    graftkit.plan(recipe, host=graftkit.PluginHost())
+
+
 MISUSES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: graftkit.plan(None), RecipeError, "recipe: it is of the type NoneType"),  # type: ignore[arg-type]
     (lambda: graftkit.plan("a\0.yaml"), RecipeError, "recipe: it has a null character"),
     (lambda: graftkit.plan(HOLDS_ITSELF), RecipeError, "nested too deeply"),
     (lambda: graftkit.plan({"x": (n for n in ())}), RecipeError, "recipe.x: .*generator"),
     (lambda: graftkit.plan({"training": {"steps": 10**5000}}), RecipeError, "recipe.training.steps: "),
+    (lambda: graftkit.plan(Raising()), RecipeError, "recipe: it is of the type Raising"),
+    (lambda: graftkit.plan({"model": [Raising()]}), RecipeError, "recipe.model.0: it is of the type Raising"),
+    (partial(plan_without, "nobody"), PluginError, "recipe.plugins.disable: there is no plugin 'nobody' to leave out"),
+    (partial(plan_without, "readers"), PluginError, "plugins.disable: the plugin 'readers' is to be left out, and the"),
     (lambda: graftkit.plan({}, overrides=[5]), RecipeError, r"overrides\[0\]: "),  # type: ignore[list-item]
     (lambda: graftkit.plan({}, train=5), DataError, "train: it is of the type int"),  # type: ignore[arg-type]
     (lambda: graftkit.plan({}, host=5), RequestError, "host: "),  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ def digest_sample(sample: Sample, seed: int | None = None) -> tuple[bytes, bytes
     alone, placed = hashlib.sha256(), hashlib.sha256(f"[{seed},".encode())
     try:
         parts = _long(sample) if isinstance(sample, LongText) else (_json(sample.key()),)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(
             f"the record's text is no text, or its tools are no JSON: {error}", where=sample.where
         ) from None

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from graftkit.errors import Cancelled, GraftkitError, HookError, PluginCallError, RequestError, text_of
 from graftkit.host.process_state import ProcessState
 from graftkit.host.records import BUILT_IN, PluginRecord
-from graftkit.host.results import GIVES_TOKENIZERS, Part, wrong_with
+from graftkit.host.results import GIVES_TOKENIZERS, Part, said_of_model, wrong_with
 from graftkit.interfaces.fork_lock import ForkLock, in_forked_process
 from graftkit.interfaces.kinds import Kind
 
@@ -30,6 +30,7 @@ __all__ = [
     "guarded",
     "guarded_class",
     "is_stop",
+    "is_watched",
     "listed",
     "naming_plugins",
     "note_once",
@@ -205,6 +206,8 @@ def _watched_method(
             with around(what):
                 result = function(self, *arguments, **named)
                 wrong = wrong_with(kind, name, (*arguments, *named.values()), result)
+                if (kind, name) == ("model-source", "open") and not wrong:
+                    _settle_model(result, plugin)
         except GraftkitError as error:
             if isinstance(error, Cancelled) and not is_stop(error):
                 raise PluginCallError(f"{what} raised {brief(error)}", where=plugin.label) from error
@@ -239,7 +242,7 @@ def _watch(tokenizer: Any, plugin: PluginRecord, what: str) -> None:
     Core calls it for every text: the process's settings are looked at after each stage. Those of built-in plugins,
     whose texts are millions, are held to the same by their contracts.
     """
-    if plugin.distribution == BUILT_IN or hasattr(type(tokenizer), _PLUGIN):
+    if plugin.distribution == BUILT_IN or is_watched(tokenizer):
         return
     own = type(tokenizer)
     remember(own.__module__, plugin)
@@ -247,6 +250,28 @@ def _watch(tokenizer: Any, plugin: PluginRecord, what: str) -> None:
         if (own, what) not in plugin.classes:
             plugin.classes[own, what] = _class_of(own, plugin, "made tokenizer", what, nullcontext)
         object.__setattr__(tokenizer, "__class__", plugin.classes[own, what])
+
+
+def is_watched(made: object) -> bool:
+    """Tells whether another plugin than a built-in one made something whose methods are looked at."""
+    return hasattr(type(made), _PLUGIN)
+
+
+def _settle_model(files: Any, plugin: PluginRecord) -> None:
+    """Has an opened model say of itself what it says now, for good; built-in plugins' are held to it by contracts."""
+    if plugin.distribution == BUILT_IN or is_watched(files):
+        return
+    own: Any = type(files)
+    remember(own.__module__, plugin)
+    body: dict[str, Any] = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
+    said = {name: property(partial(_constant, value)) for name, value in said_of_model(files).items()}
+    with suppress(TypeError):  # an instance whose class can't be another keeps its own
+        settled = type(own)(own.__name__, (own,), {**body, **said, "__slots__": (), _PLUGIN: plugin})
+        object.__setattr__(files, "__class__", settled)
+
+
+def _constant(value: object, of: object) -> object:
+    return value
 
 
 def is_stop(error: BaseException) -> bool:

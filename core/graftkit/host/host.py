@@ -122,6 +122,27 @@ class PluginHost:
         names = {_normalized(name), _normalized(f"graftkit-{name}")}
         return any(record.status == "disabled" and names & _names_of(record) for record in self.records)
 
+    def check_left_out(self, names: Iterable[str], where: str) -> None:
+        """Makes sure that none of these plugins is in use, as whoever makes a host decides alone who is.
+
+        Args:
+            names: Plugins or distributions that a recipe leaves out.
+            where: The recipe's key, for errors.
+
+        Raises:
+            PluginError: One is in use, or there is none of that name, and none was asked to be left out.
+        """
+        for name in names:
+            named = [record for record in self.records if _normalized(name) in _names_of(record)]
+            if any(record.status == "active" for record in named):
+                raise PluginError(
+                    f"the plugin '{name}' is to be left out, and the host that was handed in has it",
+                    where=where,
+                    hint=f"Make the host without it: PluginHost(disable=[{name!r}]).",
+                )
+            if not named and _normalized(name) not in self._disabled:
+                raise self._unknown(name, where)
+
     @property
     def disabled_of_run(self) -> list[str]:
         """The plugins that are there and that the run which is looked at left out, as errors name them."""
@@ -194,7 +215,11 @@ class PluginHost:
         known = {name for record in self.records for name in _names_of(record)}
         for name, said in asked.items():
             if name not in known:
-                raise PluginError(f"there is no plugin '{said}' to leave out", hint=known_names(said, known))
+                raise self._unknown(said)
+
+    def _unknown(self, name: str, where: str = "") -> PluginError:
+        known = {known for record in self.records for known in _names_of(record)}
+        return PluginError(f"there is no plugin '{name}' to leave out", where=where, hint=known_names(name, known))
 
     def _refuse_if_strict(self, record: PluginRecord, error: BaseException | None) -> None:
         if self._strict:

@@ -99,7 +99,9 @@ class RegisteredProvider:
 
     @property
     def qualified_name(self) -> str:
-        """The name that means this one provider whatever else is installed: `distribution:name`."""
+        """The name that means this one provider whatever else is installed: `distribution:name`, or its class's."""
+        if self.plugin.name == self.provider.target:  # the class was named directly
+            return self.provider.target
         return f"{self.plugin.distribution or self.plugin.name}:{self.provider.name}"
 
     def facts(self, config: Mapping[str, Any]) -> dict[str, Any]:

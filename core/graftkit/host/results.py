@@ -12,15 +12,23 @@ from typing import TYPE_CHECKING, Any, Literal
 from graftkit.articles import with_article
 from graftkit.host.records import LONGEST_NOTICE, MOST_NOTICES
 from graftkit.interfaces.kinds import Kind
-from graftkit.interfaces.model_source import BaseModelFiles, TensorInfo, TokenizerFiles
+from graftkit.interfaces.model_source import (
+    BaseModelFiles,
+    GenerationSettings,
+    LicensedModel,
+    TensorInfo,
+    TokenizerFiles,
+    WatchedModel,
+)
 from graftkit.interfaces.tokenizer import Encoding, Tokenizer, bytes_of
 from graftkit.interfaces.vocabulary import ExtensionPlan, NewToken, TrainingSpec
 from graftkit.interfaces.vocabulary_limits import MOST_IDS
 
 if TYPE_CHECKING:
     from graftkit.interfaces.exporter import ProofRequest
+    from graftkit.interfaces.initializer import NewRows
 
-__all__ = ["GIVES_TOKENIZERS", "Part", "kind_named", "wrong_with"]
+__all__ = ["GIVES_TOKENIZERS", "LARGEST_SCORE", "Part", "kind_named", "said_of_model", "wrong_with"]
 
 Part = Literal["made tokenizer"]
 """What a provider makes whose methods core calls, too: the tokenizer that a backend gives."""
@@ -104,6 +112,19 @@ def _texts(given: Sequence[Any], result: Any) -> str:
     few = len(result) <= MOST_NOTICES and longest <= LONGEST_NOTICE
     most = f"where {MOST_NOTICES} of {LONGEST_NOTICE:,} are most"
     return "" if few else f"gave {len(result):,} texts of up to {longest:,} characters, {most}"
+
+
+def _rows(given: Sequence[Any], result: Any) -> str:
+    import torch
+
+    new: NewRows = given[0]
+    if not isinstance(result, torch.Tensor) or not result.is_floating_point() or result.layout != torch.strided:
+        told = f"a tensor of {result.dtype}" if isinstance(result, torch.Tensor) else kind_named(result)
+        return f"gave {told}, not a dense tensor of floating-point numbers"
+    due = [len(new.ids), new.weight.shape[1]]
+    if list(result.shape) != due or result.is_meta:
+        return f"gave rows of the shape {list(result.shape)} on the device {result.device}, for {due}"
+    return "" if result.float().isfinite().all() else "gave rows that are not all finite"
 
 
 def _exported(given: Sequence[Any], result: Any) -> str:
@@ -212,10 +233,27 @@ def _tokenizer(given: Sequence[Any], result: Any) -> str:
     if not 0 < result.vocab_size <= MOST_IDS:
         return f"gave a tokenizer of {result.vocab_size} ids, not of 1 to {MOST_IDS}"
     for name, id in result.special_tokens.items():
-        if not isinstance(name, str) or not name:
-            return f"gave a tokenizer with the special token {name!r}, which is no text"
+        if not name or _text(given, name):
+            return f"gave a tokenizer with the special token {name!r:.80}, which is no text"
         if not _is_id(id, result.vocab_size):
             return f"gave a tokenizer whose special token {name!r} has the id {id!r}, of {result.vocab_size} ids"
+    return _told_besides(result)
+
+
+_TOLD_BESIDES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "added_tokens": (lambda value: _is_id(value, MOST_IDS), "an id"),
+    "named_tokens": (lambda value: isinstance(value, str), "a text"),
+    "chat_templates": (lambda value: isinstance(value, str), "a text"),
+}
+
+
+def _told_besides(tokenizer: Any) -> str:
+    """Returns what is wrong with a mapping that a tokenizer may have; an attribute of its name may be anything else."""
+    for attribute, (is_due, due) in _TOLD_BESIDES.items():
+        found = getattr(tokenizer, attribute, None)
+        for name, value in found.items() if isinstance(found, Mapping) else ():
+            if not isinstance(name, str) or not is_due(value):
+                return f"gave a tokenizer whose '{attribute}' has {value!r:.40} for {name!r:.40}, not {due} for a text"
     return ""
 
 
@@ -326,28 +364,76 @@ def _model_files(given: Sequence[Any], result: Any) -> str:
     wrong = _members(result, BaseModelFiles, _OF_MODEL_FILES)
     if wrong:
         return wrong
-    strange: Any = next((path for path in result.files if not isinstance(path, Path)), None)
-    if strange is not None:
-        return f"gave a model with {kind_named(strange)} among its files, not a path"
-    if result.config != result.config or result.tensors.keys() != result.tensors.keys():
-        return "gave a model that says something else of itself each time"
-    for name, info in result.tensors.items():
-        if not isinstance(name, str) or not isinstance(info, TensorInfo):
-            return f"gave a model with {kind_named(info)} for the tensor {name!r:.80}, not a TensorInfo"
+    try:
+        said_of_model(result)
+    except ValueError as error:
+        return f"gave a model {error}"
     return ""
 
 
-_LARGEST = 1e100
-"""The largest score of a metric: means of such numbers are numbers, too."""
+def said_of_model(files: BaseModelFiles) -> dict[str, Any]:
+    """Returns what an opened model says of itself, by its attributes, copied: it may say something else later.
+
+    Raises:
+        ValueError: It says what no model does.
+    """
+    paths, tensors = tuple(files.files), dict(files.tensors)
+    settings = {"config": _as_json("config", files.config)}
+    if isinstance(files, GenerationSettings):
+        settings["generation_config"] = _as_json("generation_config", files.generation_config)
+    strange: Any = next((path for path in paths if not isinstance(path, Path)), None)
+    if strange is not None:
+        raise ValueError(f"with {kind_named(strange)} among its files, not a path")
+    for name, info in tensors.items():
+        if not isinstance(name, str) or not isinstance(info, TensorInfo):
+            raise ValueError(f"with {kind_named(info)} for the tensor {name!r:.80}, not a TensorInfo")
+        shape: Any = info.shape
+        if not isinstance(shape, list | tuple) or not all(map(_is_count, shape)):
+            raise ValueError(f"whose tensor {name!r:.80} has the shape {shape!r:.80}, not whole numbers from 0 on")
+        if not isinstance(info.dtype, str):
+            raise ValueError(f"whose tensor {name!r:.80} has {kind_named(info.dtype)} for its dtype, not a text")
+    if isinstance(files, WatchedModel) and not callable(files.check_unchanged):
+        raise ValueError(f"whose 'check_unchanged' is {kind_named(files.check_unchanged)}, not a method")
+    texts: dict[str, Any] = {"reference": files.reference, "tokenizer_backend": files.tokenizer_backend}
+    if isinstance(files, LicensedModel) and files.license is not None:
+        texts["license"] = files.license
+    wrong = next((name for name, text in texts.items() if _text((), text)), None)
+    if wrong:
+        raise ValueError(f"whose {wrong} is {texts[wrong]!r:.80}, which is no text")
+    return {"files": paths, "tensors": tensors, **settings, **texts}
+
+
+def _as_json(name: str, value: object) -> dict[str, Any]:
+    """Returns a copy of a model's settings of JSON's types alone."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"whose {name} is {kind_named(value)}, not a mapping")
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(value, default=_as_dict))
+        json.dumps(found, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"whose {name} no {name}.json could hold: {error}") from None
+    return found
+
+
+def _as_dict(value: object) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{kind_named(value)} in it")
+
+
+LARGEST_SCORE = 1e100
+"""The largest score of a metric, or of an objective's: means of such numbers are numbers, too."""
 
 
 def _score(given: Sequence[Any], result: Any) -> str:
     if isinstance(result, int | float):
         with suppress(OverflowError):
-            if math.fabs(result) <= _LARGEST:  # which no NaN is
+            if math.fabs(result) <= LARGEST_SCORE:  # which no NaN is
                 return ""
     shown = "a very long number" if isinstance(result, int) else f"{result!r:.40}"
-    return f"scored the answer at {given[0].record.where} with {shown}, which is no finite number up to {_LARGEST:g}"
+    return (
+        f"scored the answer at {given[0].record.where} with {shown}, which is no finite number up to {LARGEST_SCORE:g}"
+    )
 
 
 GIVES_TOKENIZERS: frozenset[tuple[Kind | Part, str]] = frozenset(
@@ -369,6 +455,7 @@ _CHECKS: Mapping[tuple[Kind | Part, str], Callable[[Sequence[Any], Any], str]] =
     ("exporter", "export"): _exported,
     ("exporter", "logits"): _logits,
     ("exporter", "assets"): _assets,
+    ("initializer", "rows"): _rows,
     ("metric", "score"): _score,
     ("model-source", "open"): _model_files,
     ("model-source", "open_tokenizer"): _tokenizer_files,

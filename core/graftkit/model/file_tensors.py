@@ -13,6 +13,9 @@ from graftkit.interfaces.stored_weight import StoredWeight
 
 __all__ = ["read_tensor", "read_tensors"]
 
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""The types that are calculated with; smaller ones are numbers only with their scales."""
+
 
 def read_tensors(files: BaseModelFiles) -> Iterator[tuple[str, torch.Tensor | StoredWeight]]:
     """Yields each tensor by name, as `files.read` does.
@@ -71,4 +74,6 @@ def _wrong_with(files: BaseModelFiles, name: str, found: object) -> str:
             return f"gave the tensor '{name}' in the layout {found.layout}, not as a dense one"
         if not found.is_floating_point() and info.dtype not in INTEGERS:
             return f"gave a tensor of {found.dtype} as '{name}', which is of {info.dtype}"
+        if found.is_floating_point() and found.dtype not in _FLOATS:
+            return f"gave a tensor of {found.dtype} as '{name}', not one of float32, float16 or bfloat16"
     return ""

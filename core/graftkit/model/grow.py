@@ -141,7 +141,8 @@ def _rearrange(embedding: nn.Embedding, head: nn.Linear, change: VocabularyChang
 
 
 def _trained(weight: torch.Tensor, change: VocabularyChange, make_rows: MakeRows, role: MatrixRole) -> TrainedRows:
-    rows = make_rows(weight.detach().float().cpu(), role)
+    copied = weight.detach().to("cpu", torch.float32, copy=True)  # a plugin may change it
+    rows = make_rows(copied, role)
     return TrainedRows(change.ids, rows.to(weight.device), change.size)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from graftkit.errors import PluginError, ProviderError, RecipeError
 from graftkit.host.host import PluginHost
+from graftkit.host.records import RegisteredProvider
+from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.kinds import KINDS, Kind, Section
-from graftkit.interfaces.objective import ObjectiveConfig
+from graftkit.interfaces.objective import LearnsFrom, MeanOf, ObjectiveConfig
 from graftkit.recipe.callbacks import bind_callbacks
 from graftkit.recipe.choice import Choice, judge
 from graftkit.recipe.document import Document, KeyPath
@@ -123,9 +125,10 @@ def bind(loaded: LoadedRecipe, host: PluginHost) -> BoundRecipe:
 
     Raises:
         ProviderError: A name that nobody offers, or several do.
-        PluginError: A provider that can't be used, or a preset that can't.
+        PluginError: A provider that can't be used, a preset that can't, or a plugin that is to be left out and is not.
         RecipeError: A field that its provider does not know, or a value that it refuses.
     """
+    host.check_left_out(loaded.recipe.plugins.disable, loaded.document.where(("plugins", "disable")))
     adapter = _choose(host, "adapter", loaded.recipe.adapter, loaded.document, ("adapter",))
     if not adapter.config.preset:
         return _bind(host, loaded.recipe, loaded.document, adapter)
@@ -178,4 +181,26 @@ def _choose(host: PluginHost, kind: Kind, use: ProviderSection, document: Docume
             where=registered.plugin.label,
         )
     config = judge(registered, model, use.options, document, path, beside=type(use).model_fields)
+    if isinstance(config, ObjectiveConfig):
+        _check_facts(config, registered)
     return Choice(use.use, registered, config)
+
+
+_OF_OBJECTIVES: Mapping[str, tuple[object, ...]] = {
+    "head": get_args(Head),
+    "learns_from": get_args(LearnsFrom),
+    "mean_of": get_args(MeanOf),
+    **dict.fromkeys(("uses_reference", "by_example", "likelihood"), (True, False)),
+}
+
+
+def _check_facts(config: ObjectiveConfig, registered: RegisteredProvider) -> None:
+    """Refuses an objective whose config says of it what no objective is."""
+    for name, known in _OF_OBJECTIVES.items():
+        said = getattr(config, name)
+        if said not in known:
+            raise PluginError(
+                f"objective '{registered.provider.name}': {name} is {said!r:.80}; "
+                f"it is one of {', '.join(map(repr, known))}",
+                where=registered.plugin.label,
+            )

@@ -120,12 +120,10 @@ def _as_in_a_file(value: Any, path: KeyPath = ()) -> Any:
         raise RecipeError("nested too deeply", where=where, hint="Does it hold itself?")
     if isinstance(value, os.PathLike):
         return check_path(value, where, RecipeError)
-    if isinstance(value, Mapping):
-        return {key: _as_in_a_file(inner, (*path, key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_as_in_a_file(inner, (*path, number)) for number, inner in enumerate(value)]
-    try:
-        return deepcopy(value)
+    try:  # a class of the program's own may raise
+        found: Any = dict(value) if isinstance(value, Mapping) else deepcopy(value)
     except Exception:
         kind = type(value).__name__
         raise RecipeError(
@@ -133,6 +131,9 @@ def _as_in_a_file(value: Any, path: KeyPath = ()) -> Any:
             where=where,
             hint="Records that a program makes are handed in as `train` and `holdout`, which the recipe leaves out.",
         ) from None
+    if isinstance(found, dict):
+        return {key: _as_in_a_file(inner, (*path, key)) for key, inner in found.items()}
+    return found
 
 
 def _document(source: RecipeSource) -> tuple[Document, Path]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 
 from graftkit.articles import with_article
-from graftkit.host.guard import wrong_result
+from graftkit.host.guard import is_watched, wrong_result
 from graftkit.host.results import kind_named
-from graftkit.interfaces.tokenizer import Tokenizer, TokenizerCapabilities
+from graftkit.interfaces.tokenizer import ROLES, Tokenizer, TokenizerCapabilities
 
 __all__ = ["check_promises", "describe_losses", "lost_characters"]
 
@@ -20,21 +21,35 @@ _TRIED = (
 )
 """Texts of several kinds, by which what a tokenizer says of itself is tried."""
 
+_FINGERPRINT = re.compile(r"[\w.:-]{1,200}", re.ASCII)
+"""What a fingerprint looks like, where files are named by it and compared: no less than a hash does."""
+
+_MOST_SPECIALS = 64
+"""How many special tokens are tried."""
+
 
 def check_promises(tokenizer: Tokenizer) -> None:
     """Tries on a few texts what every tokenizer promises, and `lossless_unicode` where it is declared.
+
+    That no text becomes a special token is tried of those that other plugins make.
 
     Args:
         tokenizer: The tokenizer.
 
     Raises:
-        PluginCallError: It does not say what it promises, or has no fingerprint; it gives other ids the second time, or
-            many texts other ids than one, or ids that it does not have; or it loses text and says that it loses none.
+        PluginCallError: It does not say what it promises, or has no fingerprint, or another one each time; it gives
+            other ids the second time, or many texts other ids than one, or ids that it does not have, or reads a
+            special token out of a text; or it loses text and says that it loses none.
     """
     for name, kind in (("capabilities", TokenizerCapabilities), ("fingerprint", str)):
         found = getattr(tokenizer, name, None)
         if not isinstance(found, kind):
             raise wrong_result(tokenizer, name, f"gave {kind_named(found)}, not {with_article(kind.__name__)}")
+    fingerprint = tokenizer.fingerprint
+    if not _FINGERPRINT.fullmatch(fingerprint):
+        raise wrong_result(tokenizer, "fingerprint", f"gave {fingerprint!r:.80}, where a sha256 in hex is due")
+    if tokenizer.fingerprint != fingerprint:
+        raise wrong_result(tokenizer, "fingerprint", "gave another one the second time")
     single = [list(tokenizer.encode(text)) for text in _TRIED]
     if single != [list(tokenizer.encode(text)) for text in _TRIED]:
         raise wrong_result(tokenizer, "encode", "gave other ids the second time")
@@ -46,6 +61,26 @@ def check_promises(tokenizer: Tokenizer) -> None:
         if tokenizer.capabilities.lossless_unicode and tokenizer.decode(ids) != text:
             told = f"gave {tokenizer.decode(ids)!r:.80} for the ids of {text!r}, and says that it loses no text"
             raise wrong_result(tokenizer, "decode", told)
+    if is_watched(tokenizer):
+        _check_specials(tokenizer)
+
+
+def _check_specials(tokenizer: Tokenizer) -> None:
+    """Makes sure that roles have ids, and that texts which spell special tokens become none: a record may spell any."""
+    for role in ROLES:
+        id = tokenizer.role_token(role)
+        if id is not None and id >= tokenizer.vocab_size:
+            told = f"gave the id {id} as {role}, of {tokenizer.vocab_size} ids"
+            raise wrong_result(tokenizer, "role_token", told)
+    specials = dict(tokenizer.special_tokens)
+    control = {*specials.values()} - {tokenizer.role_token("unk")}
+    texts = [f"a{name}b" for name in list(specials)[:_MOST_SPECIALS]]
+    for method, found in (("encode", [*map(tokenizer.encode, texts)]), ("encode_batch", tokenizer.encode_batch(texts))):
+        for text, ids in zip(texts, found, strict=True):
+            leaked = control & {*ids}
+            if leaked:
+                told = f"gave the special id {min(leaked)} for the text {text!r:.80}, in which it was to read none"
+                raise wrong_result(tokenizer, method, told)
 
 
 @cache

@@ -141,9 +141,21 @@ def test_records_that_differ_in_reasoning_alone_are_different_records() -> None:
     assert len({*digests}) == 3 and digests[2] == digests[3]
 
 
+def nested(depth: int) -> list[Any]:
+    """Returns a list in a list, and so on."""
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
 @pytest.mark.parametrize(
     "record",
-    [Text("half \ud800", "a:1"), Conversation((Message("user", "a"), Message("assistant", "b")), "a:1", ({"x": {1}},))],
+    [
+        Text("half \ud800", "a:1"),
+        Conversation((Message("user", "a"), Message("assistant", "b")), "a:1", ({"x": {1}},)),
+        Conversation((Message("user", "a"), Message("assistant", "b")), "a:1", ({"x": nested(100_000)},)),
+    ],
 )
 def test_a_record_that_no_file_of_json_holds_is_refused_by_its_place(record: Any) -> None:
     with pytest.raises(DataError, match="a:1: the record's text is no text, or its tools are no JSON"):

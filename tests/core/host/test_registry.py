@@ -95,6 +95,7 @@ def test_a_class_is_named_directly(acme: Site) -> None:
     config = registry.config_class(registered)
     twig = registry.create(registered, config(length=3))  # type: ignore[call-arg]
     assert twig.config.length == 3
+    assert registry.resolve("adapter", registered.qualified_name) is registered
     assert type(registry.create(registry.resolve("adapter", "acme_parts.twigs:Plain"))).__name__ == "Plain"
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +56,11 @@ def dense(weight: torch.Tensor) -> Any:
     return Dense.quantize(Dense.__new__(Dense), weight, SimpleNamespace(path="a"))  # type: ignore[arg-type]
 
 
+HOLDS_ITSELF: dict[str, Any] = {}
+HOLDS_ITSELF["a"] = HOLDS_ITSELF
+NEW_ROWS = SimpleNamespace(ids=(5, 6, 7), weight=torch.ones(5, 4))
+
+
 @pytest.mark.parametrize(
     ("kind", "method", "given", "wrong", "right"),
     [
@@ -85,6 +91,11 @@ def dense(weight: torch.Tensor) -> Any:
         ("quantizer", "quantize", (WEIGHT,), None, dense(WEIGHT)),
         ("quantizer", "quantize", (WEIGHT,), dense(WEIGHT.T.contiguous()), dense(WEIGHT)),
         ("quantizer", "adopt", (WEIGHT,), WEIGHT, None),
+        ("initializer", "rows", (NEW_ROWS,), None, torch.ones(3, 4)),
+        ("initializer", "rows", (NEW_ROWS,), torch.ones(3, 4).long(), torch.ones(3, 4).half()),
+        ("initializer", "rows", (NEW_ROWS,), torch.ones(4, 3), torch.ones(3, 4)),
+        ("initializer", "rows", (NEW_ROWS,), torch.ones(3, 4, device="meta"), torch.ones(3, 4)),
+        ("initializer", "rows", (NEW_ROWS,), torch.ones(3, 4).double() * 1e300, torch.ones(3, 4).double()),
         ("metric", "score", (ANSWERED,), float("nan"), 0.5),
         ("metric", "score", (ANSWERED,), 10**400, 1),
         ("metric", "score", (ANSWERED,), "1", True),
@@ -92,13 +103,29 @@ def dense(weight: torch.Tensor) -> Any:
         ("model-source", "open", ("m",), model(tensors={"a": 3}), MODEL),
         ("model-source", "open", ("m",), model(config=None), MODEL),
         ("model-source", "open", ("m",), model(files=("a",)), MODEL),
+        ("model-source", "open", ("m",), model(config={"a": {1}}), model(config=MappingProxyType({"a": (1,)}))),
+        ("model-source", "open", ("m",), model(config=HOLDS_ITSELF), MODEL),
+        ("model-source", "open", ("m",), model(config={"a": "\ud800"}), MODEL),
+        ("model-source", "open", ("m",), model(generation_config=[1]), model(generation_config={"a": 1})),
+        ("model-source", "open", ("m",), model(generation_config={"a": {1}}), MODEL),
+        ("model-source", "open", ("m",), model(license=5), model(license=None)),
+        ("model-source", "open", ("m",), model(check_unchanged=5), model(check_unchanged=nothing)),
+        ("model-source", "open", ("m",), model(reference="\ud800"), model(license="mit")),
+        ("model-source", "open", ("m",), model(tensors={"a": TensorInfo((2.0,), "F32")}), MODEL),  # type: ignore[arg-type]
+        ("model-source", "open", ("m",), model(tensors={"a": TensorInfo(None, "F32")}), MODEL),  # type: ignore[arg-type]
+        ("model-source", "open", ("m",), model(tensors={"a": TensorInfo((-2, 3), "F32")}), MODEL),
+        ("model-source", "open", ("m",), model(tensors={"a": TensorInfo((2, 3), 7)}), MODEL),  # type: ignore[arg-type]
         ("model-source", "open", ("m",), model(read=None), MODEL),
         ("tokenizer", "load", ("t",), None, TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(vocab_size=10**12), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(vocab_size=True), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(special_tokens={"": 0}), TOKENIZER),
+        ("tokenizer", "load", ("t",), tokenizer(special_tokens={"a\ud800": 0}), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(special_tokens={"a": 9}), TOKENIZER),
         ("tokenizer", "load", ("t",), tokenizer(chat_template=3), TOKENIZER),
+        ("tokenizer", "load", ("t",), tokenizer(added_tokens={"a": -5}), tokenizer(added_tokens={"a": 1})),
+        ("tokenizer", "load", ("t",), tokenizer(named_tokens={3: "a"}), tokenizer(named_tokens=print)),
+        ("tokenizer", "load", ("t",), tokenizer(chat_templates={"a": None}), tokenizer(chat_templates={"a": "b"})),
         ("tokenizer", "load", ("t",), tokenizer(encode=3), TOKENIZER),
     ],
 )
@@ -273,6 +300,32 @@ def test_what_nobody_guards_is_called_by_its_class() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no pipes in folders")
+class Changing:
+    """An opened model that says something else of itself each time."""
+
+    __slots__ = ("times",)
+
+    def __init__(self) -> None:
+        self.times = count()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(model(config={"a": next(self.times)}, reference=f"m{next(self.times)}"), name)
+
+
+class ChangingSource:
+    """A source that opens it."""
+
+    def open(self, reference: str) -> Any:
+        return Changing()
+
+
+def test_an_opened_model_says_the_same_of_itself_each_time() -> None:
+    record = PluginRecord("p", "acme", "1", "p")
+    opened: Any = guarded_class(ChangingSource, record, "model-source", "odd")().open("m")
+    assert opened.config == opened.config and opened.reference == opened.reference
+    assert type(opened).__name__ == "Changing" and "plugin 'p'" in str(wrong_result(opened, "read", "gave None"))
+
+
 @pytest.mark.parametrize("make", [lambda path: os.mkfifo(path), lambda path: path.symlink_to("/etc/passwd")])
 def test_an_export_with_what_is_no_file_is_told(tmp_path: Path, make: Any) -> None:
     """Whoever hashes a pipe waits for ever."""

@@ -36,6 +36,7 @@ def test_tensors_are_given_as_the_files_say() -> None:
         ([("a", WEIGHT.numpy())], "gave a ndarray as the tensor 'a'"),
         ([("a", WEIGHT.T)], r"of the shape \[3, 2\] as 'a', which has \[2, 3\]"),
         ([("a", WEIGHT.long())], "of torch.int64 as 'a', which is of BF16"),
+        ([("a", WEIGHT.to(torch.float8_e4m3fn))], "of torch.float8_e4m3fn as 'a', not one of float32"),
         ([("a", WEIGHT.to("meta"))], "on the device meta"),
         ([("a", WEIGHT.to_sparse())], "in the layout torch.sparse_coo, not as a dense one"),
     ],

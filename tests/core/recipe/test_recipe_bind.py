@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from graftkit import PluginHost, Provider, ProviderConfig, hookimpl, load_recipe
 from graftkit.errors import PluginError, ProviderError, RecipeError
+from graftkit.interfaces.objective import ObjectiveConfig
 from graftkit.recipe.bind import BoundRecipe, bind
 from pydantic import field_serializer, model_validator
 
@@ -173,12 +174,35 @@ class Odd:
     config_class = OddConfig
 
 
+class OddObjectiveConfig(ObjectiveConfig):
+    """Facts of an objective."""
+
+
+class OddObjective:
+    config_class = OddObjectiveConfig
+
+
 class OddPlugin:
-    """Offers it."""
+    """Offers them."""
 
     @hookimpl
     def graftkit_quantizers(self) -> list[Provider]:
         return [Provider(name="odd", target=f"{__name__}:Odd", config=f"{__name__}:OddConfig")]
+
+    @hookimpl
+    def graftkit_objectives(self) -> list[Provider]:
+        return [Provider(name="odd", target=f"{__name__}:OddObjective", config=f"{__name__}:OddObjectiveConfig")]
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"), [("head", "none"), ("learns_from", 1), ("mean_of", "all"), ("likelihood", 3)]
+)
+def test_an_objective_that_says_what_none_is_is_named(
+    tmp_path: Path, fact: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OddObjectiveConfig, fact, value)
+    with pytest.raises(PluginError, match=f"plugin 'OddPlugin': objective 'odd': {fact} is {value!r}; it is one of "):
+        bound(tmp_path, "objective: odd\n", host=PluginHost(plugins=[OddPlugin()]))
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from graftkit.flow.records.named_providers import Named
+from graftkit.host.guard import note_once
 from graftkit.host.records import RegisteredProvider
-from graftkit.host.results import kind_named
+from graftkit.host.results import LARGEST_SCORE, kind_named
 from graftkit.interfaces.objective import Scores, SequenceScores
 
 __all__ = ["NamedObjective"]
+
+_LONGEST_NAME = 200
+_NO_GRADIENT = "gave losses that have no gradient by the scores: what makes them must be differentiable"
 
 
 class NamedObjective(Named):
@@ -29,35 +35,79 @@ class NamedObjective(Named):
         self._objective = objective
 
     def losses(self, scores: Any) -> torch.Tensor:
-        """Returns the loss of each example, `[examples]`."""
-        given = _given(scores)
-        before = [tensor._version for tensor in given]
-        losses = self._objective.losses(scores)
-        examples = _examples(scores)
+        """Returns the loss of each example, `[examples]`; its gradient is what the objective says by its copies."""
+        own, examples = _copied(scores), _examples(scores)
+        copies = _tensors(own)
+        before = [tensor._version for tensor in copies]
+        losses = self._objective.losses(own)
         if not isinstance(losses, torch.Tensor) or losses.shape != (examples,):
             raise self.wrong(f"gave {_shape(losses)} as losses of {examples} examples: one each is due")
-        if any(tensor.requires_grad for tensor in given) and not losses.requires_grad:
-            raise self.wrong("gave losses that have no gradient by the scores: what makes them must be differentiable")
+        learns = any(tensor.requires_grad for tensor in _tensors(scores))
+        if learns and not losses.requires_grad:
+            raise self.wrong(_NO_GRADIENT)
         if not _is_plain(losses) or not losses.is_floating_point():
             raise self.wrong(f"gave losses that are {_kind(losses)}: a dense tensor of floating-point numbers is due")
-        if [tensor._version for tensor in given] != before:
+        if [tensor._version for tensor in copies] != before:
             raise self.wrong("changed the scores that it was given")
-        return losses
+        if not learns:
+            return losses.detach()
+        by_copies = partial(self._gradients, losses, [copy for copy in copies if copy.requires_grad])
+        given = [tensor for tensor in _tensors(scores) if tensor.requires_grad]
+        found: torch.Tensor = _ByCopies.apply(by_copies, losses.detach(), *given)  # type: ignore[no-untyped-call]
+        return found
+
+    def _gradients(
+        self, losses: torch.Tensor, copies: Sequence[torch.Tensor], by_losses: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Returns the gradient by each of the copies that the objective was given."""
+        try:
+            found = torch.autograd.grad(losses, copies, by_losses, allow_unused=True)
+        except Exception as error:
+            note_once(error, f"{self._registered.plugin.label} raised it: the gradient of its losses")
+            raise
+        if all(gradient is None for gradient in found):
+            raise self.wrong(_NO_GRADIENT)
+        return [torch.zeros_like(copy) if each is None else each for copy, each in zip(copies, found, strict=True)]
 
     def metrics(self, scores: Any) -> Mapping[str, torch.Tensor]:
-        """Returns what else is told of the examples, `[examples]` each."""
-        found = self._objective.metrics(scores)
+        """Returns what else is told of the examples, `[examples]` each; of scores that are no numbers it may be NaN."""
+        found = self._objective.metrics(_copied(scores))
         if not isinstance(found, Mapping):
             raise self.wrong(f"gave {kind_named(found)} as metrics, not a mapping")
-        for name, values in found.items():
-            if not isinstance(name, str):
-                raise self.wrong(f"named a metric {name!r}, which is no text")
-            if not isinstance(values, torch.Tensor) or values.shape != (_examples(scores),):
-                told = f"gave {_shape(values)} as the metric '{name}' of {_examples(scores)} examples"
-                raise self.wrong(f"{told}: one each is due")
-            if not _is_plain(values) or values.is_complex():
-                raise self.wrong(f"gave the metric '{name}' as {_kind(values)}: a dense tensor of numbers is due")
-        return found
+        return {name: self._metric(name, values, scores) for name, values in dict(found).items()}
+
+    def _metric(self, name: object, values: object, scores: Any) -> torch.Tensor:
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+            raise self.wrong(
+                f"named a metric {name!r:.80}, which is no text of 1 to {_LONGEST_NAME} printable characters"
+            )
+        if not isinstance(values, torch.Tensor) or values.shape != (_examples(scores),):
+            told = f"gave {_shape(values)} as the metric '{name}' of {_examples(scores)} examples"
+            raise self.wrong(f"{told}: one each is due")
+        if not _is_plain(values) or values.is_complex():
+            raise self.wrong(f"gave the metric '{name}' as {_kind(values)}: a dense tensor of numbers is due")
+        too_large = values.double().abs() > LARGEST_SCORE
+        if not too_large.any():
+            return values
+        if all(tensor.isfinite().all() for tensor in _tensors(scores)):
+            told = f"gave {values[too_large][0].item()} as the metric '{name}'"
+            raise self.wrong(f"{told}: a number up to {LARGEST_SCORE:g} is due, or NaN where an example has none")
+        return values.double().masked_fill(too_large, math.nan)
+
+
+class _ByCopies(torch.autograd.Function):
+    """The losses that were computed of copies, as those of what these are copies of."""
+
+    @staticmethod
+    def forward(ctx: Any, gradients: Any, losses: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
+        """Keeps what gives the gradients by the copies, and gives the losses."""
+        ctx.gradients = gradients
+        return losses.clone()
+
+    @staticmethod
+    def backward(ctx: Any, by_losses: torch.Tensor) -> Any:
+        """Gives the gradients by the copies as those by what was given."""
+        return None, None, *ctx.gradients(by_losses)
 
 
 def _shape(value: object) -> str:
@@ -72,7 +122,18 @@ def _kind(tensor: torch.Tensor) -> str:
     return f"of {tensor.dtype} and {tensor.layout} on the device {tensor.device}"
 
 
-def _given(scores: Scores | SequenceScores) -> list[torch.Tensor]:
+def _copied(scores: Any) -> Any:
+    """Returns scores that an objective may do with as it likes; nothing that it does changes a gradient of core's."""
+    values = {each.name: getattr(scores, each.name) for each in fields(scores)}
+    copies = {name: _copy(value) for name, value in values.items() if isinstance(value, torch.Tensor)}
+    return replace(scores, **copies, by_example={name: _copy(value) for name, value in scores.by_example.items()})
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+
+def _tensors(scores: Scores | SequenceScores) -> list[torch.Tensor]:
     """Returns the tensors that an objective is given."""
     values = [getattr(scores, each.name) for each in fields(scores)]
     return [value for value in [*values, *scores.by_example.values()] if isinstance(value, torch.Tensor)]

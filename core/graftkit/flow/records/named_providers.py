@@ -7,12 +7,15 @@ they change in the process is looked at after each stage.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from copy import copy
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from graftkit.errors import Cancelled, GraftkitError, PluginCallError
+from graftkit.flow.records.plain_values import SAMPLES, plain_sample, plain_value
 from graftkit.host.guard import brief, is_stop
-from graftkit.host.records import RegisteredProvider
+from graftkit.host.records import BUILT_IN, RegisteredProvider
 from graftkit.host.results import kind_named
 from graftkit.interfaces.reader import Reader
 from graftkit.interfaces.record_format import Column, RecordFormat
@@ -46,6 +49,11 @@ class Named:
 
     def __init__(self, registered: RegisteredProvider) -> None:
         self._registered = registered
+
+    @property
+    def _is_built_in(self) -> bool:
+        """Whether it is one of graftkit's own, whose results, millions, are held by contracts to what others' are."""
+        return self._registered.plugin.distribution == BUILT_IN
 
     def _call(self, place: object, function: Callable[..., Result], *arguments: Any) -> Result:
         """Calls a plugin's code; graftkit's own errors, and a stop, pass as they are."""
@@ -85,11 +93,11 @@ class NamedReader(Named):
 
     def accepts(self, source: RecordSource) -> bool:
         """Asks the reader."""
-        return bool(self._call(source, self._reader.accepts, source))
+        return bool(self._call(source, self._reader.accepts, copy(source)))
 
     def records(self, source: RecordSource) -> Iterator[Record]:
         """Yields the reader's records."""
-        records = self._call(source, self._reader.records, source)
+        records = self._call(source, self._reader.records, copy(source))  # what it does to its own is nobody else's
         if not isinstance(records, Iterable):
             raise self.wrong(f"gave {kind_named(records)} for the records", source)
         records = self._call(source, iter, records)
@@ -98,10 +106,12 @@ class NamedReader(Named):
                 raise self.wrong(f"gave {kind_named(record)} in place of a Record", source)
             if not isinstance(record.place, str):
                 raise self.wrong(f"gave a record whose place is {kind_named(record.place)}, not a text", source)
-            yield Record(record.place, partial(self._load, source, record))
+            place = str.__str__(record.place)
+            yield Record(place, partial(self._load, f"{source}{place}", record.load))
 
-    def _load(self, source: RecordSource, record: Record) -> Any:
-        return self._call(f"{source}{record.place}", record.load)
+    def _load(self, place: str, load: Callable[[], Any]) -> Any:
+        values = self._call(place, load)
+        return values if self._is_built_in else self._call(place, plain_value, values)
 
 
 class NamedFormat(Named):
@@ -121,18 +131,24 @@ class NamedFormat(Named):
         columns: Any = self._call("the columns of a file", self._format.columns, found)
         if columns is None:
             return None
-        if isinstance(columns, str) or not isinstance(columns, Collection) or not all(map(_is_text, columns)):
+        names: list[Any] = self._call("the columns of a file", list, columns) if isinstance(columns, Collection) else []
+        if isinstance(columns, str) or not isinstance(columns, Collection) or not all(map(_is_text, names)):
             raise self.wrong(
                 f"gave {kind_named(columns)} for the columns that it reads, not a collection of their names"
             )
-        return columns
+        return names
 
     def sample(self, record: Mapping[str, Any], where: str) -> Sample:
         """Returns the format's sample of a record."""
         sample = self._call(where, self._format.sample, record, where)
-        wrong = _wrong_with(sample)
+        if type(sample) in SAMPLES and not self._is_built_in:
+            sample = self._call(where, plain_sample, sample)
+        wrong = self._call(where, _wrong_with, sample)
         if wrong:
             raise self.wrong(f"gave {wrong}", where)
+        if sample.where != where:
+            told = f"a sample whose 'where' is {sample.where!r:.80}, not the text that it was given"
+            raise self.wrong(f"gave {told}", where)
         return sample
 
 
@@ -145,11 +161,13 @@ def _is_text(value: object) -> bool:
 
 def _wrong_with(sample: object) -> str:
     """Returns what a format must not give; "" where a sample is one."""
-    if type(sample) not in _SAMPLES:  # a class of the plugin's own may say anything of itself
+    if type(sample) not in SAMPLES:  # a class of the plugin's own may say anything of itself
         return f"{kind_named(sample)} in place of a sample"
     if not isinstance(getattr(sample, "where", None), str):
         return f"a sample whose 'where' is {kind_named(getattr(sample, 'where', None))}, not the text that it was given"
     match sample:
+        case LabelledText(messages) if len(messages) != 2:
+            return f"a text with a label in {len(messages)} messages, where one of each is due"
         case Conversation(messages, _, tools):
             return _wrong_messages(messages) or _wrong_tools(tools)
         case PreferencePair(chosen, rejected):
@@ -164,15 +182,13 @@ def _wrong_with(sample: object) -> str:
         case Text(text):
             return _no_text("a text", text=text)
         case LongText(source):
-            return (
-                "" if isinstance(source, RecordSource) else f"a long text of {kind_named(source)}, not a RecordSource"
-            )
+            if type(source) is not RecordSource:
+                return f"a long text of {kind_named(source)}, not a RecordSource"
+            path = source.path
+            return "" if isinstance(path, Path) else f"a long text whose path is {kind_named(path)}, not a Path"
         case Tokens(ids, weights):
             return _wrong_tokens(ids, weights)
     return ""
-
-
-_SAMPLES = {Conversation, LabelledText, Completion, Text, LongText, Tokens, PreferencePair, LabelledAnswer}
 
 
 def _wrong_answer(sample: object) -> str:
@@ -193,7 +209,7 @@ def _wrong_messages(messages: object) -> str:
     for message in messages:
         if type(message) is not Message:
             return f"a conversation with {kind_named(message)} in place of a message"
-        if message.role not in ROLES:
+        if not isinstance(message.role, str) or message.role not in ROLES:
             return f"a message of the role {message.role!r:.80}: roles are {', '.join(ROLES)}"
         texts = {name: getattr(message, name) for name in ("content", "reasoning", "tool_call_id", "name")}
         told = _no_text("a message", **texts)
@@ -206,6 +222,9 @@ def _wrong_messages(messages: object) -> str:
         strange = next((call for call in message.tool_calls if type(call) is not ToolCall), None)
         if strange is not None:
             return f"a message with {kind_named(strange)} in place of a call"
+        told = next(filter(None, (_no_text("a call", name=call.name, id=call.id) for call in message.tool_calls)), "")
+        if told:
+            return told
     return ""
 
 
@@ -231,6 +250,8 @@ def _wrong_tokens(ids: object, weights: object) -> str:
         return f"tokens of {kind_named(ids)} with {kind_named(weights)}, not of two tuples"
     if len(ids) != len(weights):
         return f"{len(ids)} tokens with {len(weights)} weights"
+    if not ids:
+        return "tokens without one"
     strange: Any = next((id for id in ids if isinstance(id, bool) or not isinstance(id, int)), None)
     if strange is not None:
         return f"tokens with {kind_named(strange)} in place of an id"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +17,20 @@ from graftkit.errors import DataError, PluginCallError
 from graftkit.flow.preparation.named_objective import NamedObjective
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
 from graftkit.interfaces.objective import Scores, SequenceScores
-from graftkit.interfaces.samples import Completion, LabelledAnswer, LongText, PreferencePair, Tokens
+from graftkit.interfaces.samples import (
+    Completion,
+    LabelledAnswer,
+    LabelledText,
+    LongText,
+    PreferencePair,
+    Tokens,
+    ToolCall,
+)
 
 
 def registered(kind: str) -> Any:
-    return SimpleNamespace(kind=kind, provider=SimpleNamespace(name="odd"), plugin=SimpleNamespace(label="plugin 'p'"))
+    plugin = SimpleNamespace(label="plugin 'p'", distribution="p")
+    return SimpleNamespace(kind=kind, provider=SimpleNamespace(name="odd"), plugin=plugin)
 
 
 def reader(records: Callable[[RecordSource], Any]) -> NamedReader:
@@ -52,15 +62,87 @@ def test_a_reader_gives_records_and_ends_where_it_ends(source: RecordSource, pla
         list(reader(lambda source: [Record(3, dict)]).records(source))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("given", ["messages", 5, [1]])
-def test_a_format_names_columns(given: Any) -> None:
-    format: Any = NamedFormat(SimpleNamespace(columns=lambda found: given), registered("format"))  # type: ignore[arg-type]
-    with pytest.raises(PluginCallError, match="format 'odd' gave .* for the columns"):
-        format.columns({})
-
-
 class Own(Text):
     """A text of a plugin's own class."""
+
+
+class Raising(Mapping[str, Any]):
+    """A mapping that can't be read."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise RuntimeError("its own")
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("its own")
+
+    def __len__(self) -> int:
+        return 1
+
+
+class Markup(str):
+    """A text that changes what it is joined with, as markupsafe's does."""
+
+    def __radd__(self, other: str) -> Markup:
+        return Markup(f"&lt;{other}" + str(self))
+
+
+class Raises(torch.autograd.Function):
+    """A function whose gradient raises."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("its own")
+
+
+class Numbers(IntEnum):
+    """Numbers of a class of their own."""
+
+    ONE = 1
+
+
+class Small(float):
+    """A number that is at most any other."""
+
+    def __le__(self, other: object) -> bool:
+        return True
+
+    def __ge__(self, other: object) -> bool:
+        return True
+
+
+class OwnSource(RecordSource):
+    """A file of a plugin's own class."""
+
+
+class OwnError(DataError):
+    """An error that says nothing of itself."""
+
+    def __init__(self) -> None: ...
+
+
+class Columns(dict[str, Any]):
+    """Columns that raise."""
+
+    def items(self) -> Any:
+        raise RuntimeError("its own")
+
+
+def test_an_error_of_a_plugins_own_class_has_the_parts_of_others() -> None:
+    error = OwnError()
+    assert str(error) == error.message == "an error without a message" and (error.where, error.hint) == ("", "")
+
+
+@pytest.mark.parametrize("given", ["messages", 5, [1], Raising()])
+def test_a_format_names_columns(given: Any) -> None:
+    format: Any = NamedFormat(SimpleNamespace(columns=lambda found: given), registered("format"))  # type: ignore[arg-type]
+    with pytest.raises(
+        PluginCallError, match="format 'odd' (gave .* for the columns|raised RuntimeError: its own, at the columns)"
+    ):
+        format.columns({})
 
 
 @pytest.mark.parametrize(
@@ -87,12 +169,60 @@ class Own(Text):
         (Tokens((1, 2), (1.0, -1.0), "a:1"), "a token of the weight -1.0"),
         (PreferencePair(Text("a", "a:1"), Text("b", "a:1"), "a:1"), "a Text in place of a conv"),  # type: ignore[arg-type]
         (LabelledAnswer(Completion("a", "b", "a:1"), None, "a:1"), "whose 'wanted' is None"),  # type: ignore[arg-type]
+        (Tokens((), (), "a:1"), "tokens without one"),
+        (Tokens((1, 2), (1.0, Small("nan")), "a:1"), "a token of the weight nan"),
+        (LongText(OwnSource(Path("a")), "a:1"), "a long text of an OwnSource"),
+        (LongText(RecordSource("a"), "a:1"), "a long text whose path is a str"),  # type: ignore[arg-type]
+        (Text("a", "b:2"), "a sample whose 'where' is 'b:2', not the text that it was given"),
+        (LabelledText((Message("user", "a"),), "a:1"), "a text with a label in 1 messages"),
+        (LabelledText(None, "a:1"), "raised TypeError"),  # type: ignore[arg-type]
+        (
+            Conversation((Message("assistant", "", tool_calls=(ToolCall(None, {}),)),), "a:1"),
+            "a call whose 'name' is None",
+        ),  # type: ignore[arg-type]
+        (Conversation((Message("user", "a"),), "a:1", tools=(Raising(),)), "raised RuntimeError: its own, at a:1"),
     ],
 )
 def test_a_format_makes_samples(given: Any, message: str) -> None:
     format: Any = NamedFormat(SimpleNamespace(sample=lambda *_: given), registered("format"))  # type: ignore[arg-type]
     with pytest.raises(PluginCallError, match=message):
         format.sample({}, "a:1")
+
+
+def test_samples_are_copies_of_plain_types() -> None:
+    """A format that goes on with the list of its last sample changes none that is waiting to be encoded."""
+    buffer: list[Message] = []
+    arguments: dict[str, Any] = {"a": Markup("x")}
+
+    def sample(record: Any, where: str) -> Conversation:
+        buffer[:] = [Message("assistant", Markup(record["text"]), tool_calls=[ToolCall("f", arguments)])]  # type: ignore[arg-type]
+        return Conversation(buffer, where)  # type: ignore[arg-type]
+
+    format: Any = NamedFormat(SimpleNamespace(sample=sample), registered("format"))  # type: ignore[arg-type]
+    first, second = (format.sample({"text": text}, "a:1") for text in "ab")
+    arguments["a"] = "y"
+    assert first == Conversation((Message("assistant", "a", tool_calls=(ToolCall("f", {"a": "x"}),)),), "a:1")
+    assert second.messages[0].content == "b"
+    texts = [first.messages[0].content, first.messages[0].tool_calls[0].arguments["a"]]
+    assert [*map(type, texts)] == [str, str]
+
+
+def test_records_are_read_as_plain_types_of_the_file_that_was_asked_for(source: RecordSource) -> None:
+    def records(given: RecordSource) -> Iterator[Record]:
+        given.path = Path("/elsewhere")
+        yield Record(Markup(":1"), lambda: Columns(text=Markup("a"), more=[Columns(b=Numbers.ONE)]))
+
+    path = source.path
+    [record] = reader(records).records(source)
+    assert source.path == path
+    values = record.load()
+    assert values == {"text": "a", "more": [{"b": 1}]}
+    assert [*map(type, (record.place, values, values["text"], values["more"][0]))] == [str, dict, str, dict]
+    deep: list[Any] = []
+    deep.append(deep)
+    [record] = reader(lambda source: [Record(":1", lambda: {"text": deep})]).records(source)
+    with pytest.raises(PluginCallError, match="raised RecursionError.*a.odd:1"):
+        record.load()
 
 
 def scores() -> Scores:
@@ -126,6 +256,10 @@ def test_an_objective_gives_a_loss_an_example(losses: Any, message: str) -> None
         ({"a": 1.0}, "gave a float as the metric 'a'"),
         ({"a": torch.zeros(2, 3)}, r"shape \[2, 3\] as the metric 'a'"),
         ({1: torch.zeros(2)}, "named a metric 1"),
+        ({"a\ud800": torch.zeros(2)}, "named a metric 'a.*printable"),
+        ({"a" * 300: torch.zeros(2)}, "named a metric 'aaa"),
+        ({"a": torch.tensor([1.0, float("inf")])}, "gave inf as the metric 'a': a number up to 1e.100 is due, or NaN"),
+        ({"a": torch.tensor([-1e200, 0.0], dtype=torch.float64)}, r"gave -1e\+200 as the metric 'a'"),
         ([1], "gave a list as metrics"),
         ({"a": torch.zeros(2, device="meta")}, "on the device meta"),
         ({"a": torch.zeros(2, dtype=torch.complex64)}, "torch.complex64"),
@@ -136,6 +270,44 @@ def test_an_objective_gives_a_number_an_example_of_each_metric(metrics: Any, mes
         assert {*objective(None, {"a": torch.zeros(2)}).metrics(given)} == {"a"}
         with pytest.raises(PluginCallError, match=message):
             objective(None, metrics).metrics(given)
+
+
+def test_metrics_of_scores_that_are_no_numbers_may_be_none() -> None:
+    """What a model that has diverged is measured by is no fault of the objective's."""
+    given = SequenceScores(torch.full((2, 1, 1), -torch.inf))
+    found = objective(None, {"a": torch.tensor([torch.inf, 1.0])}).metrics(given)
+    assert found["a"].isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        (lambda s: torch.ones(2, requires_grad=True) * 2, "gave losses that have no gradient by the scores"),
+        (lambda s: Raises.apply(s.sums()[:, 0]), "its own"),
+    ],
+)
+def test_an_objective_whose_gradient_fails_is_named(losses: Any, message: str) -> None:
+    with pytest.raises((PluginCallError, RuntimeError), match=message) as caught:
+        objective(losses).losses(scores()).sum().backward()
+    assert "plugin 'p'" in "".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+
+
+def test_what_an_objective_does_to_its_scores_changes_no_gradient() -> None:
+    """It is given copies; the gradient is what it says by them, bit for bit."""
+
+    def losses(given: Scores) -> torch.Tensor:
+        found = (-given.sums()[:, 0]).exp()
+        given.sequence.data.zero_()
+        given.logps.data.zero_()
+        object.__setattr__(given, "logps", torch.zeros(1))
+        return found
+
+    scored, alone = scores(), scores()
+    (objective(losses).losses(scored).sum() / 7).backward()
+    ((-alone.sums()[:, 0]).exp().sum() / 7).backward()
+    assert scored.logps.grad is not None and alone.logps.grad is not None
+    assert torch.equal(scored.logps.grad, alone.logps.grad)
+    assert scored.sequence.tolist() == [0, 0, 1] and scored.logps.tolist() == [-1, -2, -3]
 
 
 @pytest.mark.parametrize("change", ["fewer", "more", "others"])
