@@ -8,9 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import head_of
 
 from graftkit_gguf.parts import Part, Setting, get_setting, is_outer, put_setting, sizes
 from graftkit_gguf.rope import rope_factors, rope_metadata
+from graftkit_gguf.sequence_scores import score_metadata
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +56,7 @@ class Architecture:
         rotates_a_part: Whether a part of a head's dimensions may be rotated.
         ties: Whether the output layer may be the embedding: else the file has it once more.
         is_square: Whether the widths of all heads have to add up to the model's.
+        scores: What a classifier has in the place of the output layer; None where llama.cpp computes no such scores.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Architecture:
     rotates_a_part: bool = False
     ties: bool = True
     is_square: bool = False
+    scores: Part | None = None
 
     @property
     def is_mixture(self) -> bool:
@@ -98,6 +102,7 @@ class Architecture:
                 f"rotating {rotated} of {config['head_dim']} dimensions can't be written as GGUF for this architecture"
             )
         found |= rope_metadata(rope, self.ropes, config["max_position_embeddings"])
+        found |= score_metadata(config)
         return {"general.architecture": self.name, **{f"{self.name}.{key}": value for key, value in found.items()}}
 
     def _refuse(self, config: Complete) -> None:
@@ -163,7 +168,7 @@ class Architecture:
     @cached_property
     def _by_name(self) -> dict[str, tuple[Part, str]]:
         found = {}
-        for part in self.parts:
+        for part in (*self.parts, *([self.scores] if self.scores else [])):
             found[part.name if part.is_parameter else f"{part.name}.weight"] = (part, "weight")
             if part.bias:
                 found[f"{part.name}.bias"] = (part, "bias")
@@ -173,10 +178,12 @@ class Architecture:
         """Yields for every weight its name in transformers, its part, "weight" or "bias", and its tensors' names.
 
         Args:
-            config: See `complete_config`; where `tie_word_embeddings` holds there is no output layer.
+            config: See `complete_config`; where `tie_word_embeddings` holds there is no output layer, nor has a
+                classifier one.
         """
-        for part in filter(is_outer, self.parts):
-            if part.name != "lm_head" or not config["tie_word_embeddings"]:
+        scores = self.scores if head_of(config) == "sequence" else None
+        for part in (*filter(is_outer, self.parts), *([scores] if scores else [])):
+            if part.name != "lm_head" or not (config["tie_word_embeddings"] or scores):
                 for kind, suffix in part.parameters(config):
                     yield f"{part.name}{suffix}", part, kind, tuple(f"{stored}.{kind}" for stored in part.stored)
         inner = [part for part in self.parts if not is_outer(part)]
@@ -249,7 +256,7 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
 
     plain = {key: value for key, value in config.items() if key not in ("architectures", "transformers_version")}
     found: dict[str, Any] = CONFIG_MAPPING[config["model_type"]](**plain).to_dict()
-    return found
+    return {**found, "architectures": config.get("architectures")}
 
 
 def _paired_rows(values: torch.Tensor, heads: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ from graftkit_gguf.architectures import SIZES
 from graftkit_gguf.header import GgufHeader
 from graftkit_gguf.metadata import Metadata
 from graftkit_gguf.reading import model_config, model_weights
+from graftkit_gguf.sequence_scores import SCORES, SCORES_WIDTH
 from graftkit_gguf.stored_types import FILE_TYPE_KEYS
 from graftkit_gguf.tensor_types import READABLE_TYPES
 from graftkit_gguf.tokenizer import read_tokenizer
@@ -54,6 +55,8 @@ def check_exported(header: GgufHeader) -> int:
             raise metadata.error(f"{name}.{setting.key}", f"more than {_LARGEST_SIZE:,}")
     if metadata.integer(f"{name}.block_count") > len(header.tensors):
         raise _error(header, "it claims more blocks than it has tensors")
+    if SCORES in header.tensors:  # without it llama.cpp reads more than there is
+        metadata.integer(f"{name}.{SCORES_WIDTH}")
     config = model_config(header)
     rows: int = config["vocab_size"]
     if metadata.integer(f"{name}.vocab_size") != rows:

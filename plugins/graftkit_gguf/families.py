@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import head_of
 
 from graftkit_gguf.architectures import Architecture
 from graftkit_gguf.parts import Part, Setting, get_setting
+from graftkit_gguf.sequence_scores import SCORES
 
 __all__ = ["ARCHITECTURES", "architecture_named", "architecture_of"]
 
@@ -225,6 +227,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         _SILU,
         _window,
         ropes=_SCALED,
+        scores=_layer("score", SCORES.removesuffix(".weight"), "labels", "hidden"),
     ),
     Architecture(
         "qwen2moe",
@@ -382,6 +385,13 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
         ModelError: There is none for it here.
     """
     found = next((one for one in ARCHITECTURES if one.model[0] == config.get("model_type")), None)
+    if head_of(config) == "sequence" and (found is None or found.scores is None):
+        scored = ", ".join(one.model[0] for one in ARCHITECTURES if one.scores)
+        raise ModelError(
+            f"a head on sequences of the architecture '{config.get('model_type')}' can't be written as GGUF: of "
+            f"{scored} alone llama.cpp's scores are written and proved",
+            hint="Export merged, which transformers loads, or peft; or train the head on such a model.",
+        )
     if found is None:
         known = ", ".join(one.model[0] for one in ARCHITECTURES)
         raise ModelError(

@@ -14,6 +14,8 @@ import torch
 __all__ = ["LlamaCpp"]
 
 _LIKELIEST = 256
+_LEAST_SHARE = 1e-37
+"""Below it float32 has fewer digits, and then none."""
 _PATIENCE = 900
 """Seconds after which an answer is not awaited any more: a server that is stuck must not hold a run for ever."""
 
@@ -26,9 +28,12 @@ class LlamaCpp:
         context: Tokens of a sequence at most.
         adapter: A GGUF adapter to put on it, or None.
         template: The chat template; the file's own when empty.
+        scores: Whether sequences are to be scored, as the file's classifier does, rather than gone on with.
     """
 
-    def __init__(self, model: Path, context: int, adapter: Path | None = None, *, template: str = "") -> None:
+    def __init__(
+        self, model: Path, context: int, adapter: Path | None = None, *, template: str = "", scores: bool = False
+    ) -> None:
         import xllamacpp
 
         params = xllamacpp.CommonParams()
@@ -37,6 +42,9 @@ class LlamaCpp:
         if adapter is not None:
             params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
         params.n_ctx = context
+        if scores:
+            params.embedding = True
+            params.n_batch = params.n_ubatch = context  # a sequence that is scored is not cut
         params.n_parallel = 1
         params.port = 0
         params.verbosity = -1
@@ -123,6 +131,16 @@ class LlamaCpp:
             index = torch.tensor([token["id"] for token in likely])
             found[row, index] = torch.tensor([token["logprob"] for token in likely])
         return found
+
+    def log_shares(self, ids: Sequence[int]) -> torch.Tensor:
+        """Returns the logarithm of the softmax of a sequence's scores, `[1, labels]`, float32; NaN for a share of 0.
+
+        Args:
+            ids: The sequence.
+        """
+        [answer] = self._post("/embedding", content=list(ids), embd_normalize=-1)
+        shares = torch.tensor(answer["embedding"])
+        return shares.masked_fill(shares < _LEAST_SHARE, torch.nan).log()
 
     def _post(self, route: str, **request: Any) -> Any:
         self._connection.request("POST", route, json.dumps(request), {"Content-Type": "application/json"})

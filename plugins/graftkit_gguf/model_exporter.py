@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from graftkit import (
@@ -20,7 +21,10 @@ from graftkit import (
     TrainedModel,
 )
 from graftkit.errors import ExportError, ModelError, RequestError
+from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.exporter import added_ids
 from graftkit.interfaces.temporary import temporary_folder
+from graftkit.interfaces.tokenizer import PutsAround
 
 from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.config import GgufConfig
@@ -33,11 +37,15 @@ from graftkit_gguf.parts import get_setting
 from graftkit_gguf.quantize import ggml_is_there
 from graftkit_gguf.reading import original_context
 from graftkit_gguf.rope import rope_notices
+from graftkit_gguf.sequence_scores import SCORES
 from graftkit_gguf.stop_tokens import stop_notices, stop_tokens_of, stored_stops
 from graftkit_gguf.stored_types import StoredTypes, file_type
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 from graftkit_gguf.unicode_form import in_form
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
+
+if TYPE_CHECKING:
+    from graftkit_gguf.llama_cpp import LlamaCpp
 
 __all__ = ["GgufExporter"]
 
@@ -57,6 +65,7 @@ class GgufExporter:
 
     proved_with = ("xllamacpp",)
     log_probabilities = True
+    heads = ("language", "sequence")
 
     def __init__(self, config: GgufConfig | None = None) -> None:
         self._config = config or GgufConfig()
@@ -66,7 +75,7 @@ class GgufExporter:
         try:
             architecture, config = architecture_of(planned.config), complete_config(planned.config)
             architecture.metadata(config)
-            _tokenizer(planned, planned.tokenizer.adds_bos, [])
+            _tokenizer(planned, _put_around(planned, planned.tokenizer.adds_bos), [])
             types = self._types(planned)
         except (RequestError, ExportError) as error:
             return str(error)
@@ -127,14 +136,15 @@ class GgufExporter:
         stop = stop_tokens_of(trained.generation_config)
         metadata = {
             **architecture_of(trained.config).metadata(complete_config(trained.config)),
-            **_tokenizer(trained, _adds_bos(trained), stop),
+            **_tokenizer(trained, _put_around(trained, _adds_bos(trained)), stop),
         }
         base = BaseTensors.open(trained.reference) if self._config.type == "base" else None
         metadata |= file_type(self._config.type, base.header.metadata if base else {})
         kept = Kept(base)
         tensors = stored_tensors(trained.config, trained.merged_tensors(), self._types(trained), kept)
         size = write_gguf(folder / _FILE, metadata, tensors)
-        (folder / "Modelfile").write_bytes(model_modelfile(trained, _FILE).encode())
+        if head_of(trained.config) == "language":  # Ollama gives no scores of a sequence
+            (folder / "Modelfile").write_bytes(model_modelfile(trained, _FILE).encode())
         own = {"tensors_of_base": kept.count} if base else {}
         return {"format": "gguf", "type": self._config.type, "bytes": size, **own}
 
@@ -159,11 +169,13 @@ class GgufExporter:
         from graftkit_gguf.llama_cpp import LlamaCpp
 
         header = _checked(request)
-        vocabulary = header.tensors["token_embd.weight"].shape[1]
+        vocabulary, scores = header.tensors["token_embd.weight"].shape[1], SCORES in header.tensors
         found: list[torch.Tensor] = []
         for longest, probes in _by_context(header, request.probes):
-            with LlamaCpp(header.path, longest + 8) as program:
-                found += [program.log_probabilities(probe.ids, probe.positions, vocabulary) for probe in probes]
+            with LlamaCpp(header.path, longest + 8, scores=scores) as program:
+                for probe in probes:
+                    next_tokens = partial(program.log_probabilities, probe.ids, probe.positions, vocabulary)
+                    found.append(program.log_shares(probe.ids) if scores else next_tokens())
         return found
 
     def assets(self, request: ProofRequest) -> LoadedAssets:
@@ -175,7 +187,8 @@ class GgufExporter:
         """
         from graftkit_gguf.llama_cpp import LlamaCpp
 
-        metadata = _checked(request).metadata
+        header = _checked(request)
+        metadata = header.metadata
         left_to_ollama = _only_in_the_modelfile(request, metadata)
         template = str(metadata.get("tokenizer.chat_template", ""))
         with LlamaCpp(request.folder / _FILE, 64, template=request.dated(template)) as program:
@@ -183,20 +196,28 @@ class GgufExporter:
                 tokens=[program.tokens(in_form(text, metadata)) for text in request.texts],
                 rendered=_left_out_bos(metadata) + program.rendered([dict(turn) for turn in request.conversation]),
                 stop_tokens=[id for id in request.stop_tokens if id in left_to_ollama or program.ends_at(id)],
+                added=_added(program) if SCORES in header.tensors else None,
             )
 
     def card(self, request: CardRequest) -> ExportCard:
         """Says how llama.cpp and Ollama run the file."""
         ask = "" if request.chat else ' -no-cnv -p "Hello"'
-        return ExportCard(
-            "gguf",
-            "quantized",
-            tags=["gguf", self._config.type],
-            loading=[
-                LoadingExample("llama.cpp", "sh", f"llama-cli -m {_FILE}{ask}\nllama-server -m {_FILE}"),
-                LoadingExample("Ollama", "sh", "ollama create my-model -f Modelfile\nollama run my-model"),
-            ],
-        )
+        loading = [
+            LoadingExample("llama.cpp", "sh", f"llama-cli -m {_FILE}{ask}\nllama-server -m {_FILE}"),
+            LoadingExample("Ollama", "sh", "ollama create my-model -f Modelfile\nollama run my-model"),
+        ]
+        notes = []
+        if request.head == "sequence":
+            loading = [LoadingExample("llama.cpp", "sh", _CLASSIFY.format(file=_FILE))]
+            notes = [
+                "llama.cpp answers with the probability of each label, in this order: " + ", ".join(request.labels)
+            ]
+        return ExportCard("gguf", "quantized", tags=["gguf", self._config.type], loading=loading, notes=notes)
+
+
+_CLASSIFY = """llama-server -m {file} --embedding -c 4096 -ub 4096
+curl http://localhost:8080/embedding -d '{{"content": "Hello", "embd_normalize": -1}}'"""
+"""A sequence is scored in one batch, and its scores are no vector to be brought to a length."""
 
 
 def _by_context(header: GgufHeader, probes: Sequence[Probe]) -> Iterator[tuple[int, list[Probe]]]:
@@ -235,13 +256,43 @@ def _checked(request: ProofRequest) -> GgufHeader:
     return header
 
 
-def _tokenizer(planned: PlannedModel, adds_bos: bool, stop: list[int]) -> dict[str, Any]:
+def _added(program: LlamaCpp) -> list[list[int]]:
+    """Returns the ids that llama.cpp puts before a text, and those that it puts after it."""
+
+    def tokenize(text: str, *, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        return {"input_ids": program.tokens(text, whole=add_special_tokens)}
+
+    return added_ids(tokenize)
+
+
+def _put_around(planned: PlannedModel, adds_bos: bool) -> tuple[bool, bool]:
+    """Tells whether llama.cpp is to put the token of the role bos before a text, and that of the role eos after it.
+
+    Before an answer it never does the latter. A text that is scored has around it what its tokenizer puts there.
+
+    Raises:
+        ExportError: These are other tokens, of which llama.cpp has none to put there.
+    """
+    if head_of(planned.config) == "language":
+        return adds_bos, False
+    tokenizer = planned.tokenizer
+    bos, eos = ([tokenizer.role_token(role)] for role in ("bos", "eos"))
+    before, after = map(list, tokenizer.put_around) if isinstance(tokenizer, PutsAround) else (bos * adds_bos, [])
+    if before not in ([], bos) or after not in ([], eos):
+        raise ExportError(
+            "its tokenizer puts other tokens around a text than llama.cpp can, which knows the token of the role bos "
+            "before it and that of the role eos after it"
+        )
+    return bool(before), bool(after)
+
+
+def _tokenizer(planned: PlannedModel, put_around: tuple[bool, bool], stop: list[int]) -> dict[str, Any]:
     """Returns the metadata of the model's tokenizer."""
     tokenizer = planned.tokenizer
     with temporary_folder() as folder:
         tokenizer.save(folder)
         roles = {role: tokenizer.role_token(role) for role in ("bos", "eos", "unk", "pad")}
-        found = tokenizer_metadata(folder, planned.config["vocab_size"], roles, (adds_bos, False), stop)
+        found = tokenizer_metadata(folder, planned.config["vocab_size"], roles, put_around, stop)
     template = tokenizer.chat_template
     return found | ({"tokenizer.chat_template": template} if template else {})
 

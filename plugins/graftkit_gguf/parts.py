@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from graftkit_gguf.sequence_scores import labels_of
+
 __all__ = ["Part", "Setting", "get_setting", "is_outer", "put_setting", "sizes"]
 
 
@@ -96,6 +98,7 @@ def sizes(config: Mapping[str, Any]) -> dict[str, int]:
     inner, experts = config["intermediate_size"], config.get("moe_intermediate_size") or config["intermediate_size"]
     return {
         "one": 1,
+        "labels": len(labels_of(config)),
         "vocabulary": config["vocab_size"],
         "hidden": config["hidden_size"],
         "queries": queries,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import with_head
 
 from graftkit_gguf.architectures import SIZES, Architecture
 from graftkit_gguf.families import architecture_named
@@ -15,6 +16,7 @@ from graftkit_gguf.header import GgufHeader, GgufTensor
 from graftkit_gguf.metadata import NOT_SUPPORTED, Metadata
 from graftkit_gguf.parts import Setting, get_setting, put_setting, sizes
 from graftkit_gguf.rope import LONG_FACTORS, ROPE_KEYS, factor_tensors, rope_from_factors, rope_from_metadata, shortest
+from graftkit_gguf.sequence_scores import SCORE_KEYS, SCORES, read_labels
 from graftkit_gguf.tensor_types import KEPT_TYPES
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
 
@@ -96,7 +98,8 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
     """
     architecture = architecture_of_file(header)
     metadata = Metadata(header.path, header.metadata)
-    _refuse_variants(metadata, architecture)
+    labels = read_labels(metadata, architecture.name) if architecture.scores and SCORES in header.tensors else []
+    _refuse_variants(metadata, architecture, SCORE_KEYS if labels else frozenset())
     config = architecture.empty_config()
     vocabulary = _vocabulary(header)
     config |= _sizes(metadata, architecture.name) | {"vocab_size": vocabulary}
@@ -109,7 +112,8 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
             there = f"blk.0.{part.stored[0]}.bias" in header.tensors
             config[part.bias] = there or config.get(part.bias, False)
     config |= {f"{role}_token_id": _token_id(metadata, ROLE_KEYS[role], vocabulary) for role in _ROLES}
-    return config | architecture.implied(config)
+    config |= architecture.implied(config)
+    return with_head(config, "sequence", labels) if labels else config
 
 
 def model_weights(header: GgufHeader, config: Mapping[str, Any]) -> dict[str, StoredWeight]:
@@ -138,8 +142,8 @@ def model_weights(header: GgufHeader, config: Mapping[str, Any]) -> dict[str, St
     return dict(sorted(found.items(), key=lambda item: places[item[1].tensors[0].name]))
 
 
-def _refuse_variants(metadata: Metadata, architecture: Architecture) -> None:
-    read = ROPE_KEYS | {setting.key for setting in (*SIZES, *architecture.settings)}
+def _refuse_variants(metadata: Metadata, architecture: Architecture, more: frozenset[str]) -> None:
+    read = more | ROPE_KEYS | {setting.key for setting in (*SIZES, *architecture.settings)}
     for key, value in metadata.values.items():
         name = key.removeprefix(f"{architecture.name}.")
         if name == key or name in read or name in _REMARKS:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graftkit_gguf.quantize import GGML_TYPES_BY_NAME, NEEDS_GGML
+from graftkit_gguf.sequence_scores import SCORES
 
 __all__ = ["FILE_TYPE_KEYS", "StoredTypes", "file_type"]
 
@@ -55,7 +56,7 @@ def file_type(type_: str, of_base: Mapping[str, Any]) -> dict[str, int]:
 class StoredTypes:
     """Which type each tensor of a file is stored in.
 
-    Vectors stay in float32, and so does what chooses experts.
+    Vectors stay in float32, and so does what chooses experts or makes the scores of a classifier.
 
     Attributes:
         type: What the recipe calls it: a type in lower case, or the mixture q4_k_m or q5_k_m.
@@ -119,7 +120,7 @@ class StoredTypes:
         return sorted(NEEDS_GGML & {self.type_of(name, shape) for name, shape in shapes})
 
     def _wanted(self, name: str, shape: tuple[int, ...]) -> str:
-        if len(shape) < 2 or ".ffn_gate_inp" in name:
+        if len(shape) < 2 or ".ffn_gate_inp" in name or name == SCORES:
             return "f32"
         if self.of_base.get(name) in _WRITTEN:
             return self.of_base[name]

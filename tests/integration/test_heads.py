@@ -20,6 +20,7 @@ from graftkit.errors import DataError, FolderError, ModelError, RecipeError, Req
 from graftkit.flow.answering.reload import reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.store.token_store import TokenStore
+from graftkit.testing import tiny_model_folder
 from stopped_runs import run_until
 
 WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}
@@ -79,9 +80,12 @@ def run_card(export: Path, base: Path | None = None) -> str:
 
 
 def test_a_decoder_learns_labels_and_its_exports_are_loaded_as_classifiers(
-    with_head: Any, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    with_head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = with_head("classification", quantizer="nf4", export=["peft", "merged"])
+    model = tiny_model_folder(tmp_path / "qwen3", model_type="qwen3", architectures=["Qwen3ForCausalLM"])
+    exports = ["peft", "merged", {"use": "gguf", "type": "f32"}]
+    training = {"steps": 24, "learning_rate": 3e-3}
+    recipe = with_head("classification", model=str(model), quantizer="nf4", export=exports, training=training)
     result = graftkit.run(recipe, out=tmp_path / "run")
     before, after = result.before, result.after
     assert before is not None and after is not None and after.holdout_loss < before.holdout_loss / 2
@@ -92,11 +96,12 @@ def test_a_decoder_learns_labels_and_its_exports_are_loaded_as_classifiers(
     config = json.loads((result.exports["peft"] / "adapter_config.json").read_text())
     assert config["task_type"] == "SEQ_CLS" and config["modules_to_save"] == ["score"]
     merged = json.loads((result.exports["merged"] / "config.json").read_text())
-    assert merged["architectures"] == ["LlamaForSequenceClassification"] and merged["id2label"] == {
+    assert merged["architectures"] == ["Qwen3ForSequenceClassification"] and merged["id2label"] == {
         "0": "bad",
         "1": "good",
     }
     assert not (result.exports["merged"] / "generation_config.json").exists()
+    assert not (result.exports["gguf"] / "Modelfile").exists(), "Ollama gives no scores of a text"
     assert 'pipeline_tag: "text-classification"' in (result.exports["merged"] / "README.md").read_text()
 
     from transformers import pipeline
@@ -223,7 +228,7 @@ def test_what_has_no_head_is_refused_before_records_are_encoded(with_head: Any, 
     refused: list[tuple[dict[str, Any], str]] = [
         (
             {"export": ["gguf"]},
-            "'gguf' can't be written: the objective classification trains a model with another head",
+            "'gguf' can't be written: a head on sequences of the architecture 'llama'",
         ),
         ({"export": [{"use": "merged", "onto": "auto"}]}, "onto: auto"),
         ({"evaluation": {"answers": 4}}, "which writes no answers"),
@@ -395,7 +400,7 @@ def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:
         (["generate", str(out), "a film", "--compare"], "--compare: the model judges texts"),
         (
             ["export", str(out / "exports/peft"), "--to", "gguf", "--out", str(tmp_path / "m")],
-            "its format holds causal language models",
+            "a head on sequences of the architecture 'llama' can't be written as GGUF",
         ),
     ):
         refused = cli.invoke(toolkit, command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from gguf_models import write_model
 from graftkit import Probe, ProofRequest
 from graftkit.errors import ExportError, ModelError
+from graftkit.interfaces.architecture import with_head
 from graftkit.testing import TINY_CONFIG
 from graftkit_gguf import llama_cpp
 from graftkit_gguf.architectures import complete_config
@@ -151,6 +153,26 @@ def test_tensors_that_no_export_has_are_refused(tmp_path: Path, change: Callable
     change(named)
     with pytest.raises(ModelError, match="tensor"):
         check_exported(read_header(written(tmp_path, metadata(), named)))
+
+
+SCORES_CHANGED: dict[str, tuple[str, Any]] = {
+    "a label more": ("qwen3.classifier.output_labels", ["a", "b", "c"]),
+    "one label": ("qwen3.classifier.output_labels", ["a"]),
+    "labels that are none": ("qwen3.classifier.output_labels", [1, 2]),
+    "another pooling": ("qwen3.pooling_type", 3),
+    "another width": ("qwen3.embedding_length_out", 16),
+    "no width": ("qwen3.embedding_length_out", None),
+}
+
+
+@pytest.mark.parametrize("changed", [None, *SCORES_CHANGED.values()], ids=["none", *SCORES_CHANGED])
+def test_a_classifiers_file_says_of_how_many_labels_it_is(tmp_path: Path, changed: tuple[str, Any] | None) -> None:
+    head = with_head({"architectures": ["Qwen3ForCausalLM"]}, "sequence", ["a", "b"])
+    keys = metadata("qwen3", **head) | dict([changed] if changed else [])
+    named = tensors(*NORMS) | {"cls.output.weight": ((2, HIDDEN), "f32")}
+    path = written(tmp_path, {key: value for key, value in keys.items() if value is not None}, named)
+    with pytest.raises(ModelError) if changed else nullcontext():
+        assert check_exported(read_header(path)) == TOKENS
 
 
 def _no_program(*arguments: Any, **keywords: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 from gguf.quants import dequantize
 from gguf_models import write_llama
 from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import head_of, with_head
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import check_stored_weights, load_base_model, plan_base_model
 from graftkit.testing import ModelSourceContract
@@ -20,15 +21,18 @@ from graftkit.testing.tiny import LEFT_OUT, TINY_CONFIG
 from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.block_weight import BlockWeight
 from graftkit_gguf.blocks import BLOCKS
+from graftkit_gguf.exported import check_exported
 from graftkit_gguf.families import ARCHITECTURES as ARCHITECTURES_OF_GGUF
 from graftkit_gguf.families import architecture_of
+from graftkit_gguf.header import read_header
 from graftkit_gguf.llama_cpp import LlamaCpp
+from graftkit_gguf.sequence_scores import labels_of
 from graftkit_gguf.source import GgufSource
 from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.tensor_types import KEPT_TYPES
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.stored import Stored
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 TOKENS, WINDOW = 80, 16
 _GEMMA = {"query_pre_attn_scalar": 32, "sliding_window": WINDOW, "num_hidden_layers": 7}
@@ -167,6 +171,30 @@ def test_llama_cpp_and_what_is_read_back_compute_what_transformers_computes(fami
     assert off < rounded * logits.abs().max().item()
 
 
+@pytest.mark.parametrize("labels", [2, 70])
+def test_llama_cpp_scores_sequences_as_transformers_does(labels: int, tmp_path: Path) -> None:
+    """More labels than the model is wide, too; and longer sequences than llama.cpp cuts unless told otherwise."""
+    long = {**settings("qwen3"), "max_position_embeddings": 1024}
+    config = with_head(long, "sequence", [f"label {n}" for n in range(labels)], pad=0)
+    kind, built = "qwen3", {key: value for key, value in config.items() if key not in ("model_type", "architectures")}
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(CONFIG_MAPPING[kind](**built)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, mean=0.1 if parameter.ndim == 1 else 0, std=0.3)
+    path = write_llama(tmp_path / "model.gguf", StoredTypes("f32"), config, model.state_dict())
+    files = GgufSource().open(str(path))
+    assert head_of(files.config) == "sequence" and labels_of(files.config) == labels_of(config)
+    state, own = dict(files.read()), model.state_dict()
+    assert state.keys() == own.keys() and all(torch.equal(state[name], own[name]) for name in own)
+    assert check_exported(read_header(path)) == config["vocab_size"]
+    generator = torch.Generator().manual_seed(1)
+    with LlamaCpp(path, 700, scores=True) as program, torch.no_grad():
+        for length in (1, 40, 600):
+            ids = torch.randint(1, 256, (length,), generator=generator).tolist()
+            scores = model(input_ids=torch.tensor([ids])).logits
+            torch.testing.assert_close(program.log_shares(ids), scores.log_softmax(-1), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
 def test_experts_are_kept_in_their_own_blocks(family: str, tmp_path: Path) -> None:
     """One by one, those of gate and up, which are two tensors of the file, row after row; bytes are foretold."""
@@ -234,6 +262,28 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "4 heads of 32 in a width of 96": ("qwen2", {"hidden_size": 96}),
     "a sliding window of 32 tokens": ("starcoder2", {"sliding_window": 32}),
 }
+
+
+SCORES_REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "'llama' can't be written as GGUF: of qwen3 alone": ({"model_type": "llama"}, {}),
+    "'bert' can't be written as GGUF: of qwen3 alone": ({"model_type": "bert"}, {}),
+    "leaves nothing of a single score": (
+        settings("qwen3"),
+        {"id2label": {"0": "LABEL_0"}, "problem_type": "regression"},
+    ),
+    "nothing of scores of the problem type multi_label": (
+        settings("qwen3"),
+        {"problem_type": "multi_label_classification"},
+    ),
+}
+
+
+@pytest.mark.parametrize("message", SCORES_REFUSED)
+def test_scores_that_llama_cpp_does_not_give_are_refused(message: str) -> None:
+    base, changes = SCORES_REFUSED[message]
+    config = with_head(base, "sequence", ["bad", "good"]) | changes
+    with pytest.raises(ModelError, match=message):
+        architecture_of(config).metadata(complete_config(config))
 
 
 @pytest.mark.parametrize("message", REFUSED)

@@ -16,6 +16,8 @@ from graftkit import Probe, ProofRequest
 from graftkit.flow.exports.probes import Probes, compare
 from graftkit.flow.exports.rounding import compare_rounding, read_logits
 from graftkit.flow.exports.weight_sketch import compare_sketches, sketches_of
+from graftkit.interfaces.architecture import with_head
+from graftkit.testing import TINY_CONFIG
 from graftkit_gguf import quantize as quantizing
 from graftkit_gguf.blocks import block_steps
 from graftkit_gguf.config import GgufConfig, GgufType
@@ -82,6 +84,24 @@ def test_without_ggml_k_types_are_refused_with_what_to_do(monkeypatch: pytest.Mo
         refusal = GgufExporter(chosen).refusal(planned)
         assert refusal is not None and "pip install 'graftkit[llamacpp]'" in refusal
     assert GgufExporter(GgufConfig(type="q4_0")).refusal(planned) is None
+
+
+@pytest.mark.parametrize(
+    ("around", "expected"), [(([], []), (False, False)), (([], [2]), (False, True)), (([1], [2]), (True, True))]
+)
+def test_a_text_that_is_scored_has_around_it_what_its_tokenizer_puts_there(
+    around: Any, expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("graftkit_gguf.model_exporter._tokenizer", lambda planned, put, stop: asked.append(put) or {})
+    sizes = {**TINY_CONFIG, "model_type": "qwen3", "head_dim": 16}
+    config = with_head({**sizes, "architectures": ["Qwen3ForCausalLM"]}, "sequence", ["bad", "good"])
+    roles = {"bos": 1, "eos": 2}
+    tokenizer = SimpleNamespace(adds_bos=bool(around[0]), role_token=roles.get, put_around=around)
+    planned: Any = SimpleNamespace(config=config, tokenizer=tokenizer, reference="")
+    assert GgufExporter().refusal(planned) is None and asked == [expected]
+    tokenizer.put_around = ([], [3])
+    assert "puts other tokens around a text" in (GgufExporter().refusal(planned) or "")
 
 
 @pytest.mark.parametrize(
