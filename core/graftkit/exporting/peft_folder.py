@@ -112,7 +112,7 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
     modules = [*sorted(own), *head]
     tied = len({tensor.data_ptr() for tensor in saved.values()}) < len(saved)  # which a file keeps apart
     tensors |= {f"base_model.model.{name}": tensor.cpu().clone().contiguous() for name, tensor in saved.items()}
-    save_tensors(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_tensors(tensors, folder / "adapter_model.safetensors", about={"format": "pt"})
     config = {
         **experts.fields,
         "target_modules": target_modules(layers, trained.linear_layers),

@@ -37,13 +37,13 @@ _COPIED = 16 << 20
 """Bytes that are copied at a time."""
 
 
-def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, about: Mapping[str, str] | None = None) -> None:
     """Writes a safetensors file with the permissions of a new file: the library's own can be read by its user alone.
 
     Args:
         tensors: The tensors by their names, each contiguous.
         path: The file.
-        metadata: What its header says besides.
+        about: What its header says besides.
 
     Raises:
         OSError: The system refused, or
@@ -53,7 +53,7 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapp
 
     path.touch()
     mode = path.stat().st_mode
-    save_file(dict(tensors), path, metadata=dict(metadata) if metadata else None)
+    save_file(dict(tensors), path, metadata=dict(about) if about else None)
     path.chmod(mode)
 
 

@@ -401,7 +401,7 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in model.adapter_state().items()}
         fingerprint = run.vocabulary.tokenizer.fingerprint
         # One entry alone: safetensors writes several in another order each time, and the same run gives the same bytes.
-        save_tensors(tensors, folder / "adapter.safetensors", metadata={"tokenizer_fingerprint": fingerprint})
+        save_tensors(tensors, folder / "adapter.safetensors", about={"tokenizer_fingerprint": fingerprint})
         facts = {
             "step": step,
             "adapter": run.manifest.providers["adapter"],
