@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import graftkit
@@ -132,6 +133,17 @@ def test_a_run_that_is_stopped_while_it_encodes_loses_nothing(
     [told] = [message for message in run_until_encoded(recipe, tmp_path / "stopped") if "going on" in message]
     assert int(told.rpartition(" ")[2]) >= 20
     assert tokens_of(tmp_path / "stopped") == tokens_of(tmp_path / "never")
+
+
+@pytest.mark.parametrize(("free", "tells"), [(10_000, 1), (1 << 40, 0)])
+def test_a_disk_that_the_tokens_are_going_to_fill_is_told_ahead(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, tells: int
+) -> None:
+    monkeypatch.setattr("graftkit.corpus.tokenize._CHARACTERS", 200)
+    monkeypatch.setattr(corpus_module, "_CHECKPOINT", 40)
+    monkeypatch.setattr(corpus_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    told = [message for message in run_until_encoded(recipe, tmp_path / "run") if "the disk may be full" in message]
+    assert len(told) == tells and all("0.0 GB are free in" in message for message in told)
 
 
 def test_tokens_that_were_finished_are_not_made_again(

@@ -13,6 +13,7 @@ import pytest
 from graftkit.errors import StorageError
 from graftkit.flow.events import Event, StageFinished, StepFinished
 from graftkit.report.run_manifest import RunManifest
+from graftkit.training.checkpoint import keep_newest
 
 
 def replaced(folder: Path) -> None:
@@ -47,6 +48,25 @@ def test_nothing_is_written_where_the_folder_was(make_recipe: Any, tmp_path: Pat
         manifest = RunManifest.read(tmp_path / "elsewhere")
         assert manifest is not None and manifest.status == "running"
         assert graftkit.run(make_recipe(), out=tmp_path / "elsewhere", resume=True).after is not None
+
+
+def test_nothing_goes_through_a_link_that_comes_in_the_place_of_a_folder(make_recipe: Any, tmp_path: Path) -> None:
+    """The run went on in silence: it wrote its checkpoints into somebody else's folder, and deleted those there."""
+    own, mine = tmp_path / "run/checkpoints", tmp_path / "mine"
+    (mine / "step-00000001").mkdir(parents=True)
+    (mine / "step-00000001/state.safetensors").write_text("another run's")
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step.step == 3:
+            own.rename(tmp_path / "moved")
+            own.symlink_to(mine)
+
+    recipe = make_recipe(training={"steps": 5, "tokens_per_step": 256, "checkpoint_every": 2})
+    with pytest.raises(StorageError, match="a link has come in the place of checkpoints in it"):
+        graftkit.run(recipe, out=tmp_path / "run", on_event=on_event)
+    assert [path.name for path in mine.rglob("*")] == ["step-00000001", "state.safetensors"]
+    keep_newest(own)
+    assert (mine / "step-00000001/state.safetensors").read_text() == "another run's"
 
 
 def truncated(path: Path) -> None:

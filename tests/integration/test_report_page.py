@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import graftkit
 import pytest
 from chromium import CHROMIUM, Tab, browser
+from graftkit.errors import FolderError
 from graftkit.flow.folders.folder import others_files
 from graftkit.flow.reporting.read_run import read_run
 from graftkit.report.html import render_report
@@ -197,6 +198,23 @@ def test_a_manifest_of_an_earlier_form_still_makes_a_page(finished: graftkit.Run
     run = RunData(finished.folder, RunManifest.from_json(finished.manifest), damage=["metrics.jsonl is damaged"])
     page = render_report(run)
     assert "metrics.jsonl is damaged" in page and "No line of metrics.jsonl can be read." in page
+
+
+@pytest.mark.parametrize(
+    ("edit", "key"),
+    [
+        (lambda facts: facts["recipe"].pop("model"), "recipe.model.path"),
+        (lambda facts: facts["providers"]["adapter"].update(name=3), "providers.adapter.name"),
+        (lambda facts: [stage.update(step_seconds="1") for stage in facts["stages"]], "step_seconds"),
+    ],
+)
+def test_a_manifest_that_was_edited_is_named_by_what_it_does_not_say(
+    finished: graftkit.RunResult, edit: Callable[[Any], object], key: str
+) -> None:
+    facts = json.loads(json.dumps(finished.manifest))
+    edit(facts)
+    with pytest.raises(FolderError, match=f"its manifest is damaged: it does not say '{key}'"):
+        render_report(RunData(finished.folder, RunManifest.from_json(facts)))
 
 
 def test_memory_is_shown_beside_its_forecast_where_there_is_one(finished: graftkit.RunResult) -> None:

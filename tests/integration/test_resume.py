@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -285,10 +286,13 @@ def test_a_run_of_another_version_that_fits_goes_on_and_says_so(
 ) -> None:
     out = tmp_path / "stopped"
     stop_at(recipe, out, after_step(3))
-    made_by(out, graftkit="0.0.7")
+    made_by(out, graftkit="0.0.7", environment={"torch": "1.0"})
     result = graftkit.run(recipe, out=out, resume=True)
     assert facts_of(result) == expected
-    assert any(notice.startswith("the run was made by graftkit 0.0.7") for notice in result.manifest["notices"])
+    (told,) = (
+        notice for notice in result.manifest["notices"] if notice.startswith("the run was made by graftkit 0.0.7")
+    )
+    assert f"torch 1.0 (this is {version('torch')})" in told
 
 
 def test_a_flipped_bit_in_the_metrics_blocks_nothing_and_is_named(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from graftkit.cli.options import adapter_options, disable_option, host_of_run, json_option, offline_option
 from graftkit.cli.progress import show_progress
-from graftkit.cli.run import export_lines, summary
+from graftkit.cli.run import export_lines, naming_as_given, summary
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
@@ -63,7 +65,7 @@ def command(
     """
     from graftkit.flow.another_export import export
 
-    with output_to_stderr(), cancel_on_signals() as cancel, show_progress() as on_event:
+    with output_to_stderr(), naming_as_given(Path(folder)), cancel_on_signals() as cancel, show_progress() as on_event:
         found = export(
             folder,
             use,
@@ -78,7 +80,7 @@ def command(
             on_event=on_event,
             cancel=cancel,
         )
-    run = found.run
+    run = found.run and replace(found.run, folder=Path(folder))
     if as_json:
         click.echo(json_line((run or found).to_json()))
     else:

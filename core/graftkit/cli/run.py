@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
-from graftkit.errors import Cancelled, FolderError, ProcessError, RunError
+from graftkit.errors import Cancelled, FolderError, GraftkitError, ProcessError, RunError
 from graftkit.flow.folders.folder import default_folder
 from graftkit.flow.follow import follow
 from graftkit.flow.run import RunResult, run
@@ -39,7 +40,7 @@ from graftkit.report.summary import (
 from graftkit.training.processes import ALONE
 from graftkit.visible import one_line
 
-__all__ = ["command", "export_lines", "summary"]
+__all__ = ["command", "export_lines", "naming_as_given", "summary"]
 
 
 @click.command("run")
@@ -88,6 +89,7 @@ def command(
     again = ["toolkit", *same, *(["--processes", str(place.count)] if place and place.here_alone else []), "--resume"]
     with (
         output_to_stderr(),
+        naming_as_given(folder),
         _telling_what_helps(folder, shlex.join(again)),
         cancel_on_signals(silent=place is not None and place.rank > 0) as cancel,
         show_progress() as on_event,
@@ -112,6 +114,7 @@ def command(
             )
     if result is None:  # another process has said why
         return
+    result = replace(result, folder=folder)
     if as_json:
         click.echo(json_line(result.to_json()))
     else:
@@ -134,6 +137,23 @@ def _refuse_unfinished(folder: Path, replaced: RunManifest | None) -> None:
             f"all processes have ended without an error, and have left no finished run in {folder}",
             hint="A plugin, or what was started, ended one of them with exit code 0. Go on with --resume.",
         )
+
+
+@contextmanager
+def naming_as_given(folder: Path) -> Iterator[None]:
+    """Names a run's folder, and what lies in it, in errors as the user has named it: a run itself keeps its whole path.
+
+    Args:
+        folder: The folder as the user has named it.
+    """
+    whole = str(folder.absolute())
+    try:
+        yield
+    except GraftkitError as error:
+        inner = error.where.removeprefix(whole)
+        if error.where.startswith(whole) and inner[:1] in ("", os.sep):
+            error.where = f"{folder}{inner}"
+        raise
 
 
 @contextmanager

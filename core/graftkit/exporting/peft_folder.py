@@ -17,6 +17,7 @@ from torch import nn
 
 from graftkit.errors import ExportError
 from graftkit.exporting.peft_experts import PeftExperts, peft_experts, refused_experts
+from graftkit.exporting.shards import save_tensors
 from graftkit.interfaces.architecture import Head, head_of
 from graftkit.interfaces.exporter import NewVocabulary, PlannedModel, TrainedModel
 from graftkit.interfaces.json_file import write_json
@@ -92,8 +93,6 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
         Facts for the manifest: how many `tensors` there are, and under `expert_layouts` where those of each stack of
         experts lie, if any are adapted.
     """
-    from safetensors.torch import save_file
-
     vocabulary = trained.vocabulary if new_rows else None
     experts = _experts(trained)
     layouts = experts.layouts
@@ -113,7 +112,7 @@ def write_adapter(trained: TrainedModel, folder: Path, base: str, *, new_rows: b
     modules = [*sorted(own), *head]
     tied = len({tensor.data_ptr() for tensor in saved.values()}) < len(saved)  # which a file keeps apart
     tensors |= {f"base_model.model.{name}": tensor.cpu().clone().contiguous() for name, tensor in saved.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_tensors(tensors, folder / "adapter_model.safetensors", about={"format": "pt"})
     config = {
         **experts.fields,
         "target_modules": target_modules(layers, trained.linear_layers),

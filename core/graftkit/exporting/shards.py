@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from graftkit.exporting.config import StoredDtype
 from graftkit.interfaces.json_file import write_json
 
-__all__ = ["write_shards"]
+__all__ = ["save_tensors", "write_shards"]
 
 _TYPES = {
     torch.float64: "F64",
@@ -35,6 +35,26 @@ _TYPES = {
 
 _COPIED = 16 << 20
 """Bytes that are copied at a time."""
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, about: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file with the permissions of a new file: the library's own can be read by its user alone.
+
+    Args:
+        tensors: The tensors by their names, each contiguous.
+        path: The file.
+        about: What its header says besides.
+
+    Raises:
+        OSError: The system refused, or
+        safetensors.SafetensorError: likewise.
+    """
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata=dict(about) if about else None)
+    path.chmod(mode)
 
 
 def write_shards(

@@ -213,7 +213,8 @@ def run(
     check_follower(on_event, cancel)
     _check_processes(processes)
     refuse_torch_settings()
-    folder = Path(check_path(out, "out")) if out is not None else default_folder(recipe_name(recipe))
+    given = Path(check_path(out, "out")) if out is not None else default_folder(recipe_name(recipe))
+    folder = given.absolute()  # the program may change its current folder while the run goes on
     rows = rows_of(train, holdout)
     if rows and processes.count > 1:
         raise RequestError("records can be handed in only where one process trains", hint="Write them to files.")
@@ -278,6 +279,7 @@ def go_on(
         FolderError: The manifest is another one by now.
         GraftkitError: As for `run`.
     """
+    folder = folder.absolute()
     with naming_plugins(), telling_versions(folder):
         loaded, host = _prepare(recipe, (), host)
         return _run(loaded, host, folder, False, True, on_event or ignore, cancel or CancelToken(), known)

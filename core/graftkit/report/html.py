@@ -94,14 +94,26 @@ def loss_unit(manifest: RunManifest) -> str:
 
 
 def _summary(manifest: RunManifest) -> str:
-    parameters, providers = required(manifest.parameters, "parameters"), manifest.providers
+    parameters = required(manifest.parameters, "parameters")
+    adapter, quantizer = (_said(manifest.providers, "providers", kind, "name") for kind in ("adapter", "quantizer"))
     parts = [
-        manifest.recipe["model"]["path"],
-        f"{providers['adapter']['name']} on {providers['quantizer']['name']}",
+        _said(manifest.recipe, "recipe", "model", "path"),
+        f"{adapter} on {quantizer}",
         f"{parameters.trainable:,} of {parameters.total:,} parameters trained ({parameters.trainable_share:.2%})",
         f"{training_seconds(manifest):,.0f} s of training",
     ]
     return " · ".join(parts)
+
+
+def _said(facts: Any, part: str, *keys: str) -> str:
+    """Returns a text that a part of a manifest says, which may have been edited.
+
+    Raises:
+        FolderError: It doesn't say it.
+    """
+    for key in keys:
+        facts = facts.get(key) if isinstance(facts, Mapping) else None
+    return required(facts if isinstance(facts, str) else None, ".".join((part, *keys)))
 
 
 def _right(run: RunData) -> str:

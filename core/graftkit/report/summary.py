@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graftkit.report.run_manifest import MergeFacts, MergeScore, RunManifest
+from graftkit.report.run_manifest import MergeFacts, MergeScore, RunManifest, required
 
 __all__ = [
     "exported_text",
@@ -77,9 +77,14 @@ def _megabytes(size: int | None) -> str:
 
 
 def training_seconds(manifest: RunManifest) -> float:
-    """Returns how long the steps of training took, those before a run was resumed among them, and nothing else."""
+    """Returns how long the steps of training took, those before a run was resumed among them, and nothing else.
+
+    Raises:
+        FolderError: The manifest says no number.
+    """
     facts = manifest.training
-    return float(facts.get("step_seconds", facts.get("seconds", 0.0)))
+    seconds = facts.get("step_seconds", facts.get("seconds", 0.0))
+    return float(required(seconds if isinstance(seconds, int | float) else None, "step_seconds"))
 
 
 def objective_of(manifest: RunManifest) -> str:

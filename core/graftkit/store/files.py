@@ -7,17 +7,19 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from graftkit.errors import FolderError, StorageError
 from graftkit.interfaces.regular_file import open_regular
 
 __all__ = [
+    "NO_LINK",
     "TEMPORARY",
     "LineFile",
     "atomic_folder",
@@ -28,6 +30,7 @@ __all__ = [
     "is_temporary",
     "make_folder",
     "new_folder",
+    "open_in_place",
     "remove_tree",
     "replace_folder",
     "sha256_of",
@@ -44,11 +47,16 @@ __all__ = [
     "write_text",
 ]
 
+Made = TypeVar("Made")
+
 TEMPORARY = re.compile(r"\.([^/]+)\.graftkit-[a-z0-9_]{8}\.(partial|old)")
 """Names of what is being written, and of what it replaces: a kill leaves them, and `sweep` removes them.
 
 They have a word of graftkit's own: people call what they keep `.recipe.yaml.20261128.old`.
 """
+
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+"""The flag of `os.open` by which a link is refused, where the system has it: what it leads to is somebody else's."""
 
 _HINTS = {
     errno.ENOSPC: "The disk is full: free some space, or write elsewhere with --out.",
@@ -58,6 +66,7 @@ _HINTS = {
     errno.EACCES: "The folder's permissions forbid it: write elsewhere with --out.",
     errno.ENOENT: "Make its folder first.",
     errno.ENAMETOOLONG: "Give a shorter name: one with 30 bytes more is written first, and then renamed.",
+    errno.ELOOP: "It is a link, and what it leads to is left alone: remove it.",
     errno.EMFILE: "No more files may be open at once (`ulimit -n`): allow more.",
 }
 
@@ -181,20 +190,34 @@ def _link(temporary: Path, path: Path) -> None:
 def _write(path: Path, write: Callable[[IO[bytes]], object], name_it: Callable[[Path, Path], object]) -> None:
     sweep_of(path)
     with guarded(path):
-        handle, name = tempfile.mkstemp(prefix=temporary_prefix(path.name), suffix=".partial", dir=path.parent)
-        temporary = Path(name)
+        temporary, handle = _made(path, lambda new: os.open(new, _NEW_FILE, 0o666))
         try:
             with held(temporary):
                 with os.fdopen(handle, "wb") as file:
                     write(file)
                     file.flush()
                     os.fsync(file.fileno())
-                temporary.chmod(0o666 & ~_umask())
                 name_it(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK | getattr(os, "O_BINARY", 0)
+
+
+def _made(path: Path, make: Callable[[Path], Made]) -> tuple[Path, Made]:
+    """Makes a temporary sibling, which gets its permissions from the system, as anything that the user makes there.
+
+    Reading the umask would set it, for all threads, and setting permissions takes what a folder's ACL gives.
+    """
+    while True:
+        temporary = path.parent / f"{temporary_prefix(path.name)}{secrets.token_hex(4)}.partial"
+        try:
+            return temporary, make(temporary)
+        except FileExistsError:
+            continue
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -281,10 +304,9 @@ def _filled(path: Path, put: Callable[[Path], object]) -> Iterator[Path]:
     """Gives a temporary sibling folder to fill, and puts it in its place; it is gone where anything fails."""
     sweep_of(path)
     with guarded(path):
-        temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(path.name), suffix=".partial", dir=path.parent))
+        temporary, _ = _made(path, Path.mkdir)
         try:
             with held(temporary):
-                temporary.chmod(0o777 & ~_umask())
                 yield temporary
                 put(temporary)
         except BaseException:
@@ -447,7 +469,7 @@ def _lock(path: Path) -> int | None:
     except ImportError:
         return None
     with suppress(OSError):
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | NO_LINK)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return handle
@@ -508,7 +530,7 @@ class LineFile:
         self._path = path
         self._waiting = b""
         with guarded(path):
-            self._file = path.open("ab", buffering=0)
+            self._file = open_in_place(path, "ab", 0)
             self._size = path.stat().st_size
             with open_regular(path) as before:
                 self._digest = hashlib.file_digest(before, "sha256")
@@ -562,7 +584,15 @@ class LineFile:
             os.fsync(self._file.fileno())
 
 
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
+def open_in_place(path: Path, mode: str, buffering: int = -1) -> IO[bytes]:
+    """Opens a file that is written where it lies; a link is refused.
+
+    Args:
+        path: The file.
+        mode: As for `open`, of bytes.
+        buffering: As for `open`.
+
+    Raises:
+        OSError: It is a link, or the system refuses.
+    """
+    return open(path, mode, buffering, opener=lambda name, flags: os.open(name, flags | NO_LINK, 0o666))

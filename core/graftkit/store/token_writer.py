@@ -7,6 +7,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +17,7 @@ from graftkit.errors import StorageError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import open_regular, read_regular
 from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
-from graftkit.store.files import guarded, make_folder, sync_folder, write_json
+from graftkit.store.files import guarded, make_folder, open_in_place, sync_folder, write_json
 from graftkit.store.token_store import ARRAYS, BY_EXAMPLE, BY_TOKEN, TokenStore, file_order
 
 __all__ = ["TokenWriter", "find_store"]
@@ -45,7 +46,7 @@ class TokenWriter:
     def __init__(self, folder: Path, key: str) -> None:
         self._folder = folder
         self._key = key
-        with guarded(folder):
+        with guarded(folder), ExitStack() as opened:
             make_folder(folder)
             progress = _progress(folder, key)
             self.note: Any = progress.get("note")
@@ -54,7 +55,8 @@ class TokenWriter:
             self._widths: dict[str, int] = progress.get("widths", {})
             sizes = progress.get("sizes", dict.fromkeys(self._types, 0))
             self._sums: dict[str, int] = progress.get("crc32", dict.fromkeys(self._types, 0))
-            self._files = {name: _open_at(folder / name, sizes[name]) for name in self._types}
+            self._files = {name: opened.enter_context(_open_at(folder / name, sizes[name])) for name in self._types}
+            opened.pop_all()
         self.tokens = sizes["ids"] // ARRAYS["ids"].itemsize
         self._begun = sizes["prompt_lengths"] > 0
         if not sizes["offsets"]:
@@ -116,6 +118,11 @@ class TokenWriter:
             "note": note,
         }
         write_json(self._folder / PROGRESS, progress)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the examples so far take."""
+        return sum(file.tell() for file in self._files.values())
 
     def seal(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Writes the store as one file, with a checksum of each array in its header; the folder stays as it is.
@@ -184,7 +191,7 @@ def _named(types: Mapping[str, np.dtype[Any]]) -> str:
 
 def _open_at(path: Path, size: int) -> IO[bytes]:
     """Opens a file to go on after so many bytes; what stands after them is dropped."""
-    file = path.open("r+b" if path.exists() else "w+b")
+    file = open_in_place(path, "r+b" if path.exists() else "w+b")
     file.truncate(size)
     file.seek(size)
     return file

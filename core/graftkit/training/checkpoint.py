@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from graftkit.errors import TrainingError
+from graftkit.exporting.shards import save_tensors
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.store.files import atomic_folder, guarded, make_folder, sha256_of, sweep, write_json
@@ -63,14 +64,12 @@ def write_checkpoint(
     Raises:
         StorageError: The system refused; older checkpoints are as they were.
     """
-    from safetensors.torch import save_file
-
     with guarded(folder):
         make_folder(folder)
     path = folder / f"step-{step:08d}"
     kept = [name.removeprefix(f"{path.name}/") for name in others if name.startswith(f"{path.name}/")]
     with atomic_folder(path, keep=kept) as temporary:
-        save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, temporary / _STATE)
+        save_tensors({name: t.detach().cpu().contiguous() for name, t in state.items()}, temporary / _STATE)
         facts = {"step": step, "sha256": sha256_of(temporary / _STATE), "tokenizer_fingerprint": tokenizer_fingerprint}
         measured = {"evaluations": [dict(one) for one in evaluations]} if evaluations else {}
         write_json(temporary / _FACTS, {**facts, **measured})
@@ -193,9 +192,10 @@ def read_evaluations(path: Path) -> list[Any]:
 
 
 def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Yields steps and folders, the highest step first."""
-    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
-    return iter(sorted(found, reverse=True))
+    """Yields steps and folders, the highest step first; what a link leads to is no run's own."""
+    there = () if folder.is_symlink() else folder.glob("step-*")
+    named = ((_NAME.fullmatch(path.name), path) for path in there if not path.is_symlink())
+    return iter(sorted(((int(match[1]), path) for match, path in named if match), reverse=True))
 
 
 def _fault(step: int, path: Path, vouched: Mapping[str, str] | None = None) -> str:

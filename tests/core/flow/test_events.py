@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import re
 from pathlib import Path
@@ -62,7 +63,19 @@ def test_the_page_lists_each_event() -> None:
     } >= names
 
 
-def test_a_run_tells_plan_steps_and_result(tiny_model: Path, chat_records: Path, tmp_path: Path, caplog: Any) -> None:
+def test_a_run_tells_plan_steps_and_result(
+    tiny_model: Path, chat_records: Path, tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a program that changes its current folder, nor a handler of logging that raises, ends the run."""
+
+    class Raising(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise ValueError(f"mine: {record.getMessage()}")
+
+    def changing_folder(event: Event) -> None:
+        seen.append(event)
+        os.chdir(tmp_path / "elsewhere")
+
     recipe = {
         "model": tiny_model,
         "data": {"train": chat_records, "max_length": 64},
@@ -70,8 +83,14 @@ def test_a_run_tells_plan_steps_and_result(tiny_model: Path, chat_records: Path,
     }
     seen: list[Event] = []
     assert logging.getLogger("graftkit").handlers == [] and not logging.getLogger("graftkit").isEnabledFor(logging.INFO)
-    with caplog.at_level(logging.INFO, "graftkit"):
-        result = graftkit.run(recipe, out=tmp_path / "run", on_event=seen.append)
+    (tmp_path / "elsewhere").mkdir()
+    with monkeypatch.context() as patched, caplog.at_level(logging.INFO, "graftkit"):
+        patched.chdir(tmp_path)
+        patched.setattr(logging.root, "handlers", [*logging.root.handlers, Raising()])
+        result = graftkit.run(recipe, out="run", on_event=changing_folder)
+    assert result.folder == tmp_path / "run" and not list((tmp_path / "elsewhere").iterdir())
+    assert [said for said in result.manifest["notices"] if "a handler of logging raised ValueError: mine" in said]
+    assert sum("handler of logging" in str(event) for event in seen if isinstance(event, Notice)) == 1
     first, last = seen[0], seen[-1]
     assert isinstance(first, Planned) and first.plan == graftkit.plan(recipe).to_json()
     assert isinstance(last, RunFinished) and last.manifest == result.manifest

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+import torch
 from graftkit.errors import FolderError, StorageError
+from graftkit.exporting.shards import save_tensors
 from graftkit.store.files import (
+    LineFile,
     atomic_folder,
     file_facts,
     guarded,
@@ -26,6 +29,7 @@ from graftkit.store.files import (
     write_new_text,
     write_text,
 )
+from graftkit.store.token_writer import TokenWriter
 
 Refusal = Callable[[], None]
 
@@ -50,14 +54,21 @@ def half_then(error: BaseException) -> Callable[[IO[bytes]], None]:
     return write
 
 
-def test_a_file_is_written_whole_with_the_users_permissions(tmp_path: Path) -> None:
+def test_a_file_is_written_whole_with_the_users_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The umask is never read: that sets it for a moment, and other threads' files could be read by everybody."""
     before = os.umask(0o027)
     try:
-        write_text(tmp_path / "a.txt", "grün\n")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "umask", None)
+            write_text(tmp_path / "a.txt", "grün\n")
+            with atomic_folder(tmp_path / "folder") as folder:
+                save_tensors({"a": torch.ones(1)}, folder / "a.safetensors")
     finally:
         os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {"a.txt": 0o640, "folder": 0o750, "a.safetensors": 0o640}
+    remove_tree(tmp_path / "folder")
     assert snapshot(tmp_path) == {"a.txt": "grün\n".encode()}
-    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
     write_json(tmp_path / "a.txt", {"b": [1, "ü"]})
     assert (tmp_path / "a.txt").read_text() == '{\n  "b": [\n    1,\n    "ü"\n  ]\n}\n'
 
@@ -358,6 +369,19 @@ def test_every_file_is_listed_with_its_size_and_hash(tmp_path: Path) -> None:
         "b.txt": {"bytes": 3, "sha256": digest},
         "sub/a.txt": {"bytes": 3, "sha256": digest},
     }
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_file_that_grows_is_never_written_through_a_link(tmp_path: Path, there: bool) -> None:
+    if there:
+        (tmp_path / "mine").write_text("years of work")
+    for name in ("lines", "ids"):
+        (tmp_path / name).symlink_to(tmp_path / "mine")
+    for write in (lambda: LineFile(tmp_path / "lines").append({}), lambda: TokenWriter(tmp_path, "key")):
+        with pytest.raises(StorageError, match="can't be written") as caught:
+            write()
+        assert "It is a link" in caught.value.hint
+    assert (tmp_path / "mine").exists() == there and (not there or (tmp_path / "mine").read_text() == "years of work")
 
 
 def test_a_folder_that_cannot_be_deleted_is_a_storage_error(tmp_path: Path) -> None:

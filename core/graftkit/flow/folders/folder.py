@@ -16,7 +16,7 @@ from pathlib import Path
 from graftkit.errors import FolderError, GraftkitError, StorageError
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.report.run_manifest import MANIFEST, RunManifest
-from graftkit.store.files import TEMPORARY, guarded, make_folder, sweep, sync_folder, temporary_prefix
+from graftkit.store.files import NO_LINK, TEMPORARY, guarded, make_folder, sweep, sync_folder, temporary_prefix
 
 __all__ = [
     "ADAPTER_FROM",
@@ -76,6 +76,9 @@ _OWN_PATHS = (
 _OWN_FILES = re.compile(rf"{_OWN_PATHS}|\.(tokens|teacher)\.partial/.*|(.*/)?{TEMPORARY.pattern}(/.*)?")
 """Those paths, and those of what a run has while it writes them."""
 
+_WRITTEN_INTO = re.compile(r"checkpoints/step-\d{8}|\.(tokens|teacher)\.partial/.*")
+"""The paths of what a run that goes on writes into, or removes parts of: through a link it would do so elsewhere."""
+
 _WITH_A_TOKENIZER = ("tokenizer/", f"{ADAPTER_FROM}/")
 """The folders of a run in which a tokenizer is saved, whose backend alone knows the files' names."""
 
@@ -100,10 +103,11 @@ class ClaimedFolder:
     resumed: bool = False
 
     def check(self) -> None:
-        """Makes sure that the folder still is the one that was claimed.
+        """Makes sure that the folder still is the one that was claimed, and its own folders lie in it.
 
         Raises:
-            StorageError: It was moved, deleted or replaced, or its lock was: what follows would be half of a run.
+            StorageError: It was moved, deleted or replaced, or its lock was: what follows would be half of a run. Or a
+                link has come in the place of a folder in it: what follows would be written, and deleted, elsewhere.
         """
         if self.lock >= 0 and not _lies_there(self.path / LOCK, self.lock):
             raise StorageError(
@@ -111,6 +115,13 @@ class ClaimedFolder:
                 where=str(self.path),
                 hint="Nothing is written there any more. Where the folder is now, --out with --resume goes on with it.",
             )
+        for name in _FOLDERS if self.lock >= 0 else ():
+            if (self.path / name).is_symlink():
+                raise StorageError(
+                    f"a link has come in the place of {name} in it while the run went on",
+                    where=str(self.path),
+                    hint="Nothing is written there any more. Put the folder itself back: --resume goes on.",
+                )
 
     def keep(self) -> None:
         """The run is over: what it replaced may go, and what runs replaced here that were killed."""
@@ -200,6 +211,13 @@ def claim_again(path: Path) -> ClaimedFolder:
                 where=str(path),
                 hint="Put the folder itself there; a run that needs another disk is started there with --out.",
             )
+    for name in _files(path):
+        if _WRITTEN_INTO.fullmatch(name) and (path / name).is_symlink():
+            raise FolderError(
+                f"{name} in it is a link, where a run writes into its own files and folders",
+                where=str(path),
+                hint="Remove the link: the run makes anew what it needs, or put what it leads to in its place.",
+            )
     for place in _folders_in_place_of_files(path):
         raise FolderError(
             f"{place} in it is a folder, where a run keeps a file that it replaces or removes",
@@ -266,11 +284,13 @@ def _lock(path: Path, wait: float = 0.0) -> int:
         wait: How many seconds whoever holds it is waited for.
 
     Raises:
-        FolderError: A living process holds it.
+        FolderError: A living process holds it, or its file is a link.
     """
     end = time.monotonic() + wait
     while True:
-        handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        if (path / LOCK).is_symlink():
+            raise FolderError(f"{LOCK} in it is a link", where=str(path), hint="Remove it: it is nobody's data.")
+        handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
         try:
             import fcntl
 
@@ -446,6 +466,7 @@ def _move_aside(path: Path) -> Path:
     try:
         real.rename(aside)
         real.mkdir()
+        shutil.copymode(aside, real)  # whoever has closed it to others wants what is in it now closed, too
     except BaseException:
         if aside.exists():
             aside.rename(real)

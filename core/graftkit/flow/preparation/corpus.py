@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +72,14 @@ class _Side:
         key: What their tokens depend on.
         answers: How many answers are noted at most.
         report: Told how many of them are done.
+        room: Told how many are done, and how many bytes their tokens take, whenever those are made sure of.
     """
 
     samples: Samples
     key: str
     answers: int
     report: Callable[[int], None]
+    room: Callable[[int, int], None]
 
 
 def build_corpus(run: RunContext) -> Corpus:
@@ -130,10 +134,41 @@ def _sides(run: RunContext, stage: StageScope, encoder: Encoder, fingerprints: M
     report, first, total = stage.progress("records"), len(samples.train), len(samples.train) + len(samples.holdout)
     about = [_FORMAT, encoder.fingerprint, wanted, *position_units()]
     key = {name: fingerprint([about, of]) for name, of in fingerprints.items()}
+    room = partial(_tell_of_room, run, stage)
     return {
-        "train": _Side(samples.train, key["train"], 0, lambda done: report(done, total)),
-        "holdout": _Side(samples.holdout, key["holdout"], wanted, lambda done: report(first + done, total)),
+        "train": _Side(samples.train, key["train"], 0, lambda done: report(done, total), partial(room, first)),
+        "holdout": _Side(
+            samples.holdout,
+            key["holdout"],
+            wanted,
+            lambda done: report(first + done, total),
+            partial(room, total - first),
+        ),
     }
+
+
+def _tell_of_room(run: RunContext, stage: StageScope, total: int, done: int, size: int) -> None:
+    """Says, once, that the disk may be full before the records are encoded, as far as those that are done tell.
+
+    Args:
+        run: The run.
+        stage: The stage.
+        total: How many records there are.
+        done: How many are encoded.
+        size: How many bytes their tokens take.
+    """
+    if not done:  # the first is a long text
+        return
+    expected, free = size * total // done, shutil.disk_usage(run.folder).free
+    if 2 * expected - size <= free or any(_ROOM in notice for notice in run.manifest.notices):
+        return
+    stage.notice(
+        f"{_ROOM} {2 * expected / 1e9:,.1f} GB at most, of which half is given back, as {done:,} of {total:,} do; "
+        f"{free / 1e9:,.1f} GB are free in {run.folder}"
+    )
+
+
+_ROOM = "the disk may be full before the records are encoded: their tokens take"
 
 
 def _sealed(run: RunContext, sides: Mapping[str, _Side]) -> dict[str, Tally] | None:
@@ -177,6 +212,7 @@ def _encode(encoder: Encoder, side: _Side, writer: TokenWriter) -> Tally:
         if writer.tokens - saved >= _CHECKPOINT:
             writer.checkpoint(_note(position, tally))
             saved = writer.tokens
+            side.room(position.records, writer.size)
         try:
             side.report(position.records)
         except Cancelled:

@@ -115,6 +115,7 @@ class RunContext:
         self.processes = processes
         self.vocabulary = Vocabulary(plan.tokenizer, plan.backend, plan.encoder, plan.tokenizer)
         self._on_event = on_event
+        self._log_failed = False
         self._start = time.perf_counter()
         recipe = plan.bound.resolved()
         self._hooks = hooks
@@ -164,10 +165,13 @@ class RunContext:
         return [path.removeprefix(f"{name}/") for path in self._theirs if path.startswith(f"{name}/")]
 
     def emit(self, event: Event) -> None:
-        """Tells whoever listens."""
+        """Tells whoever listens. That a handler of `logging` has raised is told once."""
         event = replace(event, run=self._manifest.id)
-        log(event)
+        raised = log(event)
         self._on_event(event)
+        if raised and not self._log_failed:
+            self._log_failed = True
+            self.notice("log", f"the run goes on although a handler of logging raised {raised}")
 
     def broadcast(self, hook: str, **arguments: Any) -> list[tuple[PluginRecord, Any]]:
         """Calls a lifecycle hook of every plugin and of the run's callbacks.

@@ -109,8 +109,12 @@ def _unfinished(folder: Path | None) -> RunManifest | None:
 
 
 def _made_by_others(manifest: RunManifest) -> str:
-    """Says which versions a run was made by, graftkit's own first, where they are not the present ones."""
-    made = {"graftkit": manifest.graftkit} | dict(_distributions(manifest.providers))
+    """Says which versions a run was made by, graftkit's own first, where they are not the present ones.
+
+    Those of libraries are among them: another torch may round otherwise.
+    """
+    libraries = {name: text for name, text in manifest.environment.items() if name not in ("python", "system")}
+    made = {"graftkit": manifest.graftkit} | dict(_distributions(manifest.providers)) | libraries
     changed = [f"{name} {old} (this is {now})" for name, old in made.items() if (now := _present(name)) != old]
     return f"the run was made by {', '.join(changed)}" if changed else ""
 

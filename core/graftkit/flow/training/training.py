@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from graftkit.errors import DataError, FolderError, HookError, LossError, RecipeError, named
+from graftkit.exporting.shards import save_tensors
 from graftkit.flow.events import PassFinished, StepFinished
 from graftkit.flow.folders.folder import CHECKPOINTS
 from graftkit.flow.folders.listed_files import vouched_checkpoints
@@ -396,13 +397,11 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
         model: Its model.
         step: After which step that is.
     """
-    from safetensors.torch import save_file
-
     with atomic_folder(run.folder / "adapter", keep=run.theirs("adapter")) as folder:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in model.adapter_state().items()}
         fingerprint = run.vocabulary.tokenizer.fingerprint
         # One entry alone: safetensors writes several in another order each time, and the same run gives the same bytes.
-        save_file(tensors, folder / "adapter.safetensors", metadata={"tokenizer_fingerprint": fingerprint})
+        save_tensors(tensors, folder / "adapter.safetensors", about={"tokenizer_fingerprint": fingerprint})
         facts = {
             "step": step,
             "adapter": run.manifest.providers["adapter"],

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,7 +106,9 @@ def test_another_run_is_refused_and_told_how_it_stands(tmp_path: Path) -> None:
 
 
 def test_overwriting_moves_the_run_aside_until_the_new_one_has_finished(tmp_path: Path) -> None:
-    claimed = claim(a_run(tmp_path / "x"), overwrite=True)
+    a_run(tmp_path / "x").chmod(0o2700)
+    claimed = claim(tmp_path / "x", overwrite=True)
+    assert stat.S_IMODE(claimed.path.stat().st_mode) == 0o2700, "closed to others, as the one before"
     assert [path.name for path in claimed.path.iterdir()] == [LOCK]
     assert claimed.replaced is not None and claimed.replaced.parent.parent == tmp_path
     assert (claimed.replaced / "adapter" / WEIGHTS).read_text() == "old"
@@ -333,6 +336,21 @@ def test_what_is_no_folder_where_a_run_keeps_one_is_refused_at_once(tmp_path: Pa
     with pytest.raises(FolderError, match=f"{name} in it is a {kind}, where a run keeps a folder") as caught:
         claim_again(folder)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoints/step-00000002", ".tokens.partial/train", ".teacher.partial/train/ids", LOCK]
+)
+def test_a_link_that_a_run_would_write_through_is_refused(tmp_path: Path, name: str) -> None:
+    """What it leads to is somebody else's: tokens were written over it, and another run's checkpoint was deleted."""
+    folder, mine = a_run(tmp_path / "x", "interrupted"), tmp_path / "mine"
+    mine.mkdir()
+    (mine / "ids").write_text("years of work")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).symlink_to(mine / "ids" if name.endswith("ids") else mine / "new" if name == LOCK else mine)
+    with pytest.raises(FolderError, match=f"{name} in it is a link") as caught:
+        claim_again(folder)
+    assert caught.value.hint and names(tmp_path / "mine") == ["ids"] and (mine / "ids").read_text() == "years of work"
 
 
 @pytest.mark.parametrize(
