@@ -554,11 +554,18 @@ class Encoder:
             return None
         with suppress(DataError):  # a template that takes no conversation without an answer
             parts = ByAnswer(sample)
-            count = bisect_left(parts, True, key=self._is_cut) if cut else len(parts)
+            count = self._whole_answers(parts) if cut else len(parts)
             last = parts[count - 1].messages if count else ()
             if last and last[-1].role == "assistant":
                 return self.prompt(replace(sample, messages=last[:-1]))
         return None
+
+    def _whole_answers(self, parts: ByAnswer) -> int:
+        """Returns how many of the answers fit, each with all before it; few of a long conversation are looked at."""
+        most = 1
+        while most < len(parts) and not self._is_cut(parts[most - 1]):
+            most *= 2
+        return bisect_left(parts, True, most // 2, min(most, len(parts)), key=self._is_cut)
 
     def _is_cut(self, part: Part) -> bool:
         return next(self._encode_parts([part])).truncated
