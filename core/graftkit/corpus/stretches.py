@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.turns import texts_in
-from graftkit.interfaces.record_source import RecordSource, check_no_utf16
+from graftkit.interfaces.record_source import RecordSource, check_no_wide_form
 from graftkit.interfaces.samples import (
     Completion,
     Conversation,
@@ -37,8 +37,8 @@ def read_stretches(file: RecordSource | Dataset, size: int = STRETCH) -> Iterato
         size: Bytes of a stretch, about: up to twice that many, four times where there is no place to cut.
 
     Raises:
-        DataError: The file can't be read, is not UTF-8, or is UTF-16 without a byte order mark, or a record is
-            malformed; with the line.
+        DataError: The file can't be read, is not UTF-8, or is UTF-16 or UTF-32 without a byte order mark, or a record
+            is malformed; with the line.
     """
     return _of_records(file, size) if isinstance(file, Dataset) else _of_text(file, size)
 
@@ -50,7 +50,7 @@ def _of_text(source: RecordSource, size: int) -> Iterator[str]:
         while True:
             raw = file.read(size)
             if not begun:
-                check_no_utf16(raw, str(source))
+                check_no_wide_form(raw, str(source))
                 begun = True
             try:
                 text = decoder.decode(raw, final=not raw)

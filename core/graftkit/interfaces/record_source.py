@@ -18,7 +18,7 @@ from typing import IO, Any
 from graftkit.errors import DataError
 from graftkit.interfaces.regular_file import open_regular
 
-__all__ = ["MAX_LINE", "PACKED", "Record", "RecordSource", "check_no_utf16", "decode_utf8"]
+__all__ = ["MAX_LINE", "PACKED", "Record", "RecordSource", "check_no_wide_form", "decode_utf8"]
 
 MAX_LINE = 32 << 20
 """The most bytes of a line, and of any other record that is read as text: as characters, each may take four."""
@@ -198,13 +198,13 @@ class RecordSource:
             limit: The most bytes that are read; below 0 for all.
 
         Raises:
-            DataError: The file can't be read, or is not UTF-8, or UTF-16 without a byte order mark.
+            DataError: The file can't be read, or is not UTF-8, or UTF-16 or UTF-32 without a byte order mark.
         """
         with self.open() as file:
             raw = file.read(limit + 1 if limit >= 0 else -1)
         if 0 <= limit < len(raw):
             return None
-        check_no_utf16(raw, str(self))
+        check_no_wide_form(raw, str(self))
         try:
             return raw.decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -227,24 +227,37 @@ _ONE_IN = 40
 """How many bytes of a text in UTF-16 come to one zero at most, where it has spaces or line ends."""
 
 
-def check_no_utf16(raw: bytes, where: str) -> None:
-    """Refuses the beginning of a text that is UTF-16 without a byte order mark: as UTF-8 it has a NUL in each letter.
+def check_no_wide_form(raw: bytes, where: str) -> None:
+    """Refuses the beginning of a text in UTF-16 or UTF-32 without a byte order mark, which as UTF-8 is full of NULs.
 
     Args:
         raw: The bytes; the first 64 KiB are looked at.
         where: The file.
 
     Raises:
-        DataError: It is: zeros are many, and each is the same half of two bytes.
+        DataError: It is: zeros are many, and each is the same half of two bytes, or the outer of four always is one.
     """
-    halves = [raw[start:_HEAD:2].count(0) for start in (0, 1)]
-    if len(raw) >= _ONE_IN and min(halves) == 0 and max(halves) * _ONE_IN >= min(len(raw), _HEAD):
-        form = "UTF-16LE" if halves[1] else "UTF-16BE"
+    form = _wide_form(raw[:_HEAD])
+    if form:
         raise DataError(
             f"it is {form} without a byte order mark",
             where=where,
             hint=f"Save it as UTF-8: iconv -f {form} -t UTF-8 FILE > NEW",
         )
+
+
+def _wide_form(head: bytes) -> str:
+    """Returns in which form of several bytes a character a text is; "" for none."""
+    if len(head) < _ONE_IN:
+        return ""
+    quarters = [head[start::4].count(0) for start in range(4)]
+    for outer, next_to_it, form in ((3, 2, "UTF-32LE"), (0, 1, "UTF-32BE")):  # a character's number has 21 bits at most
+        if quarters[outer] == len(head[outer::4]) and quarters[next_to_it] * 2 > len(head[next_to_it::4]):
+            return form
+    first, second = quarters[0] + quarters[2], quarters[1] + quarters[3]
+    if min(first, second) or max(first, second) * _ONE_IN < len(head):
+        return ""
+    return "UTF-16LE" if second else "UTF-16BE"
 
 
 def decode_utf8(raw: bytes, where: str) -> str:

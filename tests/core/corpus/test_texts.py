@@ -219,12 +219,12 @@ def test_a_file_that_is_not_utf8_is_named_with_its_line(place: Path) -> None:
     assert "cut.txt:1: not UTF-8" in refusal("cut.txt")
 
 
-@pytest.mark.parametrize("form", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("form", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize("text", ["The quick brown fox jumps over it.\n", "Съешь же ещё этих мягких булок\n"])
-def test_utf16_without_a_mark_is_no_text(place: Path, form: str, text: str) -> None:
+def test_wide_characters_without_a_mark_are_no_text(place: Path, form: str, text: str) -> None:
     """It is UTF-8, too, with a NUL in each letter, and was learnt so."""
     (place / "wide.txt").write_bytes((2 * text).encode(form))
-    named = {"utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE"}[form]
+    named = form.upper().replace("-LE", "LE").replace("-BE", "BE")
     assert f"it is {named} without a byte order mark" in refusal("wide.txt")
     with pytest.raises(DataError, match="without a byte order mark"):
         RecordSource(place / "wide.txt").read_text()

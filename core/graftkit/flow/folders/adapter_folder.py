@@ -5,7 +5,9 @@ Everything in such a folder is a stranger's word. Nothing of it is given to peft
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +31,7 @@ from graftkit.interfaces.peft_config import check_adapter_config, read_adapter_c
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.peft_targets import peft_targets
+from graftkit.report.run_manifest import MANIFEST
 from graftkit.store.files import atomic_folder, sha256_of
 
 __all__ = [
@@ -175,6 +178,16 @@ def keep_adapter_folder(folder: AdapterFolder, target: Path, tokenizer: Tokenize
             shutil.copyfile(folder.path / name, made / name)
 
 
+def _where_one_is(path: Path) -> str:
+    """Returns what to name in place of a folder without an adapter: of a run, its export."""
+    if not os.path.isfile(path / MANIFEST):  # noqa: PTH113 (of too long a name it says that there is none)
+        return f"An adapter's folder has {CONFIG} and {TENSORS}."
+    exports = sorted(folder for folder in (path / "exports").glob("*") if is_adapter_folder(folder))
+    if exports:
+        return f"It is a run's folder: name that of its export, {exports[0]}."
+    return f"It is a run's folder: `toolkit export {shlex.quote(str(path))} --to peft` writes an adapter's into it."
+
+
 def read_adapter_folder(path: Path, host: PluginHost, use: str | None = None, *, kept: bool = False) -> AdapterFolder:
     """Reads what an adapter in PEFT's format is; no tensor is read.
 
@@ -189,8 +202,7 @@ def read_adapter_folder(path: Path, host: PluginHost, use: str | None = None, *,
             its method.
     """
     if not is_adapter_folder(path):
-        hint = f"An adapter's folder has {CONFIG} and {TENSORS}; a run's has manifest.json."
-        raise FolderError("there is no adapter in PEFT's format in it", where=str(path), hint=hint)
+        raise FolderError("there is no adapter in PEFT's format in it", where=str(path), hint=_where_one_is(path))
     if not (path / TENSORS).is_file():
         pickle = (path / "adapter_model.bin").exists()
         hint = (

@@ -456,3 +456,16 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_none(tmp_path: Path, monkeyp
 def test_too_long_a_name_is_no_adapters_folder(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="there is no adapter in PEFT's format in it"):
         read_adapter_folder(tmp_path / ("x" * 300), isolated_host())
+
+
+def test_a_run_in_an_adapters_place_is_told_what_to_name(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a run")
+    with pytest.raises(FolderError) as caught:
+        read_adapter_folder(run, isolated_host())
+    assert f"toolkit export '{run}' --to peft" in caught.value.hint
+    export = run / "exports" / "mine"
+    export.mkdir(parents=True)
+    (export / "adapter_config.json").touch()
+    with pytest.raises(FolderError) as caught:
+        read_adapter_folder(run, isolated_host())
+    assert f"name that of its export, {export}." in caught.value.hint
