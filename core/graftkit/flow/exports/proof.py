@@ -189,12 +189,15 @@ def read_proof(folder: Path, code: int, output: str, errors: str) -> dict[str, A
 
     Raises:
         ExportError: The export could not be loaded, or is another model.
+        ProofStoppedError: There was no room on a disk or in memory for the proof.
     """
     lines = output.strip().splitlines()
     if code != 0 or not lines:
         reason = errors.strip().splitlines()[-1:] or [f"the process ended with {code}"]
         raise ExportError(f"it can't be loaded again: {reason[0]}", where=str(folder))
     proof: dict[str, Any] = json.loads(lines[-1])
+    if proof["status"] == "stopped":
+        raise ProofStoppedError(proof["message"], where=str(folder), hint=proof["hint"])
     if proof["status"] == "failed":
         raise ExportError(proof["message"], where=proof["where"] or str(folder), hint=proof["hint"])
     if proof.get("differences"):

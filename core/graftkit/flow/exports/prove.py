@@ -11,6 +11,7 @@ It shares nothing with the run but the files, so that what it finds is what anot
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -31,6 +32,11 @@ __all__ = ["TRUSTED", "main"]
 
 TRUSTED = "--made-by-this-run"
 """Says that the export was written a moment ago by the run that asks, so that its manifest may name any class."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_MAKE_ROOM = (
+    "Nothing is known of the export, which is as it was written. Free some space, and prove it: `toolkit verify`."
+)
 
 
 def main() -> None:
@@ -85,14 +91,27 @@ def answer(
     try:
         with named(str(folder)):
             return check_export(folder, probes, providers.make)
-    except GraftkitError as error:
-        return {"status": "failed", "message": error.message, "hint": error.hint, "where": error.where}
     except Exception as error:  # whatever the program that loads it fails with
+        if _is_lack_of_room(error):
+            message = shortened(f"its proof had no room: {brief(error)}")
+            return {"status": "stopped", "message": message, "hint": _MAKE_ROOM, "where": str(folder)}
+        if isinstance(error, GraftkitError):
+            return {"status": "failed", "message": error.message, "hint": error.hint, "where": error.where}
         message = shortened(f"it can't be loaded again: {brief(error)}")
         return {"status": "failed", "message": message, "hint": _raised_by(error), "where": str(folder)}
     finally:
         if report:
             report(providers.warnings)
+
+
+def _is_lack_of_room(error: Exception) -> bool:
+    """Whether it comes of a disk or a memory that is full, which says nothing of an export."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _NO_ROOM):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def _raised_by(error: Exception) -> str:
