@@ -180,10 +180,10 @@ class Encoder:
         self.max_length = max_length
         self._names = {id: name for name, id in self._tokenizer.special_tokens.items()}
         self._specials = sorted(self._tokenizer.special_tokens, key=len, reverse=True)
-        self._injection = InjectionCheck(self._specials)
         self._exact = ExactRuns(self._tokenizer)
         self._learnt_parts: dict[str, LearntParts] = {}
         self._search = TextSearch(self._specials)
+        self._injection = InjectionCheck(self._search)
         self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
         self.labels = {label: number for number, label in enumerate(labels)}
         self.whole_texts = whole_texts
@@ -760,22 +760,15 @@ class Encoder:
         return self._learnt_parts[template.source]
 
     def _template_runs(self, text: str) -> Iterator[Run]:
-        while found := self._find_special(text):
+        start = 0
+        while found := self._search.next(text, start):
             place, special = found
-            if place:
-                yield Run(text[:place], 0.0)
+            if place > start:
+                yield Run(text[start:place], 0.0)
             yield Run(special, 0.0, self._tokenizer.special_tokens[special])
-            text = text[place + len(special) :]
-        if text:
-            yield Run(text, 0.0)
-
-    def _find_special(self, text: str) -> tuple[int, str] | None:
-        """Finds the leftmost special token, the longest of those that start there: `(place, token)`."""
-        found = [(text.find(special), -len(special), special) for special in self._specials if special in text]
-        if not found:
-            return None
-        place, _, special = min(found)
-        return place, special
+            start = place + len(special)
+        if start < len(text):
+            yield Run(text[start:], 0.0)
 
 
 def _is_an_answers(piece: Piece, conversation: Conversation) -> bool:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from graftkit.corpus.layout import Piece
 from graftkit.corpus.turns import TOOLS
 from graftkit.errors import DataError
+from graftkit.tokenization.text_search import TextSearch
 
 __all__ = ["InjectionCheck"]
 
@@ -23,9 +24,8 @@ class InjectionCheck:
         specials: The special tokens' texts.
     """
 
-    def __init__(self, specials: Sequence[str]) -> None:
-        self._specials = [special for special in specials if len(special) > 1]
-        self._reach = max(map(len, self._specials), default=1) - 1
+    def __init__(self, specials: TextSearch) -> None:
+        self._specials = specials
 
     def check(self, pieces: Sequence[Piece], where: str) -> None:
         """Checks a layout.
@@ -39,23 +39,13 @@ class InjectionCheck:
         """
         text = "".join(piece.text for piece in pieces)
         for place, message in _seams(pieces):
-            special = self._across(text, place)
+            special = self._specials.across(text, place)
             if special is not None:
                 raise DataError(
                     f"its text and what stands beside it spell the special token {special!r} together",
                     where=f"{where}: {'the tools' if message == TOOLS else f'message {message + 1}'}",
                     hint="A word must not complete a control token: change the message, or the chat template.",
                 )
-
-    def _across(self, text: str, place: int) -> str | None:
-        """Returns the special token that begins before this place and ends after it."""
-        near = text[max(0, place - self._reach) : place + self._reach]
-        here = min(place, self._reach)
-        for special in self._specials:
-            at = near.find(special, max(0, here - len(special) + 1), here + len(special) - 1)
-            if at >= 0:
-                return special
-        return None
 
 
 def _seams(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:

@@ -28,6 +28,7 @@ class TextSearch:
         lengths: dict[str, set[int]] = defaultdict(set)
         for text in self._texts:
             lengths[text[0]].add(len(text))
+        self._longest = max(map(len, self._texts), default=0)
         self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
         self._first = re.compile(f"[{''.join(map(re.escape, sorted(lengths)))}]") if lengths else None
 
@@ -42,4 +43,19 @@ class TextSearch:
             for length in self._lengths[match[0]]:
                 if (found := text[match.start() : match.start() + length]) in self._texts:
                     return match.start(), found
+        return None
+
+    def across(self, text: str, place: int) -> str | None:
+        """Returns the text of one that begins before a place and ends after it; None where there is none.
+
+        Args:
+            text: Where to search.
+            place: The place, in characters.
+        """
+        begin = max(0, place - self._longest + 1)
+        for match in self._first.finditer(text, begin, place) if self._first else ():
+            for length in self._lengths[match[0]]:
+                end = match.start() + length
+                if place < end <= len(text) and (found := text[match.start() : end]) in self._texts:
+                    return found
         return None

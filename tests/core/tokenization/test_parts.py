@@ -93,3 +93,11 @@ def test_texts_are_found_as_by_a_regular_expression_with_the_longest_first(texts
     longest_first = sorted({*texts} - {""}, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, longest_first)) if longest_first else r"(?!)")
     assert found == [(match.start(), match[0]) for match in pattern.finditer(text)]
+    for place in range(len(text) + 1):
+        spans = [
+            (start, each)
+            for start in range(place)
+            for each in longest_first
+            if text.startswith(each, start) and start + len(each) > place
+        ]
+        assert search.across(text, place) == (spans[0][1] if spans else None)
