@@ -52,7 +52,7 @@ _FULL: dict[str, Any] = {
     },
     "evaluation": {"answers": 4},
     "export": [{"use": "peft"}, {"use": "merged", "name": "m"}],
-    "plugins": {"disable": ["nobody"]},
+    "plugins": {"disable": []},
 }
 _SHORT: dict[str, Any] = {"model": "./here", "data": {"train": "records.jsonl"}, "adapter": "qlora", "export": ["peft"]}
 _YAML = (
