@@ -33,7 +33,8 @@ class Int8Config(ProviderConfig):
     products: Literal["float", "int8"] = Field(
         default="float",
         description="what frozen layers multiply in training, on a CPU: `int8` rounds inputs and gradients to 8 bits, "
-        "a scale a token, and multiplies whole numbers; evaluation, answers and proofs always take `float`",
+        "a scale a token, and multiplies whole numbers, where the CPU adds them up exactly (VNNI); evaluation, answers "
+        "and proofs always take `float`",
     )
 
     def stored_bytes(self, layer: LayerInfo, itemsize: int) -> int:

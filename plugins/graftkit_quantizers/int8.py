@@ -100,8 +100,9 @@ class Int8Weight(FrozenWeight):
 
     def _rounds(self, x: torch.Tensor, summed: int) -> bool:
         """Tells whether a product is one of whole numbers, of which so many are added up."""
-        asked = self.rounds_products and self.training
-        return asked and x.device.type == "cpu" and summed <= int8_products.MOST_SUMMED
+        if not (self.rounds_products and self.training) or x.device.type != "cpu":
+            return False
+        return summed <= int8_products.MOST_SUMMED and int8_products.sums_are_exact()
 
     @property
     def _scale(self) -> torch.Tensor:

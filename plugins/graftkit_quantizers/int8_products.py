@@ -2,17 +2,32 @@
 
 As in LLM.int8() without its outliers (Dettmers et al., 2022, https://arxiv.org/abs/2208.07339, section 2.1), in the
 backward pass, too, as in SwitchBack (Wortsman et al., 2023, https://arxiv.org/abs/2304.13013, section 2.2). What is
-added up are whole numbers in 32 bits, so that results are the same for any number of threads.
+added up are whole numbers in 32 bits, so that results are the same for any number of threads. Processors without
+instructions for that (VNNI) add up pairs in 16 bits, which have no room for them: see `sums_are_exact`.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
-__all__ = ["MOST_SUMMED", "product", "product_transposed"]
+__all__ = ["MOST_SUMMED", "product", "product_transposed", "sums_are_exact"]
 
 MOST_SUMMED = (2**31 - 1) // 127**2
 """The most products of two numbers of 8 bits whose sum has room in 32 bits."""
+
+
+@cache
+def sums_are_exact() -> bool:
+    """Tells whether torch's products of 8-bit integers are right on this processor, found out by the largest ones.
+
+    oneDNN, which computes them, cuts sums of two off at 16 bits where the processor adds them up so
+    (https://uxlfoundation.github.io/oneDNN/dev_guide_int8_computations.html).
+    """
+    largest = torch.full((32, 64), 127, dtype=torch.int8)
+    expected = 64 * 127**2
+    return all(bool((torch._int_mm(largest[:rows], largest.T) == expected).all()) for rows in (1, len(largest)))
 
 
 def product(x: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

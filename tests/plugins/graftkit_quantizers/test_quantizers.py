@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import bitsandbytes.functional as bnb
 import pytest
 import torch
 from graftkit import FrozenWeight, LayerInfo, Quantizer
+from graftkit_quantizers import int8_products
 from graftkit_quantizers.config import Int8Config, Nf4Config
 from graftkit_quantizers.int8 import Int8
 from graftkit_quantizers.nf4 import Nf4
@@ -54,6 +59,12 @@ def rounding(weight: torch.Tensor) -> FrozenWeight:
     return stored_by(Int8(Int8Config(products="int8")), weight)
 
 
+needs_exact_sums = pytest.mark.skipif(
+    not int8_products.sums_are_exact(), reason="this processor adds up products of 8 bits in 16 bits"
+)
+
+
+@needs_exact_sums
 @pytest.mark.parametrize(("rows", "columns", "tokens"), [(48, 80, 5), (33, 130, 1), (1, 7, 40)])
 def test_products_in_int8_are_those_of_bitsandbytes(rows: int, columns: int, tokens: int) -> None:
     weight, x = random_weight(rows, columns), random_weight(tokens, columns, 1) * torch.logspace(-6, 6, tokens)[:, None]
@@ -66,6 +77,7 @@ def test_products_in_int8_are_those_of_bitsandbytes(rows: int, columns: int, tok
     assert torch.allclose(found[0].double(), expected, rtol=1e-6, atol=0)
 
 
+@needs_exact_sums
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_in_int8_are_off_by_their_rounding_alone(dtype: torch.dtype) -> None:
     stored = rounding(random_weight(48, 80) * torch.logspace(-3, 0, 48)[:, None])
@@ -83,6 +95,7 @@ def test_gradients_in_int8_are_off_by_their_rounding_alone(dtype: torch.dtype) -
     assert not torch.allclose(x.grad.double(), grad.double() @ exact, rtol=1e-5)
 
 
+@needs_exact_sums
 def test_products_are_exact_but_in_training_and_what_is_no_number_stays_none() -> None:
     weight, x = random_weight(48, 80), random_weight(3, 80, 1)
     exact = stored_by(Int8(), weight)(x)
@@ -104,6 +117,25 @@ def test_sums_that_have_no_room_in_32_bits_are_computed_in_floating_point() -> N
     x = torch.ones(1, 2, requires_grad=True)
     stored(x).backward(torch.ones(1, 133_145))
     assert x.grad is not None and x.grad.tolist() == [[133_145.0, 133_145.0]]
+
+
+_FAR_OFF = """
+import torch
+from graftkit_quantizers.int8 import Int8Weight
+
+torch.manual_seed(0)
+stored = Int8Weight(torch.randint(-127, 128, (64, 512), dtype=torch.int8), torch.ones(64), rounds_products=True)
+x = torch.rand(8, 512)
+found, exact = stored(x), stored.eval()(x)
+assert (found - exact).abs().max() < 0.1 * exact.abs().max()
+"""
+
+
+@pytest.mark.parametrize("isa", ["SSE41", "AVX2", "AVX512_CORE", "DEFAULT"])
+def test_products_are_right_on_processors_without_instructions_for_them(isa: str) -> None:
+    """Those add up pairs of products in 16 bits: results were off by nearly their own size."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-P", "-c", _FAR_OFF], check=True, env=environment)
 
 
 @pytest.mark.parametrize(("blocksize", "expected"), [(32, 0.0677), (64, 0.0728), (128, 0.0768), (4096, 0.0925)])
