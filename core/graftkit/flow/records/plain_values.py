@@ -28,6 +28,8 @@ SAMPLES: frozenset[type] = frozenset(
 """The classes of samples; one of a plugin's own may say anything of itself."""
 
 _PARTS = SAMPLES | {Message, ToolCall}
+_PLAIN: frozenset[type] = frozenset({str, int, float, bool, type(None)})
+"""Types whose values nothing changes, and which most values are of."""
 _SCALARS: Mapping[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__int__, float: float.__float__}
 """Types -> what makes a value of just that type of one of a class that derives from it, and nothing of that class's."""
 
@@ -46,7 +48,7 @@ def plain_value(value: Any) -> Any:
         >>> plain_value([Loud("a"), (1, True)])
         ['a', (1, True)]
     """
-    if isinstance(value, bool):
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, dict):
         return {plain_value(key): plain_value(inner) for key, inner in dict.items(value)}
@@ -68,6 +70,8 @@ def plain_sample(sample: Given) -> Given:
 
 
 def _plain_part(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
     if type(value) in _PARTS:
         return plain_sample(value)
     if isinstance(value, list | tuple):
