@@ -33,3 +33,14 @@ def test_the_package_is_as_it_was_afterwards(tmp_path: Path, monkeypatch: pytest
         import kernels
 
         assert kernels.__file__ == str(tmp_path / "kernels.py")
+
+
+def test_two_threads_may_stand_there_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that leaves last finds the package as it was, or put back already."""
+    monkeypatch.delitem(sys.modules, "kernels", raising=False)
+    first, second = importing_bitsandbytes(), importing_bitsandbytes()
+    for each in (first, second):
+        each.__enter__()
+    for each in (first, second):
+        each.__exit__(None, None, None)
+    assert "kernels" not in sys.modules

@@ -27,7 +27,7 @@ def importing_bitsandbytes() -> Iterator[None]:
             yield
     finally:
         if before is None:
-            del sys.modules[_KERNELS]
+            sys.modules.pop(_KERNELS, None)  # another thread that stood here may have done so
         else:
             sys.modules[_KERNELS] = before
 
