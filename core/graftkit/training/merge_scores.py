@@ -145,6 +145,6 @@ def _sums(batch: PackedBatch, trained: _Pieces, variant: _Pieces | None = None) 
             likeliest == expected.argmax(1),
             likeliest == labels,
         ]
-        stacked = torch.stack([field.double().cpu() for field in fields])
+        stacked = torch.stack([field.cpu().double() for field in fields])
         sums.index_add_(1, owners[piece].cpu(), stacked)
     return sums

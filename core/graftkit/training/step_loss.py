@@ -268,7 +268,7 @@ def _total(values: Iterable[float]) -> float:
 
 def _fetched(scalars: Sequence[torch.Tensor]) -> list[float]:
     """Returns scalars, which are fetched from the device together: one wait for it a step."""
-    return torch.stack(list(scalars)).double().tolist() if scalars else []
+    return torch.stack(list(scalars)).cpu().double().tolist() if scalars else []
 
 
 class ObjectiveLoss:

@@ -86,13 +86,14 @@ class NamedObjective(Named):
             raise self.wrong(f"{told}: one each is due")
         if not _is_plain(values) or values.is_complex():
             raise self.wrong(f"gave the metric '{name}' as {_kind(values)}: a dense tensor of numbers is due")
-        too_large = values.double().abs() > LARGEST_SCORE
+        # Infinity alone is larger where a type is no float64, which not every device has.
+        too_large = values.abs() > LARGEST_SCORE if values.dtype is torch.float64 else values.isinf()
         if not too_large.any():
             return values
         if all(tensor.isfinite().all() for tensor in _tensors(scores)):
             told = f"gave {values[too_large][0].item()} as the metric '{name}'"
             raise self.wrong(f"{told}: a number up to {LARGEST_SCORE:g} is due, or NaN where an example has none")
-        return values.double().masked_fill(too_large, math.nan)
+        return values.masked_fill(too_large, math.nan)
 
 
 class _ByCopies(torch.autograd.Function):

@@ -275,8 +275,9 @@ def test_an_objective_gives_a_number_an_example_of_each_metric(metrics: Any, mes
 def test_metrics_of_scores_that_are_no_numbers_may_be_none() -> None:
     """What a model that has diverged is measured by is no fault of the objective's."""
     given = SequenceScores(torch.full((2, 1, 1), -torch.inf))
-    found = objective(None, {"a": torch.tensor([torch.inf, 1.0])}).metrics(given)
-    assert found["a"].isnan().tolist() == [True, False]
+    found = objective(None, {"a": torch.tensor([torch.inf, 1.0]), "b": torch.tensor([1, 2])}).metrics(given)
+    assert found["a"].isnan().tolist() == [True, False] and found["a"].dtype == torch.float32
+    assert found["b"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
