@@ -115,7 +115,9 @@ def test_files_of_a_folder_that_no_reader_knows_are_told(make_recipe: RecipeMake
         (folder / name).write_bytes(b"x")
     run = Path(questions(folder / "more", "of_a_run", 20)).parent
     (run / "manifest.json").write_text('{"graftkit": "0.1.0", "status": "finished"}')
-    planned = graftkit.plan(make_recipe(data={"train": str(folder), "holdout": 0, "max_length": 64}))
+    corpus = {"extend": {"tokens": 4, "corpus": f"{folder}/**/*.jsonl"}}
+    planned = graftkit.plan(make_recipe(data={"train": str(folder), "holdout": 0, "max_length": 64}, tokenizer=corpus))
+    assert f"{folder}/**/*.jsonl: {run}: not read, since runs or exports wrote them" in planned.notices
     told = [notice for notice in planned.notices if notice.startswith(f"{folder}: ")]
     assert told == [
         f"{folder}: a.xlsx: not read, no reader knows such files",

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from graftkit.corpus.file_search import files_below, files_matching, place_of, sorted_files
+from graftkit.corpus.file_search import files_below, files_matching, own_folders, place_of, sorted_files
 from graftkit.errors import DataError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
@@ -82,7 +82,8 @@ def find_data_files(pattern: str, readable: Callable[[Path], bool], where: str =
             data = (file for file in files_below(path, where) if file.name.lower() not in _ABOUT_DATA)
             found = sorted_files(filter(readable, data), place_of(where, pattern))
             if not found:
-                raise DataError("there is no file of records in the folder", where=place_of(where, pattern))
+                place, hint = place_of(where, pattern), _left_out(pattern)
+                raise DataError("there is no file of records in the folder", where=place, hint=hint)
             return found
         if glob.has_magic(pattern) and not path.exists():
             return _matching(pattern, where)
@@ -159,7 +160,7 @@ def _below(folder: Path, where: str) -> list[Path]:
     texts = (path for path in files_below(folder, where) if path.suffix.lower() in TEXT_SUFFIXES)
     found = sorted_files(texts, place_of(where, str(folder)))
     if not found:
-        hint = f"Other files are read where a pattern names them: '{folder}/**/*'."
+        hint = f"Other files are read where a pattern names them: '{folder}/**/*'. {_left_out(str(folder))}".rstrip()
         raise DataError("there is no text file in the folder", where=place_of(where, str(folder)), hint=hint)
     return found
 
@@ -167,11 +168,17 @@ def _below(folder: Path, where: str) -> list[Path]:
 def _matching(pattern: str, where: str) -> list[Path]:
     found = files_matching(pattern, where)
     if not found:
-        hint = (
+        hint = _left_out(pattern) or (
             "** stands for any folders, * for any part of a name. Quote the pattern, so that the shell leaves it alone."
         )
         raise DataError("no file matches", where=place_of(where, pattern), hint=hint)
     return found
+
+
+def _left_out(pattern: str) -> str:
+    """Returns what to name in place of a folder or pattern that finds nothing, where it leads to runs or exports."""
+    own = own_folders(pattern)
+    return f"A run or an export wrote {own[0]}: name that folder to read what is in it." if own else ""
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -190,6 +190,11 @@ def test_what_runs_and_exports_have_written_is_no_data_of_the_next(place: Path, 
     assert {path.parent.name for path in find_text_files([pattern])}.isdisjoint({"peft", "exported", "first"})
     assert [Path(path).name for path in own_folders(pattern)] == ["exported", "first"]
     assert names_of("runs/first/**/*.md") == ["report.md"]
+    for nothing in ("runs", "runs/**/*.md"):
+        for find in (names_of, lambda nothing: find_text_files([nothing])):
+            with pytest.raises(DataError) as caught:
+                find(nothing)
+            assert f"wrote {Path('runs/first')}: name that folder" in caught.value.hint
     assert names_of("runs/*/exports/*/*.md") == ["README.md"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def told_of_records(
         *dict.fromkeys(dataset.origin.describe() for dataset in records.datasets if dataset.origin),
         *differences,
         *_unread(bound, records.datasets),
+        *_written_by_runs(bound),
         *_left_columns(records.datasets),
         *_skipped(records.datasets),
         *_holdout(bound, records.samples),
@@ -66,18 +68,33 @@ _FILES_SHOWN = 5
 
 
 def _unread(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
-    """Returns a notice for each folder of files of which no reader knows some, and of runs, for a pattern's, too."""
-    held = bound.recipe.data.holdout
-    entries = [*bound.recipe.data.train, *(held if isinstance(held, list) else ())]
+    """Returns a notice for each folder of files of which no reader knows some."""
     read = {dataset.source.path for dataset in datasets}
     notices = []
-    for folder in dict.fromkeys(Path(entry.path) for entry in entries if not is_hub_dataset(entry.path)):
+    for folder in map(Path, _named(bound)):
         left = unread_files(folder, read) if folder.is_dir() else []
         if left:
             notices.append(f"{folder}: {_some(left)}: not read, no reader knows such files")
-        own = [] if folder.is_file() else own_folders(str(folder))
+    return notices
+
+
+def _named(bound: BoundRecipe) -> list[str]:
+    """Returns the files, folders and patterns on this machine that records are read from, each once."""
+    held = bound.recipe.data.holdout
+    entries = [*bound.recipe.data.train, *(held if isinstance(held, list) else ())]
+    return list(dict.fromkeys(entry.path for entry in entries if not is_hub_dataset(entry.path)))
+
+
+def _written_by_runs(bound: BoundRecipe) -> list[str]:
+    """Returns a notice for each folder or pattern, of records or of a tokenizer's texts, that leads to runs."""
+    section = bound.recipe.tokenizer
+    learns = (section.extend, section.train) if section else ()
+    corpora = [os.path.expanduser(pattern) for each in learns if each for pattern in each.corpus]  # noqa: PTH111
+    notices = []
+    for place in dict.fromkeys([*_named(bound), *corpora]):
+        own = [] if os.path.isfile(place) else own_folders(place)  # noqa: PTH113 (a pattern may be no path at all)
         if own:
-            notices.append(f"{folder}: {_some(own)}: not read, since runs or exports wrote them")
+            notices.append(f"{place}: {_some(own)}: not read, since runs or exports wrote them")
     return notices
 
 
