@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
@@ -169,7 +169,11 @@ def _class_of(cls: type, plugin: PluginRecord, kind: Kind | Part, what: str, aro
         for name, value in members.items()
         if isinstance(value, FunctionType) and not name.startswith("_")
     }
+    return _subclass(cls, {**methods, _PLUGIN: plugin, _WHAT: what})
 
+
+def _subclass(cls: type, members: Mapping[str, Any]) -> type:
+    """Returns a subclass of the same name that has these members, too; its instances are pickled as those of `cls`."""
     own: Any = cls
 
     def reduce(self: Any, protocol: Any) -> Any:
@@ -187,8 +191,7 @@ def _class_of(cls: type, plugin: PluginRecord, kind: Kind | Part, what: str, aro
         "__doc__": cls.__doc__,
         "__slots__": (),
     }
-    body |= {_PLUGIN: plugin, _WHAT: what}
-    same = type(cls)(cls.__name__, (cls,), {**body, **methods, "__reduce_ex__": reduce})
+    same = type(cls)(cls.__name__, (cls,), {**body, **members, "__reduce_ex__": reduce})
     return same
 
 
@@ -263,11 +266,17 @@ def _settle_model(files: Any, plugin: PluginRecord) -> None:
         return
     own: Any = type(files)
     remember(own.__module__, plugin)
-    body: dict[str, Any] = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
     said = {name: property(partial(_constant, value)) for name, value in said_of_model(files).items()}
     with suppress(TypeError):  # an instance whose class can't be another keeps its own
-        settled = type(own)(own.__name__, (own,), {**body, **said, "__slots__": (), _PLUGIN: plugin})
-        object.__setattr__(files, "__class__", settled)
+        made = {
+            _PLUGIN: plugin,
+            "__new__": partial(_new_of, own),
+        }  # what its methods make of its class is another model
+        object.__setattr__(files, "__class__", _subclass(own, {**said, **made}))
+
+
+def _new_of(own: Any, settled: type, *arguments: Any, **named: Any) -> Any:
+    return own(*arguments, **named)
 
 
 def _constant(value: object, of: object) -> object:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -317,6 +318,35 @@ class ChangingSource:
 
     def open(self, reference: str) -> Any:
         return Changing()
+
+
+@dataclass
+class Held:
+    """An opened model that makes others of its class, as for another process."""
+
+    reference: str
+    config: dict[str, Any]
+    tensors: dict[str, TensorInfo] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    tokenizer_backend: str = "t"
+
+    def read(self) -> Any: ...
+    def tensor(self, name: str) -> Any: ...
+    def save_tokenizer(self, folder: Path) -> Any: ...
+
+
+class HeldSource:
+    """A source that opens it."""
+
+    def open(self, reference: str) -> Held:
+        return Held(reference, {"a": 1})
+
+
+def test_what_an_opened_models_methods_make_of_it_is_of_its_own_class() -> None:
+    record = PluginRecord("p", "acme", "1", "p")
+    opened: Any = guarded_class(HeldSource, record, "model-source", "held")().open("m")
+    for made, reference in ((replace(opened, reference="n"), "n"), (pickle.loads(pickle.dumps(opened)), "m")):
+        assert type(made) is Held and made == Held(reference, {"a": 1})
 
 
 def test_an_opened_model_says_the_same_of_itself_each_time() -> None:
