@@ -45,7 +45,11 @@ def test_qlora_picks_nf4_with_double_quantization_where_the_recipe_is_silent(tmp
 
 @pytest.mark.parametrize(
     ("quantizer", "name", "config"),
-    [("int8", "int8", {"products": "float"}), ("none", "none", {}), ("nf4", "nf4", {"blocksize": 64, "double_quant": False})],
+    [
+        ("int8", "int8", {"products": "float"}),
+        ("none", "none", {}),
+        ("nf4", "nf4", {"blocksize": 64, "double_quant": False}),
+    ],
 )
 def test_a_quantizer_that_the_recipe_names_is_taken_as_it_says(
     tmp_path: Path, quantizer: str, name: str, config: object
