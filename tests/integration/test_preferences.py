@@ -166,12 +166,18 @@ def test_a_stopped_run_goes_on_bit_for_bit(prefer: Any, tmp_path: Path, damage: 
     assert results_of(again.folder) == results_of(whole.folder)
 
 
-def test_an_adapter_that_is_trained_on_is_compared_with_itself(prefer: Any, make_recipe: Any, tmp_path: Path) -> None:
-    """The loss begins at log 2 whatever the adapter has learnt before."""
+@pytest.mark.parametrize("quantizer", ["none", {"use": "int8", "products": "int8"}], ids=["none", "rounded products"])
+def test_an_adapter_that_is_trained_on_is_compared_with_itself(
+    prefer: Any, make_recipe: Any, tmp_path: Path, quantizer: Any
+) -> None:
+    """The loss begins at log 2 whatever the adapter has learnt before, in training, too."""
     first = graftkit.run(make_recipe(export=["peft"]), out=tmp_path / "first")
-    recipe = prefer("dpo", adapter={"from": str(first.exports["peft"])}, training={"steps": 2})
+    adapter = {"from": str(first.exports["peft"])}
+    recipe = prefer("dpo", adapter=adapter, quantizer=quantizer, training={"steps": 2})
     result = graftkit.run(recipe, out=tmp_path / "second")
     assert result.before is not None and result.before.holdout_loss == pytest.approx(np.log(2), rel=1e-6)
+    begun = json.loads((result.folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert begun["loss"] == pytest.approx(np.log(2), rel=1e-6)
 
 
 MISFITS = {

@@ -249,14 +249,16 @@ class TokenLoss:
         if self._plain_head is None:
             inputs = self._inputs([batch.sequences[0][:_LOOKED_AT]])
             training = self._network.training
-            self._network.eval()  # dropout would make the two differ
+            if training:
+                self._network.eval()  # dropout would make the two differ
             try:
                 with torch.no_grad():
                     whole = self._network(**inputs).logits
                     states = self._network.base_model(**inputs).last_hidden_state
                     scores = self._scores(states[0]).unsqueeze(0)
             finally:
-                self._network.train(training)
+                if training:
+                    self._network.train()
             self._plain_head = torch.equal(whole.float(), scores.float())
         return bool(self._plain_head)
 

@@ -7,7 +7,8 @@ in each step, and an adapter that training goes on with is compared with what it
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from graftkit.errors import StorageError, TrainingError
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
 from graftkit.flow.state.start_key import start_key
+from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.objective import ObjectiveConfig
 from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
 from graftkit.store.token_store import TokenStore
@@ -114,9 +117,26 @@ def score_references(
         report(before + number, total)
 
     for name, store in (("train", corpus.train), ("holdout", corpus.holdout)):
-        found[name] = _scored(run, loaded, store, partial(tell, done))
+        with _rounding(loaded.model.network) if name == "train" else nullcontext():
+            found[name] = _scored(run, loaded, store, partial(tell, done))
         done += len(store)
     return found
+
+
+@contextmanager
+def _rounding(network: nn.Module) -> Iterator[None]:
+    """Has frozen weights that round their products in training do so, while the network is in evaluation mode.
+
+    What is compared with the reference is then computed as the reference was: before the first step they are equal.
+    """
+    weights = [each for each in network.modules() if isinstance(each, FrozenWeight) and each.rounds_products]
+    for weight in weights:
+        weight.train()
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.eval()
 
 
 def _scored(
