@@ -7,6 +7,7 @@ bitsandbytes itself takes nothing but float16 on CUDA, where a weight beyond 65,
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -26,6 +27,11 @@ class Int8:
 
     def __init__(self, config: Int8Config | None = None) -> None:
         self._rounds_products = config is not None and config.products == "int8"
+        if self._rounds_products and not int8_products.sums_are_exact():
+            warnings.warn(
+                "products: int8 has no effect: this processor does not add such products up exactly (it lacks VNNI)",
+                stacklevel=2,
+            )
 
     def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> Int8Weight:
         """Stores `[out, in]`.

@@ -96,6 +96,12 @@ def test_gradients_in_int8_are_off_by_their_rounding_alone(dtype: torch.dtype) -
 
 
 @needs_exact_sums
+def test_where_products_in_int8_are_not_exact_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8_products, "sums_are_exact", lambda: False)
+    with pytest.warns(UserWarning, match="products: int8 has no effect"):
+        Int8(Int8Config(products="int8"))
+
+
 def test_products_are_exact_but_in_training_and_what_is_no_number_stays_none() -> None:
     weight, x = random_weight(48, 80), random_weight(3, 80, 1)
     exact = stored_by(Int8(), weight)(x)

@@ -159,7 +159,10 @@ def _tell_of_room(run: RunContext, stage: StageScope, total: int, done: int, siz
     """
     if not done:  # the first is a long text
         return
-    expected, free = size * total // done, shutil.disk_usage(run.folder).free
+    try:
+        expected, free = size * total // done, shutil.disk_usage(run.folder).free
+    except OSError:  # the folder is gone, which the next write tells
+        return
     if 2 * expected - size <= free or any(_ROOM in notice for notice in run.manifest.notices):
         return
     stage.notice(
