@@ -30,6 +30,17 @@ QUANTIZERS = {
     "int8": {"use": "int8"},
     "w8a8": {"use": "int8", "products": "int8"},
 }
+SCRIPT = """
+import json, resource, sys, time, graftkit
+from graftkit.flow.events import StepFinished
+ends = []
+graftkit.run(
+    json.loads(sys.argv[1]),
+    out=sys.argv[2],
+    on_event=lambda event: ends.append(time.process_time()) if isinstance(event, StepFinished) else None,
+)
+print(ends[-1] - ends[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
 TOKENS_PER_STEP = 800  # about as many as four records have
 
 
@@ -81,16 +92,14 @@ def ours(
             "dtype": "bfloat16" if "bf16" in mode else "float32",
         },
     }
-    script = (
-        "import json, resource, sys, graftkit; graftkit.run(json.loads(sys.argv[1]), out=sys.argv[2]); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
-    )
-    command = [sys.executable, "-c", script, json.dumps(recipe), str(out)]
-    peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+    command = [sys.executable, "-c", SCRIPT, json.dumps(recipe), str(out)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    tokens = sum(line["tokens"] for line in lines[1:])
     return {
-        "rate": sum(line["tokens"] for line in lines[1:]) / sum(line["seconds"] for line in lines[1:]),
-        "peak_mb": int(peak),
+        "rate": tokens / sum(line["seconds"] for line in lines[1:]),
+        "processor_rate": tokens / float(printed[-2]),
+        "peak_mb": int(printed[-1]),
         "last_loss": lines[-1]["loss"],
     }
 
@@ -110,16 +119,20 @@ def theirs(python: str, model: Path, rows: Path, mode: str, steps: int, sampling
 
 
 def alone(model: Path, rows: Path, modes: list[str], rounds: int, steps: int) -> None:
-    """Prints tokens a second of each mode at 1,024 tokens a step, and the median ratios to the first one."""
-    rates: dict[str, list[float]] = {mode: [] for mode in modes}
+    """Prints tokens a second of each mode at 1,024 tokens a step, and the median ratios to the first one.
+
+    Tokens a second of the processor are steadier where other work runs, and right with one thread (OMP_NUM_THREADS=1).
+    """
+    found: dict[str, list[dict[str, Any]]] = {mode: [] for mode in modes}
     for number in range(rounds):
         for mode in modes:
-            out = model.parent / f"alone-{mode}-{number}"
-            rates[mode].append(ours(model, rows, mode, steps, out, 1024)["rate"])
-        print({mode: round(found[-1]) for mode, found in rates.items()}, flush=True)
+            found[mode].append(ours(model, rows, mode, steps, model.parent / f"alone-{mode}-{number}", 1024))
+        print({mode: {key: round(value) for key, value in one[-1].items()} for mode, one in found.items()}, flush=True)
     for mode in modes[1:]:
-        ratio = statistics.median(a / b for a, b in zip(rates[modes[0]], rates[mode], strict=True))
-        print(f"{modes[0]} trains {ratio:.2f} times as many tokens a second as {mode}")
+        for key, of in (("rate", "a second"), ("processor_rate", "a second of the processor")):
+            pairs = zip(found[modes[0]], found[mode], strict=True)
+            ratio = statistics.median(first[key] / other[key] for first, other in pairs)
+            print(f"{modes[0]} trains {ratio:.2f} times as many tokens {of} as {mode}")
 
 
 def main() -> None:
