@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import lzma
 import os
 import random
 from collections.abc import Callable
@@ -288,6 +289,30 @@ def test_gzip_is_unpacked_as_python_does(tmp_path: Path, seed: int) -> None:
         path.write_bytes(damaged)
         with pytest.raises(DataError, match="can't be unpacked"), RecordSource(path).open() as file:
             file.read()
+
+
+STREAMS = {"bzip2": bz2, "xz": lzma}
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_each_stream_of_a_file_is_read_or_told(tmp_path: Path, kind: str) -> None:
+    """Python's own readers end in silence at a stream that is damaged where it begins."""
+    lines = [b"".join(b'{"text": "%d of %d"}\n' % (row, part) for row in range(100)) for part in range(4)]
+    streams = [STREAMS[kind].compress(line) for line in lines]
+    path = tmp_path / "records"
+    for between in (b"", b"\0" * 4, b"\0" * 8192):
+        path.write_bytes(between.join(streams) + between)
+        with RecordSource(path).open() as file:
+            assert file.read() == b"".join(lines)
+    for place in (0, 2, len(streams[2]) // 2, len(streams[2]) - 1):
+        damaged = bytearray(streams[2])
+        damaged[place] ^= 4
+        path.write_bytes(b"".join([streams[0], streams[1], bytes(damaged), streams[3]]))
+        with pytest.raises(DataError), RecordSource(path).open() as file:
+            file.read()
+    path.write_bytes(b"".join(streams)[:-3])
+    with pytest.raises(DataError, match="ends before its end is marked"), RecordSource(path).open() as file:
+        file.read()
 
 
 @pytest.mark.parametrize("rows", [1, 300, 5000])
