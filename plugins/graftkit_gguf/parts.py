@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graftkit_gguf.sequence_scores import labels_of
+from graftkit.interfaces.architecture import labels_of
 
 __all__ = ["Part", "Setting", "get_setting", "is_outer", "put_setting", "sizes"]
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.architecture import head_of, labels_of
 
 from graftkit_gguf.metadata import Metadata
 
-__all__ = ["SCORES", "SCORES_WIDTH", "SCORE_KEYS", "labels_of", "read_labels", "score_metadata"]
+__all__ = ["SCORES", "SCORES_WIDTH", "SCORE_KEYS", "read_labels", "score_metadata"]
 
 SCORES = "cls.output.weight"
 """The matrix that makes scores of a hidden state, `[labels, hidden]`."""
@@ -27,16 +27,6 @@ SCORE_KEYS = frozenset({_POOLING, _LABELS, SCORES_WIDTH})
 """The keys, without the architecture's name, that the file of a classifier has besides."""
 _RANK = 4
 """llama.cpp's LLAMA_POOLING_TYPE_RANK."""
-
-
-def labels_of(config: Mapping[str, Any]) -> list[str]:
-    """Returns what a model's scores of a sequence are of, in their order; none of a language model.
-
-    Args:
-        config: The keys of its config.json.
-    """
-    named = (config.get("id2label") or {}) if head_of(config) == "sequence" else {}
-    return [str(named[key]) for key in sorted(named, key=int)]
 
 
 def score_metadata(config: Mapping[str, Any]) -> dict[str, Any]:

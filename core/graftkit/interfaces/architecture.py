@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Head", "head_of", "is_multimodal", "load_pretrained", "model_class", "text_settings", "with_head"]
+__all__ = [
+    "Head",
+    "head_of",
+    "is_multimodal",
+    "labels_of",
+    "load_pretrained",
+    "model_class",
+    "text_settings",
+    "with_head",
+]
 
 Head = Literal["language", "sequence", "masked"]
 """What stands on a model's hidden states: `language`, the output layer of a causal language model; `sequence`, a few
@@ -50,6 +59,19 @@ def head_of(config: Mapping[str, Any]) -> Head:
     """
     named = config.get("architectures") or [""]
     return next((head for head, end in _CLASSES.items() if str(named[0]).endswith(end)), "language")
+
+
+def labels_of(config: Mapping[str, Any]) -> list[str]:
+    """Returns what the scores of a config.json's classifier are of, in their order; none where it is no classifier.
+
+    Example:
+        >>> labels_of({"architectures": ["LlamaForSequenceClassification"], "id2label": {"1": "good", "0": "bad"}})
+        ['bad', 'good']
+    """
+    named = config.get("id2label") if head_of(config) == "sequence" else None
+    if not isinstance(named, Mapping) or not all(str(key).isdecimal() for key in named):
+        return []
+    return [str(named[key]) for key in sorted(named, key=int)]
 
 
 def with_head(

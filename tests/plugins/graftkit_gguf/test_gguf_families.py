@@ -12,7 +12,7 @@ import torch
 from gguf.quants import dequantize
 from gguf_models import write_llama
 from graftkit.errors import ModelError
-from graftkit.interfaces.architecture import head_of, with_head
+from graftkit.interfaces.architecture import head_of, labels_of, with_head
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import check_stored_weights, load_base_model, plan_base_model
 from graftkit.testing import ModelSourceContract
@@ -26,7 +26,6 @@ from graftkit_gguf.families import ARCHITECTURES as ARCHITECTURES_OF_GGUF
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.header import read_header
 from graftkit_gguf.llama_cpp import LlamaCpp
-from graftkit_gguf.sequence_scores import labels_of
 from graftkit_gguf.source import GgufSource
 from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.tensor_types import KEPT_TYPES

@@ -8,7 +8,7 @@ from typing import Any
 
 from graftkit.errors import DataError, ModelError, RecipeError
 from graftkit.flow.folders.adapter_folder import AdapterFolder
-from graftkit.interfaces.architecture import Head, head_of, is_multimodal, with_head
+from graftkit.interfaces.architecture import Head, head_of, is_multimodal, labels_of, with_head
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.tokenizer import NamedTokens, Tokenizer
 from graftkit.recipe.bind import BoundRecipe
@@ -155,12 +155,7 @@ def labels_in_order(
 
 def own_labels(config: Mapping[str, Any]) -> list[str]:
     """Returns the labels of a classifier in its order; none where it is none, or has no names for them."""
-    named = config.get("id2label") if head_of(config) == "sequence" else None
-    if not isinstance(named, Mapping):
-        return []
-    if not all(str(key).isdecimal() for key in named):
-        return []
-    own = [str(named[key]) for key in sorted(named, key=int)]
+    own = labels_of(config)
     return [] if own == [f"LABEL_{number}" for number in range(len(own))] else own
 
 
