@@ -18,7 +18,7 @@ from graftkit.flow.exports.proof_forks import ProofForks
 from graftkit.flow.exports.record_proof import Proving, complete_recorded, record_proof
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run, outer_folder
-from graftkit.flow.folders.refused_files import refuse_bad_files, refuse_embedded_adapter, refuse_foreign_code
+from graftkit.flow.folders.refused_files import refuse_bad_export
 from graftkit.flow.memory.measured_memory import StagePeak, measured_memory
 from graftkit.flow.state.cancel import CancelToken, check_follower
 from graftkit.host.host import PluginHost
@@ -311,9 +311,7 @@ def check_files(folder: Path) -> list[str]:
     """
     if not (folder / EXPORT_MANIFEST).is_file():
         raise FolderError(f"no export of graftkit's: it has no {EXPORT_MANIFEST}", where=str(folder))
-    refuse_foreign_code(folder)
-    refuse_bad_files(folder)
-    refuse_embedded_adapter(folder)
+    refuse_bad_export(folder)
     own = ExportManifest.read(folder, ("files",)).files_in(folder)
     try:
         sizes = {

@@ -21,7 +21,7 @@ from graftkit.flow.base_files.open_model import open_model
 from graftkit.flow.base_files.recreate import InstalledProviders, MakeProvider
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, TO_LOAD, TO_REBUILD, ExportManifest, check_all_listed
 from graftkit.flow.folders.listed_files import check_listed, check_none_beside, listed_by_the_run
-from graftkit.flow.folders.refused_files import refuse_bad_files, refuse_embedded_adapter, refuse_foreign_code
+from graftkit.flow.folders.refused_files import refuse_bad_export
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.planning.check_adapter import check_layers
 from graftkit.flow.preparation.adapter_model import load_adapted, stops_of
@@ -120,9 +120,7 @@ def _reload(source: str, host: PluginHost, make: MakeProvider, *, heads: bool) -
             return rebuild_run(folder, manifest, make, heads=heads)
     export = ExportManifest.read(folder, ("files",)) if (folder / EXPORT_MANIFEST).is_file() else None
     if export is not None:
-        refuse_foreign_code(folder)
-        refuse_bad_files(folder)
-        refuse_embedded_adapter(folder)
+        refuse_bad_export(folder)
         check_all_listed(folder, export)
     check_listed(folder, listed_by_the_run(folder))
     if (folder / "adapter_config.json").is_file() and export is None:

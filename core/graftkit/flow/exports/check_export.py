@@ -24,10 +24,8 @@ from graftkit.flow.folders.export_configuration import check_configurations
 from graftkit.flow.folders.export_manifest import TO_PROVE, ExportManifest, checked_tolerance
 from graftkit.flow.folders.refused_files import (
     check_tensor_header,
-    refuse_bad_files,
+    refuse_bad_export,
     refuse_bad_tokenizers,
-    refuse_embedded_adapter,
-    refuse_foreign_code,
     tokenizer_configs,
 )
 from graftkit.flow.planning.head import with_facts
@@ -90,9 +88,7 @@ def _admitted(folder: Path) -> ExportManifest:
         GraftkitError: Something is: code, a header or a configuration that claims more than the files hold.
     """
     manifest = ExportManifest.read(folder, TO_PROVE)
-    refuse_foreign_code(folder)
-    refuse_bad_files(folder)
-    refuse_embedded_adapter(folder)
+    refuse_bad_export(folder)
     refuse_bad_tokenizers(folder)
     check_configurations(folder)
     return manifest

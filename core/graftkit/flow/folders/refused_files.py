@@ -18,6 +18,7 @@ from graftkit.tokenization.bounds import MAX_FILE, check_bounds
 __all__ = [
     "check_tensor_header",
     "drop_foreign_code",
+    "refuse_bad_export",
     "refuse_bad_files",
     "refuse_bad_tokenizers",
     "refuse_embedded_adapter",
@@ -106,6 +107,17 @@ def refuse_embedded_adapter(folder: Path) -> None:
                 where=str(path),
                 hint=EXPORT_AGAIN,
             )
+
+
+def refuse_bad_export(folder: Path) -> None:
+    """Refuses an export that no library may see: with code, files that are not its own, or an adapter beside a model.
+
+    Raises:
+        ExportError: See `refuse_foreign_code`, `refuse_bad_files` and `refuse_embedded_adapter`.
+    """
+    refuse_foreign_code(folder)
+    refuse_bad_files(folder)
+    refuse_embedded_adapter(folder)
 
 
 def refuse_bad_tokenizers(folder: Path) -> None:
