@@ -11,7 +11,6 @@ It shares nothing with the run but the files, so that what it finds is what anot
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -27,13 +26,13 @@ from graftkit.flow.exports.proof_forks import FORKS, serve_forks
 from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.host.records import shortened
+from graftkit.interfaces.temporary import is_no_room
 
 __all__ = ["TRUSTED", "main"]
 
 TRUSTED = "--made-by-this-run"
 """Says that the export was written a moment ago by the run that asks, so that its manifest may name any class."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _MAKE_ROOM = (
     "Nothing is known of the export, which is as it was written. Free some space, and prove it: `toolkit verify`."
 )
@@ -108,7 +107,7 @@ def _is_lack_of_room(error: Exception) -> bool:
     """Whether it comes of a disk or a memory that is full, which says nothing of an export."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _NO_ROOM):
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and is_no_room(cause)):
             return True
         cause = cause.__cause__
     return False
