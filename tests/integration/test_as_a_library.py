@@ -11,7 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from click.testing import CliRunner
 from graftkit.cli.main import cli
 from graftkit.errors import Cancelled, DataError, FolderError, PluginError, RecipeError, RequestError
 from graftkit.flow.events import StepFinished
+from odd_mappings import Raising
 from safetensors.torch import load_file
 
 RecipeMaker = Callable[..., dict[str, Any]]
@@ -262,19 +263,6 @@ def test_a_program_that_is_told_to_end_stops_its_run_and_goes_on_later(
 
 HOLDS_ITSELF: dict[str, Any] = {"model": "m"}
 HOLDS_ITSELF["data"] = HOLDS_ITSELF
-
-
-class Raising(Mapping[str, Any]):
-    """A mapping that can't be read."""
-
-    def __getitem__(self, key: str) -> Any:
-        raise RuntimeError("its own")
-
-    def __iter__(self) -> Any:
-        raise RuntimeError("its own")
-
-    def __len__(self) -> int:
-        return 1
 
 
 def plan_without(plugin: str) -> None:

@@ -73,6 +73,8 @@ def own_folders(pattern: str) -> list[str]:
     """
     folder, own = os.path.isdir(pattern), set[str]()  # noqa: PTH112 (a pattern may be no path at all)
     root, parts = (pattern, (_ANY_FOLDERS, "*")) if folder else _parts_of(pattern)
+    if _ANY_FOLDERS not in parts:  # what is named is found
+        return []
     for _ in _search(root, parts, place_of("", pattern), links=not folder, own=own):
         pass
     return sorted(own)

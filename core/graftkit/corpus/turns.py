@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import dropwhile
 from typing import Any, overload
 
@@ -143,7 +144,11 @@ class ByAnswer(Sequence[Conversation]):
             for place, message in enumerate(conversation.messages)
             if message.loss_weight and message.says_something
         ]
-        self._before = tuple(replace(message, weight=0.0) for message in conversation.messages)
+
+    @cached_property
+    def _before(self) -> tuple[Message, ...]:
+        """The messages as what stands before an answer: none is learnt."""
+        return tuple(replace(message, weight=0.0) for message in self._conversation.messages)
 
     def __len__(self) -> int:
         return len(self._places)

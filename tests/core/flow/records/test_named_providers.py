@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +26,7 @@ from graftkit.interfaces.samples import (
     Tokens,
     ToolCall,
 )
+from odd_mappings import Raising
 
 
 def registered(kind: str) -> Any:
@@ -64,19 +65,6 @@ def test_a_reader_gives_records_and_ends_where_it_ends(source: RecordSource, pla
 
 class Own(Text):
     """A text of a plugin's own class."""
-
-
-class Raising(Mapping[str, Any]):
-    """A mapping that can't be read."""
-
-    def __getitem__(self, key: str) -> Any:
-        raise RuntimeError("its own")
-
-    def __iter__(self) -> Any:
-        raise RuntimeError("its own")
-
-    def __len__(self) -> int:
-        return 1
 
 
 class Markup(str):
