@@ -16,12 +16,12 @@ import torch
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import head_of, is_multimodal
-from graftkit.interfaces.fork_lock import ForkLock
 from graftkit.interfaces.quiet import errors_alone
 from graftkit.model.attention import PACKED, native_attention, register_packed_attention
 from graftkit.model.context import context_length
 from graftkit.model.head import sequence_scores
-from graftkit.model.twin import LONGEST, build_twin
+from graftkit.model.rope_lengths import forget_longest
+from graftkit.model.twin import LONGEST, ONE_TRIAL, build_twin, relative_difference
 from graftkit.model.windows import hidden_pasts
 
 __all__ = [
@@ -54,10 +54,6 @@ class Packing:
     reason: str = ""
 
 
-_ONE_TRIAL = ForkLock()
-"""Twins are tried with switches of transformers' and of torch that are the whole process's."""
-
-
 def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int | None = None) -> Packing:
     """Tries packed sequences on a shrunken twin of the model against the model's own code, sequence by sequence.
 
@@ -73,7 +69,7 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
     """
     scores_sequences = head_of(config) == "sequence"
     any_order = head_of(config) != "language"
-    with _ONE_TRIAL, errors_alone("transformers"):  # its remarks on a twin
+    with ONE_TRIAL, errors_alone("transformers"):  # its remarks on a twin
         try:
             twin = build_twin(config, most_weights=most_weights)
             sequences = _sequences(int(twin.get_input_embeddings().weight.shape[0]))
@@ -107,7 +103,7 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
                 where=where,
                 hint="Only models that predict the next token are trained; for some, config.json has is_decoder.",
             )
-        if scores_sequences and not _relative_difference(alone, torch.cat(expected)) <= _TOLERANCE:
+        if scores_sequences and not relative_difference(alone, torch.cat(expected)) <= _TOLERANCE:
             raise ModelError(
                 f"{type(twin).__name__} scores a sequence by something else than its body's last hidden states",
                 where=where,
@@ -134,7 +130,7 @@ def _tried(network: Any, sequences: Sequence[torch.Tensor], expected: torch.Tens
             found = _logits(network, sequences, packed=True)
     except Exception as error:
         return Packing(False, _reason(error))
-    difference = _relative_difference(found, expected)
+    difference = relative_difference(found, expected)
     if difference > _TOLERANCE:
         return Packing(False, f"packed sequences see one another: logits differ by {difference:.1g} of the largest")
     return Packing(True)
@@ -164,9 +160,7 @@ def use_packing(network: Any, packing: Packing) -> None:
     if packing.packed:
         register_packed_attention()
         _number_from_padding(network)
-    for module in network.modules():
-        if hasattr(module, "max_seq_len_cached"):
-            module.register_forward_pre_hook(_forget_the_longest)
+    forget_longest(network)
     network.set_attn_implementation(PACKED if packing.packed else native_attention(network))
 
 
@@ -183,17 +177,6 @@ def _shifted(embeddings: Any, inputs: Any, keywords: dict[str, Any]) -> Any:
     if positions is None:
         return None
     return inputs, {**keywords, "position_ids": positions + embeddings.padding_idx + 1}
-
-
-def _forget_the_longest(rope: Any, inputs: Any) -> None:
-    """Has dynamic rotary frequencies made for this very sequence, as a fresh model makes them.
-
-    transformers keeps those of the longest sequence so far for all later ones beyond the original context: what a
-    sequence computes would depend on which came before it.
-    """
-    for name in vars(rope):
-        if name.endswith("max_seq_len_cached"):
-            setattr(rope, name, 0)
 
 
 def forward_inputs(sequences: Sequence[torch.Tensor], *, packed: bool) -> dict[str, Any]:
@@ -242,12 +225,6 @@ def attention_as(network: Any, name: str) -> Iterator[None]:
         network.set_attn_implementation(former)
 
 
-def _relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Returns the largest difference as a share of the largest expected magnitude; infinite where one is no number."""
-    difference = float((found.float() - expected.float()).abs().max() / expected.float().abs().max().clamp(min=1e-9))
-    return difference if difference == difference else float("inf")
-
-
 @torch.no_grad()
 def _logits(network: Any, sequences: Sequence[torch.Tensor], *, packed: bool) -> torch.Tensor:
     """Returns `[tokens, vocabulary]`, or with a head on sequences its scores `[sequences, outputs]`."""
@@ -271,7 +248,7 @@ def _is_causal(network: Any, ids: torch.Tensor) -> bool:
     changed = ids.clone()
     changed[-1] = (changed[-1] + 1) % 2 + 1
     again = _logits(network, [changed], packed=False)
-    return _relative_difference(again[:-1], logits[:-1]) < _TOLERANCE
+    return relative_difference(again[:-1], logits[:-1]) < _TOLERANCE
 
 
 def _sequences(vocabulary: int) -> list[torch.Tensor]:

@@ -12,15 +12,19 @@ import torch
 from torch import nn
 
 from graftkit.interfaces.architecture import head_of, model_class
+from graftkit.interfaces.fork_lock import ForkLock
 from graftkit.model.parts import move_towers
 from graftkit.model.skeleton import EmptyOnMeta, build_config
 
-__all__ = ["LONGEST", "build_twin", "count_layers", "fewest_layers", "with_layers"]
+__all__ = ["LONGEST", "ONE_TRIAL", "build_twin", "count_layers", "fewest_layers", "relative_difference", "with_layers"]
 
 LONGEST = 40
 """Tokens of the longest sequence that a twin is tried on: longer than its windows."""
+ONE_TRIAL = ForkLock()
+"""Twins are tried with switches of transformers' and of torch that are the whole process's."""
 _WINDOW = 16
 _VOCABULARY = 96
+_VOCABULARIES = ("vocab_size", "vocab_size_per_layer_input")
 _LABELS = 16
 
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "depth")
@@ -48,6 +52,8 @@ _WINDOWS = (
     "attention_window",
 )
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_SHARED = "num_kv_shared_layers"
+"""How many of the last layers use keys and values of earlier ones."""
 _PERIODS = ("period", "offset", "interval", "pattern", "frequency", "_freq", "skip", "first_k_dense")
 _PADDING = 1
 """An id that no tried sequence has."""
@@ -93,7 +99,7 @@ def _settings(config: Mapping[str, Any], short_windows: bool) -> Iterator[dict[s
 def _small(config: dict[str, Any], short_windows: bool) -> Iterator[dict[str, Any]]:
     """Yields one model's configurations, the smallest first."""
     few = _few_layers(_short_windows(config) if short_windows else config)
-    small = few | {key: _VOCABULARY for key in ("vocab_size",) if key in few} | dict.fromkeys(_SPECIALS)
+    small = few | {key: _VOCABULARY for key in _VOCABULARIES if key in few} | dict.fromkeys(_SPECIALS)
     if head_of(config) != "language":  # encoders count positions from their padding token on
         small["pad_token_id"] = _PADDING
         small |= _few_labels(small)
@@ -160,7 +166,24 @@ def _text(full: dict[str, Any]) -> dict[str, Any]:
 
 def _cut(config: dict[str, Any], kept: int) -> dict[str, Any]:
     counts = _depths(config)
-    return config | dict.fromkeys(counts, kept) | {key: value[:kept] for key, value in _by_layer(config).items()}
+    layers = max(counts.values(), default=0)
+    cut = config | dict.fromkeys(counts, kept) | {key: value[:kept] for key, value in _by_layer(config).items()}
+    if isinstance(config.get(_SHARED), int):
+        cut[_SHARED] = max(0, config[_SHARED] - (layers - kept))
+    for key, value in _of_layers(config).items():
+        cut[key] = {number: own for number, own in value.items() if number < kept}
+    return cut
+
+
+def _of_layers(config: Mapping[str, Any]) -> dict[str, dict[int, Any]]:
+    """Returns the mappings from a layer's number to its own settings."""
+    return {
+        key: {int(number): own for number, own in value.items()}
+        for key, value in config.items()
+        if isinstance(value, dict)
+        and value
+        and all(str(number).isdecimal() and isinstance(own, dict) for number, own in value.items())
+    }
 
 
 def _by_layer(config: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -175,12 +198,15 @@ def _few_layers(config: dict[str, Any]) -> dict[str, Any]:
     if not counts:
         return config
     layers, lists = max(counts.values()), _by_layer(config)
-    kinds = list(zip(*(map(str, value) for value in lists.values()), strict=True)) or [()] * layers
+    own = [str([settings.get(number) for settings in _of_layers(config).values()]) for number in range(layers)]
+    kinds = list(zip(own, *(map(str, value) for value in lists.values()), strict=True))
     kept = max(2, 1 + max(kinds.index(kind) for kind in set(kinds)))
     if not lists:
         periods = [v for k, v in config.items() if isinstance(v, int) and any(word in k for word in _PERIODS)]
         kept = max([kept, *(period + 1 for period in periods if 0 < period < layers)])
-    return _cut(config, min(kept, layers))
+    if not isinstance(config.get(_SHARED), int) or config[_SHARED] == 0:
+        return _cut(config, min(kept, layers))
+    return _cut(config, min(2 * kept, layers)) | {_SHARED: min(kept, layers - kept)}
 
 
 def _depths(config: Mapping[str, Any]) -> dict[str, int]:
@@ -230,3 +256,14 @@ def _spread(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.ndim > 1 and parameter.is_floating_point():
             parameter.normal_(std=parameter.shape[-1] ** -0.5)
+
+
+def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Returns the largest difference as a share of the largest expected magnitude; infinite where one is no number.
+
+    Args:
+        found: Numbers of any shape.
+        expected: Those that they should be, of the same shape.
+    """
+    difference = float((found.float() - expected.float()).abs().max() / expected.float().abs().max().clamp(min=1e-9))
+    return difference if difference == difference else float("inf")

@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from graftkit.model.generate import Continuation, generate_greedily
+from graftkit.model.continuation import Continuation
+from graftkit.model.decoding import Decoding
+from graftkit.model.decoding_trial import choose_decoding
+from graftkit.model.generate import generate_greedily
+from graftkit.model.rope_lengths import forget_longest
 from graftkit.model.twin import build_twin
+from graftkit.testing.architectures import ARCHITECTURES
 
 SMALL = {
     "hidden_size": 64,
@@ -22,11 +27,36 @@ SHAPES: dict[str, dict[str, Any]] = {
     "learned positions": {"model_type": "gpt2", "n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 320},
     "position biases": {"model_type": "bloom", "hidden_size": 64, "n_layer": 2, "n_head": 4, "vocab_size": 320},
     "state space": {"model_type": "mamba", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 320},
+    "distances counted over padding": {"model_type": "mpt", "d_model": 64, "n_heads": 4, "n_layers": 2},
+    "states in its layers": {**ARCHITECTURES["recurrent_gemma"], "vocab_size": 320},
+    "no cache": {"model_type": "openai-gpt", "n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 320},
+    "frequencies of long sequences": {
+        **SMALL,
+        "model_type": "phi3",
+        "pad_token_id": 0,
+        "num_key_value_heads": 2,
+        "original_max_position_embeddings": 16,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0] * 8,
+            "long_factor": [3.0 + number for number in range(8)],
+            "original_max_position_embeddings": 16,
+        },
+    },
+    "frequencies of every length": {
+        **SMALL,
+        "model_type": "llama",
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 16,
+        "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
+    },
 }
 
 
 @torch.no_grad()
 def recomputed(network: Any, prompt: list[int], count: int) -> list[int]:
+    forget_longest(network)
     ids = list(prompt)
     for _ in range(count):
         ids.append(network(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax().item())
@@ -39,16 +69,19 @@ def test_answers_are_those_of_the_whole_sequence_computed_again(name: str) -> No
     prompts = [torch.randint(3, 90, (length,), generator=random).tolist() for length in (30, 11)]
     expected = [recomputed(network, prompt, 8) for prompt in prompts]
     assert generate_greedily(network, prompts, max_new_tokens=8, stop=[]) == expected
-    assert list(Continuation(network).stream(prompts[0], max_new_tokens=8, stop=[])) == expected[0]
+    assert (
+        list(Continuation(network, choose_decoding(network)).stream(prompts[0], max_new_tokens=8, stop=[]))
+        == expected[0]
+    )
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_what_goes_on_with_a_prompt_already_computed_is_as_if_computed_anew(name: str) -> None:
     network, random = build_twin(SHAPES[name]), torch.Generator().manual_seed(5)
     first, added, other = (torch.randint(3, 90, (length,), generator=random).tolist() for length in (30, 7, 9))
-    going_on = Continuation(network)
+    going_on = Continuation(network, choose_decoding(network))
     answer = list(going_on.stream(first, max_new_tokens=4, stop=[]))
-    for prompt in ([*first, *answer, *added], [*first, *other], first, other, [*first, *answer[:2], *added]):
+    for prompt in ([*first, *answer, *added], [*first, *other], first, other, [*other, *added], other[:6], first[:14]):
         assert list(going_on.stream(prompt, max_new_tokens=6, stop=[])) == recomputed(network, prompt, 6)
 
 
@@ -57,8 +90,8 @@ def test_answers_that_end_at_different_places_after_prompts_that_begin_alike(nam
     """What they share is computed once, and who has ended is left out, where the architecture allows that."""
     config = SHAPES.get(name, {**SMALL, "model_type": "llama", "num_key_value_heads": 2})
     network, random = build_twin(config), torch.Generator().manual_seed(7)
-    start = torch.randint(3, 90, (20,), generator=random).tolist()
-    ends = [torch.randint(3, 90, (length,), generator=random).tolist() for length in (1, 6, 6, 3, 12, 2)]
+    start = torch.randint(3, 90, (9,), generator=random).tolist()
+    ends = [torch.randint(3, 90, (length,), generator=random).tolist() for length in (1, 14, 14, 3, 12, 2)]
     prompts = [*([*start, *end] for end in ends), start]
     whole = [recomputed(network, prompt, 10) for prompt in prompts]
     stop = [token for token in (whole[0][1], whole[1][4], whole[2][2]) if token not in {answer[0] for answer in whole}]
@@ -93,7 +126,7 @@ def test_a_turn_that_follows_computes_its_own_tokens_alone() -> None:
     network.register_forward_pre_hook(
         lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
-    going_on, prompt = Continuation(network), list(range(3, 40))
+    going_on, prompt = Continuation(network, choose_decoding(network)), list(range(3, 40))
     answer = list(going_on.stream(prompt, max_new_tokens=5, stop=[]))
     assert lengths == [37, 1, 1, 1, 1], "a token costs a token a step"
     lengths.clear()
@@ -103,7 +136,7 @@ def test_a_turn_that_follows_computes_its_own_tokens_alone() -> None:
 
 def test_a_prompt_that_nobody_wants_any_more_ends_before_the_next_block() -> None:
     network = build_twin({**SMALL, "model_type": "llama", "num_key_value_heads": 2})
-    going_on, prompt, asked = Continuation(network), list(range(3, 40)), list[int]()
+    going_on, prompt, asked = Continuation(network, choose_decoding(network)), list(range(3, 40)), list[int]()
     computed: list[int] = []
     for number, block in enumerate(network.model.layers):
         block.register_forward_hook(lambda *_, number=number: computed.append(number))
@@ -111,13 +144,13 @@ def test_a_prompt_that_nobody_wants_any_more_ends_before_the_next_block() -> Non
         going_on.stream(prompt, max_new_tokens=3, stop=[], unwanted=lambda: len(asked) == 1 or asked.append(1))
     )
     assert computed == [0] and going_on.held == 0 and len(network.model.layers) > 1
-    fresh = list(Continuation(network).stream(prompt, max_new_tokens=3, stop=[]))
+    fresh = list(Continuation(network, choose_decoding(network)).stream(prompt, max_new_tokens=3, stop=[]))
     assert list(going_on.stream(prompt, max_new_tokens=3, stop=[])) == fresh
 
 
 def test_a_pass_that_is_stopped_leaves_nothing_half_computed() -> None:
     network = build_twin({**SMALL, "model_type": "llama", "num_key_value_heads": 2})
-    going_on, prompt = Continuation(network), list(range(3, 40))
+    going_on, prompt = Continuation(network, choose_decoding(network)), list(range(3, 40))
     list(going_on.stream(prompt, max_new_tokens=3, stop=[]))
 
     def stop(*anything: Any) -> None:
@@ -129,3 +162,25 @@ def test_a_pass_that_is_stopped_leaves_nothing_half_computed() -> None:
     hook.remove()
     found = list(going_on.stream([*prompt, 50, 51], max_new_tokens=6, stop=[]))
     assert found == recomputed(network, [*prompt, 50, 51], 6)
+
+
+def test_what_a_model_gives_is_found_out_before_it_is_used() -> None:
+    """And no more than that is allowed: each of these answers as it would alone, if more slowly."""
+    found = {name: choose_decoding(build_twin(shape)) for name, shape in SHAPES.items()}
+    nothing = Decoding()
+    assert found["no cache"] == found["states in its layers"] == nothing
+    assert found["distances counted over padding"] == Decoding(True, True, True, True, shared=False)
+    assert not found["state space"].padded and found["state space"].batched
+    everything = Decoding(True, True, True, True, True)
+    assert all(found[name] == everything for name in ("window", "learned positions", "frequencies of long sequences"))
+
+
+def test_a_model_of_which_no_small_one_can_be_made_is_continued_alone_with_its_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = build_twin({**SMALL, "model_type": "llama", "num_key_value_heads": 2})
+    monkeypatch.setattr("graftkit.model.decoding_trial.build_twin", lambda *_, **__: 1 / 0)
+    assert choose_decoding(network) == Decoding(cached=True)
+    prompts = [[*range(3, 40)], [*range(4, 12)]]
+    expected = [recomputed(network, prompt, 4) for prompt in prompts]
+    assert generate_greedily(network, prompts, max_new_tokens=4, stop=[]) == expected

@@ -20,7 +20,8 @@ from graftkit.interfaces.samples import Conversation, Message
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.adapt import adapters_disabled
 from graftkit.model.context import context_length
-from graftkit.model.generate import Continuation
+from graftkit.model.continuation import Continuation
+from graftkit.model.decoding_trial import choose_decoding
 from graftkit.model.sampling import Sampler
 
 __all__ = ["LayOut", "ReloadedModel", "Reply"]
@@ -125,7 +126,7 @@ class ReloadedModel:
 
     def __post_init__(self) -> None:
         within = nullcontext if self.adapted else partial(adapters_disabled, self.network)
-        object.__setattr__(self, "_continuation", Continuation(self.network, within))
+        object.__setattr__(self, "_continuation", Continuation(self.network, choose_decoding(self.network), within))
         laid_out = self.tokenizer.chat_template is not None
         object.__setattr__(self, "_end", turn_end(self._encoder()) if laid_out else TurnEnd())
 

@@ -1,0 +1,116 @@
+"""What a model's continuation may save: found out on a shrunken twin of it, against whole sequences.
+
+Caches, padding on the left and what is shared by prompts are right where the twin's logits are those of its own code
+without a cache. A model that takes none of them is answered all the same, more slowly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from graftkit.interfaces.quiet import errors_alone
+from graftkit.model.continuation import Continuation
+from graftkit.model.decoding import Decoding
+from graftkit.model.rope_lengths import forget_longest
+from graftkit.model.side_by_side import Batch, side_by_side
+from graftkit.model.twin import LONGEST, ONE_TRIAL, build_twin, relative_difference
+
+__all__ = ["choose_decoding"]
+
+_COMMON, _ENDS = 12, (LONGEST - 12, 1, 9)
+"""Tokens that the prompts begin with, and of each after that: shorter and longer than a twin's windows, as a whole."""
+_FOLLOWING = 4
+"""Tokens that each prompt goes on with: the shortest grows beyond a twin's windows and contexts."""
+_TOLERANCE = 1e-4
+"""How far float32 logits may differ, as a share of the largest: rounding differs, the function doesn't."""
+
+_NEEDED = ("cached", "batched", "padded")
+"""What those after it build on."""
+
+_Ids = Sequence[Sequence[int]]
+
+_found: WeakKeyDictionary[Any, Decoding] = WeakKeyDictionary()
+
+
+def choose_decoding(network: Any) -> Decoding:
+    """Tries on a shrunken twin of a model how it may be continued, once a model.
+
+    Where no twin can be made, one sequence after the other is continued with the cache that transformers makes, as its
+    own `generate` does.
+
+    Args:
+        network: A transformers causal language model.
+    """
+    if network not in _found:
+        weights = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers()))
+        with ONE_TRIAL, errors_alone("transformers"):
+            try:
+                twin = build_twin(network.config.to_dict(), most_weights=weights)
+            except Exception:  # whatever an architecture raises
+                _found[network] = Decoding(cached=True)
+            else:
+                _found[network] = _tried(twin)
+    return _found[network]
+
+
+def _tried(twin: Any) -> Decoding:
+    """Allows one thing after the other, as long as the logits stay what they are without it."""
+    random, vocabulary = torch.Generator().manual_seed(0), int(twin.get_input_embeddings().weight.shape[0])
+    common, *ends, following = (
+        torch.randint(3, vocabulary, (length,), generator=random).tolist() for length in (_COMMON, *_ENDS, _FOLLOWING)
+    )
+    prompts = [[*common, *end] for end in ends]
+    equal = [prompts[0], prompts[0][::-1]]
+    forget_longest(twin)
+    decoding = Decoding()
+    for name, tried, compute in (
+        ("cached", prompts, _anew),
+        ("reused", prompts, _in_a_row),
+        ("batched", equal, _together),
+        ("padded", prompts, _together),
+        ("shared", prompts, _together),
+    ):
+        candidate = replace(decoding, **{name: True})
+        with suppress(Exception):  # whatever an architecture raises
+            found, expected = (compute(twin, tried, following, each) for each in (candidate, Decoding()))
+            if relative_difference(found, expected) <= _TOLERANCE:
+                decoding = candidate
+                continue
+        if name in _NEEDED:
+            break
+    return decoding
+
+
+def _anew(twin: Any, prompts: _Ids, following: Sequence[int], decoding: Decoding) -> torch.Tensor:
+    """Returns each prompt's logits, `[prompts, following + 1, vocabulary]`, one after the other."""
+    return torch.stack([Continuation(twin, decoding).logits_after(prompt, following) for prompt in prompts])
+
+
+def _in_a_row(twin: Any, prompts: _Ids, following: Sequence[int], decoding: Decoding) -> torch.Tensor:
+    """Returns what `_anew` does, each prompt after what is kept of the one before."""
+    going_on = Continuation(twin, decoding)
+    return torch.stack([going_on.logits_after(prompt, following) for prompt in prompts])
+
+
+def _together(twin: Any, prompts: _Ids, following: Sequence[int], decoding: Decoding) -> torch.Tensor:
+    """Returns what `_anew` does, side by side where that is allowed."""
+    found: dict[int, torch.Tensor] = {}
+    for numbers in side_by_side(twin, prompts, len(following) + 1, decoding):
+        group = [prompts[number] for number in numbers]
+        if len(group) == 1:
+            logits = _anew(twin, group, following, decoding)
+        else:
+            batch = Batch(twin, group, len(following) + 1, decoding)
+            steps = [batch.logits()]
+            for token in following:
+                batch.go_on(torch.tensor([token] * len(group)))
+                steps.append(batch.logits())
+            logits = torch.stack(steps, dim=1)
+        found.update(zip(numbers, logits, strict=True))
+    return torch.stack([found[number] for number in range(len(prompts))])
