@@ -110,6 +110,16 @@ class DeferredMask:
         mask = self._evaluated(*span)
         return (mask != torch.ones_like(mask).tril().triu(1 - width)).any()
 
+    def __getitem__(self, index: Any) -> DeferredMask:
+        """Returns itself where all of it is asked for: Gemma 4 takes the queries whose logits are wanted.
+
+        Raises:
+            TypeError: Only a part is asked for.
+        """
+        if any(part not in (slice(None), slice(0, None)) for part in index):
+            raise TypeError("a part of its attention mask is asked for")
+        return self
+
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"it computes with its attention mask itself, and asks for its {name}")
 

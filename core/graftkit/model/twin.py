@@ -39,6 +39,8 @@ _FEED_FORWARD = (
     "encoder_ffn_dim",
     "n_inner",
 )
+_INPUTS, _INPUT = ("hidden_size_per_layer_input",), 16
+"""Embeddings of tokens that each layer has of its own, and how wide they are at most."""
 _ANY_WEIGHTS = 1 << 22
 """How many weights a twin may have whatever its model has: 16 MB."""
 _CHUNKS = ("chunk_size", "mamba_chunk_size")
@@ -224,6 +226,7 @@ def _narrow(config: dict[str, Any]) -> dict[str, Any]:
         found |= {key: found[key] * 2 * ratio // heads for key in _WIDTHS if isinstance(found.get(key), int)}
         found |= {key: 2 * ratio for key in _HEADS if isinstance(found.get(key), int)}
         found |= {"num_key_value_heads": min(2, groups)} if isinstance(groups, int) else {}
+    found |= {key: min(found[key], _INPUT) for key in _INPUTS if isinstance(found.get(key), int)}
     found |= {key: min(found[key], 64) for key in _FEED_FORWARD if isinstance(found.get(key), int)}
     found |= {key: min(found[key], _WINDOW) for key in _CHUNKS if isinstance(found.get(key), int)}
     for key in _EXPERTS:

@@ -6,11 +6,14 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from torch import nn
 
 __all__ = ["hidden_pasts"]
 
 _PROBE = "graftkit_mask_probe"
 """The name under which transformers knows the attention that computes nothing."""
+_MOST_NUMBERS = 1 << 27
+"""How large the embedded tokens of a sequence may be: 512 MB."""
 
 
 class _EveryMaskMade(Exception):
@@ -30,6 +33,9 @@ def hidden_pasts(network: Any, length: int, *, masks: int | None = None) -> list
 
     Returns:
         For each mask in the order in which they are made.
+
+    Raises:
+        ValueError: It has to embed the tokens, and they are too many.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -43,12 +49,17 @@ def hidden_pasts(network: Any, length: int, *, masks: int | None = None) -> list
     AttentionInterface.register(_PROBE, _zeros)
     AttentionMaskInterface.register(_PROBE, look)
     embedding = network.get_input_embeddings().weight
-    states = embedding.new_zeros(1, 1, 1).expand(1, length, embedding.shape[1])
+    if sum(isinstance(m, nn.Embedding) and len(m.weight) == len(embedding) for m in network.modules()) > 1:
+        if length * embedding.shape[1] > _MOST_NUMBERS:
+            raise ValueError("it has several embeddings, too wide for sequences as long as its context")
+        inputs = {"input_ids": torch.zeros(1, length, dtype=torch.long, device=embedding.device)}
+    else:  # which takes no memory
+        inputs = {"inputs_embeds": embedding.new_zeros(1, 1, 1).expand(1, length, embedding.shape[1])}
     former = network.config._attn_implementation
     network.set_attn_implementation(_PROBE)
     try:
         with suppress(_EveryMaskMade):
-            network.base_model(inputs_embeds=states, use_cache=False)
+            network.base_model(**inputs, use_cache=False)
     finally:
         network.set_attn_implementation(former)
     return found
