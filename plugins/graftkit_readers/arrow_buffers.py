@@ -11,9 +11,14 @@ import struct
 from collections.abc import Iterator
 from typing import IO, Any
 
+from graftkit_readers.tables_in_file import AnotherTable, check_only_table
+
 __all__ = ["unpacked_sizes"]
 
 _MAGIC = b"ARROW1"
+_BEGIN = b"ARROW1\0\0"
+_MARK = b"\xff\xff\xff\xff"
+"""Stands before a message's length in all but the oldest streams."""
 _MOST_METADATA = 64 << 20
 _DICTIONARY, _BATCH = 2, 3
 _STEP = 1 << 20
@@ -27,7 +32,8 @@ def unpacked_sizes(file: IO[bytes]) -> Iterator[int]:
         file: The file; one that is a stream is read from its beginning to its end, and need not be seekable.
 
     Raises:
-        ValueError: Something in it is damaged.
+        AnotherTable: More follows after its end, of which nothing would be read.
+        ValueError: Something in it is damaged, or it ends before its end is marked.
         OSError: The file can't be read.
     """
     start = file.read(8)
@@ -35,7 +41,7 @@ def unpacked_sizes(file: IO[bytes]) -> Iterator[int]:
         if start[: len(_MAGIC)] == _MAGIC:
             yield from _of_file(file)
         else:
-            yield from _of_stream(file, start)
+            yield from _of_stream(_Forward(file, start))
     except struct.error:
         raise ValueError("it is cut short") from None
 
@@ -46,35 +52,43 @@ def _of_file(file: IO[bytes]) -> Iterator[int]:
     length = struct.unpack("<i", file.read(10)[:4])[0]
     if not 0 < length <= min(size, _MOST_METADATA):
         raise ValueError("its end is not that of an Arrow file")
-    file.seek(size - 10 - length)
+    footer = size - 10 - length
+    file.seek(footer)
     end = _Table.root(file.read(length))
+    read = 0
     for field in (2, 3):  # dictionaries, batches
-        for at, metadata, _, _ in struct.iter_unpack("<qiiq", end.structs(field, 24)):
+        for at, metadata, _, body in struct.iter_unpack("<qiiq", end.structs(field, 24)):
             if not 0 <= at < size or not 0 <= metadata <= min(size, _MOST_METADATA):
                 raise ValueError("a batch lies beyond the file")
             file.seek(at)
             data = file.read(metadata)
-            prefix = 8 if data[:4] == b"\xff\xff\xff\xff" else 4
+            prefix = 8 if data[:4] == _MARK else 4
             yield _unpacked(file, data[prefix:], at + metadata)
+            read = max(read, at + metadata + body)
+    check_only_table(file, read, footer, _MAGIC, _BEGIN)
 
 
-def _of_stream(file: IO[bytes], start: bytes) -> Iterator[int]:
-    """Reads message after message; before each stands its length, after a mark in all but the oldest streams."""
-    at = 0
-    head = start
-    while len(head) == 8:
-        marked = head[:4] == b"\xff\xff\xff\xff"
-        length = struct.unpack_from("<i", head, 4 if marked else 0)[0]
-        if not 0 < length <= _MOST_METADATA:
-            return
-        data = (b"" if marked else head[4:]) + file.read(length - (0 if marked else 4))
-        at += len(head) + len(data) - (0 if marked else 4)
-        body = _Table.root(data).number(3, "<q")
-        reader = _Forward(file, at)
-        yield _unpacked(reader, data, at)
-        reader.seek(at + max(0, min(body, _FARTHEST)))
-        at = reader.at
-        head = file.read(8)
+def _of_stream(file: _Forward) -> Iterator[int]:
+    """Reads message after message; before each stands its length, 0 at the end, after a mark in all but old streams."""
+    marks = set()
+    while True:
+        start = file.at
+        head = file.read(4)
+        if not head:
+            raise ValueError(f"it ends at byte {start:,} without the mark of a stream's end")
+        marks.add(head == _MARK)
+        length = struct.unpack("<i", file.read(4) if head == _MARK else head)[0]
+        if len(marks) > 1 or not 0 <= length <= _MOST_METADATA:
+            raise ValueError(f"at byte {start:,} stands neither a batch nor the mark of the stream's end")
+        if not length:
+            break
+        data = file.read(length)
+        at = file.at
+        yield _unpacked(file, data, at)
+        file.seek(at + max(0, min(_Table.root(data).number(3, "<q"), _FARTHEST)))
+    end = file.at
+    if file.read(1):
+        raise AnotherTable(f"its stream ends at byte {end:,}, and more follows, which would not be read")
 
 
 class _Forward:
@@ -82,22 +96,28 @@ class _Forward:
 
     Args:
         file: The file.
+        begun: What has been read of it already, which is read again.
+
+    Attributes:
         at: Where it stands.
     """
 
-    def __init__(self, file: IO[bytes], at: int) -> None:
-        self._file, self.at = file, at
+    def __init__(self, file: IO[bytes], begun: bytes) -> None:
+        self._file, self._begun = file, begun
+        self.at = 0
 
     def seek(self, place: int) -> None:
         """Passes over what lies before a place."""
         if place < self.at:
             raise ValueError("buffers overlap")
-        while self.at < place and (part := self._file.read(min(_STEP, place - self.at))):
-            self.at += len(part)
+        while self.at < place and self.read(min(_STEP, place - self.at)):
+            pass
 
     def read(self, count: int) -> bytes:
         """Reads some bytes."""
-        data = self._file.read(count)
+        data, self._begun = self._begun[:count], self._begun[count:]
+        if len(data) < count:
+            data += self._file.read(count - len(data))
         self.at += len(data)
         return data
 

@@ -13,6 +13,7 @@ from graftkit_readers.arrow_buffers import unpacked_sizes
 from graftkit_readers.arrow_values import not_read, object_bytes
 from graftkit_readers.limits import MOST_COLUMNS
 from graftkit_readers.parquet_pages import MoreThanTablesHave, pages
+from graftkit_readers.tables_in_file import AnotherTable
 
 __all__ = ["Arrow", "Parquet"]
 
@@ -127,6 +128,8 @@ def _told(source: RecordSource) -> Iterator[None]:
         yield
     except MoreThanTablesHave as error:
         raise DataError(str(error), where=str(source), hint=_FEWER) from None
+    except AnotherTable as error:
+        raise DataError(str(error), where=str(source), hint="Give each table a file of its own.") from None
     except (pyarrow.ArrowException, OSError, ValueError, NotImplementedError, MemoryError) as error:
         reason = " ".join(str(error).split())[:300] or "it asks for more memory than there is"
         raise DataError(f"can't be read: {reason}", where=str(source), hint="It is damaged or cut short.") from None

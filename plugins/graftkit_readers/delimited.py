@@ -21,6 +21,9 @@ __all__ = ["Delimited"]
 _MOST_DELIMITERS = 1_000_000
 """Delimiters of a row: a value of a character or two takes sixty bytes."""
 
+_END_OF_FILE = b"\x1a"
+"""Ctrl-Z, with which programs for DOS end a text."""
+
 
 class Delimited:
     """Reads a table whose first line has its columns' names, as RFC 4180 writes it; quoted values may hold line ends.
@@ -82,11 +85,15 @@ class _Lines:
         with self._source.open() as file:
             while line := file.readline(MAX_LINE + 2):
                 self.number += 1
-                self._count(line)
+                self._check(line)
                 text = decode_utf8(line, f"{self._source}:{self.number}")
                 yield text.removeprefix("\ufeff") if self.number == 1 else text
 
-    def _count(self, line: bytes) -> None:
+    def _check(self, line: bytes) -> None:
+        if b"\0" in line or line.strip() == _END_OF_FILE:
+            found = "zero bytes, as where a part of a file is lost" if b"\0" in line else "nothing but Ctrl-Z"
+            hint = "Write the file anew; or, where nothing is missing, take them out."
+            raise DataError(f"the line holds {found}", where=f"{self._source}:{self.number}", hint=hint)
         self._bytes += len(line)
         self._delimiters += line.count(self._delimiter)
         if self._bytes > MAX_LINE + 1:

@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from graftkit_readers.tables_in_file import check_only_table
+
 __all__ = ["MoreThanTablesHave", "Page", "pages"]
 
+_MAGIC = b"PAR1"
 _MOST_METADATA = 4 << 20
 _METADATA_SHARE = 16
 """A file's end may take 4 MiB, and a sixteenth of the file besides: reading a megabyte of it takes half a second."""
@@ -64,31 +67,37 @@ def pages(file: IO[bytes], most_columns: int) -> Iterator[Page]:
 
     Raises:
         MoreThanTablesHave: It has very many columns or pages.
+        AnotherTable: Another file stands before it in the same one.
         ValueError: Something in it is damaged.
         OSError: The file can't be read.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 8))
     length, magic = struct.unpack("<I4s", _exactly(file, 8))
-    if magic != b"PAR1" or length > size - 8:
+    if magic != _MAGIC or length > size - 8:
         raise ValueError("its end is not that of a Parquet file")
     if length > _MOST_METADATA + size // _METADATA_SHARE:
         raise MoreThanTablesHave(f"what it says of its columns takes {length:,} bytes of {size:,}")
-    file.seek(size - 8 - length)
+    footer = size - 8 - length
+    file.seek(footer)
+    read = 0
     left = _MOST_PAGES + size // _BYTES_A_PAGE
     for group in _structs(_Compact(_exactly(file, length)).struct(_COLUMNS).get(4)):
         columns = _structs(group.get(1))
         if len(columns) > most_columns:
             raise MoreThanTablesHave(f"it has {len(columns):,} columns, more than the {most_columns:,} that are read")
         for chunk in columns:
-            for page in _pages_of(file, chunk.get(3)):
+            for end, page in _pages_of(file, chunk.get(3)):
+                read = max(read, end)
                 left -= 1
                 if left < 0:
                     raise MoreThanTablesHave(f"it has more than {_MOST_PAGES + size // _BYTES_A_PAGE:,} pages")
                 yield page
+    check_only_table(file, read, footer, _MAGIC, _MAGIC)
 
 
-def _pages_of(file: IO[bytes], column: Any) -> Iterator[Page]:
+def _pages_of(file: IO[bytes], column: Any) -> Iterator[tuple[int, Page]]:
+    """Yields the pages of a column, and where each ends."""
     if not isinstance(column, dict) or not {5, 7, 9} <= column.keys():
         raise ValueError("a column's pages are not said")
     first = column.get(11, 0)
@@ -100,7 +109,7 @@ def _pages_of(file: IO[bytes], column: Any) -> Iterator[Page]:
         length, packed, page = _page(file, at)
         left -= 0 if page.is_dictionary else page.values
         at += length + packed
-        yield page
+        yield at, page
 
 
 def _page(file: IO[bytes], at: int) -> tuple[int, int, Page]:

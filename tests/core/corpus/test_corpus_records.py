@@ -197,6 +197,13 @@ def test_a_line_that_is_no_conversation_is_refused_with_its_place(tmp_path: Path
     assert found.startswith("records.jsonl:2: ") and message in found
 
 
+@pytest.mark.parametrize("end", ["b\n" + "\0" * 8, "b\0\0\0d\n", "b\n\x1a"])
+def test_a_table_with_a_hole_in_it_is_refused_with_the_line(tmp_path: Path, end: str) -> None:
+    """A computer that stops while a file is written leaves zeros in the place of rows."""
+    number = 3 if "d" in end else 4
+    assert f"records.csv:{number}: the line holds" in refusal(tmp_path, f"text\na\n{end}", "records.csv")
+
+
 def test_a_line_that_is_not_utf8_is_refused_with_its_place(tmp_path: Path) -> None:
     found = refusal(tmp_path, TEXT.encode() + b'\n{"text": "h\xf6"}\n')
     assert found.startswith("records.jsonl:2: not UTF-8: byte 0xf6 at position 11\nSave the file as UTF-8")
@@ -295,6 +302,10 @@ def test_ids_are_read_with_labels_or_a_mask(tmp_path: Path) -> None:
         ({"input_ids": [4, 5], "labels": [5, -100]}, "label 0 is 5, where the id is 4"),
         ({"input_ids": [4, 5], "labels": [-100, -100]}, "no token is learnt"),
         ({"input_ids": [4, 5], "attention_mask": [1, 0]}, "without padding"),
+        ({"input_ids": [4, 5], "attention_mask": [1, 2]}, "without padding"),
+        ({"input_ids": [4, 5], "loss_mask": [1, -100]}, '"loss_mask" has -100 at position 1'),
+        ({"input_ids": [4, 5], "completion_mask": [2, 1]}, '"completion_mask" has 2 at position 0'),
+        ({"input_ids": [4, 5], "assistant_masks": ["0", "1"]}, '"assistant_masks" is no list of whole numbers'),
         ({"input_ids": [4, 5.5]}, '"input_ids" is no list of whole numbers'),
         ({"text": "x", "label": 1}, "the label is the number 1, for which there is no word"),
     ],
@@ -350,6 +361,25 @@ def test_an_answer_that_is_the_whole_conversation_has_its_prompt_once(tmp_path: 
     [pair] = records(tmp_path, json.dumps({"prompt": prompt, **answers}))
     assert isinstance(pair, PreferencePair) and said(pair.chosen.messages) == [*expected, (HO, "chosen")]
     assert [message.loss_weight for message in pair.chosen.messages][:-1] == [0] * len(expected)
+
+
+@pytest.mark.parametrize("weights", [{"weight": 1}, {"train": True}, {"weight": 0.5}])
+@pytest.mark.parametrize("whole", [True, False])
+def test_only_the_answer_of_a_pair_is_in_the_loss(tmp_path: Path, weights: dict[str, Any], whole: bool) -> None:
+    """Whatever the messages before it say of themselves; the answers, which are compared, count in full."""
+    before = [{**ASKED, **weights}, {"role": HO, "content": "b", **weights}, ASKED]
+    answers = {key: [*before * whole, {"role": HO, "content": key}] for key in ("chosen", "rejected")}
+    [pair] = records(tmp_path, json.dumps({"prompt": before, **answers}))
+    assert isinstance(pair, PreferencePair)
+    for answer in (pair.chosen, pair.rejected):
+        assert [message.loss_weight for message in answer.messages] == [0, 0, 0, 1]
+    labelled = {"prompt": before, "completion": answers["chosen"], "label": True}
+    [wanted] = records(tmp_path, json.dumps(labelled))
+    assert isinstance(wanted, LabelledAnswer) and [m.loss_weight for m in wanted.answer.messages] == [0, 0, 0, 1]
+    answers["rejected"][-1]["weight"] = 0.5
+    assert 'records.jsonl:1: the answer in "rejected" has the weight 0.5' in refusal(
+        tmp_path, json.dumps({"prompt": before, **answers})
+    )
 
 
 def test_an_answer_to_another_prompt_is_refused(tmp_path: Path) -> None:

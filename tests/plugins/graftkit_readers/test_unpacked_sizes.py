@@ -114,3 +114,52 @@ def test_damaged_tables_are_refused_or_read(tmp_path: Path, kind: str) -> None:
                 _ = [record.load() for record in reader.records(RecordSource(path))]
             except DataError as error:
                 assert str(path) in str(error)
+
+
+def whole(kind: str, text: str) -> bytes:
+    """Returns a table of two parts, which lie where those of any such table with texts of this length do."""
+    sink, texts = io.BytesIO(), pyarrow.table({"text": [f"{text} {n}" for n in range(20)]})
+    if kind == "parquet":
+        pyarrow.parquet.write_table(texts, sink, row_group_size=10, write_page_index=True)
+        return sink.getvalue()
+    options = pyarrow.ipc.IpcWriteOptions(use_legacy_format=kind == "old stream")
+    make = pyarrow.ipc.new_file if kind == "file" else pyarrow.ipc.new_stream
+    with make(sink, texts.schema, options=options) as writer:
+        writer.write_table(texts, max_chunksize=10)
+    return sink.getvalue()
+
+
+def read(path: Path, data: bytes) -> list[str]:
+    path.write_bytes(data)
+    reader = Parquet() if path.suffix == ".parquet" else Arrow()
+    return [record.load()["text"] for record in reader.records(RecordSource(path))]
+
+
+@pytest.mark.parametrize("kind", ["file", "stream", "old stream", "parquet"])
+def test_a_table_after_another_in_the_same_file_is_refused(tmp_path: Path, kind: str) -> None:
+    """pyarrow reads one of them: of a file with a footer the first one's batches, by the second one's places."""
+    path = tmp_path / f"a.{'parquet' if kind == 'parquet' else 'arrow'}"
+    data = whole(kind, "a")
+    assert read(path, data) == [f"a {n}" for n in range(20)]
+    stream = "stream" in kind
+    for more in [whole(kind, "b"), *([b"\0", b"\0" * 64, whole("file", "b")] if stream else [])]:
+        with pytest.raises(DataError, match=f"byte {len(data):,}") as caught:
+            read(path, data + more)
+        assert str(path) in str(caught.value) and caught.value.hint
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_stream_that_ends_early_is_refused(tmp_path: Path, old: bool) -> None:
+    """Cut between two batches, with zeros in the place of the rest, or with the mark of its end in the middle."""
+    sink, batch, ends = io.BytesIO(), pyarrow.record_batch({"text": ["a", "b"]}), []
+    options = pyarrow.ipc.IpcWriteOptions(use_legacy_format=old)
+    with pyarrow.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        for _ in range(2):
+            writer.write_batch(batch)
+            ends.append(sink.tell())
+    data, mark = sink.getvalue(), b"\0" * 4 if old else b"\xff\xff\xff\xff\0\0\0\0"
+    assert data[ends[1] :] == mark and read(tmp_path / "a.arrow", data) == ["a", "b"] * 2
+    for end in ends:
+        for rest in (b"", b"\0" * 64, mark + data[end:]):
+            with pytest.raises(DataError, match="byte [0-9]+"):
+                read(tmp_path / "a.arrow", data[:end] + rest)
