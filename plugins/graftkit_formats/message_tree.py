@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from math import inf, isnan
 from typing import Any
 
 from graftkit import Column, Conversation
@@ -18,15 +19,23 @@ __all__ = ["MessageTree"]
 _TEXTS = ("text", "content")
 _IDS = ("message_id", "parent_id")
 _KEYS = TurnKeys("message-tree", contents=_TEXTS)
-_READ = ("role", *_TEXTS)
+_ABOUT = frozenset(
+    {
+        *_IDS,
+        *("user_id", "created_date", "lang", "review_count", "review_result", "deleted", "rank", "synthetic"),
+        *("model_name", "emojis", "replies", "labels", "events", "detoxify", "message_tree_id", "tree_state"),
+    }
+)
+"""Keys that OpenAssistant's exports have of a message, of which a model need not know."""
 
 
 class MessageTree:
     """Reads `{"prompt": {"role": "prompter", "text": ..., "replies": [...]}}`, a tree a record, as one conversation.
 
     Of several replies to a message the one with the lowest `rank` is taken, the first of those that have none or the
-    same; one that is `deleted` only where there is no other. A record that is a single message of a conversation is
-    told from a text, and refused.
+    same; one that is `deleted` only where there is no other. What messages say besides, as a weight, reasoning or
+    calls, is read as of `messages`; keys of other names are refused, but for those of OpenAssistant's exports. A record
+    that is a single message of a conversation is told from a text, and refused.
 
     Args:
         config: Its fields.
@@ -43,7 +52,7 @@ class MessageTree:
         texts = [name for name in _TEXTS if name in found and found[name].is_text]
         if len(texts) != 1 or "role" not in found or not found["role"].is_text:
             return None
-        return ["role", *texts, *(name for name in (*_IDS, "replies") if name in found)]
+        return ["role", *texts, *(name for name in found if name in _IDS or name == "replies" or name in _KEYS.known)]
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the best-ranked path from the first message to one without a reply."""
@@ -51,8 +60,10 @@ class MessageTree:
         if not isinstance(node, dict) or "role" not in node or "replies" not in node:
             raise _no_tree(record, where)
         path = []
+        if node is record:  # whose other columns are told as such
+            node = {key: value for key, value in record.items() if key in _KEYS.known or key == "replies"}
         while node is not None:
-            path.append({key: node.get(key) for key in _READ})
+            path.append({key: value for key, value in node.items() if key not in _ABOUT})
             node = _best(node.get("replies"), f"{where}: message {len(path)}")
         return conversation(messages_of(path, where, self._config, _KEYS), where)
 
@@ -63,12 +74,15 @@ def _best(replies: Any, where: str) -> Mapping[str, Any] | None:
         return None
     if not isinstance(replies, list) or not all(isinstance(reply, dict) for reply in replies):
         raise DataError(f'"replies" is {kind_of(replies)}, no list of messages', where=where)
-    return min(replies, key=_order, default=None)
+    return min(replies, key=lambda reply: (bool(reply.get("deleted")), _rank(reply, where)), default=None)
 
 
-def _order(reply: Mapping[str, Any]) -> tuple[bool, float]:
+def _rank(reply: Mapping[str, Any], where: str) -> float:
+    """Returns a reply's place among those to the same message; the last one where it has none."""
     rank = reply.get("rank")
-    return bool(reply.get("deleted")), float(rank) if isinstance(rank, int | float) else float("inf")
+    if rank is not None and not isinstance(rank, int | float):
+        raise DataError(f'a reply has a "rank" that is {kind_of(rank)}, no number', where=where)
+    return inf if rank is None or isnan(rank) else float(rank)
 
 
 def _no_tree(record: Mapping[str, Any], where: str) -> DataError:

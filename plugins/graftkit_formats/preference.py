@@ -72,7 +72,7 @@ class Preference:
         return PreferencePair(chosen, rejected, where)
 
     def _answered(self, record: Mapping[str, Any], key: str, where: str) -> Conversation:
-        """Returns the prompt and an answer, which alone is learnt."""
+        """Returns the prompt and an answer, which alone is learnt, whatever weights the messages before it have."""
         answer = self._messages(record, key, "assistant", where)
         *before, last = with_system(record, _joined(self._prompt(record, where), answer, key, where), where)
         if not before:
@@ -81,7 +81,13 @@ class Preference:
                 where=where,
                 hint=f"To learn the whole text: {{path: FILE, format: text, columns: {{text: {key}}}}}.",
             )
-        silent = [replace(message, weight=message.weight or 0.0) for message in before]
+        if self._learn is None and last.weight not in (None, 0.0, 1.0):
+            raise DataError(
+                f'the answer in "{key}" has the weight {last.weight:g}: answers that are compared count in full',
+                where=where,
+                hint="Leave it out. How often an epoch sees the records of a file is the weight of its entry.",
+            )
+        silent = [replace(message, weight=0.0) for message in before]
         return conversation((*silent, last), where)
 
     def _prompt(self, record: Mapping[str, Any], where: str) -> tuple[Message, ...]:

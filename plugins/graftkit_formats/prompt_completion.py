@@ -21,7 +21,7 @@ _KEYS = TurnKeys("prompt-completion")
 class PromptCompletion:
     """Reads `{"prompt": ..., "completion": ...}`: texts, of which no chat template is made, or two lists of messages.
 
-    Of lists of messages only the completion is learnt.
+    Of lists of messages only the completion is learnt, whatever weights those of the prompt have.
 
     Args:
         config: Its fields.
@@ -52,5 +52,5 @@ class PromptCompletion:
             messages_of(turns_of(record, key, where), f"{where}: {key}", self._config, _KEYS)
             for key in ("prompt", "completion")
         )
-        silent = tuple(replace(message, weight=message.weight or 0.0) for message in prompt)
+        silent = tuple(replace(message, weight=0.0) for message in prompt)
         return conversation((*silent, *completion), where)

@@ -34,14 +34,14 @@ class TokenIds:
         """Returns the tokens."""
         ids = _integers(record, "input_ids", where)
         if "attention_mask" in record and {*_integers(record, "attention_mask", where)} != {1}:
-            raise DataError('"attention_mask" has zeros: give the ids without padding', where=where)
+            raise DataError('"attention_mask" has other numbers than 1: give the ids without padding', where=where)
         said = [name for name in ("labels", *_MASKS) if name in record]
         if len(said) > 1:
             raise DataError(f"it has {' and '.join(said)}, which say the same", where=where)
         values = _integers(record, said[0], where) if said else [1] * len(ids)
         if len(values) != len(ids):
             raise DataError(f'"{said[0]}" has {len(values)} values, "input_ids" {len(ids)}', where=where)
-        weights = _of_labels(values, ids, where) if said == ["labels"] else [float(value != 0) for value in values]
+        weights = _of_labels(values, ids, where) if said == ["labels"] else _of_mask(values, said, where)
         if not any(weights[1:]):
             raise DataError("no token is learnt: there is nothing to predict", where=where)
         return Tokens(tuple(ids), tuple(weights), where)
@@ -63,3 +63,15 @@ def _of_labels(labels: Sequence[int], ids: Sequence[int], where: str) -> list[fl
             hint="Labels are not shifted.",
         )
     return [float(label != _IGNORED) for label in labels]
+
+
+def _of_mask(values: Sequence[int], said: Sequence[str], where: str) -> list[float]:
+    odd = next((n for n, value in enumerate(values) if value not in (0, 1)), None)
+    if odd is not None:
+        hint = "Labels, which hold ids and -100, are called labels." if values[odd] == _IGNORED else ""
+        raise DataError(
+            f'"{said[0]}" has {values[odd]} at position {odd}: it says 1 where a token is learnt, else 0',
+            where=where,
+            hint=hint,
+        )
+    return [float(value) for value in values]

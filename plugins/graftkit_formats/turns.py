@@ -102,6 +102,11 @@ class TurnKeys:
     role: str = "role"
     contents: tuple[str, ...] = ("content",)
 
+    @property
+    def known(self) -> frozenset[str]:
+        """The keys of a turn that are read."""
+        return frozenset({self.role, *self.contents, *_WEIGHTS, *_REASONING, *_BESIDE})
+
     def role_of(self, name: Any, roles: Mapping[str, str], where: str) -> str:
         """Returns the role that a record's name for it means.
 
@@ -162,12 +167,11 @@ def messages_of(turns: Sequence[Any], where: str, config: RolesConfig, keys: Tur
         DataError: A turn is malformed, or holds more than is read; with its number.
     """
     said = [_said(turn, config.ignore, keys) for turn in turns]
-    known = {keys.role, *keys.contents, *_WEIGHTS, *_REASONING, *_BESIDE}
-    over = sorted({key for turn in said for key in turn} - known)
+    over = sorted({key for turn in said for key in turn} - keys.known)
     messages = []
     for number, turn in enumerate(said, 1):
         at = f"{where}: message {number}"
-        if keys.role not in turn or turn.keys() - known:
+        if keys.role not in turn or turn.keys() - keys.known:
             told = ", ".join(turn) or ("nothing" if isinstance(turns[number - 1], dict) else kind_of(turns[number - 1]))
             raise DataError(
                 f'a message has "{keys.role}" and "{keys.contents[0]}", and perhaps weight, name, reasoning_content, '
@@ -202,9 +206,13 @@ def _message(turn: Mapping[str, Any], where: str, roles: Mapping[str, str], keys
         raise DataError(f"it has {' and '.join(contents)}, which mean the same", where=where, hint=hint)
     key, role = contents[0] if contents else keys.contents[0], turn[keys.role]
     if isinstance(role, str) and role not in roles and role.lower() in _CALLERS:
-        return Message("assistant", "", _weight(turn, where), tool_calls=calls_in(turn, key, where))
-    calls = _calls(turn, where)
-    content, thought = _content(turn if contents or not calls else {key: ""}, key, where)
+        beside = [name for name in ("tool_calls", "function_call") if name in turn]
+        if beside:
+            raise DataError(f"it has calls under {key} and beside it", where=where, hint=_ignoring(beside, keys))
+        role, calls, content, thought = "assistant", calls_in(turn, key, where), "", ""
+    else:
+        calls = _calls(turn, where)
+        content, thought = _content(turn if contents or not calls else {key: ""}, key, where)
     reasoning = [name for name in _REASONING if turn.get(name)]
     if len(reasoning) + bool(thought) > 1:
         told = " and ".join([*reasoning, *(["a part that is thinking"] if thought else [])])

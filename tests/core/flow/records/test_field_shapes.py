@@ -64,6 +64,17 @@ READ: dict[str, tuple[dict[str, Any], Any]] = {
         {"conversations": [*turns("q"), {"from": "function_call", "value": json.dumps(CALL)}], "tools": "[]"},
         CALLED,
     ),
+    "reasoning beside calls of ShareGPT": (
+        {"conversations": [*turns("q"), {"from": "function_call", "value": json.dumps(CALL), "reasoning": "t"}]},
+        [CALLED[0], ["assistant", "", {"reasoning": "t", "tool_calls": [["add", {"a": 1}, ""]]}]],
+    ),
+    "weights of a prompt": (
+        {"prompt": [user("q"), assistant("b", weight=1), user("r", train=True)], "completion": [assistant("a")]},
+        [
+            *([*said, {"weight": 0.0}] for said in (["user", "q"], ["assistant", "b"], ["user", "r"])),
+            ["assistant", "a"],
+        ],
+    ),
     "parallel calls": (
         {"conversations": [*turns("q"), {"from": "function_call", "value": json.dumps([CALL, CALL])}]},
         [CALLED[0], ["assistant", "", {"tool_calls": [["add", {"a": 1}, ""]] * 2}]],
@@ -120,6 +131,30 @@ def test_of_a_tree_the_best_ranked_path_is_read(tmp_path: Path) -> None:
     assert '"replies" is a number' in refusal(str(written(tmp_path, {"prompt": {**tree, "replies": 3}})))
 
 
+def test_messages_of_a_tree_keep_what_they_say(tmp_path: Path) -> None:
+    """A weight, reasoning and calls are read as those of any message; other keys are refused, as they are there."""
+
+    def tree(top: bool, **more: Any) -> Any:
+        node = {
+            "role": "assistant",
+            "text": "a",
+            "rank": 0,
+            "labels": {"toxicity": {"value": 0}},
+            "replies": [],
+            **more,
+        }
+        record = {"role": "prompter", "text": "q", "weight": 0.5, "lang": "en", "replies": [node]}
+        return str(written(tmp_path, record if top else {"prompt": record}))
+
+    for top in (True, False):
+        said = {"weight": 2.0, "reasoning": "t", "tool_calls": [["add", {"a": 1}, ""]]}
+        path = [["user", "q", {"weight": 0.5}], ["assistant", "a", said]]
+        assert keys(tree(top, weight=2, reasoning_content="t", tool_calls=[CALL], emojis=None)) == [path]
+        assert "message 2: a message has" in refusal(tree(top, score=3))
+        assert keys({"path": tree(top, score=3), "format": {"use": "message-tree", "ignore": ["score"]}})
+        assert 'message 1: a reply has a "rank" that is a string' in refusal(tree(top, rank="0"))
+
+
 @pytest.mark.parametrize("more", [{}, {"message_id": "1", "parent_id": None, "rank": 0, "lang": "en"}])
 @pytest.mark.parametrize("key", ["text", "content"])
 def test_a_message_that_is_a_record_is_no_text(tmp_path: Path, more: dict[str, Any], key: str) -> None:
@@ -146,6 +181,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "its first message is another one",
     ),
     "an empty answer": ([{"question": "q", "answer": "a"}, {"question": "r", "answer": ""}], ":2: the answer is empty"),
+    "calls under a text and beside it": (
+        {"conversations": [*turns("q"), {"from": "function_call", "value": json.dumps(CALL), "tool_calls": [CALL]}]},
+        "message 2: it has calls under value and beside it",
+    ),
     "a missing answer": ([{"question": "q", "answer": "a"}, {"question": "r", "answer": None}], "has no answer"),
     "an empty text": ([{"text": ""}, {"text": "a"}], ':1: "text" is empty'),
     "no turn of the assistant": ([{"messages": [user("q")]}, {"messages": [user("q"), assistant("a")]}], "no turn of"),
