@@ -23,12 +23,13 @@ class Piece:
     Attributes:
         text: The stretch.
         message: The number of the message that it is of, `TOOLS`, or None where the template wrote it.
-        generated: Whether the template says that the assistant writes it, with a `{% generation %}` block.
+        block: The number of the `{% generation %}` block that it stands in, by which the template says that the
+            assistant writes it; None outside of them.
     """
 
     text: str
     message: int | None
-    generated: bool = False
+    block: int | None = None
 
 
 _TAG = re.compile(r"[<\[].{2,}[>\]]\s*|\s*[<\[].{2,}[>\]]")
@@ -170,7 +171,7 @@ class _Layout:
             raise self._refused("rewrites a message, so its tokens can't be told from the template's")
         self._check_complete(stretches, left_out)
         pieces = (
-            Piece(part.text, None if part.leaf is None else self._leaves[part.leaf].message, part.generated)
+            Piece(part.text, None if part.leaf is None else self._leaves[part.leaf].message, part.block)
             for part in stretches
         )
         return list(_joined(pieces))
@@ -350,8 +351,8 @@ def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
     """Joins neighbours that the template wrote."""
     last: Piece | None = None
     for piece in pieces:
-        if last is not None and last.message is piece.message is None and last.generated == piece.generated:
-            last = Piece(last.text + piece.text, None, piece.generated)
+        if last is not None and last.message is piece.message is None and last.block == piece.block:
+            last = Piece(last.text + piece.text, None, piece.block)
             continue
         if last is not None:
             yield last

@@ -66,14 +66,55 @@ class LearntParts:
 
     def _weighted(self, pieces: Sequence[Piece], conversation: Conversation) -> Iterator[Part]:
         weights = [message.loss_weight for message in conversation.messages]
-        if any(piece.generated for piece in pieces):
-            yield from _in_blocks(pieces, conversation)
+        if any(piece.block is not None for piece in pieces):
+            yield from self._in_blocks(pieces, conversation)
             return
         turns = {}
         for number, (first, last) in self._turns(pieces).items():
             if weights[number]:
                 turns[first] = (last, weights[number], bool(conversation.messages[number].tool_calls))
         yield from self._walk(pieces, weights, turns)
+
+    def _in_blocks(self, pieces: Sequence[Piece], conversation: Conversation) -> Iterator[Part]:
+        """Yields what stands in `{% generation %}` blocks with the weight of its message."""
+        for place, (piece, beside) in enumerate(zip(pieces, _beside(pieces, conversation.messages), strict=True)):
+            if piece.message is not None and piece.message >= 0:
+                message = conversation.messages[piece.message]
+                learnt = piece.block is not None or message.weight is not None
+                yield Part(piece.text, message.loss_weight if learnt else 0.0, False)
+            elif piece.block is None:
+                yield Part(piece.text, 0.0, piece.message is None)
+            else:
+                yield from self._words_in_block(pieces, place, beside, conversation)
+
+    def _words_in_block(
+        self, pieces: Sequence[Piece], place: int, beside: Sequence[int], conversation: Conversation
+    ) -> Iterator[Part]:
+        """Yields what the template writes in a block: what ends the turn before it, and the rest.
+
+        Args:
+            pieces: The layout.
+            place: Which of its pieces it is.
+            beside: The messages that it may be of.
+            conversation: What was laid out.
+
+        Raises:
+            DataError: Of which message it is can't be told, and these have several weights.
+        """
+        messages, piece = conversation.messages, pieces[place]
+        weights = [messages[number].loss_weight for number in beside] or [1.0]
+        end = len(piece.text)
+        if len({*weights}) > 1:
+            before = pieces[place - 1].message if place else None
+            after = pieces[place + 1].message if place + 1 < len(pieces) else None
+            end = self._end_of_turn(piece.text, bool(messages[beside[0]].tool_calls)) if before == beside[0] else 0
+            if end == 0 or (end < len(piece.text) and after != beside[-1]):
+                weights = [messages[number].loss_weight for number in beside if _is_assistants(messages[number])]
+                if len({*weights}) > 1:
+                    raise _of_several(beside, conversation)
+        for text, weight in ((piece.text[:end], weights[0]), (piece.text[end:], weights[-1])):
+            if text:
+                yield Part(text, weight, piece.message is None)
 
     def _turns(self, pieces: Sequence[Piece]) -> dict[int, tuple[int, int]]:
         """Returns the first and the last piece of each message; where another turn begins, it has ended."""
@@ -214,7 +255,7 @@ def misses_an_answer(pieces: Sequence[Piece], conversation: Conversation) -> boo
         pieces: The conversation's layout.
         conversation: The conversation.
     """
-    marked = {piece.message for piece in pieces if piece.generated}
+    marked = {piece.message for piece in pieces if piece.block is not None}
     shown = {piece.message for piece in pieces if piece.text.strip()}
     answers = (
         number
@@ -224,25 +265,46 @@ def misses_an_answer(pieces: Sequence[Piece], conversation: Conversation) -> boo
     return bool(marked) and not marked.issuperset(answers)
 
 
-def _in_blocks(pieces: Sequence[Piece], conversation: Conversation) -> Iterator[Part]:
-    """Yields what stands in `{% generation %}` blocks with the weight of the message in it."""
-    weights = [message.loss_weight for message in conversation.messages]
-    for place, piece in enumerate(pieces):
-        own = weights[piece.message] if piece.message is not None and piece.message >= 0 else None
-        if own is None and piece.generated:
-            beside = (near for near in _block_of(pieces, place) if near.message is not None and near.message >= 0)
-            own = next((weights[near.message] for near in beside if near.message is not None), 1.0)
-        told = (
-            piece.message is not None and piece.message >= 0 and conversation.messages[piece.message].weight is not None
-        )
-        yield Part(piece.text, own if own and (piece.generated or told) else 0.0, piece.message is None)
+def _beside(pieces: Sequence[Piece], messages: Sequence[Message]) -> Iterator[Sequence[int]]:
+    """Yields for each piece the numbers of the messages that what the template writes there in a block may be of.
+
+    These are the nearest ones before and after it in the same block; in one without a message, those of the assistant's
+    that stand there in the conversation, shown or not.
+    """
+    before = _nearest(pieces)
+    after = _nearest(pieces[::-1])[::-1]
+    for piece, (own, earlier), (next_own, later) in zip(pieces, before, after, strict=True):
+        if piece.block is None:
+            yield ()
+            continue
+        there = range(earlier or 0, len(messages) if later is None else later + 1)
+        near = [number for number in (own, next_own) if number is not None]
+        yield near or [number for number in there if _is_assistants(messages[number])]
 
 
-def _block_of(pieces: Sequence[Piece], place: int) -> Sequence[Piece]:
-    """Returns the pieces of the block that one stands in."""
-    first = last = place
-    while first and pieces[first - 1].generated:
-        first -= 1
-    while last + 1 < len(pieces) and pieces[last + 1].generated:
-        last += 1
-    return pieces[first : last + 1]
+def _nearest(pieces: Sequence[Piece]) -> list[tuple[int | None, int | None]]:
+    """Returns for each piece the last message that stands before it in its block, and the last one of all."""
+    found = []
+    own: int | None = None
+    last: int | None = None
+    block: int | None = None
+    for piece in pieces:
+        if piece.block != block:
+            own, block = None, piece.block
+        found.append((own, last))
+        if piece.message is not None and piece.message >= 0:
+            own = last = piece.message
+    return found
+
+
+def _is_assistants(message: Message) -> bool:
+    return message.role == "assistant" or message.loss_weight > 0
+
+
+def _of_several(numbers: Sequence[int], conversation: Conversation) -> DataError:
+    return DataError(
+        f"messages {numbers[0] + 1} and {numbers[-1] + 1} have other weights, and of which of them the chat template's "
+        "words are that stand beside them in a {% generation %} block can't be told",
+        where=conversation.where,
+        hint="Give both one weight, or another template with data.chat_template.",
+    )

@@ -19,12 +19,12 @@ class Stretch:
     Attributes:
         text: The part.
         leaf: The number of the text of the conversation that it is of; None where the template wrote it.
-        generated: Whether it stands in a `{% generation %}` block.
+        block: The number of the `{% generation %}` block that it stands in; None outside of them.
     """
 
     text: str
     leaf: int | None
-    generated: bool = False
+    block: int | None = None
 
 
 class Marks:
@@ -66,26 +66,26 @@ class Marks:
         text = self._escaped.sub(lambda found: chr(int(found[1], 16)), rendered)
         found: list[Stretch] = []
         leaf: int | None = None
-        generated = False
+        blocks, block = 0, None
         place = opened = 0
         for mark in self._any.finditer(text):
             if mark.start() > place:
-                found.append(Stretch(text[place : mark.start()], leaf, generated))
+                found.append(Stretch(text[place : mark.start()], leaf, block))
             place = mark.end()
             sign = mark[0][0]
             if sign == self._open and leaf is None:
                 leaf, opened = int("".join(str(ord(digit) - self._zero) for digit in mark[0][1:])), place
             elif sign == self._close and leaf is not None:
                 if opened == mark.start():
-                    found.append(Stretch("", leaf, generated))
+                    found.append(Stretch("", leaf, block))
                 leaf = None
-            elif (
-                sign in (self.block_open, self.block_close) and leaf is None and generated is (sign == self.block_close)
-            ):
-                generated = not generated
+            elif sign == self.block_open and leaf is None and block is None:
+                block, blocks = blocks, blocks + 1
+            elif sign == self.block_close and leaf is None and block is not None:
+                block = None
             else:
                 return None
-        if leaf is not None or generated:
+        if leaf is not None or block is not None:
             return None
         return [*found, *([Stretch(text[place:], None)] if place < len(text) else [])]
 

@@ -154,7 +154,7 @@ def test_what_a_template_leaves_out_may_be_told_instead() -> None:
 def test_what_generation_blocks_hold_is_marked() -> None:
     said, block = "{{ m.content }};", "{% generation %}{{ m.content }};{% endgeneration %}"
     body = f"{{% if m.role == 'assistant' %}}{block}{{% else %}}{said}{{% endif %}}"
-    assert [piece.text for piece in laid_out(body) if piece.generated] == ["ho\n", ";"]
+    assert [piece.text for piece in laid_out(body) if piece.block is not None] == ["ho\n", ";"]
 
 
 def test_a_content_that_is_written_twice_is_the_messages_both_times() -> None:

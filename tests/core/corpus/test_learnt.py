@@ -8,6 +8,7 @@ from graftkit.corpus.encode import Encoder
 from graftkit.corpus.layout import lay_out
 from graftkit.corpus.learnt import LearntParts, misses_an_answer
 from graftkit.corpus.template import ChatTemplate
+from graftkit.errors import DataError
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message, ToolCall
 
@@ -174,3 +175,64 @@ def test_an_answer_outside_the_blocks_is_told_where_others_have_one(
     assert misses_an_answer(lay_out(template, conversation), conversation) is misses
     encoded = Encoder(bytewise, template, 1000).encode(conversation)
     assert encoded.unmarked is misses and not encoded.left_out
+
+
+BLOCKS = {
+    "a block a message": LOOP.replace("REPLY", "").replace(
+        "BODY", ASSISTANT.replace("IS", "{% generation %}{{ m.content }}<|end|>{% endgeneration %}")
+    ),
+    "blocks beside one another": "{{ messages[0].content }}{% for m in messages[1:] %}{% generation %}"
+    "{{ m.role }}:{{ m.content }}<|end|>{% endgeneration %}{% endfor %}",
+    "one block": "{{ messages[0].content }}{% generation %}{% for m in messages[1:] %}"
+    "<|begin|>{{ m.role }}:{{ m.content }}<|end|>{% endfor %}{% endgeneration %}",
+    "no words between": "{{ messages[0].content }}<|begin|>{% generation %}{% for m in messages[1:] %}"
+    "{{ m.content }}{% endfor %}<|end|>{% endgeneration %}",
+    "the end alone": LOOP.replace("REPLY", "").replace(
+        "BODY", "{{ m.content }}{% generation %}<|end|>{% endgeneration %}"
+    ),
+    "a question in it": "{% generation %}{% for m in messages %}<|begin|>{{ m.role }}:{{ m.content }}<|end|>"
+    "{% endfor %}{% endgeneration %}",
+    "without an end": "{% generation %}{{ messages | map(attribute='content') | join(' and ') }}{% endgeneration %}",
+}
+SAID = (Message("user", "a?"), Message("assistant", "one", 0.0), Message("assistant", "two", 0.5))
+
+
+@pytest.mark.parametrize(
+    ("body", "turns", "expected"),
+    [
+        ("a block a message", SAID, [("two<|end|>", 0.5)]),
+        ("blocks beside one another", SAID, [("assistant:two<|end|>", 0.5)]),
+        ("one block", SAID, [("<|begin|>assistant:two<|end|>", 0.5)]),
+        ("one block", (SAID[0], SAID[2], SAID[1]), [("<|begin|>assistant:two<|end|>", 0.5)]),
+        ("no words between", SAID, [("two<|end|>", 0.5)]),
+        ("no words between", (*SAID[:2], Message("assistant", "two")), [("two<|end|>", 1.0)]),
+        ("the end alone", SAID, [("two<|end|>", 0.5)]),
+        ("a question in it", TURNS[:2], [("<|begin|>assistant:one<|end|>", 1.0)]),
+        ("a question in it", (TURNS[0], Message("assistant", "one", 0.25)), [("<|begin|>assistant:one<|end|>", 0.25)]),
+        ("without an end", TURNS[:2], [(" and one", 1.0)]),
+    ],
+)
+def test_in_blocks_each_messages_words_have_its_weight(
+    body: str, turns: tuple[Message, ...], expected: list[tuple[str, float]]
+) -> None:
+    template = ChatTemplate(BLOCKS[body], {})
+    conversation = Conversation(turns, "here")
+    pieces = lay_out(template, conversation, controls=CONTROLS)
+    parts = [(part.text, part.weight) for part in LearntParts(template, CONTROLS).parts(pieces, conversation)]
+    assert "".join(text for text, _ in parts) == "".join(piece.text for piece in pieces)
+    found: list[tuple[str, float]] = []
+    for text, weight in parts:
+        if found and found[-1][1] == weight:
+            found[-1] = (found[-1][0] + text, weight)
+        else:
+            found.append((text, weight))
+    assert [part for part in found if part[1]] == expected
+
+
+def test_words_between_messages_of_other_weights_are_refused() -> None:
+    template = ChatTemplate(BLOCKS["without an end"], {})
+    parts = LearntParts(template, CONTROLS).parts(
+        lay_out(template, Conversation(SAID, "here")), Conversation(SAID, "here")
+    )
+    with pytest.raises(DataError, match="here: messages 2 and 3 have other weights"):
+        list(parts)
