@@ -53,11 +53,15 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return network
 
 
-def logits_of(network: Any, example: Example) -> torch.Tensor:
+FEWER = VOCABULARY - 30
+"""Tokens of a tokenizer for which both models have more rows than they need."""
+
+
+def logits_of(network: Any, example: Example, known: int = VOCABULARY) -> torch.Tensor:
     """Returns the logits that predict an example's tokens in the loss, by transformers' own code."""
     at = torch.from_numpy(np.flatnonzero(example.loss_mask[1:]))
     found: torch.Tensor = network(input_ids=torch.from_numpy(example.ids)[None], use_cache=False).logits[0, at]
-    return found[:, :VOCABULARY]
+    return found[:, :known]
 
 
 def weighted() -> list[Example]:
@@ -68,14 +72,22 @@ def weighted() -> list[Example]:
     ]
 
 
-def scored(teacher: Any, rows: list[Example], top_k: int, temperature: float, *, packed: bool = True) -> TokenStore:
+def scored(
+    teacher: Any,
+    rows: list[Example],
+    top_k: int,
+    temperature: float,
+    *,
+    packed: bool = True,
+    known: int = VOCABULARY,
+) -> TokenStore:
     """Returns the examples with what the teacher says of them, as a run has them."""
     network = copy.deepcopy(teacher)
     use_packing(network, Packing(packed))
     passes, found = Passes(60, packed, torch.device("cpu")), []
     for row in rows:
         (batch,) = passes.batches([row])
-        said = teacher_scores(TokenLoss(network, packed=packed), batch, top_k, VOCABULARY, temperature)
+        said = teacher_scores(TokenLoss(network, packed=packed), batch, top_k, known, temperature)
         ids = np.zeros((len(row.ids), top_k), np.int32)
         logps = np.zeros((len(row.ids), top_k), np.float32)
         ids[batch.logit_positions + 1], logps[batch.logit_positions + 1] = said.ids, said.logps
@@ -111,23 +123,27 @@ def config_of(**fields: Any) -> DistillConfig:
     return DistillConfig(teacher="teacher", **fields)
 
 
+@pytest.mark.parametrize("known", [VOCABULARY, FEWER])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("packed", [True, False])
 def test_with_every_token_kept_it_is_the_divergence_of_full_logits(
-    model: Any, teacher: Any, temperature: float, packed: bool
+    model: Any, teacher: Any, temperature: float, packed: bool, known: int
 ) -> None:
-    """Beside the likelihood, whose logits no temperature divides; each token with its weight."""
+    """Beside the likelihood, whose logits no temperature divides; each token with its weight.
+
+    Rows of the model that are no tokens have a part in its distribution, as in use, and none in the teacher's.
+    """
     rows = weighted()
-    store = scored(teacher, rows, VOCABULARY, temperature, packed=packed)
+    store = scored(teacher, rows, known, temperature, packed=packed, known=known)
     found = trained_here(model, store, config_of(temperature=temperature, alpha=0.7), packed=packed)
     mine = copy.deepcopy(model)
     total, weight = torch.zeros(()), 0.0
     for row in rows:
-        ours, theirs = logits_of(mine, row), logits_of(teacher, row).detach()
+        ours, theirs = logits_of(mine, row), logits_of(teacher, row, known).detach()
         weights = torch.from_numpy(row.loss_weight[1:][row.loss_mask[1:]])
         labels = torch.from_numpy(row.ids[1:][row.loss_mask[1:]])
         kl = torch.nn.functional.kl_div(
-            (ours / temperature).log_softmax(1),
+            (ours / temperature).log_softmax(1)[:, :known],
             (theirs / temperature).log_softmax(1),
             reduction="none",
             log_target=True,
@@ -158,18 +174,19 @@ def test_with_every_token_kept_it_is_trls_loss(model: Any, teacher: Any, beta: f
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("known", [VOCABULARY, FEWER])
 @pytest.mark.parametrize("top_k", [1, 8])
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
-def test_the_other_tokens_are_one_bucket(model: Any, teacher: Any, top_k: int, beta: float) -> None:
+def test_the_other_tokens_are_one_bucket(model: Any, teacher: Any, top_k: int, beta: float, known: int) -> None:
     """Against a few lines in float64, and with TRL's bucket against TRL's divergence."""
     from trl.experimental.server_distillation.server_distillation_trainer import _add_tail_bucket, _jsd_divergence
 
     rows, temperature = examples(), 1.5
-    store = scored(teacher, rows, top_k, temperature)
+    store = scored(teacher, rows, top_k, temperature, known=known)
     found = trained_here(model, store, config_of(top_k=top_k, temperature=temperature, alpha=1.0, beta=beta))
     mine = copy.deepcopy(model)
     ours = torch.cat([logits_of(mine, row) for row in rows]) / temperature
-    theirs = torch.cat([logits_of(teacher, row) for row in rows]).detach() / temperature
+    theirs = torch.cat([logits_of(teacher, row, known) for row in rows]).detach() / temperature
 
     p, q = theirs.double().softmax(1), ours.double().softmax(1)
     best = p.topk(top_k, 1).indices
