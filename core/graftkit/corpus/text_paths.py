@@ -126,11 +126,17 @@ def _saved(folder: Path, where: str) -> list[Path]:
     if not state.is_file() or not (folder / "dataset_info.json").is_file():
         return []
     try:
-        listed = parse_json(read_regular(state, _MAX_STATE))["_data_files"]
-        names = [entry["filename"] for entry in listed]
+        said = parse_json(read_regular(state, _MAX_STATE))
+        names, of_rows = [entry["filename"] for entry in said["_data_files"]], said.get("_indices_data_files")
         sound = all(isinstance(name, str) and name == Path(name).name and name not in ("", "..") for name in names)
     except (OSError, ValueError, KeyError, TypeError):
-        names, sound = [], False
+        names, of_rows, sound = [], None, False
+    if of_rows:
+        raise DataError(
+            "the data set was saved with an index, which says which rows of its files are part of it, and is not read",
+            where=place_of(where, str(state)),
+            hint="With the version of datasets that wrote it: load_from_disk(OLD).flatten_indices().save_to_disk(NEW).",
+        )
     if not names or not sound:
         hint = "Save the data set again, or name its files: data-*.arrow."
         raise DataError("the state.json names no files of records", where=place_of(where, str(state)), hint=hint)

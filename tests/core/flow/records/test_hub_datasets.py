@@ -206,6 +206,12 @@ def test_a_saved_data_set_is_read_as_its_state_says_without_what_was_computed_fr
     for wrong in ("{", '{"_data_files": [{"filename": "../a.arrow"}]}', '{"_data_files": 3}', "[]"):
         (folder / "state.json").write_text(wrong)
         assert "the state.json names no files of records" in refusal(str(folder))
+    indexed = {
+        "_data_files": [{"filename": "data-00000-of-00002.arrow"}],
+        "_indices_data_files": [{"filename": "i.arrow"}],
+    }
+    (folder / "state.json").write_text(json.dumps(indexed))  # of a select, by old versions of datasets
+    assert "saved with an index" in refusal(str(folder))
 
 
 def test_a_folder_of_several_splits_or_without_all_parts_is_refused(tmp_path: Path) -> None:
