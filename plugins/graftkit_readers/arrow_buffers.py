@@ -18,7 +18,7 @@ __all__ = ["unpacked_sizes"]
 _MAGIC = b"ARROW1"
 _BEGIN = b"ARROW1\0\0"
 _MARK = b"\xff\xff\xff\xff"
-"""Stands before a message's length in all but the oldest streams."""
+"""Stands before a message's length in all but the oldest streams, and before the 0 at the end but of JavaScript's."""
 _MOST_METADATA = 64 << 20
 _DICTIONARY, _BATCH = 2, 3
 _STEP = 1 << 20
@@ -69,16 +69,14 @@ def _of_file(file: IO[bytes]) -> Iterator[int]:
 
 
 def _of_stream(file: _Forward) -> Iterator[int]:
-    """Reads message after message; before each stands its length, 0 at the end, after a mark in all but old streams."""
-    marks = set()
+    """Reads message after message; before each stands its length, 0 at the end, mostly after a mark."""
     while True:
         start = file.at
         head = file.read(4)
         if not head:
             raise ValueError(f"it ends at byte {start:,} without the mark of a stream's end")
-        marks.add(head == _MARK)
         length = struct.unpack("<i", file.read(4) if head == _MARK else head)[0]
-        if len(marks) > 1 or not 0 <= length <= _MOST_METADATA:
+        if not 0 <= length <= _MOST_METADATA:
             raise ValueError(f"at byte {start:,} stands neither a batch nor the mark of the stream's end")
         if not length:
             break

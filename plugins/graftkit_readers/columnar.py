@@ -129,7 +129,8 @@ def _told(source: RecordSource) -> Iterator[None]:
     except MoreThanTablesHave as error:
         raise DataError(str(error), where=str(source), hint=_FEWER) from None
     except AnotherTable as error:
-        raise DataError(str(error), where=str(source), hint="Give each table a file of its own.") from None
+        hint = "Give each table a file of its own; where zeros follow, it is damaged, and has to be written anew."
+        raise DataError(str(error), where=str(source), hint=hint) from None
     except (pyarrow.ArrowException, OSError, ValueError, NotImplementedError, MemoryError) as error:
         reason = " ".join(str(error).split())[:300] or "it asks for more memory than there is"
         raise DataError(f"can't be read: {reason}", where=str(source), hint="It is damaged or cut short.") from None

@@ -159,6 +159,7 @@ def test_a_stream_that_ends_early_is_refused(tmp_path: Path, old: bool) -> None:
             ends.append(sink.tell())
     data, mark = sink.getvalue(), b"\0" * 4 if old else b"\xff\xff\xff\xff\0\0\0\0"
     assert data[ends[1] :] == mark and read(tmp_path / "a.arrow", data) == ["a", "b"] * 2
+    assert read(tmp_path / "a.arrow", data[: ends[1]] + b"\0" * 4) == ["a", "b"] * 2, "as JavaScript's writer ends it"
     for end in ends:
         for rest in (b"", b"\0" * 64, mark + data[end:]):
             with pytest.raises(DataError, match="byte [0-9]+"):
