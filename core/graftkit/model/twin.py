@@ -54,6 +54,8 @@ _WINDOWS = (
     "attention_window",
 )
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_EXPERTS_TAKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk")
+_EXPERT_GROUPS = ("n_group", "num_expert_group")
 _SHARED = "num_kv_shared_layers"
 """How many of the last layers use keys and values of earlier ones."""
 _PERIODS = ("period", "offset", "interval", "pattern", "frequency", "_freq", "skip", "first_k_dense")
@@ -231,8 +233,9 @@ def _narrow(config: dict[str, Any]) -> dict[str, Any]:
     found |= {key: min(found[key], _WINDOW) for key in _CHUNKS if isinstance(found.get(key), int)}
     for key in _EXPERTS:
         if isinstance(found.get(key), int):
-            taken = (found.get(k) or 0 for k in ("num_experts_per_tok", "moe_topk"))
-            found[key] = min(found[key], max(4, *taken, 2 * (found.get("n_group") or 0)))
+            taken = (found.get(k) or 0 for k in _EXPERTS_TAKEN)
+            groups = (2 * (found.get(k) or 0) for k in _EXPERT_GROUPS)
+            found[key] = min(found[key], max(4, *taken, *groups))
     return found
 
 
