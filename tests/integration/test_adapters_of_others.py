@@ -504,11 +504,14 @@ def test_a_proof_is_written_onto_the_export_that_it_is_of_alone(
 def test_a_file_in_an_export_that_was_not_proved_is_not_lost(adapter: Path, tmp_path: Path) -> None:
     failed = tmp_path / "out" / "exports" / "merged"
     failed.mkdir(parents=True)
-    (failed / "graftkit.json").write_text(json.dumps({"exporter": {"name": "merged"}, "files": {}}))
-    (failed / "notes.txt").write_text("mine")
-    refused = export(adapter, "--to", "merged", "--out", tmp_path / "out")
-    assert refused.exit_code == 2 and "notes.txt: it lies in an export that was not proved" in refused.output
-    assert (failed / "notes.txt").read_text() == "mine"
+    listed = {"README.md": {"bytes": 4, "sha256": "0" * 64}}  # its card, edited
+    (failed / "graftkit.json").write_text(json.dumps({"exporter": {"name": "merged"}, "files": listed}))
+    for name in ("README.md", "notes.txt"):
+        (failed / name).write_text("mine")
+        refused = export(adapter, "--to", "merged", "--out", tmp_path / "out")
+        assert refused.exit_code == 2 and f"{name}: it lies in an export that was not proved" in refused.output
+        assert (failed / name).read_text() == "mine"
+        (failed / name).unlink()
     (tmp_path / "other" / "exports").mkdir(parents=True)
     (tmp_path / "other" / "exports" / "merged").symlink_to(tmp_path / "nowhere")
     assert "there is an export already" in export(adapter, "--to", "merged", "--out", tmp_path / "other").output

@@ -216,3 +216,48 @@ def test_two_exports_at_the_same_time_do_not_forget_each_other(
     with pytest.raises(FolderError, match="another command has changed the run in it meanwhile"):
         add_export(finished.folder, "merged", ["name=second"])
     assert list(add_export(finished.folder, "merged", ["name=second"]).exports) == ["peft", "first", "second"]
+
+
+def test_what_the_user_edited_in_an_export_is_not_lost(recipe: dict[str, Any], finished: graftkit.RunResult) -> None:
+    """A model card stays; what a new export would replace is refused before any work, as a link in its place is."""
+    export = finished.folder / "exports" / "peft"
+    card, settings = export / "README.md", export / "config.json"
+    card.write_text(card.read_text() + "my own notes\n")
+    found = add_export(finished.folder, "merged", ["name=peft"], proof="later")
+    assert card.read_text().endswith("my own notes\n") and "exports/peft/README.md" not in found.manifest["artifacts"]
+    assert any("exports/peft/README.md is not as the run wrote it, and stays" in n for n in found.manifest["notices"])
+    edited = settings.read_text().replace("{", '{"mine": 1,', 1)
+    settings.write_text(edited)
+    for again in (lambda: add_export(finished.folder, "peft"), lambda: further(recipe, finished.folder, 10)):
+        with pytest.raises(FolderError, match=r"exports/peft/config\.json is not as the run wrote it"):
+            again()
+    with pytest.raises(FolderError, match=r"it holds exports/peft/README\.md, exports/peft/config\.json"):
+        graftkit.run(recipe, out=finished.folder, overwrite=True)
+    assert settings.read_text() == edited and card.read_text().endswith("my own notes\n")
+    export.rename(finished.folder.parent / "elsewhere")
+    export.symlink_to(finished.folder.parent / "elsewhere")
+    with pytest.raises(FolderError, match="exports/peft is not as the run wrote it"):
+        add_export(finished.folder, "peft")
+
+
+def test_a_run_that_reads_what_it_would_replace_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
+    out, exports = tmp_path / "runs" / "x", tmp_path / "runs" / "x" / "exports"
+    recipe |= {"export": ["peft", "merged"], "proof": "later"}
+    recipe["training"]["steps"] = 1
+    graftkit.run(recipe, out=out)
+    before = sorted(out.rglob("*"))
+    (tmp_path / "link").symlink_to(exports / "merged")
+    shutil.copytree(exports / "merged", tmp_path / "linked weights", ignore=shutil.ignore_patterns("*.safetensors"))
+    (tmp_path / "linked weights" / "model.safetensors").symlink_to(exports / "merged" / "model.safetensors")
+    changes: dict[str, Any] = {
+        "model.path": {"model": str(exports / "merged")},
+        "model.path names .*link,": {"model": str(tmp_path / "link")},
+        "model": {"model": str(tmp_path / "linked weights")},
+        "adapter.from": {"adapter": {"from": str(exports / "peft")}},
+        "objective.teacher": {"objective": {"use": "distill", "teacher": str(exports / "merged")}},
+        "tokenizer.extend.corpus": {"tokenizer": {"extend": {"tokens": 4, "corpus": [str(out / "report.html")]}}},
+    }
+    for told, changed in changes.items():
+        with pytest.raises(FolderError, match=f"{told}.* lies in the run that would be replaced"):
+            graftkit.run({**recipe, **changed}, out=out, overwrite=True)
+    assert sorted(out.rglob("*")) == before and [path.name for path in out.parent.iterdir()] == ["x"]

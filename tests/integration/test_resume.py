@@ -338,9 +338,10 @@ def test_files_of_the_users_stay_when_a_run_goes_on(
     result = graftkit.run({**recipe, "export": ["merged"]}, out=out, resume=True)
     assert facts_of(result) == expected
     assert [(out / name).read_text() for name in mine] == ["years of work"] * len(mine)
-    assert any("exports/merged/README.md is not the run's and stays" in said for said in result.manifest["notices"])
+    stays = "exports/merged/README.md is not as the run wrote it, and stays"
+    assert any(stays in said for said in result.manifest["notices"])
     assert not set(mine) & result.manifest["artifacts"].keys()
-    with pytest.raises(FolderError, match=r"besides a run it holds adapter/notes\.txt"):
+    with pytest.raises(FolderError, match=r"besides what its run wrote it holds adapter/notes\.txt"):
         graftkit.run(recipe, out=out, overwrite=True)
 
 

@@ -18,6 +18,7 @@ from graftkit.flow.events import Chosen, Notice, OnEvent, Planned, RunFailed, Ru
 from graftkit.flow.exports.record_proof import complete_recorded
 from graftkit.flow.folders.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.plan_of_run import plan_of_run, settings_kept
+from graftkit.flow.planning.inputs_in_run import refuse_inputs_in
 from graftkit.flow.planning.plan import make_plan
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.planning.unsettled import refuse_unsettled
@@ -301,6 +302,8 @@ def _run(
     if processes.count > 1:
         refuse_unsettled(planned.bound)
     resumed = _find(folder, planned) if resume else None
+    if overwrite and not resumed and claimed is None:
+        refuse_inputs_in(folder, planned)
     claimed = claimed or (claim_again(folder) if resumed else claim(folder, overwrite=overwrite))
     try:
         if resumed:
@@ -349,7 +352,7 @@ def _flow(run: RunContext) -> None:
         run.emit(Chosen(run.plan.chosen))
     prepare_tokenizer(run)
 
-    from graftkit.flow.exports.export import make_exporters, prove_exports
+    from graftkit.flow.exports.export import check_exports_replaceable, make_exporters, prove_exports
     from graftkit.flow.exports.refusals import refuse_early
     from graftkit.flow.memory.memory_back import give_memory_back
     from graftkit.flow.planning.targets import settle_targets
@@ -359,6 +362,7 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.reporting.report import write_report
     from graftkit.model.whole_transformers import import_transformers
 
+    check_exports_replaceable(run)
     import_transformers()
     run.settle(settle_dtype(run.plan).settled)
     run.plan = settle_targets(run.plan, run.vocabulary.change)

@@ -261,11 +261,11 @@ def atomic_folder(path: Path, *, keep: Iterable[str] = ()) -> Iterator[Path]:
 
     Args:
         path: The folder.
-        keep: Files of an older folder that are somebody else's, relative to it: the new one has them, too, unless it
-            has another file of that name.
+        keep: Files of an older folder that are somebody else's, relative to it: the new one has them, too.
 
     Raises:
-        StorageError: The system refused; the older folder, if any, is as it was.
+        StorageError: The system refused, or the new folder has a file in the place of one of `keep`; the older folder,
+            if any, is as it was.
     """
     with _filled(path, lambda new: _replace(path, new, keep)) as temporary:
         yield temporary
@@ -323,7 +323,7 @@ def replace_folder(path: Path, new: Path, *, keep: Iterable[str] = ()) -> None:
         keep: As for `atomic_folder`.
 
     Raises:
-        StorageError: The system refused; the older folder is as it was.
+        StorageError: As for `atomic_folder`.
     """
     with guarded(path):
         _replace(path, new, keep)
@@ -337,8 +337,18 @@ def _replace(path: Path, new: Path, keep: Iterable[str]) -> None:
 
 
 def _take_over(old: Path, new: Path) -> None:
-    """Gives a file a second place, without a copy where the file system can."""
-    if os.path.lexists(new) or not os.path.lexists(old):
+    """Gives a file a second place, without a copy where the file system can.
+
+    Raises:
+        StorageError: Something is there.
+    """
+    if os.path.lexists(new):
+        raise StorageError(
+            "another file would take its place, which is somebody else's",
+            where=str(old),
+            hint="Move it away, then go on.",
+        )
+    if not os.path.lexists(old):
         return
     new.parent.mkdir(parents=True, exist_ok=True)
     try:

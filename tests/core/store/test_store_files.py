@@ -286,6 +286,15 @@ def test_what_a_living_process_writes_is_not_swept(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == {"a.txt": b"whole", **NEW}
 
 
+def test_a_kept_file_whose_place_the_new_folder_has_taken_is_refused(tmp_path: Path) -> None:
+    mine = tmp_path / "x" / "sub" / "a.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    with pytest.raises(StorageError, match="somebody else's"), atomic_folder(tmp_path / "x", keep=["sub/a.txt"]) as new:
+        fill(new)
+    assert snapshot(tmp_path) == {"x": None, "x/sub": None, "x/sub/a.txt": b"years of work"}
+
+
 def fill(folder: Path) -> None:
     (folder / "sub").mkdir()
     (folder / "sub" / "a.txt").write_text("new")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from graftkit.errors import FolderError
 from graftkit.flow.base_files.base_facts import check_as_opened
 from graftkit.flow.exports.assets import ExpectedAssets, expected_assets
 from graftkit.flow.exports.merge import MergeRequest, holdout_sample, settle_merge
@@ -37,10 +38,11 @@ from graftkit.model.adapt import AdaptedModel
 from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.schema import ExportSection
+from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.files import guarded, make_folder, replace_folder
 
-__all__ = ["export_all", "make_exporters", "prove_exports", "sketches_for"]
+__all__ = ["check_exports_replaceable", "export_all", "make_exporters", "prove_exports", "sketches_for"]
 
 
 def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: Mapping[str, Exporter]) -> None:
@@ -82,6 +84,29 @@ def sketches_for(exporters: Iterable[Exporter], model: AdaptedModel) -> dict[str
     embedding, output = (names.get(id(module), "") for module in outer)
     twice = embedding in found and output not in found
     return found | ({output: found[embedding].clone()} if twice and output else {})
+
+
+def check_exports_replaceable(run: RunContext) -> None:
+    """Makes sure that no export takes the place of what is the user's: a file that was edited, or a link.
+
+    A model card that was edited is none: it stays, and the new export has it.
+
+    Raises:
+        FolderError: One would.
+    """
+    if run.resumed is None:
+        return
+    listed = {*run.resumed.manifest.artifacts, *run.resumed.manifest.written}
+    for use, _ in _to_write(run):
+        folder = f"exports/{use.folder}"
+        edited = [f"{folder}/{name}" for name in run.theirs(folder) if name != CARD and f"{folder}/{name}" in listed]
+        for name in [*([folder] if use.folder in run.theirs("exports") else []), *edited]:
+            raise FolderError(
+                f"{name} is not as the run wrote it, and the export would take its place",
+                where=str(run.folder),
+                hint="Move it away, or call the new export something else: --set name=OTHER with toolkit export, name: "
+                "OTHER in the recipe.",
+            )
 
 
 def _to_write(run: RunContext) -> list[tuple[ExportSection, Choice]]:

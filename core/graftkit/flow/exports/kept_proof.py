@@ -12,6 +12,7 @@ from pathlib import Path
 from graftkit.errors import ExportError, FolderError, GraftkitError
 from graftkit.flow.exports.probes import PROBES_FILE, Probes
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
+from graftkit.flow.folders.listed_files import is_another
 from graftkit.flow.folders.refused_files import check_tensor_header
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.preparation.plan_adapter import PlannedAdapter
@@ -130,10 +131,11 @@ def _refuse_old(out: Path, target: Path) -> None:
     if unproved is None or unproved.proof.get("status") == "proved":
         hint = "Remove it, call this one something else (--set name=OTHER), or name another --out."
         raise FolderError("there is an export already", where=str(target), hint=hint)
-    own = {EXPORT_MANIFEST, *unproved.files}
+    own = {EXPORT_MANIFEST: {}, **unproved.files_in(target)}
     for path in target.rglob("*"):
-        if not path.is_dir() and path.relative_to(target).as_posix() not in own:
-            what = "it lies in an export that was not proved, and is none of its files"
+        facts = own.get(path.relative_to(target).as_posix())
+        if not path.is_dir() and (facts is None or (facts and is_another(path, facts))):
+            what = "it lies in an export that was not proved, and is not as the export was written"
             raise FolderError(what, where=str(path), hint="Move it away: the export would be replaced.")
 
 

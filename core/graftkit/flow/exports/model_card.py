@@ -31,7 +31,7 @@ def write_model_card(
     proof: Mapping[str, Any],
     merge: MergeFacts | None = None,
 ) -> None:
-    """Writes README.md for an export of a run; one of the user's stays, and there is no card.
+    """Writes README.md for an export of a run; one that the user wrote or edited stays, and there is no card.
 
     Args:
         run: The run.
@@ -45,7 +45,7 @@ def write_model_card(
         ExportError: The exporter says something else than a card's part.
     """
     if CARD in run.theirs(f"exports/{name}"):
-        run.notice("export", f"exports/{name}/{CARD} is not the run's and stays: no model card is written")
+        run.notice("export", f"exports/{name}/{CARD} is not as the run wrote it, and stays: no other is written")
         return
     data = run.manifest.data
     chat = (data is None or data.prompts == "chat") and run.vocabulary.tokenizer.chat_template is not None
@@ -75,7 +75,7 @@ def write_card(
     merge: MergeFacts | None,
     told: str | None,
 ) -> None:
-    """Writes README.md, in place of any that the exporter's library wrote, and lists it in the export's manifest.
+    """Writes README.md and lists it in the export's manifest.
 
     The manifest comes first: a file that it lists is the run's own, wherever a kill leaves the run.
 

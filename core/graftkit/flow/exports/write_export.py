@@ -29,6 +29,7 @@ from graftkit.interfaces.exporter import Exporter
 from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.bind import Choice
 from graftkit.redact import without_secrets
+from graftkit.report.model_card import CARD
 from graftkit.store.files import atomic_folder, file_facts
 
 __all__ = ["write_export"]
@@ -81,6 +82,7 @@ def write_export(
             **_facts_beside(own, name),
         }
         drop_foreign_code(temporary)
+        (temporary / CARD).unlink(missing_ok=True)  # core's own comes once it is proved, unless the user has edited one
         manifest["files"] = file_facts(temporary)
         ExportManifest.model_validate(manifest).write(temporary)
 

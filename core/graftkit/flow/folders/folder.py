@@ -8,13 +8,15 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from graftkit.errors import FolderError, GraftkitError, StorageError
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
+from graftkit.flow.folders.listed_files import is_another, with_replaced
 from graftkit.report.run_manifest import MANIFEST, RunManifest
 from graftkit.store.files import NO_LINK, TEMPORARY, guarded, make_folder, sweep, sync_folder, temporary_prefix
 
@@ -78,6 +80,9 @@ _OWN_FILES = re.compile(rf"{_OWN_PATHS}|\.(tokens|teacher)\.partial/.*|(.*/)?{TE
 
 _WRITTEN_INTO = re.compile(r"checkpoints/step-\d{8}|\.(tokens|teacher)\.partial/.*")
 """The paths of what a run that goes on writes into, or removes parts of: through a link it would do so elsewhere."""
+
+_OF_AN_EXPORT = re.compile(rf"exports/[^/]+/(?!{re.escape(EXPORT_MANIFEST)}$).+")
+"""The paths of the files of exports, which are made to be published, and may be edited for that."""
 
 _WITH_A_TOKENIZER = ("tokenizer/", f"{ADAPTER_FROM}/")
 """The folders of a run in which a tokenizer is saved, whose backend alone knows the files' names."""
@@ -352,9 +357,9 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
     strange = others_files(path, manifest)
     if strange:
         raise FolderError(
-            f"besides a run it holds {', '.join(strange[:3])}{' ...' if len(strange) > 3 else ''}",
+            f"besides what its run wrote it holds {', '.join(strange[:3])}{' ...' if len(strange) > 3 else ''}",
             where=str(path),
-            hint="Overwriting would delete that: move it away, or give another folder with --out.",
+            hint="Overwriting would delete that, added or edited: move it away, or give another folder with --out.",
         )
 
 
@@ -377,23 +382,38 @@ def others_files(path: Path, manifest: RunManifest) -> list[str]:
     """Returns the relative paths of what the run in a folder did not write: files, and links, which aren't followed.
 
     What a run wrote is listed in its manifest or has one of its own names; what an export is made of, in the export's.
-    A run that was killed before it could list a tokenizer's files may have written any of those.
+    A run that was killed before it could list a tokenizer's files may have written any of those. A file of an export
+    that is another one than both manifests list was edited, and is its user's.
     """
     listed = {*manifest.artifacts, *manifest.written}
     for folder in _WITH_A_TOKENIZER:
         if not any(name.startswith(folder) for name in listed):
             listed |= {name for name in _files(path) if name.startswith(folder)}
+    in_exports = dict[str, Any]()
     for export in (path / "exports").glob(f"*/{EXPORT_MANIFEST}"):
         folder = f"exports/{export.parent.name}"
-        listed |= {f"{folder}/{EXPORT_MANIFEST}", *(f"{folder}/{name}" for name in _listed_in(export))}
-    return sorted(name for name in _files(path) if name not in listed and not _OWN_FILES.fullmatch(name))
+        listed.add(f"{folder}/{EXPORT_MANIFEST}")
+        in_exports |= {f"{folder}/{name}": facts for name, facts in _listed_in(export.parent).items()}
+    in_run = with_replaced(manifest.artifacts, manifest.replacing, path)
+    lists = (in_exports, {name: facts for name, facts in in_run.items() if _OF_AN_EXPORT.fullmatch(name)})
+    return sorted(
+        name
+        for name in _files(path)
+        if not (name in listed or name in in_exports or _OWN_FILES.fullmatch(name)) or _is_edited(path, name, lists)
+    )
 
 
-def _listed_in(export: Path) -> list[str]:
+def _is_edited(path: Path, name: str, lists: Iterable[Mapping[str, Any]]) -> bool:
+    """Tells whether a file is another one than each list that has a hash of it says."""
+    hashes = [facts for facts in (files.get(name) for files in lists) if isinstance(facts, Mapping) and facts]
+    return bool(hashes) and all(is_another(path / name, facts) for facts in hashes)
+
+
+def _listed_in(export: Path) -> dict[str, Any]:
     try:
-        return list(ExportManifest.read(export.parent, ()).files)
+        return ExportManifest.read(export, ()).files_in(export)
     except GraftkitError:
-        return []
+        return {}
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -210,7 +210,7 @@ def test_a_run_with_somebodys_own_files_in_it_is_not_overwritten(tmp_path: Path,
     path = folder / mine
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("years of work")
-    assert f"besides a run it holds {mine}" in refusal(tmp_path / "x", overwrite=True)
+    assert f"besides what its run wrote it holds {mine}" in refusal(tmp_path / "x", overwrite=True)
     assert path.read_text() == "years of work"
 
 
@@ -227,7 +227,7 @@ def test_a_link_in_a_run_is_somebodys_own_and_is_not_followed(tmp_path: Path) ->
     (tmp_path / "corpus" / "records.jsonl").write_text("years of work")
     (a_run(tmp_path / "x") / "exports").mkdir()
     (tmp_path / "x" / "exports" / "merged").symlink_to(tmp_path / "corpus")
-    assert "besides a run it holds exports/merged" in refusal(tmp_path / "x", overwrite=True)
+    assert "besides what its run wrote it holds exports/merged" in refusal(tmp_path / "x", overwrite=True)
     assert (tmp_path / "corpus" / "records.jsonl").read_text() == "years of work"
 
 

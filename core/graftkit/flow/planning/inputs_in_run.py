@@ -1,0 +1,55 @@
+"""Refuses to replace a run whose own files the new one reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import FolderError
+from graftkit.flow.planning.run_plan import RunPlan
+
+__all__ = ["refuse_inputs_in"]
+
+
+def refuse_inputs_in(folder: Path, plan: RunPlan) -> None:
+    """Makes sure that a run reads nothing from a folder whose run it is to replace: what it reads would be moved away.
+
+    Args:
+        folder: The folder.
+        plan: The run's plan.
+
+    Raises:
+        FolderError: It does, or would through a link.
+    """
+    for key, path in _inputs(plan):
+        if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            raise FolderError(
+                f"{key} names {path}, which lies in the run that would be replaced",
+                where=str(folder),
+                hint="Give another folder with --out, or copy what is read out of the run first.",
+            )
+
+
+def _inputs(plan: RunPlan) -> Iterator[tuple[str, str]]:
+    """Yields the recipe's paths, and the files that were opened by them, each with the key that names it."""
+    yield from _paths_in(plan.bound.resolved())
+    opened = {"model": plan.files.files, "objective.teacher": plan.teacher.files.files if plan.teacher else ()}
+    opened["data"] = tuple(dataset.source.path for dataset in plan.datasets)
+    if plan.origin:
+        opened["adapter.from"] = tuple(plan.origin.path / name for name in plan.origin.files)
+    yield from ((key, str(path)) for key, paths in opened.items() for path in paths)
+
+
+def _paths_in(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the texts of a recipe that may be paths, all of which are absolute by now."""
+    if isinstance(value, str):
+        if Path(value).is_absolute() and "\0" not in value:
+            yield key, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _paths_in(inner, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _paths_in(inner, key)
