@@ -145,8 +145,9 @@ class ClaimedFolder:
 
     def give_back(self) -> None:
         """Nothing ran: what this run made goes, and what was there before is put back."""
+        elsewhere = self.lock >= 0 and not _lies_there(self.path / LOCK, self.lock)
         self.release()
-        if self.resumed:
+        if self.resumed or elsewhere:  # another folder has come in its place
             return
         with suppress(OSError):
             _clear(self.path)
@@ -179,19 +180,21 @@ def claim(path: Path, *, overwrite: bool) -> ClaimedFolder:
             make_folder(path)
         elif not path.is_dir():
             raise FolderError("it is a file", where=str(path), hint="Give a folder with --out.")
-        if _is_empty(path):
-            lock = _lock(path)
-            sweep(path)
-            return ClaimedFolder(path, lock, made=missing)
-        _check_replaceable(path, overwrite)
-        lock = _lock(path)
+        if not _is_empty(path):
+            _run_to_replace(path, overwrite)
+        real = path.resolve()  # from here on: a link in the path may come to lead elsewhere
+        lock = _lock(real)
         try:
-            aside = _move_aside(path)
+            if _is_empty(real):
+                sweep(real)
+                return ClaimedFolder(path, lock, made=missing)
+            _check_replaceable(real, _run_to_replace(path, overwrite))
+            aside = _move_aside(real, lock)
             _unlock(aside, lock)
         except BaseException:
-            _unlock(path, lock)
+            _unlock(real, lock)
             raise
-        return ClaimedFolder(path, _lock(path), replaced=aside, made=(path,))
+        return ClaimedFolder(path, _lock(real), replaced=aside, made=(path,))
     except OSError as error:
         raise FolderError(
             f"can't be written: {error.strerror or error}",
@@ -344,7 +347,12 @@ def _clear(folder: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
-def _check_replaceable(path: Path, overwrite: bool) -> None:
+def _run_to_replace(path: Path, overwrite: bool) -> RunManifest:
+    """Returns the manifest of the run that is to be replaced.
+
+    Raises:
+        FolderError: There is no run, or it is not to be replaced.
+    """
     manifest = RunManifest.read(path)
     if manifest is None:
         raise FolderError("it holds files that are no run", where=str(path), hint="Give another folder with --out.")
@@ -354,6 +362,10 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
             where=str(path),
             hint="Give another folder with --out, replace that run with --overwrite, or go on with it with --resume.",
         )
+    return manifest
+
+
+def _check_replaceable(path: Path, manifest: RunManifest) -> None:
     strange = others_files(path, manifest)
     if strange:
         raise FolderError(
@@ -480,15 +492,26 @@ def _remove_run(folder: Path) -> None:
             folder.rmdir()
 
 
-def _move_aside(path: Path) -> Path:
-    real = path.resolve()
+def _move_aside(real: Path, lock: int) -> Path:
+    """Moves a run aside, and makes an empty folder in its place.
+
+    Args:
+        real: Its folder, without links.
+        lock: The folder's lock.
+
+    Raises:
+        FolderError: Another folder, or a link, has come in its place since it was locked.
+    """
     aside = Path(tempfile.mkdtemp(prefix=temporary_prefix(real.name), suffix=".replaced", dir=real.parent)) / real.name
     try:
         real.rename(aside)
+        if not _lies_there(aside / LOCK, lock):
+            what = "another folder has come in its place meanwhile"
+            raise FolderError(what, where=str(real), hint="Try again, or give another folder with --out.")
         real.mkdir()
         shutil.copymode(aside, real)  # whoever has closed it to others wants what is in it now closed, too
     except BaseException:
-        if aside.exists():
+        if os.path.lexists(aside):
             aside.rename(real)
         aside.parent.rmdir()
         raise

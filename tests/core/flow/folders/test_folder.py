@@ -9,9 +9,11 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graftkit.errors import FolderError, StorageError
+from graftkit.flow.folders import folder as folder_module
 from graftkit.flow.folders.adapter_folder import read_adapter_folder
 from graftkit.flow.folders.folder import (
     LOCK,
@@ -229,6 +231,37 @@ def test_a_link_in_a_run_is_somebodys_own_and_is_not_followed(tmp_path: Path) ->
     (tmp_path / "x" / "exports" / "merged").symlink_to(tmp_path / "corpus")
     assert "besides what its run wrote it holds exports/merged" in refusal(tmp_path / "x", overwrite=True)
     assert (tmp_path / "corpus" / "records.jsonl").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("moment", ["before the lock", "after the check"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_link_that_comes_in_a_runs_place_meanwhile_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool, moment: str
+) -> None:
+    """Neither is another run moved aside, nor is anything written where the link leads."""
+    a_run(tmp_path / ("a" if linked else "x"))
+    mine = a_run(tmp_path / "mine") / "thesis.txt"
+    mine.write_text("years of work")
+    if linked:
+        (tmp_path / "x").symlink_to("a")
+    name = "_lock" if moment == "before the lock" else "others_files"
+    own = getattr(folder_module, name)
+
+    def exchanged(*arguments: Any) -> Any:
+        found = own(*arguments) if name == "others_files" else None
+        monkeypatch.undo()
+        (tmp_path / "x").unlink() if linked else (tmp_path / "x").rename(tmp_path / "b")
+        (tmp_path / "x").symlink_to("mine")
+        return found if name == "others_files" else own(*arguments)
+
+    monkeypatch.setattr(folder_module, name, exchanged)
+    with pytest.raises((FolderError, StorageError)):
+        claimed = claim(tmp_path / "x", overwrite=True)
+        try:
+            claimed.check()
+        finally:
+            claimed.give_back()
+    assert names(tmp_path / "mine") == ["adapter", f"adapter/{WEIGHTS}", MANIFEST, "thesis.txt"]
 
 
 def test_what_comes_into_the_run_that_is_replaced_meanwhile_stays(tmp_path: Path) -> None:
