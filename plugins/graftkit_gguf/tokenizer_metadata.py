@@ -20,6 +20,15 @@ from graftkit_gguf.vocabulary_keys import BYTE, CONTROL, NORMAL, ROLE_KEYS, UNKN
 __all__ = ["splitting_name", "tokenizer_metadata"]
 
 _SPACE = "▁"
+_ONLY_THERE = {
+    "lstrip": "takes the white space before it",
+    "rstrip": "takes the white space after it",
+    "single_word": "is one only where no letter is beside it",
+}
+"""The flags of added tokens by which a text has other ids than llama.cpp gives it: it looks for a token's text alone.
+
+Those of `normalized` tokens are the same where text changes in no way but to a form of Unicode.
+"""
 _A_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
@@ -71,7 +80,8 @@ def _tokens(spec: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
     """Returns each id's token and what it is.
 
     Raises:
-        ExportError: There are more than a GGUF may have to be read again.
+        ExportError: There are more than a GGUF may have to be read again, or one is found in texts as llama.cpp finds
+            none.
     """
     if rows > MOST_PIECES:
         raise ExportError(f"its vocabulary of {rows:,} is too large: a GGUF's may have {MOST_PIECES:,} here")
@@ -83,6 +93,9 @@ def _tokens(spec: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
         tokens[id], types[id] = token, BYTE if is_byte else UNKNOWN if token == model["unk_token"] else NORMAL
     for token in spec.get("added_tokens", ()):
         content, id = token["content"], token["id"]
+        flag = next((flag for flag in _ONLY_THERE if token.get(flag)), None)
+        if flag:
+            raise ExportError(f"its token {content!r:.60} {_ONLY_THERE[flag]} ({flag}), which llama.cpp has for none")
         if not token["special"] and model["vocab"].get(content) == id and content.strip(_SPACE) == "":
             continue  # Gemma's runs of spaces, which no space in a text is taken for but by merges
         if types[id] != UNKNOWN or not token["special"]:

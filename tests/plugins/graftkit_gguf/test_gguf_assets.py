@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from gguf_models import write_narrow
 from graftkit import ProofRequest
 from graftkit.errors import ExportError
 from graftkit.testing.tiny import tiny_tokenizer_files
+from graftkit.tokenization.tokenizer_json import added_token
 from graftkit_gguf.header import read_header
 from graftkit_gguf.llama_cpp import LlamaCpp
 from graftkit_gguf.model_exporter import _only_in_the_modelfile
@@ -57,6 +59,27 @@ def test_a_form_of_unicode_is_kept_for_whoever_gives_text(tmp_path: Path, form: 
 def test_another_change_of_text_is_refused(tmp_path: Path, normalizer: dict[str, Any]) -> None:
     with pytest.raises(ExportError, match="changes text before it cuts it"):
         metadata(tmp_path, normalizer=normalizer)
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word", "normalized"])
+@pytest.mark.parametrize("special", [True, False])
+def test_an_added_token_that_llama_cpp_finds_elsewhere_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str, special: bool
+) -> None:
+    """What is refused is what it finds elsewhere than the tokenizers library, and nothing else is."""
+    added = json.loads(tiny_tokenizer_files()["tokenizer.json"])["added_tokens"]
+    added.append({**added_token(259, "<|x|>", special=special), flag: True})
+    refused: Any = (
+        nullcontext() if flag == "normalized" else pytest.raises(ExportError, match=rf"'<\|x\|>' .*\({flag}\)")
+    )
+    with refused:
+        metadata(tmp_path, added_tokens=added)
+    monkeypatch.setattr("graftkit_gguf.tokenizer_metadata._ONLY_THERE", {})
+    path = write_narrow(tmp_path / "model.gguf", metadata(tmp_path, added_tokens=added))
+    own, text = Tokenizer.from_file(str(tmp_path / "tokenizer.json")), "a<|x|>b <|x|> c"
+    with LlamaCpp(path, 64) as program:
+        alike = program.tokens(text) == own.encode(text, add_special_tokens=False).ids
+    assert alike == (flag == "normalized")
 
 
 def test_llama_cpp_ends_at_tokens_that_it_knows_by_their_texts(tmp_path: Path) -> None:
