@@ -56,7 +56,7 @@ from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.without_effect import without_effect
 from graftkit.report.run_manifest import SettledKey
 from graftkit.training.order import DatasetShare
-from graftkit.vocabulary.losses import check_promises
+from graftkit.vocabulary.losses import check_promises, check_saved
 
 __all__ = ["make_plan"]
 
@@ -108,8 +108,11 @@ def make_plan(
     records = read_records(bound, host, pinned)
     samples, shares = records.samples, records.shares
     labels = labels_in_order(bound, records.labels, own_files.config, str(records.datasets[0].source), origin)
-    known = vocabulary.replacement if vocabulary and vocabulary.replacement else tokenizer
+    known, made_by = tokenizer, backend
+    if vocabulary and vocabulary.replacement:
+        known, made_by = vocabulary.replacement, vocabulary.registered
     check_promises(known)
+    check_saved(known, host.registry.create(made_by))
     head = head_facts(bound, labels, known)
     files = with_facts(own_files, head)
     today = recipe.data.date or started or date.today()

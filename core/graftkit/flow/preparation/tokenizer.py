@@ -18,7 +18,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, VocabularyChange
 from graftkit.interfaces.vocabulary_limits import MOST_PARTS
 from graftkit.store.files import atomic_folder, write_json
-from graftkit.vocabulary.losses import check_promises
+from graftkit.vocabulary.losses import check_promises, check_saved
 
 __all__ = ["make_vocabulary", "prepare_tokenizer"]
 
@@ -83,6 +83,8 @@ def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
         error.where = _place_of(error, plan)
         raise
     check_promises(built.tokenizer)
+    if asked.replacement is None:
+        check_saved(built.tokenizer, asked.backend)
     made = asked.section is not None  # or else the rows of an adapter's folder are trained on
     if made and built.change and built.change.ids and built.tokenizer.fingerprint == base.fingerprint:
         raise wrong_result(built.tokenizer, "fingerprint", "gave that of the base's tokenizer, which has other ids")
