@@ -78,6 +78,11 @@ def test_fewer_ids_than_asked_for_are_told_and_a_template_is_kept(toolkit: Toolk
     assert find_tokenizer(PluginHost(), "mine").tokenizer.chat_template == (place / "chat.jinja").read_text()
     code, _, errors = toolkit(*line, "--overwrite", "--chat-template", "none.jinja")
     assert code == 2 and "--chat-template none.jinja: can't be read: No such file" in errors
+    edited = place / "mine" / "tokenizer_config.json"
+    edited.write_text(edited.read_text().replace("messages[0]", "messages[1]"))
+    code, _, errors = toolkit(*line, "--overwrite")
+    assert code == 2 and "or that were edited since: tokenizer_config.json" in errors
+    assert "messages[1]" in edited.read_text()
 
 
 def test_a_table_on_a_terminal_has_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,7 +226,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     "a vocabulary too small": ("train texts --use byte-level --vocab-size 100 --out x", ["256"]),
     "a folder with something else": (
         "train texts --use byte-level --vocab-size 300 --out base --overwrite",
-        ["base: it holds files that no `toolkit tokenizer` wrote: tokenizer.json"],
+        ["base: it holds files that no `toolkit tokenizer` wrote, or that were edited since: tokenizer.json"],
     ),
     "a folder that is in use": ("extend base texts --tokens 5 --out base", ["base: it is not empty", "--overwrite"]),
     "a folder that is a file": ("extend base texts --tokens 5 --out texts/0.txt", ["texts/0.txt: it is a file"]),

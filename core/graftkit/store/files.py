@@ -27,6 +27,7 @@ __all__ = [
     "file_facts",
     "guarded",
     "held",
+    "is_another",
     "is_temporary",
     "make_folder",
     "new_folder",
@@ -506,6 +507,19 @@ def sha256_of(path: Path) -> str:
     """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_another(path: Path, listed: Mapping[str, Any]) -> bool:
+    """Tells whether a file is another one than a list says, or can't be read.
+
+    Args:
+        path: The file.
+        listed: Its size and sha256, as `file_facts` says them.
+    """
+    try:
+        return path.stat().st_size != listed.get("bytes") or sha256_of(path) != listed.get("sha256")
+    except OSError:
+        return True
 
 
 def begins_with(path: Path, length: int, sha256: str) -> bool:

@@ -11,7 +11,7 @@ from graftkit.errors import FolderError, RequestError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit.store.files import atomic_folder, file_facts, new_folder, sweep_of, write_json
+from graftkit.store.files import atomic_folder, file_facts, is_another, new_folder, sweep_of, write_json
 from graftkit.suggest import known_names
 
 __all__ = ["check_folder", "check_formats", "save_tokenizer_folder"]
@@ -63,9 +63,9 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     if strange:
         shown = ", ".join(strange[:3])
         raise FolderError(
-            f"it holds files that no `toolkit tokenizer` wrote: {shown}",
+            f"it holds files that no `toolkit tokenizer` wrote, or that were edited since: {shown}",
             where=str(folder),
-            hint="Overwriting would delete them: give another folder with --out.",
+            hint="Overwriting would delete them: move them away, or give another folder with --out.",
         )
 
 
@@ -74,11 +74,13 @@ def _is_file_or_link(path: Path) -> bool:
 
 
 def _own(folder: Path) -> set[str]:
+    """Returns the names of the records in a folder, and of the files that are as a record lists them."""
     own: set[str] = set()
     for name in RECORDS:
         try:
-            own |= {name, *parse_json(read_regular(folder / name))["files"]}
-        except (OSError, ValueError, KeyError, TypeError):
+            listed = parse_json(read_regular(folder / name))["files"].items()
+            own |= {name, *(file for file, facts in listed if not is_another(folder / file, facts))}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return own
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from graftkit.errors import ExportError, FolderError, GraftkitError
 from graftkit.flow.exports.probes import PROBES_FILE, Probes
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
-from graftkit.flow.folders.listed_files import is_another
 from graftkit.flow.folders.refused_files import check_tensor_header
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.preparation.plan_adapter import PlannedAdapter
 from graftkit.report.run_manifest import RunManifest
-from graftkit.store.files import make_folder, write_bytes
+from graftkit.store.files import is_another, make_folder, write_bytes
 
 __all__ = ["TOKENIZER", "KeptProof", "folder_of_exports"]
 

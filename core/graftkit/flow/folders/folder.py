@@ -16,9 +16,18 @@ from typing import Any
 
 from graftkit.errors import FolderError, GraftkitError, StorageError
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
-from graftkit.flow.folders.listed_files import is_another, with_replaced
+from graftkit.flow.folders.listed_files import with_replaced
 from graftkit.report.run_manifest import MANIFEST, RunManifest
-from graftkit.store.files import NO_LINK, TEMPORARY, guarded, make_folder, sweep, sync_folder, temporary_prefix
+from graftkit.store.files import (
+    NO_LINK,
+    TEMPORARY,
+    guarded,
+    is_another,
+    make_folder,
+    sweep,
+    sync_folder,
+    temporary_prefix,
+)
 
 __all__ = [
     "ADAPTER_FROM",

@@ -15,7 +15,6 @@ from graftkit.store.files import begins_with, sha256_of
 __all__ = [
     "check_listed",
     "check_none_beside",
-    "is_another",
     "is_changed",
     "is_state",
     "leads_out",
@@ -100,19 +99,6 @@ def listed_by_the_run(folder: Path) -> dict[str, Any]:
         if found:
             return found
     return {}
-
-
-def is_another(path: Path, listed: Mapping[str, Any]) -> bool:
-    """Tells whether a file is another one than a manifest lists, or can't be read.
-
-    Args:
-        path: The file.
-        listed: Its size and sha256, as the manifest says them.
-    """
-    try:
-        return path.stat().st_size != listed.get("bytes") or sha256_of(path) != listed.get("sha256")
-    except OSError:
-        return True
 
 
 def is_changed(folder: Path, manifest: RunManifest, name: str) -> bool:
