@@ -222,16 +222,22 @@ def test_what_the_user_edited_in_an_export_is_not_lost(recipe: dict[str, Any], f
     """A model card stays; what a new export would replace is refused before any work, as a link in its place is."""
     export = finished.folder / "exports" / "peft"
     card, settings = export / "README.md", export / "config.json"
-    card.write_text(card.read_text() + "my own notes\n")
+    report = finished.folder / "report.html"
+    for path in (card, report):
+        path.write_text(path.read_text() + "my own notes\n")
     found = add_export(finished.folder, "merged", ["name=peft"], proof="later")
     assert card.read_text().endswith("my own notes\n") and "exports/peft/README.md" not in found.manifest["artifacts"]
-    assert any("exports/peft/README.md is not as the run wrote it, and stays" in n for n in found.manifest["notices"])
+    assert report.read_text().endswith("my own notes\n") and "report.html" not in found.manifest["artifacts"]
+    told = " ".join(found.manifest["notices"])
+    assert all(
+        f"{name} is not as the run wrote it, and stays" in told for name in ("exports/peft/README.md", "report.html")
+    )
     edited = settings.read_text().replace("{", '{"mine": 1,', 1)
     settings.write_text(edited)
     for again in (lambda: add_export(finished.folder, "peft"), lambda: further(recipe, finished.folder, 10)):
         with pytest.raises(FolderError, match=r"exports/peft/config\.json is not as the run wrote it"):
             again()
-    with pytest.raises(FolderError, match=r"it holds exports/peft/README\.md, exports/peft/config\.json"):
+    with pytest.raises(FolderError, match=r"it holds exports/peft/README\.md, exports/peft/config\.json, rep"):
         graftkit.run(recipe, out=finished.folder, overwrite=True)
     assert settings.read_text() == edited and card.read_text().endswith("my own notes\n")
     export.rename(finished.folder.parent / "elsewhere")

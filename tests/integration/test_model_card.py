@@ -17,6 +17,7 @@ from graftkit.cli import export
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.exports import model_card
 from graftkit.flow.folders.folder import others_files
+from graftkit.flow.reporting import report
 from graftkit.flow.verify import check_files
 from graftkit.interfaces.export_card import CardRequest, ExportCard, LoadingExample
 from graftkit.report.card_facts import CardFacts, facts_of_run
@@ -113,7 +114,7 @@ def test_a_gguf_adapter_is_put_on_its_base(tmp_path: Path) -> None:
     assert "-m BASE.gguf --lora adapter.gguf" in elsewhere.loading[0].code
 
 
-def test_a_run_that_is_killed_at_its_card_finds_nothing_of_somebody_elses(
+def test_a_run_that_is_killed_at_its_card_or_report_finds_nothing_of_somebody_elses(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = {key: run.manifest["recipe"][key] for key in ("model", "adapter")} | {
@@ -121,13 +122,15 @@ def test_a_run_that_is_killed_at_its_card_finds_nothing_of_somebody_elses(
         "training": {"steps": 1, "tokens_per_step": 256, "learning_rate": 1e-2, "device": "cpu"},
         "export": ["merged"],
     }
-    write = model_card.write_text
 
-    def killed(path: Path, text: str) -> None:
-        write(path, text)
-        signal.default_int_handler(signal.SIGINT, None)
+    def killed(write: Any) -> Any:
+        def end(path: Path, content: Any) -> None:
+            write(path, content)
+            signal.default_int_handler(signal.SIGINT, None)
 
-    monkeypatch.setattr(model_card, "write_text", killed)
+        return end
+
+    monkeypatch.setattr(model_card, "write_text", killed(model_card.write_text))
     with pytest.raises(KeyboardInterrupt):
         graftkit.run(recipe, out=tmp_path / "run")
     manifest = RunManifest.read(tmp_path / "run")
@@ -137,6 +140,11 @@ def test_a_run_that_is_killed_at_its_card_finds_nothing_of_somebody_elses(
     assert others_files(tmp_path / "run", left) == []
     monkeypatch.undo()
     assert len(check_files(graftkit.run(recipe, out=tmp_path / "run", resume=True).exports["merged"])) == 2
+    monkeypatch.setattr(report, "write_bytes", killed(report.write_bytes))
+    with pytest.raises(KeyboardInterrupt):
+        graftkit.export(tmp_path / "run", "peft", proof="later")
+    left = RunManifest.read(tmp_path / "run")
+    assert left is not None and left.status == "finished" and others_files(tmp_path / "run", left) == []
 
 
 def python_of(folder: Path, base: str) -> str:

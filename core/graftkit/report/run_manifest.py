@@ -529,7 +529,7 @@ class RunManifest(Facts):
         failure: The step whose loss had gone wrong, until a step after it has been taken.
         written: While it goes on, the paths of the files that were there when the last stage ended.
         kept: While it goes on, what the files begin with that a run which goes on takes over as they are: how many
-            bytes, and the sha256 of those.
+            bytes, and the sha256 of those. Once it is over, what it wrote of files that were edited since.
         artifacts: Every file's size and sha256 by its path in the run's folder, once the run is over.
         replacing: While a proof is recorded that was put off, what else a file may be, as `artifacts` says it: a kill
             leaves it (`graftkit.flow.exports.record_proof`).

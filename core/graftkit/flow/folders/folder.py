@@ -34,6 +34,7 @@ __all__ = [
     "CHECKPOINTS",
     "LOCK",
     "MANIFEST",
+    "REPORT",
     "ClaimedFolder",
     "answers_file",
     "claim",
@@ -47,6 +48,8 @@ LOCK = ".graftkit.lock"
 """A name that nobody else gives a file: it is removed."""
 
 CHECKPOINTS = "checkpoints"
+
+REPORT = "report.html"
 
 ADAPTER_FROM = "adapter-from"
 """Where a run keeps the adapter that its training went on with: it goes on without the folder that this lay in."""
@@ -90,8 +93,8 @@ _OWN_FILES = re.compile(rf"{_OWN_PATHS}|\.(tokens|teacher)\.partial/.*|(.*/)?{TE
 _WRITTEN_INTO = re.compile(r"checkpoints/step-\d{8}|\.(tokens|teacher)\.partial/.*")
 """The paths of what a run that goes on writes into, or removes parts of: through a link it would do so elsewhere."""
 
-_OF_AN_EXPORT = re.compile(rf"exports/[^/]+/(?!{re.escape(EXPORT_MANIFEST)}$).+")
-"""The paths of the files of exports, which are made to be published, and may be edited for that."""
+_EDITABLE = re.compile(rf"report\.html|exports/[^/]+/(?!{re.escape(EXPORT_MANIFEST)}$).+")
+"""The paths of what is made to be shown: the report, and the files of exports, which may be edited for that."""
 
 _WITH_A_TOKENIZER = ("tokenizer/", f"{ADAPTER_FROM}/")
 """The folders of a run in which a tokenizer is saved, whose backend alone knows the files' names."""
@@ -403,8 +406,8 @@ def others_files(path: Path, manifest: RunManifest) -> list[str]:
     """Returns the relative paths of what the run in a folder did not write: files, and links, which aren't followed.
 
     What a run wrote is listed in its manifest or has one of its own names; what an export is made of, in the export's.
-    A run that was killed before it could list a tokenizer's files may have written any of those. A file of an export
-    that is another one than both manifests list was edited, and is its user's.
+    A run that was killed before it could list a tokenizer's files may have written any of those. A report, or
+    a file of an export, that is another one than the manifests list was edited, and is its user's.
     """
     listed = {*manifest.artifacts, *manifest.written}
     for folder in _WITH_A_TOKENIZER:
@@ -415,8 +418,9 @@ def others_files(path: Path, manifest: RunManifest) -> list[str]:
         folder = f"exports/{export.parent.name}"
         listed.add(f"{folder}/{EXPORT_MANIFEST}")
         in_exports |= {f"{folder}/{name}": facts for name, facts in _listed_in(export.parent).items()}
-    in_run = with_replaced(manifest.artifacts, manifest.replacing, path)
-    lists = (in_exports, {name: facts for name, facts in in_run.items() if _OF_AN_EXPORT.fullmatch(name)})
+    vouched = {name: facts.model_dump() for name, facts in manifest.kept.items()} | manifest.artifacts
+    in_run = with_replaced(vouched, manifest.replacing, path)
+    lists = (in_exports, {name: facts for name, facts in in_run.items() if _EDITABLE.fullmatch(name)})
     return sorted(
         name
         for name in _files(path)

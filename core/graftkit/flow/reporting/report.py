@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from graftkit.errors import HookError
-from graftkit.flow.folders.folder import answers_file
+from graftkit.flow.folders.folder import REPORT, answers_file
 from graftkit.flow.folders.metrics import METRICS
 from graftkit.flow.reporting.read_run import read_run
 from graftkit.flow.reporting.report_sections import SECTIONS, keep_sections, kept_sections, plain_sections
@@ -15,11 +15,9 @@ from graftkit.host.guard import brief
 from graftkit.interfaces.report_section import MOST_SECTIONS, ReportSection
 from graftkit.report.html import render_report
 from graftkit.report.run_manifest import RunManifest
-from graftkit.store.files import write_text
+from graftkit.store.files import write_bytes
 
 __all__ = ["REPORT", "draw_report", "drawn_from", "write_report"]
-
-REPORT = "report.html"
 
 _SHOWN = frozenset(
     {
@@ -34,12 +32,20 @@ _SHOWN = frozenset(
 
 
 def write_report(run: RunContext) -> None:
-    """Draws the run; what could not be read of its own files is told. What plugins add is kept beside it."""
+    """Draws the run; what could not be read of its own files is told. What plugins add is kept beside it.
+
+    A report that the user has edited stays.
+    """
     with run.stage("report") as stage:
         keep_sections(run.folder / SECTIONS, _sections(run))
         for damage in read_run(run.folder, run.manifest).damage:
             stage.notice(damage)
-        write_text(run.folder / REPORT, draw_report(run.folder, run.manifest))
+        if run.is_theirs(REPORT):
+            stage.notice(f"{REPORT} is not as the run wrote it, and stays: no other is drawn")
+            return
+        drawn = draw_report(run.folder, run.manifest).encode()
+        run.announce(REPORT, drawn)
+        write_bytes(run.folder / REPORT, drawn)
 
 
 def draw_report(folder: Path, manifest: RunManifest) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -29,6 +30,7 @@ from graftkit.flow.folders.folder import (
     CHECKPOINTS,
     LOCK,
     MANIFEST,
+    REPORT,
     ClaimedFolder,
     answers_file,
     is_runs_own,
@@ -144,7 +146,7 @@ class RunContext:
         self._stands = resumed is not None and resumed.only_exports(recipe)
         if resumed is not None:
             self._theirs = others_files(folder, resumed.manifest)
-            self.record(**_known(resumed.manifest))
+            self.record(**_known(resumed.manifest, self._theirs))
             if resumed.manifest.failure:
                 self.record(failure=resumed.manifest.failure.model_copy(update={"back_to": resumed.back_to}))
         self.save()
@@ -163,6 +165,23 @@ class RunContext:
     def theirs(self, name: str) -> list[str]:
         """Returns the files in a subfolder that the run which goes on did not write, relative to that subfolder."""
         return [path.removeprefix(f"{name}/") for path in self._theirs if path.startswith(f"{name}/")]
+
+    def is_theirs(self, name: str) -> bool:
+        """Tells whether a file is one that the run which goes on did not write, or that was edited since."""
+        return name in self._theirs
+
+    def announce(self, name: str, data: bytes) -> None:
+        """Has the manifest say what a file is going to be, also that of a finished run, which stands meanwhile.
+
+        Should a kill come before all files are listed, it is known for the run's own.
+        """
+        facts = FileFacts(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        if self._stands and self.resumed is not None:
+            before = self.resumed.manifest
+            before.with_facts(replacing={**before.replacing, name: [facts]}).write(self.folder)
+        else:
+            self.record(kept={**self._manifest.kept, name: facts})
+            self.save()
 
     def emit(self, event: Event) -> None:
         """Tells whoever listens. That a handler of `logging` has raised is told once."""
@@ -281,8 +300,14 @@ class RunContext:
         found = file_facts(self.folder, leave_out=frozenset(leave_out))
         wrote = {name: facts.model_dump() for name, facts in self._manifest.kept.items() if is_state(name)}
         # a checkpoint that was passed over, since the run had written another, is not vouched for now
-        self.record(artifacts={name: wrote.get(name, facts) for name, facts in found.items()}, written=[], kept={})
+        artifacts = {name: wrote.get(name, facts) for name, facts in found.items()}
+        self.record(artifacts=artifacts, written=[], kept=self._known_of_edited())
         self.save()
+
+    def _known_of_edited(self) -> dict[str, FileFacts]:
+        """Returns what the run wrote of the files that were edited since."""
+        before = self.resumed.manifest if self.resumed else self._manifest
+        return {name: facts for name in self._theirs if (facts := before.vouched(name))}
 
     def end(self, status: RunStatus, error: BaseException | None = None) -> None:
         """Notes how the run ended, and why it did where that is an error."""
@@ -458,8 +483,13 @@ def third_parties(plan: RunPlan) -> list[str]:
     )
 
 
-def _known(before: RunManifest) -> dict[str, Any]:
-    """Returns what the manifest of a run that goes on says already: should it be killed, the next one needs it, too."""
+def _known(before: RunManifest, theirs: Collection[str]) -> dict[str, Any]:
+    """Returns what the manifest of a run that goes on says already: should it be killed, the next one needs it, too.
+
+    Args:
+        before: What it said when it stopped.
+        theirs: The files in its folder that it did not write, or that were edited since.
+    """
     kept = {"data", "tokenizer", "model", "teacher", "metrics", "stop_tokens"} & before.model_fields_set
     continued = list(before.continued)
     if before.status == "finished":
@@ -472,11 +502,11 @@ def _known(before: RunManifest) -> dict[str, Any]:
         "continued": continued,
         "metrics": {when: facts for when, facts in before.metrics.items() if when != "after"},
         "resumed": [*before.resumed, before.progress],
-        "written": sorted({*before.written, *before.artifacts}),
+        "written": sorted({*before.written, *before.artifacts}.difference(theirs)),
         "kept": {
             name: facts
             for name in sorted({*before.artifacts, *before.kept})
-            if (name in _TAKEN_OVER or is_state(name)) and (facts := before.vouched(name))
+            if (name in (*_TAKEN_OVER, REPORT) or is_state(name)) and (facts := before.vouched(name))
         },
     }
 
