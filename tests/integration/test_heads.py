@@ -359,10 +359,15 @@ def test_an_encoder_learns_to_fill_in_masked_tokens(with_head: Any, tmp_path: Pa
 
 
 def test_long_texts_are_cut_into_windows_as_encoders_see_texts(with_head: Any, tmp_path: Path, bert: str) -> None:
+    """No mask is a token that the model has no row for, such as one that was added to the tokenizer alone."""
     from transformers import AutoTokenizer
 
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    tokenizer.add_tokens([f"<{number}>" for number in range(300)])
+    tokenizer.save_pretrained(bert)
     text = "the film was long and lovely " * 8
-    recipe = with_head("masked-lm", [{"text": text}], model=bert, data={"holdout": 0.0, "max_length": 20})
+    objective = {"use": "masked-lm", "probability": 0.9}
+    recipe = with_head(objective, [{"text": text}], model=bert, data={"holdout": 0.0, "max_length": 20})
     result = graftkit.run({**recipe, "training": {**recipe["training"], "steps": 1}}, out=tmp_path / "run")
     store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
     ids = AutoTokenizer.from_pretrained(bert)(text, add_special_tokens=False)["input_ids"]
@@ -374,6 +379,13 @@ def test_records_and_models_that_masks_do_not_fit_are_refused(with_head: Any, be
         graftkit.plan(with_head("masked-lm", TEXTS, model=bert))
     with pytest.raises(ModelError, match="names no mask token"):
         graftkit.plan(with_head("masked-lm", PLAIN))
+    with pytest.raises(RecipeError, match=r"own vocabulary\n.* resize_token_embeddings"):
+        graftkit.plan(with_head("masked-lm", PLAIN, model=bert, tokenizer={"extend": {"tokens": 5}}))
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(bert, mask_token="<hole>").save_pretrained(bert)
+    with pytest.raises(ModelError, match="'<hole>' has the id 89; .* 89 rows, none for it"):
+        graftkit.plan(with_head("masked-lm", PLAIN, model=bert))
 
 
 def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:

@@ -593,7 +593,8 @@ class Encoder:
             f"it holds the token {text!r}{f', the {roles} token,' if roles else ''} of the id {highest:,}; "
             f"the model's embedding has {self._rows:,} rows, none for it",
             where=where,
-            hint="Leave it out of the data, or give it a row: with a section 'tokenizer' that extends the vocabulary.",
+            hint="Leave it out of the data, or give it a row: with a section 'tokenizer' that extends the vocabulary, "
+            "or, where the model has a head, with resize_token_embeddings of transformers before the run.",
         )
 
     def _prompt(self, messages: Conversation | str) -> list[int]:

@@ -35,7 +35,7 @@ class Masking:
         seed: What the draws are derived from.
         share: How likely a token is drawn.
         mask: The id of the mask token.
-        vocabulary: How many ids there are.
+        vocabulary: How many ids there are that the model has rows for.
     """
 
     seed: int

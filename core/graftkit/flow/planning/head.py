@@ -185,17 +185,28 @@ def refuse_head(config: Mapping[str, Any], reference: str, why: str) -> None:
         )
 
 
-def mask_token(tokenizer: Tokenizer, where: str) -> int:
+def mask_token(tokenizer: Tokenizer, where: str, rows: int | None = None) -> int:
     """Returns the id of a tokenizer's mask token.
 
+    Args:
+        tokenizer: The tokenizer.
+        where: What the error names.
+        rows: How many rows the model's embedding has, where that is known.
+
     Raises:
-        ModelError: It has none.
+        ModelError: It has none, or the embedding has no row for it.
     """
     named: object = tokenizer.named_tokens if isinstance(tokenizer, NamedTokens) else None
     text = named.get("mask_token") if isinstance(named, Mapping) else None
     found = tokenizer.special_tokens.get(text) if isinstance(text, str) else None
     if found is None:
         raise ModelError("its tokenizer names no mask token, which masked-lm puts in the place of others", where=where)
+    if rows is not None and found >= rows:
+        raise ModelError(
+            f"the mask token {text!r} has the id {found}; the model's embedding has {rows:,} rows, none for it",
+            where=where,
+            hint="Tokenizer and weights do not belong together: take both from the same model.",
+        )
     return found
 
 
@@ -238,5 +249,6 @@ def refuse_with_head(bound: BoundRecipe, origin: AdapterFolder | None) -> None:
         raise RecipeError(
             f"tokenizer: the objective {bound.objective.use} is learnt with the base model's own vocabulary",
             where=where(("tokenizer",)),
-            hint="Train the vocabulary in a run of its own, with its texts, and then the head on the merged model.",
+            hint="Of a decoder, train the vocabulary in a run of its own, and then the head on the merged model; give "
+            "an encoder its tokens before the run, with add_tokens and resize_token_embeddings of transformers.",
         )

@@ -121,7 +121,7 @@ def make_plan(
     teacher = open_teacher(bound, host, known, trained, length, vocabulary)
     encoder = _encoder(bound, known, template_in_use, length, trained, labels)
     if encoder.whole_texts:
-        mask_token(known, files.reference)
+        mask_token(known, files.reference, trained)
     check_arguments(bound, template_in_use)
     check_end_of_turn(bound, encoder.tokenizer)
     differences = check_template(encoder, samples) if chats(bound, samples) else []

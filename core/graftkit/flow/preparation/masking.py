@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graftkit.flow.base_files.open_model import embedding_rows
 from graftkit.flow.planning.head import mask_token
 from graftkit.flow.state.context import RunContext
 from graftkit.store.fingerprint import derived_seed
@@ -20,6 +21,7 @@ def masking_of(run: RunContext, purpose: str) -> Masking | None:
     plan, config = run.plan, run.plan.bound.objective_config
     if config.head != "masked":
         return None
-    mask, tokenizer = mask_token(run.vocabulary.tokenizer, plan.files.reference), run.vocabulary.tokenizer
+    tokenizer, rows = run.vocabulary.tokenizer, embedding_rows(plan.files)
     seed = derived_seed(plan.bound.recipe.training.seed, "masking", purpose)
-    return Masking(seed, config.masked_share, mask, tokenizer.vocab_size)
+    drawn = min(tokenizer.vocab_size, rows or tokenizer.vocab_size)  # added tokens may have no row
+    return Masking(seed, config.masked_share, mask_token(tokenizer, plan.files.reference, rows), drawn)
