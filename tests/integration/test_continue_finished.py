@@ -42,7 +42,9 @@ def further(recipe: dict[str, Any], folder: Path, steps: int, **options: Any) ->
 def test_a_finished_run_is_trained_further_from_its_last_step(
     recipe: dict[str, Any], finished: graftkit.RunResult
 ) -> None:
+    """Also where somebody has deleted an export, which is made anew."""
     before = steps_of(finished.folder)
+    shutil.rmtree(finished.folder / "exports/peft")
     seen: list[Event] = []
     found = further(recipe, finished.folder, 10, on_event=seen.append)
     lines = steps_of(found.folder)
@@ -123,7 +125,14 @@ def test_without_the_optimizers_state_more_steps_are_refused_and_an_export_is_no
     with pytest.raises(FolderError, match="the optimizer's state"):
         graftkit.run({**recipe, "training": {**recipe["training"], "steps": 10}}, out=finished.folder, resume=True)
     assert json.loads((finished.folder / "manifest.json").read_text())["status"] == "finished"
-    assert list(add_export(finished.folder, "merged").exports) == ["peft", "merged"]
+    weights, seen = finished.folder / "exports/peft/adapter_model.safetensors", list[Event]()
+    whole = weights.read_bytes()
+    add_export(finished.folder, "peft", on_event=seen.append)
+    assert "export peft" not in [event.stage for event in seen if isinstance(event, StageStarted)], "it is there"
+    weights.write_bytes(whole[:100])
+    found = add_export(finished.folder, "peft")
+    assert weights.read_bytes() == whole and found.manifest["exports"]["peft"]["proof"]["status"] == "proved"
+    assert "exports/peft: its files are not those that were written: it is made anew" in found.manifest["notices"]
 
 
 def test_fewer_steps_another_rate_or_nothing_new_are_refused(

@@ -32,6 +32,8 @@ def add_export(
 ) -> RunResult:
     """Writes an export of a finished run, and proves it unless that is put off.
 
+    One that is there as it is asked for stays; where its files are missing or changed, it is written again.
+
     Args:
         folder: The run's folder.
         name: The exporter.
@@ -63,7 +65,7 @@ def add_export(
     others = [entry for entry in recipe["export"] if ExportSection.model_validate(entry).folder != place]
     recipe["export"] = [*others, new]
     recipe |= {"proof": proof} if proof else {}
-    return go_on(recipe, folder, manifest, host=host, on_event=on_event, cancel=cancel)
+    return go_on(recipe, folder, manifest, asked=place, host=host, on_event=on_event, cancel=cancel)
 
 
 def _recipe(manifest: RunManifest, folder: Path) -> dict[str, Any]:

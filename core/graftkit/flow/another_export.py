@@ -20,7 +20,7 @@ from graftkit.flow.run import RunResult
 from graftkit.flow.state.cancel import CancelToken, check_follower
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
-from graftkit.report.run_manifest import MergeFacts, RunManifest
+from graftkit.report.run_manifest import MANIFEST, MergeFacts, RunManifest
 
 if TYPE_CHECKING:
     from graftkit.flow.exports.export_adapter import AdapterExport
@@ -122,7 +122,7 @@ def export(
         return Exported(found.folder, found.proof, found.merge)
     given = {"out": out, "base": base, "quantizer": quantizer, "tokenizer": tokenizer, "other-base": other_base}
     unused = [f"--{name}" for name, value in given.items() if value]
-    if unused:
+    if unused and (path / MANIFEST).exists():
         hint = "A run has its own base model and folder. An adapter's folder has an adapter_config.json."
         raise RequestError(
             f"{', '.join(unused)}: only for an adapter's folder, and this is none", where=str(path), hint=hint

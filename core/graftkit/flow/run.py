@@ -262,6 +262,7 @@ def go_on(
     folder: Path,
     known: RunManifest,
     *,
+    asked: str | None = None,
     host: PluginHost | None = None,
     on_event: OnEvent | None = None,
     cancel: CancelToken | None = None,
@@ -272,6 +273,7 @@ def go_on(
         recipe: The recipe.
         folder: The run's folder.
         known: The manifest.
+        asked: The export that is asked for by its name: it is written again where its files are not as they were.
         host: As for `run`.
         on_event: As for `run`.
         cancel: As for `run`.
@@ -283,7 +285,7 @@ def go_on(
     folder = folder.absolute()
     with naming_plugins(), telling_versions(folder):
         loaded, host = _prepare(recipe, (), host)
-        return _run(loaded, host, folder, False, True, on_event or ignore, cancel or CancelToken(), known)
+        return _run(loaded, host, folder, False, True, on_event or ignore, cancel or CancelToken(), known, asked=asked)
 
 
 def _run(
@@ -297,11 +299,12 @@ def _run(
     known: RunManifest | None = None,
     processes: Processes = ALONE,
     claimed: ClaimedFolder | None = None,
+    asked: str | None = None,
 ) -> RunResult:
     planned = plan_of_run(loaded, host, folder if resume else None)
     if processes.count > 1:
         refuse_unsettled(planned.bound)
-    resumed = _find(folder, planned) if resume else None
+    resumed = _find(folder, planned, asked) if resume else None
     if overwrite and not resumed and claimed is None:
         refuse_inputs_in(folder, planned)
     claimed = claimed or (claim_again(folder) if resumed else claim(folder, overwrite=overwrite))
@@ -381,7 +384,7 @@ def _flow(run: RunContext) -> None:
     give_memory_back()
 
 
-def _find(folder: Path, planned: RunPlan) -> Resumed | None:
+def _find(folder: Path, planned: RunPlan, asked: str | None) -> Resumed | None:
     """Returns the run to go on with; in one that finished and was killed then, older checkpoints go first.
 
     So is written first what a kill has left undone of a proof that is recorded.
@@ -393,7 +396,7 @@ def _find(folder: Path, planned: RunPlan) -> Resumed | None:
         with suppress(StorageError):
             forget_checkpoints(folder, manifest.exported.step if manifest.exported else None)
         claimed.keep()
-    return find_run(folder, planned.bound.resolved())
+    return find_run(folder, planned.bound.resolved(), asked)
 
 
 def _refuse_changed(folder: Path, known: RunManifest) -> None:

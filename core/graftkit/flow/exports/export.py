@@ -61,6 +61,10 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
     probes.save(run.folder / PROBES_FILE)
     with guarded(run.folder / "exports"):
         make_folder(run.folder / "exports")
+    if run.resumed and run.resumed.damaged:
+        run.notice(
+            "export", f"exports/{run.resumed.damaged}: its files are not those that were written: it is made anew"
+        )
     for use, choice in _to_write(run):
         with run.stage(f"export {use.folder}") as stage:
             exporter = exporters[use.folder]
@@ -110,18 +114,23 @@ def check_exports_replaceable(run: RunContext) -> None:
 
 
 def _to_write(run: RunContext) -> list[tuple[ExportSection, Choice]]:
-    """Returns the recipe's exports but those that a finished run has, proved, where nothing was trained since."""
+    """Returns the recipe's exports but those that a finished run has, proved, where nothing was trained since.
+
+    One that is asked for by its name is among them where its files are damaged.
+    """
     before = run.resumed.manifest if run.resumed else None
     if not before or before.recipe.get("training") != run.manifest.recipe.get("training"):
         return list(run.plan.bound.exports)
     asked = run.manifest.recipe["export"]
     there = [entry for entry in before.recipe.get("export") or [] if before.status == "finished"]
     later = run.plan.bound.recipe.proof == "later"
-    unproved = set(before.unproved) - (set(before.put_off) if later else set())
+    again = set(before.unproved) - (set(before.put_off) if later else set())
+    if run.resumed and run.resumed.damaged:
+        again.add(run.resumed.damaged)
     return [
         pair
         for pair, entry in zip(run.plan.bound.exports, asked, strict=True)
-        if entry not in there or pair[0].folder not in before.exports or pair[0].folder in unproved
+        if entry not in there or pair[0].folder not in before.exports or pair[0].folder in again
     ]
 
 
@@ -129,7 +138,7 @@ def _place(run: RunContext, name: str) -> Path:
     """Returns where an export is written: beside one that was proved before, until it is itself."""
     folder = run.folder / "exports" / name
     proved = run.resumed is not None and bool(run.manifest.continued) and name in run.resumed.manifest.exports
-    return folder.with_name(f".{name}.replaced.partial") if proved and folder.exists() else folder
+    return folder.with_name(f".{name}.replaced.partial") if proved else folder
 
 
 def prove_exports(run: RunContext) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,9 +16,10 @@ from pydantic import ValidationError
 from graftkit._version import __version__
 from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
 from graftkit.flow.folders.folder import CHECKPOINTS
-from graftkit.flow.folders.listed_files import vouched_checkpoints
+from graftkit.flow.folders.listed_files import is_changed, vouched_checkpoints
 from graftkit.flow.planning.unsettled import SETTLED_KEYS
 from graftkit.recipe.schema import Recipe, TrainingSection
+from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import RunManifest, SettledKey
 
 __all__ = [
@@ -54,10 +55,13 @@ class Resumed:
     Attributes:
         manifest: What its manifest said when it stopped.
         back_to: The last step that it may go on after, where its loss had gone wrong and it trains otherwise now.
+        damaged: The export that is asked for by its name and is in the manifest, where its files are not those that
+            were written; None else.
     """
 
     manifest: RunManifest
     back_to: int | None = None
+    damaged: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -138,10 +142,15 @@ def _present(distribution: str) -> str:
         return "not installed"
 
 
-def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
+def find_run(folder: Path, recipe: Mapping[str, Any], asked: str | None = None) -> Resumed | None:
     """Returns the run in a folder that `recipe` goes on with; None where there is none yet.
 
     One that has finished goes on where the recipe now says more steps, or other exports, or one could not be proved.
+
+    Args:
+        folder: The folder.
+        recipe: The recipe, as a manifest has it.
+        asked: The export that is asked for by its name, whether or not the run has it already.
 
     Raises:
         FolderError: The run there has finished and the recipe asks for nothing more, or for more steps although the
@@ -163,8 +172,15 @@ def find_run(folder: Path, recipe: Mapping[str, Any]) -> Resumed | None:
             hint="Resume with the same recipe, or start anew with --overwrite.",
         )
     if finished:
-        _check_continued(folder, manifest, recipe)
-    return Resumed(manifest, _back_to(manifest, recipe))
+        _check_continued(folder, manifest, recipe, asked)
+    damaged = asked if finished and asked in manifest.exports and _is_damaged(folder, manifest, asked) else None
+    return Resumed(manifest, _back_to(manifest, recipe), damaged)
+
+
+def _is_damaged(folder: Path, manifest: RunManifest, export: str) -> bool:
+    """Tells whether a file of an export is missing, or another one than was written; its card may be another."""
+    files = (name for name in manifest.artifacts if name.startswith(f"exports/{export}/"))
+    return any(is_changed(folder, manifest, name) for name in files if PurePosixPath(name).name != CARD)
 
 
 def _back_to(manifest: RunManifest, recipe: Mapping[str, Any]) -> int | None:
@@ -183,14 +199,14 @@ def _steps(manifest: RunManifest) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, Any]) -> None:
+def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, Any], asked: str | None) -> None:
     """Refuses where a finished run has nothing to go on with, or nothing to go on from."""
     taken, now = _steps(manifest), recipe["training"]
     if taken is None:
         raise FolderError("its manifest is damaged: it does not say how many steps were taken", where=str(folder))
     longer = _trains_further(manifest, recipe)
     unproved = set(manifest.unproved) - (set(manifest.put_off) if recipe["proof"] == "later" else set())
-    if not longer and not unproved and manifest.recipe.get("export") == recipe["export"]:
+    if not (longer or unproved or asked) and manifest.recipe.get("export") == recipe["export"]:
         prove = f"`toolkit verify {shlex.quote(str(folder))}` proves its exports; " if manifest.put_off else ""
         raise FolderError(
             f"the run in it has finished, after {taken} steps: there is nothing to resume",
