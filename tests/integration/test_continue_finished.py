@@ -130,6 +130,9 @@ def test_without_the_optimizers_state_more_steps_are_refused_and_an_export_is_no
     add_export(finished.folder, "peft", on_event=seen.append)
     assert "export peft" not in [event.stage for event in seen if isinstance(event, StageStarted)], "it is there"
     weights.write_bytes(whole[:100])
+    with pytest.raises(FolderError, match="adapter_model.safetensors is not as the run wrote it"):
+        add_export(finished.folder, "peft")
+    weights.unlink()
     found = add_export(finished.folder, "peft")
     assert weights.read_bytes() == whole and found.manifest["exports"]["peft"]["proof"]["status"] == "proved"
     assert "exports/peft: its files are not those that were written: it is made anew" in found.manifest["notices"]
