@@ -69,7 +69,8 @@ class HuggingFaceSource:
         if _is_on_the_hub(reference, folder):
             folder = _download(reference, _FILES)
         if not _is_dir(folder):
-            raise ModelError("no such folder", where=reference, hint="`model` names the base model.")
+            hint = "Name a model's folder, a .gguf file, package:NAME/FILE, or a hub's id."
+            raise ModelError("no such folder", where=reference, hint=hint)
         path = folder / "config.json"
         before = FileStates.of([path] if _is_file(path) else [])  # what is no file is refused as it is read
         config = _read_config(folder)

@@ -264,6 +264,13 @@ def test_a_wrong_request_is_answered_in_words(make: Any, tmp_path: Path, case: s
     assert not (tmp_path / "run").exists()
 
 
+def test_the_tokens_that_the_base_has_are_no_replacement(make: Any, tmp_path: Path) -> None:
+    recipe = make({"replace": "x"})
+    recipe["tokenizer"]["replace"] = recipe["model"]
+    with pytest.raises(RecipeError, match="tokenizer.replace: it has the base model's tokens, each with the same id"):
+        graftkit.run(recipe, out=tmp_path / "run")
+
+
 def test_more_steps_of_rows_first_than_there_are_is_refused(make: Any, tmp_path: Path) -> None:
     training = {"epochs": 1, "tokens_per_step": 4096, "device": "cpu"}
     with pytest.raises(RecipeError, match="only 1 steps"):

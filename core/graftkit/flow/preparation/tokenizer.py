@@ -89,6 +89,13 @@ def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:
     if made and built.change and built.change.ids and built.tokenizer.fingerprint == base.fingerprint:
         raise wrong_result(built.tokenizer, "fingerprint", "gave that of the base's tokenizer, which has other ids")
     if built.change and not built.change.ids and not built.change.moves_ids:
+        if asked.section and asked.section.replace:
+            raise RecipeError(
+                "tokenizer.replace: it has the base model's tokens, each with the same id: there are no rows to train",
+                where=plan.bound.document.where(("tokenizer", "replace")),
+                hint="Leave the section out. For what it does otherwise put its files into a copy of the base model's "
+                "folder, and name that as `model`; for its chat template alone say data.chat_template.",
+            )
         raise RecipeError(
             "the tokenizer comes out as the base model's: there is nothing new in it",
             where="tokenizer",
