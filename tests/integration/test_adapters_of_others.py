@@ -245,6 +245,14 @@ def test_an_export_of_graftkit_is_exported_again(make_recipe: RecipeMaker, tmp_p
     refused = export(tmp_path / "moved", "--to", "merged", "--base", other, "--out", tmp_path / "second")
     assert refused.exit_code == 2 and "is not the file that the adapter was trained on" in refused.output
     assert "--other-base" in refused.output and not (tmp_path / "second").exists()
+    tokenizer = other / "tokenizer.json"
+    own = tokenizer.read_text()
+    tokenizer.write_text(own.replace('"A": 32', '"A": 33').replace('"B": 33', '"B": 32'))
+    refused = export(
+        tmp_path / "moved", "--to", "merged", "--base", other, "--other-base", "--out", tmp_path / "second"
+    )
+    assert refused.exit_code == 2 and "the id 32 is b'B' in the one and b'A' in the other" in refused.output
+    tokenizer.write_text(own)
     taken = export(tmp_path / "moved", "--to", "merged", "--base", other, "--other-base", "--out", tmp_path / "second")
     assert taken.exit_code == 0, taken.output
 
@@ -547,6 +555,9 @@ def test_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
 
 
 def test_an_adapter_s_options_are_refused_for_a_run(tmp_path: Path) -> None:
+    done = export(tmp_path, "--to", "merged", "--base", "x")
+    assert done.exit_code == 2 and "there is no run in it" in done.output
+    (tmp_path / "manifest.json").write_text("{}")
     done = export(tmp_path, "--to", "merged", "--base", "x")
     assert done.exit_code == 2 and "--base: only for an adapter's folder" in done.output
 

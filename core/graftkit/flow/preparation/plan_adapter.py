@@ -117,7 +117,7 @@ def plan_adapter(
             hint = "Give that base model with --base, or --other-base to take this one all the same."
             raise ModelError(error.message, where=error.where, hint=hint) from None
     change = change_of_folder(folder, embedding_rows(files))
-    found, facts["tokenizer"], notices = _tokenizer(host, folder, files, tokenizer, change)
+    found, facts["tokenizer"], notices = _tokenizer(host, folder, files, tokenizer, change, known=not other_base)
     notices += check_rows_fit(folder, files, found, change)
     head = _head(folder, files, found) if kind or task == _SCORES_SEQUENCES else None
     files = with_facts(files, head)
@@ -225,18 +225,22 @@ def _tokenizer(
     files: BaseModelFiles,
     wanted: TokenizerOf | None,
     change: VocabularyChange | None,
+    *,
+    known: bool,
 ) -> tuple[Tokenizer, dict[str, Any], list[str]]:
     """Returns the tokenizer, what a manifest says of who reads it, and what the user should know.
 
-    The adapter's own, where one lies beside it: the same as the base model's, or one that adds tokens to that.
+    The adapter's own, where one lies beside it: the same as the base model's, or one that adds tokens to that. Of one
+    that graftkit made that is so on the base model that it is `known` to be trained on.
 
     Raises:
         ModelError: It gives ids of the base another meaning, and nobody said which is to be taken.
     """
     path = folder.path
     beside = tokenizer_beside(folder, host) if wanted != "base" or folder.manifest else None
-    if folder.manifest and beside:
-        return beside.tokenizer, dict(folder.manifest.tokenizer), []
+    own = dict(folder.manifest.tokenizer) if folder.manifest else beside.registered.facts({}) if beside else {}
+    if folder.manifest and beside and (known or wanted):
+        return beside.tokenizer, own, []
     registered = host.registry.resolve("tokenizer", files.tokenizer_backend)
     of_base = load_tokenizer(files, host.registry.create(registered))
     if wanted == "adapter" and not beside:
@@ -249,8 +253,10 @@ def _tokenizer(
             raise ModelError(
                 f"the tokenizer beside the adapter is another than the base model's: {moved}",
                 where=str(path),
-                hint="Say which it was trained with: --tokenizer adapter or --tokenizer base. Or is this another base?",
+                hint="Is this another base? The adapter's is taken all the same with --tokenizer adapter."
+                if folder.manifest
+                else "Say which it was trained with: --tokenizer adapter or --tokenizer base. Or is this another base?",
             )
         told = told_of_tokenizer(of_base, beside.tokenizer, change)
-        return beside.tokenizer, beside.registered.facts({}), [told]
-    return beside.tokenizer, beside.registered.facts({}), []
+        return beside.tokenizer, own, [told]
+    return beside.tokenizer, own, []
