@@ -205,6 +205,8 @@ def _message(turn: Mapping[str, Any], where: str, roles: Mapping[str, str], keys
         hint = _ignoring(contents[1:], keys)
         raise DataError(f"it has {' and '.join(contents)}, which mean the same", where=where, hint=hint)
     key, role = contents[0] if contents else keys.contents[0], turn[keys.role]
+    if len(turn) == 2 and isinstance(turn.get(key), str) and isinstance(role, str) and (role in ROLES or role in roles):
+        return Message(keys.role_of(role, roles, where), string_of(turn, key, where))
     if isinstance(role, str) and role not in roles and role.lower() in _CALLERS:
         beside = [name for name in ("tool_calls", "function_call") if name in turn]
         if beside:

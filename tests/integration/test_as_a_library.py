@@ -135,6 +135,19 @@ def test_plan_and_preview_take_records_in_memory(tiny_model: Path) -> None:
     assert any(found.examples[0].loss_weight) and "say" in "".join(found.examples[0].tokens)
 
 
+def test_of_a_long_text_the_first_examples_are_shown(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = short(tiny_model, data={"max_length": 64, "holdout": 0})
+    rows = [{"text": "some words\n" * 1000}, {"text": "a word"}]
+    whole = graftkit.preview(recipe, train=rows)
+    monkeypatch.setattr("graftkit.flow.preview._SHOWN", 200)
+    monkeypatch.setattr("graftkit.interfaces.samples.LONG_TEXT", 1 << 10)
+    found = graftkit.preview(recipe, train=rows)
+    assert found.lengths == whole.lengths and not whole.not_shown
+    assert [example.ids for example in found.examples] == [whole.examples[n].ids for n in (0, 1, 2, -1)]
+    assert found.not_shown == {found.examples[0].where: len(whole.examples) - 4}
+    assert all("".join(part["text"] for part in example.authors) for example in found.examples)
+
+
 def test_verify_is_what_its_command_prints(finished: graftkit.RunResult) -> None:
     seen: list[Any] = []
     folder = finished.exports["peft"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import re
 import shutil
 import signal
@@ -175,6 +176,17 @@ def test_connections_and_the_lines_that_they_write_are_bounded(
         connection.sendall(b"nonsense\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
     assert caplog.records[-1].getMessage() == "Invalid HTTP request received. (4 more since this was last told)"
+
+
+def test_few_different_warnings_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graftkit.serve import server
+
+    monkeypatch.setattr(server, "_MOST_TOLD", 5)
+    once = server._Once()
+    for number in range(12):
+        assert once.filter(logging.LogRecord("", 30, "", 0, f"warning {number}", None, None))
+        assert not once.filter(logging.LogRecord("", 30, "", 0, f"warning {number}", None, None))
+    assert len(once._told) <= 5 and len(once._kept) <= 5
 
 
 def test_a_stopped_server_waits_for_no_body(caplog: pytest.LogCaptureFixture) -> None:

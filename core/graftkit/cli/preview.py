@@ -48,6 +48,8 @@ def command(
         else:
             say([Styled(f"{example.where}  ({len(example.ids)} tokens)", "bold")])
             say(_tokens(example), end="\n\n")
+    for place, further in found.not_shown.items():
+        click.echo(f"{place}: {further:,} further examples are not shown", err=True)
     for line in _summary(found.lengths):
         say(line)
 

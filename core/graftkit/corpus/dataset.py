@@ -13,7 +13,14 @@ from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.reader import Reader
 from graftkit.interfaces.record_format import RecordFormat, kind_of
 from graftkit.interfaces.record_source import Record, RecordSource
-from graftkit.interfaces.samples import Sample
+from graftkit.interfaces.samples import (
+    MOST_CALLS,
+    MOST_MESSAGES,
+    Conversation,
+    LabelledAnswer,
+    PreferencePair,
+    Sample,
+)
 from graftkit.visible import one_line
 
 __all__ = ["LOOKED_AT", "Dataset", "HubOrigin", "first_records"]
@@ -140,14 +147,15 @@ class Dataset:
         """Returns what the format makes of a record.
 
         Raises:
-            DataError: It is malformed or of another shape, or has a column that is neither read nor known not to be.
+            DataError: It is malformed or of another shape, has a column that is neither read nor known not to be, or
+                more messages or tool calls than are read.
         """
         where = f"{self.source}{record.place}"
         values = _renamed(_columns(record, where), self.columns, where)
         if not values.keys() <= self.known:
             self._check_columns(values, where)
         try:
-            return self.format.sample(values, where)
+            sample = self.format.sample(values, where)
         except NothingToLearn as error:
             hint = (
                 error.hint
@@ -157,6 +165,8 @@ class Dataset:
         except DataError as error:
             hint = error.hint or f"The file is read as {self.format_name}, as its first records are."
             raise DataError(error.message, where=error.where, hint=hint) from None
+        _check_size(sample)
+        return sample
 
     def _check_columns(self, values: Mapping[str, Any], where: str) -> None:
         """Keeps the columns of a record that are not read, or refuses them."""
@@ -179,6 +189,28 @@ class Dataset:
                 where=where,
                 hint="Are its keys data? Then put them into one column.",
             )
+
+
+def _check_size(sample: Sample) -> None:
+    """Refuses a record of more messages or tool calls than are laid out in a few seconds."""
+    match sample:
+        case Conversation():
+            calls = sum(len(message.tool_calls) for message in sample.messages)
+            for count, most, what in (
+                (len(sample.messages), MOST_MESSAGES, "messages"),
+                (calls, MOST_CALLS, "tool calls"),
+            ):
+                if count > most:
+                    raise DataError(
+                        f"it has {count:,} {what}; at most {most:,} of a record are read",
+                        where=sample.where,
+                        hint="Make several records of it: what is longer than data.max_length is cut or left out.",
+                    )
+        case PreferencePair():
+            _check_size(sample.chosen)
+            _check_size(sample.rejected)
+        case LabelledAnswer():
+            _check_size(sample.answer)
 
 
 def first_records(

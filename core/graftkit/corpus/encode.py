@@ -20,11 +20,12 @@ from graftkit.corpus.exact_runs import ExactRuns
 from graftkit.corpus.fitting_answers import fitting_answers
 from graftkit.corpus.layout import Piece, lay_out
 from graftkit.corpus.learnt import LearntParts, misses_an_answer
+from graftkit.corpus.learnt import Part as LearntPart
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.special_token_injection import InjectionCheck
-from graftkit.corpus.stretches import read_stretches
+from graftkit.corpus.stretches import is_long, stretches_of
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import TOOLS, ByAnswer, sizes_of
 from graftkit.errors import DataError, ModelError
@@ -59,6 +60,9 @@ _LONG = 1 << 16
 """The characters from which on a text is looked at before all of it is encoded, which takes hundreds of bytes each."""
 
 _CHARACTERS_A_TOKEN = 4
+
+_SHOWN = 1 << 11
+"""The characters of a long text that are shown, about."""
 
 _RUNS = 50_000
 """The parts of rendered records that are encoded in one call, about: each takes hundreds of bytes."""
@@ -182,6 +186,7 @@ class Encoder:
         self._specials = sorted(self._tokenizer.special_tokens, key=len, reverse=True)
         self._exact = ExactRuns(self._tokenizer)
         self._learnt_parts: dict[str, LearntParts] = {}
+        self._shortened: _LaidOut | None = None
         self._search = TextSearch(self._specials)
         self._injection = InjectionCheck(self._search)
         self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
@@ -321,7 +326,7 @@ class Encoder:
         """
         before, after = self._put_around
         room = max(1, self.max_length - len(before) - len(after))
-        stretches = read_stretches(sample.source) if isinstance(sample, LongText) else iter([sample.text])
+        stretches = stretches_of(sample) if is_long(sample) else iter([sample.text])
         ids: list[int] = []
         for found, _ in encode_stretches(self.encode_plainly, stretches):
             ids += found
@@ -380,37 +385,50 @@ class Encoder:
         runs = 0
         try:
             for part in parts:
-                notes = _Notes()
-                kept = [] if isinstance(part, Tokens) else self._kept_runs(part, notes)
-                found.append(_LaidOut(part, kept, notes))
-                runs += len(kept)
+                found.append(_LaidOut(part, [], _Notes()) if isinstance(part, Tokens) else self._kept(part))
+                runs += len(found[-1].runs)
                 if runs >= _RUNS:
                     break
         except DataError as error:
             return found, error
         return found, None
 
+    def _kept(self, part: Conversation | Completion | Text | LongText) -> _LaidOut:
+        """Lays a part out; the last one that was shortened, which took long, is laid out once."""
+        if self._shortened is None or not _is_same(part, self._shortened.part):
+            notes = _Notes()
+            found = _LaidOut(part, self._kept_runs(part, notes), notes)
+            if not notes.shortened:
+                return found
+            self._shortened = found
+        return replace(self._shortened, part=part)
+
     def _kept_runs(self, part: Conversation | Completion | Text | LongText, notes: _Notes) -> list[Run]:
         """Returns the parts of a record, up to where it is longer than a whole example may be for certain.
 
         Of what is cut off the last token in the loss is kept where it is a special one, which tells whether it stops.
         """
-        runs = self._runs(part, notes)
-        if isinstance(part, Text | LongText):
-            return runs
-        text = "".join(run.text for run in runs)
-        left = len(self._beginning(text))
+        stretches = self._stretches(part, notes)
+        text = "".join(stretch.text for stretch in stretches)
+        left = len(text if isinstance(part, Text | LongText) else self._beginning(text))
         if left == len(text):
-            return runs
+            return [run for stretch in stretches for run in self._runs_in(stretch)]
         notes.shortened = True
-        kept = []
-        for run in runs:
-            if left <= 0:
-                break
-            kept.append(run if run.special is not None else replace(run, text=run.text[:left]))
-            left -= len(run.text)
-        last = next((run for run in reversed(runs[len(kept) :]) if run.loss_weight), None)
-        return kept if last is None or last.special is None else [*kept, last]
+        kept: list[Run] = []
+        for number, stretch in enumerate(stretches):
+            runs = self._runs_in(stretch)
+            for run in runs:
+                if left <= 0:
+                    last = self._last_learnt(stretches[number + 1 :]) or self._last_learnt([run, *runs])
+                    return kept if last is None or last.special is None else [*kept, last]
+                kept.append(run if run.special is not None else replace(run, text=run.text[:left]))
+                left -= len(run.text)
+        return kept
+
+    def _last_learnt(self, stretches: Sequence[Run | LearntPart]) -> Run | None:
+        """Returns the last run in the loss; runs are made of few of many stretches."""
+        runs = (run for stretch in reversed(stretches) for run in reversed([*self._runs_in(stretch)]))
+        return next((run for run in runs if run.loss_weight), None)
 
     def _beginning(self, text: str) -> str:
         """Returns the beginning of a text that doesn't fit, with more tokens than are looked at, or else all of it.
@@ -470,7 +488,7 @@ class Encoder:
             case Tokens():
                 texts = ()
             case LongText():
-                texts = islice(read_stretches(sample.source), 1)
+                texts = islice(stretches_of(sample), 1)
             case Completion():
                 texts = (sample.prompt, sample.completion)
             case _:
@@ -601,13 +619,15 @@ class Encoder:
         if isinstance(messages, str):
             runs = [*self._start_of(messages), *self._plain_runs(messages, 0.0)]
         else:
-            runs = list(self._chat_runs(messages, _Notes(), reply=True))
+            parts = self._chat_parts(messages, _Notes(), reply=True)
+            runs = [run for part in parts for run in self._runs_in(part)]
         return [int(id) for id in self._weighted([runs])[0][0]]
 
     def authors(self, sample: Part) -> list[tuple[str, str]]:
         """Returns the text of a record in stretches, each with who wrote it: "template", "message 1 (user)", ...
 
-        Of a text with a label that a classifier learns they are the text and the label, which is no token.
+        Of a text of over 4 MB it is the beginning. Of a text with a label that a classifier learns they are the text
+        and the label, which is no token.
 
         Raises:
             DataError: As for `encode`.
@@ -622,7 +642,7 @@ class Encoder:
         parts = (
             {"prompt": sample.prompt, "completion": sample.completion}
             if isinstance(sample, Completion)
-            else {"text": sample.text}
+            else {"text": next(stretches_of(sample, _SHOWN), "") if is_long(sample) else sample.text}
         )
         return [(text, name) for name, text in parts.items() if text]
 
@@ -688,8 +708,14 @@ class Encoder:
 
     def _runs(self, sample: Conversation | Completion | Text | LongText, notes: _Notes) -> list[Run]:
         """Returns the parts of a record; what is to be told of a conversation is put into `notes`."""
+        return [run for stretch in self._stretches(sample, notes) for run in self._runs_in(stretch)]
+
+    def _stretches(
+        self, sample: Conversation | Completion | Text | LongText, notes: _Notes
+    ) -> Sequence[Run | LearntPart]:
+        """Returns the stretches of a record that runs are made of."""
         if isinstance(sample, Conversation):
-            return list(self._chat_runs(sample, notes))
+            return self._chat_parts(sample, notes)
         if isinstance(sample, Completion):
             parts = [(sample.prompt, 0.0), (sample.completion, 1.0)]
         else:
@@ -697,6 +723,16 @@ class Encoder:
         inside = [run for text, weight in parts for run in self._plain_runs(text, weight)]
         ends = self.parse_special_tokens and bool(inside) and inside[-1].special is not None
         return [*self._start_of(parts[0][0]), *inside, *([] if ends else self._end)]
+
+    def _runs_in(self, stretch: Run | LearntPart) -> Iterator[Run]:
+        """Yields the runs of a stretch: what the template wrote is split at its special tokens."""
+        if isinstance(stretch, Run):
+            yield stretch
+        elif stretch.written:
+            for run in self._template_runs(stretch.text):
+                yield Run(run.text, stretch.weight, run.special)
+        else:
+            yield Run(stretch.text, stretch.weight)
 
     def _plain_runs(self, text: str, weight: float) -> Iterator[Run]:
         """Yields the parts of a text: one, or those around the special tokens that it spells."""
@@ -741,18 +777,13 @@ class Encoder:
             shortened=count if reply else count - 1 if self._each else 0,
         )
 
-    def _chat_runs(self, conversation: Conversation, notes: _Notes, *, reply: bool = False) -> Iterator[Run]:
-        """Lays a conversation out, and splits what the template wrote at its special tokens."""
+    def _chat_parts(self, conversation: Conversation, notes: _Notes, *, reply: bool = False) -> list[LearntPart]:
+        """Lays a conversation out; what is to be told of it is put into `notes`."""
         pieces = self._pieces(conversation, notes.left_out, reply=reply)
         self._injection.check(pieces, conversation.where)
         notes.unmarked = misses_an_answer(pieces, conversation)
         notes.spells = self._first_spelt(piece.text for piece in pieces if _is_an_answers(piece, conversation))
-        for part in self._learnt(conversation).parts(pieces, conversation, add_end_of_turn=not reply):
-            if part.written:
-                for run in self._template_runs(part.text):
-                    yield Run(run.text, part.weight, run.special)
-            else:
-                yield Run(part.text, part.weight)
+        return list(self._learnt(conversation).parts(pieces, conversation, add_end_of_turn=not reply))
 
     def _learnt(self, conversation: Conversation) -> LearntParts:
         template = self._required_template(conversation.where).taking(conversation.tools)
@@ -770,6 +801,19 @@ class Encoder:
             start = place + len(special)
         if start < len(text):
             yield Run(text[start:], 0.0)
+
+
+def _is_same(part: Part, other: Part) -> bool:
+    """Tells whether two parts are laid out alike; values of tool calls that are equal may be written differently."""
+    if part is other:
+        return True
+    return part == other and _values_in(part) == _values_in(other)
+
+
+def _values_in(part: Part) -> str:
+    if not isinstance(part, Conversation):
+        return ""
+    return repr([part.tools, [message.tool_calls for message in part.messages if message.tool_calls]])
 
 
 def _is_an_answers(piece: Piece, conversation: Conversation) -> bool:

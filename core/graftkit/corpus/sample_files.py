@@ -69,9 +69,10 @@ class Samples:
         wanted[np.flatnonzero(self.kept)[list(numbers)]] = True
         return self.only(wanted)
 
-    def first_chat(self) -> Conversation | None:
-        """Returns the first conversation, without parsing the records before it."""
-        return next(self.chats(), None)
+    @property
+    def has_chat(self) -> bool:
+        """Whether there is a conversation, of pairs and labelled answers, too."""
+        return bool((self.kept & (self.kinds == _KINDS[Conversation])).any())
 
     def chats(self) -> Iterator[Conversation]:
         """Yields the conversations, of pairs the chosen ones, without parsing the other records."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Iterator
+from typing import TypeGuard
 
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.turns import texts_in
+from graftkit.interfaces import samples
 from graftkit.interfaces.record_source import RecordSource, check_no_wide_form
 from graftkit.interfaces.samples import (
     Completion,
@@ -15,10 +17,11 @@ from graftkit.interfaces.samples import (
     LongText,
     PreferencePair,
     Sample,
+    Text,
     Tokens,
 )
 
-__all__ = ["STRETCH", "read_stretches", "texts_of"]
+__all__ = ["STRETCH", "is_long", "read_stretches", "stretches_of", "texts_of"]
 
 STRETCH = 256 << 10
 """Bytes of a stretch, about."""
@@ -111,9 +114,25 @@ def texts_of(sample: Sample) -> Iterable[str]:
     return (text for text in texts if text)
 
 
+def is_long(sample: object) -> TypeGuard[Text | LongText]:
+    """Tells whether a sample is a text that is encoded in stretches: of a file, or of a record as long as one."""
+    return isinstance(sample, LongText) or (isinstance(sample, Text) and len(sample.text) > samples.LONG_TEXT)
+
+
+def stretches_of(sample: Text | LongText, size: int = STRETCH) -> Iterator[str]:
+    """Yields a text in stretches, cut as `read_stretches` cuts; a short one is one stretch.
+
+    Raises:
+        DataError: As for `read_stretches`.
+    """
+    return read_stretches(sample.source, size) if isinstance(sample, LongText) else _pieces(sample.text, size)
+
+
 def _pieces(text: str, size: int) -> Iterator[str]:
-    while len(text) > 2 * size:
-        cut = _cut(text[: 2 * size], 0)
-        yield text[:cut]
-        text = text[cut:]
-    yield text
+    place = 0
+    while len(text) - place > 2 * size:
+        piece = text[place : place + 2 * size]
+        cut = _cut(piece, 0)
+        yield piece[:cut]
+        place += cut
+    yield text[place:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from functools import cached_property
 from typing import Any
@@ -108,8 +108,11 @@ class ChatTemplate:
         options: ChatOptions = _AS_USUAL,
         tool_use: ChatTemplate | None = None,
     ) -> None:
-        if len(source) > MAX_SOURCE:
-            raise ModelError(f"the chat template has {len(source):,} characters; at most {MAX_SOURCE:,} are read")
+        self.source: str = source
+        length = len(source) + (len(tool_use.source) if tool_use else 0)
+        if length > MAX_SOURCE:
+            named = "template has" if tool_use is None else "template and the one for tools have"
+            raise ModelError(f"the chat {named} {length:,} characters; at most {MAX_SOURCE:,} are read")
         environment = CountingEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         environment.add_filter("tojson", _to_json)
         environment.globals["raise_exception"] = _raise
@@ -120,13 +123,14 @@ class ChatTemplate:
         self.options, self.tool_use = options, tool_use
         try:
             parsed = environment.parse(source)
-            names = {name.name for name in parsed.find_all(nodes.Name)}
-            self.literals = frozenset(_literals(parsed))
-            self.words = frozenset(_words_looked_for(parsed))
-            self.attributes = {node.attr for node in parsed.find_all(nodes.Getattr)} | {
-                node.value for node in parsed.find_all(nodes.Const) if isinstance(node.value, str)
-            }
-            self.source = source
+            found = list(parsed.find_all(nodes.Node))
+            names = {node.name for node in found if isinstance(node, nodes.Name)}
+            strings = {node.value for node in found if isinstance(node, nodes.Const) and isinstance(node.value, str)}
+            self.literals = frozenset(
+                strings.union(node.data for node in found if isinstance(node, nodes.TemplateData))
+            )
+            self.words = frozenset(_words_looked_for(found))
+            self.attributes = strings.union(node.attr for node in found if isinstance(node, nodes.Getattr))
             self._environment = environment
             self._template = environment.from_string(parsed)
         except _UNREADABLE as error:
@@ -214,20 +218,17 @@ class ChatTemplate:
         return text
 
 
-def _literals(template: nodes.Template) -> Iterator[str]:
-    yield from (node.data for node in template.find_all(nodes.TemplateData))
-    yield from (node.value for node in template.find_all(nodes.Const) if isinstance(node.value, str))
-
-
-def _words_looked_for(template: nodes.Template) -> Iterator[str]:
+def _words_looked_for(found: Iterable[nodes.Node]) -> Iterator[str]:
     """Yields the texts that a template compares with, or gives to a method, a filter or a test."""
-    compared = (
-        value for node in template.find_all(nodes.Compare) for value in (node.expr, *(op.expr for op in node.ops))
-    )
-    calls: Iterator[Any] = template.find_all((nodes.Call, nodes.Filter, nodes.Test))
-    for value in (*compared, *(argument for call in calls for argument in call.args or ())):
-        if isinstance(value, nodes.Const) and isinstance(value.value, str) and value.value:
-            yield value.value
+    for node in found:
+        values: Sequence[nodes.Node] = ()
+        if isinstance(node, nodes.Compare):
+            values = (node.expr, *(operand.expr for operand in node.ops))
+        elif isinstance(node, nodes.Call | nodes.Filter | nodes.Test):
+            values = node.args or ()
+        for value in values:
+            if isinstance(value, nodes.Const) and isinstance(value.value, str) and value.value:
+                yield value.value
 
 
 def _clock(today: date | None) -> Callable[[str], str]:

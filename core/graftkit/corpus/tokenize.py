@@ -17,13 +17,13 @@ from graftkit.corpus.encode import Encoded, Encoder, has_answer
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.sample_files import Samples
-from graftkit.corpus.stretches import STRETCH, read_stretches
+from graftkit.corpus.stretches import STRETCH, is_long, stretches_of
 from graftkit.corpus.tally import Tally
 from graftkit.interfaces import samples
 from graftkit.interfaces.samples import Conversation, LabelledAnswer, LongText, Sample, Text
-from graftkit.store.token_store import TokenStore
+from graftkit.store.token_store import Example, TokenStore
 
-__all__ = ["Chunk", "Position", "position_units", "tokenize"]
+__all__ = ["Chunk", "Position", "encoded_parts", "position_units", "tokenize"]
 
 _CHARACTERS = 1 << 20
 """Characters encoded in one call, about: enough work for all cores, yet a stop takes effect soon."""
@@ -100,7 +100,7 @@ def tokenize(encoder: Encoder, samples: Samples, position: Position) -> Iterator
     done = position.records
     records = _in_order(samples, done)
     for way, group in _in_turn(records) if encoder.whole_texts else _groups(encoder, records):
-        if way == "stretches" and isinstance(group[0], LongText):
+        if way == "stretches" and is_long(group[0]):
             yield from _long_text(encoder, group[0], position if position.records == done else Position(done))
         elif way == "together":
             yield _plain_texts(encoder, [sample for sample in group if isinstance(sample, Text)], done)
@@ -126,9 +126,11 @@ _Way = Literal["stretches", "together", "one by one"]
 
 def _way(plain: PlainTexts, sample: Sample) -> _Way:
     """Returns how a record is encoded."""
-    if isinstance(sample, LongText) and plain.alone:
-        return "stretches"
-    return "together" if isinstance(sample, Text) and plain.takes(sample.text) else "one by one"
+    if isinstance(sample, LongText):
+        return "stretches" if plain.alone else "one by one"
+    if not (isinstance(sample, Text) and plain.takes(sample.text)):
+        return "one by one"
+    return "stretches" if plain.alone and is_long(sample) else "together"
 
 
 def _groups(encoder: Encoder, samples: Iterator[Sample]) -> Iterator[tuple[_Way, list[Sample]]]:
@@ -184,12 +186,24 @@ def _tally_of_texts(encoder: Encoder, tokens: TokenStore, records: int, lost: in
     )
 
 
-def _long_text(encoder: Encoder, sample: LongText, position: Position) -> Iterator[Chunk]:
+def encoded_parts(encoder: Encoder, sample: Sample) -> Iterator[Iterable[Example]]:
+    """Yields the examples of a record as `Encoder.encode` gives them, those of a long text a stretch at a time.
+
+    Raises:
+        DataError: The record can't be encoded.
+    """
+    if is_long(sample) and not encoder.whole_texts and _way(encoder.plain, sample) == "stretches":
+        yield from (chunk.tokens for chunk in _long_text(encoder, sample, Position()))
+    else:
+        yield encoder.encode(sample).examples
+
+
+def _long_text(encoder: Encoder, sample: Text | LongText, position: Position) -> Iterator[Chunk]:
     """Encodes a long text in chunks, each of which has the position after it."""
     plain = encoder.plain
     carry = list(position.carry) if position.stretches else list(plain.start)
     begun, stretches = position.begun, position.stretches
-    rest = islice(read_stretches(sample.source, _STRETCH), stretches, None)
+    rest = islice(stretches_of(sample, _STRETCH), stretches, None)
     for ids, parts in encode_stretches(encoder.encode_plainly, rest):
         encoder.check_rows(ids, sample.where)
         if not stretches and encoder.begins_itself(ids):

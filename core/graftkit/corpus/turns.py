@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import dropwhile
 from typing import Any, overload
 
@@ -139,16 +138,18 @@ class ByAnswer(Sequence[Conversation]):
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
+        self._unlearnt: list[Message] = []
         self._places = [
             place
             for place, message in enumerate(conversation.messages)
             if message.loss_weight and message.says_something
         ]
 
-    @cached_property
-    def _before(self) -> tuple[Message, ...]:
-        """The messages as what stands before an answer: none is learnt."""
-        return tuple(replace(message, weight=0.0) for message in self._conversation.messages)
+    def _before(self, place: int) -> list[Message]:
+        """Returns the messages before a place, as what stands before an answer: none is learnt."""
+        rest = self._conversation.messages[len(self._unlearnt) : place]
+        self._unlearnt += [replace(message, weight=0.0) for message in rest]
+        return self._unlearnt[:place]
 
     def __len__(self) -> int:
         return len(self._places)
@@ -163,7 +164,7 @@ class ByAnswer(Sequence[Conversation]):
         if isinstance(number, slice):
             return [self[one] for one in range(*number.indices(len(self)))]
         place = self._places[number]
-        messages = (*self._before[:place], self._conversation.messages[place])
+        messages = (*self._before(place), self._conversation.messages[place])
         return replace(self._conversation, messages=messages)
 
 

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
+
 from graftkit.arguments import check_number, check_text
-from graftkit.corpus.encode import Encoder, Part
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.tokenize import encoded_parts
 from graftkit.errors import DataError
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.preparation.tokenizer import make_vocabulary
 from graftkit.flow.records.handed_records import Rows
 from graftkit.flow.run import plan
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.samples import Sample
+from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.load import RecipeSource
 from graftkit.store.token_store import Example
 
 __all__ = ["Lengths", "Preview", "PreviewedExample", "preview"]
+
+_SHOWN = 1 << 17
+"""Tokens of a record after which none of its further examples is shown: nobody reads more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,8 @@ class PreviewedExample:
         ids: Their ids.
         loss_weight: How much each counts in the loss; 0 where it is not learnt.
         prompt_length: How many tokens come before the answer.
-        authors: The record's texts as the template laid them out, each with who wrote it.
+        authors: The record's texts as the template laid them out, each with who wrote it; of a text of over 4 MB its
+            beginning.
     """
 
     where: str
@@ -67,12 +74,15 @@ class Preview:
     """Training records as tokens.
 
     Attributes:
-        examples: The examples of the records that were asked for, in order.
+        examples: The examples of the records that were asked for, in order; of each record as many as come to 131,072
+            tokens, and at least one.
         lengths: What the first records come to, as many as were asked for.
+        not_shown: Where a record has further examples: its place -> how many.
     """
 
     examples: Sequence[PreviewedExample]
     lengths: Lengths
+    not_shown: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON."""
@@ -114,21 +124,54 @@ def preview(
         check_text(where, "where")
     planned = plan(recipe, overrides=overrides, host=host, train=train, holdout=holdout, offline=offline)
     encoder = make_vocabulary(planned)[0].encoder if planned.vocabulary else planned.encoder
-    chosen = list(islice(planned.samples.train, records)) if where is None else [_at(planned, where)]
-    first = islice(planned.samples.train, measured if where is None else 0)
-    examples = [example for sample in first for example in encoder.encode(sample).examples]
-    learnt = sum(int(example.loss_mask.sum()) for example in examples)
-    return Preview(
-        [_previewed(encoder, part, example) for sample in chosen for part, example in _examples(encoder, sample)],
-        Lengths([len(example.ids) for example in examples], learnt),
-    )
+    looked = _Looked(encoder)
+    if where is not None:
+        looked.look(_at(planned, where), show=True, measure=False)
+    for number, sample in enumerate(islice(planned.samples.train, 0 if where else max(records, measured))):
+        looked.look(sample, show=number < records, measure=number < measured)
+    return Preview(looked.shown, Lengths(looked.lengths, looked.learnt), looked.not_shown)
 
 
-def _examples(encoder: Encoder, sample: Sample) -> Iterator[tuple[Part, Example]]:
-    """Yields the examples of a record, each with the part of the record that it is of."""
-    for part in encoder.turns(sample):
-        for example in encoder.encode(part).examples:
-            yield part, example
+class _Looked:
+    """What is shown and counted of records that are looked at one after the other, of which none is held.
+
+    Attributes:
+        shown: The examples that are shown.
+        not_shown: A record's place -> how many further examples it has.
+        lengths: The tokens of each example that is measured.
+        learnt: How many of them are learnt.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self.shown: list[PreviewedExample] = []
+        self.not_shown: dict[str, int] = {}
+        self.lengths: list[int] = []
+        self.learnt = 0
+
+    def look(self, sample: Sample, *, show: bool, measure: bool) -> None:
+        """Encodes a record."""
+        compares = isinstance(sample, PreferencePair | LabelledAnswer)  # several sequences are one example of training
+        tokens = further = 0
+        for part in self._encoder.turns(sample) if show or not compares else ():
+            authors: list[dict[str, str]] = []
+            for example in chain.from_iterable(encoded_parts(self._encoder, part)):
+                tokens += len(example.ids)
+                if show and (tokens <= _SHOWN or tokens == len(example.ids)):
+                    authors = authors or [{"author": who, "text": text} for text, who in self._encoder.authors(part)]
+                    self.shown.append(_previewed(self._encoder.tokenizer, part.where, example, authors))
+                else:
+                    further += 1
+                if measure and not compares:
+                    self._measure(example)
+        if show and further:
+            self.not_shown[sample.where] = further
+        for example in self._encoder.encode(sample).examples if measure and compares else ():
+            self._measure(example)
+
+    def _measure(self, example: Example) -> None:
+        self.lengths.append(len(example.ids))
+        self.learnt += int(np.count_nonzero(example.loss_weight))
 
 
 def _at(planned: RunPlan, where: str) -> Sample:
@@ -140,16 +183,12 @@ def _at(planned: RunPlan, where: str) -> Sample:
     raise DataError("there is no such record", where=where, hint="A place is FILE:LINE, or FILE#ROW of a table.")
 
 
-def _previewed(encoder: Encoder, part: Part, example: Example) -> PreviewedExample:
+def _previewed(
+    tokenizer: Tokenizer, where: str, example: Example, authors: Sequence[dict[str, str]]
+) -> PreviewedExample:
     ids = example.ids.tolist()
-    return PreviewedExample(
-        part.where,
-        [_text(encoder.tokenizer, id) for id in ids],
-        ids,
-        [float(weight) for weight in example.loss_weight],
-        int(example.prompt_length),
-        [{"author": author, "text": text} for text, author in encoder.authors(part)],
-    )
+    tokens = [_text(tokenizer, id) for id in ids]
+    return PreviewedExample(where, tokens, ids, example.loss_weight.tolist(), int(example.prompt_length), authors)
 
 
 def _text(tokenizer: Tokenizer, id: int) -> str:

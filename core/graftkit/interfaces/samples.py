@@ -10,6 +10,8 @@ from graftkit.interfaces.record_source import RecordSource
 
 __all__ = [
     "LONG_TEXT",
+    "MOST_CALLS",
+    "MOST_MESSAGES",
     "ROLES",
     "Completion",
     "Conversation",
@@ -29,6 +31,12 @@ ROLES = ("system", "user", "assistant", "tool")
 
 LONG_TEXT = 4 << 20
 """Size in bytes from which on a text is not held in memory: a reader gives its source instead."""
+
+MOST_MESSAGES = 100_000
+"""The most messages of a record: as tokens more than any model reads, and each takes tens of microseconds."""
+
+MOST_CALLS = 50_000
+"""The most tool calls of a record."""
 
 
 @dataclass(frozen=True, slots=True)

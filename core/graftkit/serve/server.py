@@ -38,6 +38,9 @@ _MOST_HELD = 200
 _TOLD_AGAIN_AFTER = 60
 """Seconds in which the same warning is logged once."""
 
+_MOST_TOLD = 1000
+"""Different warnings that are remembered at most."""
+
 _REQUEST_WITHIN = 30
 """Seconds in which the head of a connection's request has to come."""
 
@@ -97,6 +100,9 @@ class _Once(logging.Filter):
         text, now = str(record.msg), time.monotonic()
         if record.exc_info:
             return True
+        if len(self._told) >= _MOST_TOLD and text not in self._told:  # texts of a client's own: begin anew
+            self._told.clear()
+            self._kept.clear()
         if now - self._told.get(text, float("-inf")) < _TOLD_AGAIN_AFTER:
             self._kept[text] = self._kept.get(text, 0) + 1
             return False

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from graftkit.corpus.encode import chat_template_of
 from graftkit.corpus.template import ChatTemplate
-from graftkit.errors import DataError, GraftkitError
+from graftkit.errors import DataError, GraftkitError, ModelError
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from jinja2 import TemplateError
@@ -83,6 +83,12 @@ def test_it_is_none_to_either(name: str) -> None:
         render_jinja_template([MESSAGES], chat_template=MALFORMED[name])
     with pytest.raises(GraftkitError, match="the chat template can't be read"):
         ChatTemplate(MALFORMED[name], {})
+
+
+def test_a_template_and_the_one_for_tools_have_one_limit_together() -> None:
+    source = f"{{# {'a' * 60_000} #}}"
+    with pytest.raises(ModelError, match="template and the one for tools have 120,012 characters; at most 100,000"):
+        ChatTemplate(source, {}, tool_use=ChatTemplate(source, {}))
 
 
 def test_it_knows_the_same_tokens_by_name(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.sample_files import Samples, scan_samples
 from graftkit.corpus.tally import Tally
-from graftkit.corpus.tokenize import Chunk, Position, tokenize
+from graftkit.corpus.tokenize import Chunk, Position, encoded_parts, tokenize
 from graftkit.interfaces import samples as samples_module
 from graftkit.interfaces.samples import LongText, Sample, Text
 from graftkit.store.token_store import ARRAYS, TokenStore
@@ -106,6 +106,8 @@ def write(folder: Path, seed: int, records: int = 30) -> list[Path]:
             files[-1].write_text("".join(draw.choices(WORDS, k=600)) + "end")
     files.append(folder / f"{seed}d.txt")
     files[-1].write_text("short\ntext")
+    files.append(folder / f"{seed}e.jsonl")
+    files[-1].write_text(json.dumps({"text": "".join(draw.choices(WORDS, k=600)) + "end"}))
     return files
 
 
@@ -138,6 +140,23 @@ def test_together_records_become_what_each_becomes_alone(tokenizer: Tokenizer, t
     alone = [record if not isinstance(record, LongText) else Text(record.text, record.where) for record in records]
     assert any(isinstance(record, LongText) for record in records)
     assert joined(chunks) == one_by_one(encoder, alone)
+
+
+def test_a_long_text_of_a_record_is_encoded_in_stretches(merging: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, encoder = Text("word " * 2000, ""), encoder_of(merging)
+    whole, given = encoder.encode_plainly([text.text]), list[int]()
+
+    def encode_plainly(texts: Sequence[str]) -> list[list[int]]:
+        given.extend(map(len, texts))
+        return merging.encode_batch(texts)
+
+    monkeypatch.setattr("graftkit.corpus.long_text._AHEAD", 40)
+    monkeypatch.setattr(encoder, "encode_plainly", encode_plainly)
+    parts = [example.ids.tolist() for examples in encoded_parts(encoder, text) for example in examples]
+    assert parts[1:9] == [whole[0][at : at + 24] for at in range(23, 9 * 23, 23)]
+    assert max(given) < 200 < sum(given)
+    [(shown, _)] = encoder.authors(text)
+    assert text.text.startswith(shown) and 2000 < len(shown) < 5000
 
 
 def test_one_may_go_on_after_every_chunk(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -240,7 +259,7 @@ def test_records_are_read_again_and_again_and_none_is_kept(tmp_path: Path) -> No
     odd = records.only(np.arange(len(records)) % 2 == 1)
     assert keys(odd) == keys(expected[1::2]) and keys(odd.after(3)) == keys(expected[7::2])
     assert sum(records.counts().values()) == len(records) and records.counts().keys() == {"chat", "completion", "text"}
-    chat = records.first_chat()
+    chat = next(records.chats(), None)
     assert chat is not None and chat == next(record for record in expected if hasattr(record, "messages"))
     assert odd.fingerprint != records.fingerprint == scan_samples(open_files(files)).fingerprint
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from graftkit.corpus.encode import Encoder, Overflow, chat_template_of
+from graftkit.corpus.layout import lay_out
+from graftkit.corpus.template import ChatTemplate
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Completion, Conversation, Message
 from graftkit.testing import tiny_tokenizer_files
@@ -162,3 +165,25 @@ def test_of_a_conversation_of_thousands_of_turns_only_the_beginning_is_encoded()
     encoder = without_certain_cuts(Encoder(counting, chat_template_of(counting), 64))
     assert encoder.encode(conversation(2000)).truncated
     assert counting.characters < 300_000
+
+
+def test_what_is_cut_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = tokenizer()
+    encoder = Encoder(counting, chat_template_of(counting), 64)
+    laid_out: list[int] = []
+
+    def counted(template: ChatTemplate, asked: Conversation, **options: Any) -> Any:
+        laid_out.append(len(asked.messages))
+        return lay_out(template, asked, **options)
+
+    monkeypatch.setattr("graftkit.corpus.encode.lay_out", counted)
+    found = [encoder.encode(conversation(2000)).examples for _ in range(2)]
+    assert np.array_equal(found[0][0].ids, found[1][0].ids)
+    assert encoder.prompt_in_use(conversation(2000))
+    assert laid_out.count(2000) == 1
+    calls = [
+        replace(conversation(2000), tools=({"b": value},)) for value in (1, True, 1.0)
+    ]  # equal, and written each in its way
+    for asked in calls:
+        encoder.encode(asked)
+    assert laid_out.count(2000) == 4

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
+from graftkit.corpus import dataset as dataset_module
 from graftkit.errors import DataError
 from graftkit.testing.records import open_files
 
@@ -27,6 +30,34 @@ def test_a_row_of_a_table_is_bounded_over_all_of_its_lines(tmp_path: Path, conte
         for dataset in open_files([path]):
             list(dataset)
     assert f"rows.csv{told}" in str(caught.value)
+
+
+_TURN = {"role": "assistant", "content": "a"}
+_CALL = {"name": "f", "arguments": {}}
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"messages": [_TURN] * 5}, "it has 5 messages; at most 4"),
+        (
+            {"chosen": [_TURN] * 5, "rejected": [_TURN] * 4 + [{**_TURN, "content": "b"}]},
+            "it has 5 messages; at most 4",
+        ),
+        ({"messages": [{**_TURN, "tool_calls": [_CALL] * 4}]}, "it has 4 tool calls; at most 3"),
+    ],
+    ids=["messages", "a pair", "calls"],
+)
+def test_a_record_has_so_many_messages_and_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: dict[str, Any], told: str
+) -> None:
+    monkeypatch.setattr(dataset_module, "MOST_MESSAGES", 4)
+    monkeypatch.setattr(dataset_module, "MOST_CALLS", 3)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    [dataset] = open_files([path])
+    with pytest.raises(DataError, match=f"rows.jsonl:1: {told} of a record are read"):
+        list(dataset)
 
 
 def test_rows_are_counted_one_by_one(tmp_path: Path) -> None:

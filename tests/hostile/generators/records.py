@@ -138,5 +138,5 @@ def read(folder: Path) -> None:
     parts = split(records, 0.3)
     assert len(list(parts.train)) + len(list(parts.holdout)) <= len(records)
     records.counts()
-    records.first_chat()
+    next(records.chats(), None)
     assert records.fingerprint

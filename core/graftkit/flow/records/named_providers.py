@@ -211,10 +211,9 @@ def _wrong_messages(messages: object) -> str:
             return f"a conversation with {kind_named(message)} in place of a message"
         if not isinstance(message.role, str) or message.role not in ROLES:
             return f"a message of the role {message.role!r:.80}: roles are {', '.join(ROLES)}"
-        texts = {name: getattr(message, name) for name in ("content", "reasoning", "tool_call_id", "name")}
-        told = _no_text("a message", **texts)
-        if told:
-            return told
+        if not all(map(_is_text, (message.content, message.reasoning, message.tool_call_id, message.name))):
+            texts = {name: getattr(message, name) for name in ("content", "reasoning", "tool_call_id", "name")}
+            return _no_text("a message", **texts)
         if message.weight is not None and not _is_weight(message.weight):
             return f"a message of the weight {message.weight!r:.40}, which is no number from 0"
         if not isinstance(message.tool_calls, list | tuple):

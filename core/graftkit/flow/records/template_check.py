@@ -55,7 +55,7 @@ def check_template(encoder: Encoder, samples: Split) -> list[str]:
 
 def _of_each_shape(samples: Split) -> Iterator[Conversation]:
     seen: set[Hashable] = set()
-    chats = samples.train if samples.train.first_chat() else samples.holdout
+    chats = samples.train if samples.train.has_chat else samples.holdout
     for sample in islice(chats.chats(), _LOOKED_AT):
         shape = _shape(sample)
         if shape not in seen:
