@@ -329,7 +329,7 @@ def _content(turn: Mapping[str, Any], key: str, where: str) -> tuple[str, str]:
     content = turn.get(key)
     if not isinstance(content, list):
         return string_of(turn, key, where), ""
-    texts = {"text": "", "thinking": ""}
+    texts: dict[str, list[str]] = {"text": [], "thinking": []}
     for part in content:
         found = part.get("type", "text") if isinstance(part, dict) else kind_of(part)
         kind = _PARTS.get(found) if isinstance(found, str) else None
@@ -345,14 +345,14 @@ def _content(turn: Mapping[str, Any], key: str, where: str) -> tuple[str, str]:
             raise DataError(
                 f'"{key}" has a part with {over[0]} beside its {kind}, which is not read', where=where, hint=hint
             )
-        if kind == "thinking" and texts["text"]:
+        if kind == "thinking" and any(texts["text"]):
             raise DataError(
                 f'"{key}" has a part that is thinking after one of text; a message is learnt with its reasoning first',
                 where=where,
                 hint="Make two messages of it, or leave the record out.",
             )
-        texts[kind] += string_of(part, kind, where)
-    return texts["text"], texts["thinking"]
+        texts[kind].append(string_of(part, kind, where))
+    return "".join(texts["text"]), "".join(texts["thinking"])
 
 
 _PARTS = {"text": "text", "input_text": "text", "output_text": "text", "thinking": "thinking"}

@@ -64,6 +64,9 @@ _CHARACTERS_A_TOKEN = 4
 _SHOWN = 1 << 11
 """The characters of a long text that are shown, about."""
 
+_REMEMBERED = 1 << 24
+"""The most characters of a part that is remembered."""
+
 _RUNS = 50_000
 """The parts of rendered records that are encoded in one call, about: each takes hundreds of bytes."""
 
@@ -76,6 +79,7 @@ class _Notes:
     unmarked: bool = False
     spells: str | None = None
     shortened: bool = False
+    characters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,11 +398,11 @@ class Encoder:
         return found, None
 
     def _kept(self, part: Conversation | Completion | Text | LongText) -> _LaidOut:
-        """Lays a part out; the last one that was shortened, which took long, is laid out once."""
+        """Lays a part out; the last one that was shortened, which may have thousands of messages, is laid out once."""
         if self._shortened is None or not _is_same(part, self._shortened.part):
             notes = _Notes()
             found = _LaidOut(part, self._kept_runs(part, notes), notes)
-            if not notes.shortened:
+            if not notes.shortened or notes.characters > _REMEMBERED:
                 return found
             self._shortened = found
         return replace(self._shortened, part=part)
@@ -413,7 +417,7 @@ class Encoder:
         left = len(text if isinstance(part, Text | LongText) else self._beginning(text))
         if left == len(text):
             return [run for stretch in stretches for run in self._runs_in(stretch)]
-        notes.shortened = True
+        notes.shortened, notes.characters = True, len(text)
         kept: list[Run] = []
         for number, stretch in enumerate(stretches):
             runs = self._runs_in(stretch)

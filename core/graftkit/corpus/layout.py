@@ -147,12 +147,15 @@ class _Layout:
         """Renders with marks; None where the rendering without them is another than that of the texts as they are."""
         numbers = iter(range(len(self._leaves)))
         try:
-            rendered = self._render(lambda leaf: mark(leaf, next(numbers)), self._marks)
+            stretches = self._marks.stretches(self._render(lambda leaf: mark(leaf, next(numbers)), self._marks))
         except DataError:
             return None
-        stretches = self._marks.stretches(rendered)
-        same = stretches is not None and "".join(stretch.text for stretch in stretches) == self._text
-        return stretches if same else None
+        place = 0
+        for stretch in stretches or ():  # compared where they stand: a text may take a hundred megabytes
+            if not self._text.startswith(stretch.text, place):
+                return None
+            place += len(stretch.text)
+        return stretches if place == len(self._text) else None
 
     def pieces(self, left_out: set[str] | None) -> list[Piece]:
         """Returns the pieces.

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graftkit.corpus.long_text import encode_stretches
+from graftkit.corpus.stretches import pieces_of
+from graftkit.interfaces.samples import LONG_TEXT
 from graftkit.interfaces.tokenizer import CertainCuts, Tokenizer
 
 __all__ = ["Run", "RunsTogether", "Weighted"]
@@ -64,8 +67,13 @@ class RunsTogether:
         """Returns the tokens of records that it takes."""
         texts: dict[str, int] = {}
         laid_out = [list(self._parts(runs, texts)) for runs in records]
-        ids = [np.array(found, np.int64) for found in self._tokenizer.encode_batch(list(texts))] if texts else []
+        short = iter(self._tokenizer.encode_batch([text for text in texts if len(text) <= LONG_TEXT]) if texts else ())
+        ids = [self._in_stretches(text) if len(text) > LONG_TEXT else np.array(next(short), np.int64) for text in texts]
         return [_joined(parts, ids) for parts in laid_out]
+
+    def _in_stretches(self, text: str) -> NDArray[np.int64]:
+        stretches = encode_stretches(self._tokenizer.encode_batch, pieces_of(text))
+        return np.concatenate([np.array(ids, np.uint32) for ids, _ in stretches]).astype(np.int64)
 
     def _parts(self, runs: Sequence[Run], texts: dict[str, int]) -> Iterator[Weighted | tuple[int, float]]:
         """Yields the parts of a record: tokens, or the number of a text in `texts` with the weight of its tokens."""

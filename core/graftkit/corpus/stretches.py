@@ -21,7 +21,7 @@ from graftkit.interfaces.samples import (
     Tokens,
 )
 
-__all__ = ["STRETCH", "is_long", "read_stretches", "stretches_of", "texts_of"]
+__all__ = ["STRETCH", "is_long", "pieces_of", "read_stretches", "stretches_of", "texts_of"]
 
 STRETCH = 256 << 10
 """Bytes of a stretch, about."""
@@ -88,7 +88,7 @@ def _last_alone(text: str, mark: str) -> int:
 def _of_records(dataset: Dataset, size: int) -> Iterator[str]:
     for sample in dataset:
         for text in texts_of(sample):
-            yield from _pieces(text, size)
+            yield from pieces_of(text, size)
 
 
 def texts_of(sample: Sample) -> Iterable[str]:
@@ -125,10 +125,11 @@ def stretches_of(sample: Text | LongText, size: int = STRETCH) -> Iterator[str]:
     Raises:
         DataError: As for `read_stretches`.
     """
-    return read_stretches(sample.source, size) if isinstance(sample, LongText) else _pieces(sample.text, size)
+    return read_stretches(sample.source, size) if isinstance(sample, LongText) else pieces_of(sample.text, size)
 
 
-def _pieces(text: str, size: int) -> Iterator[str]:
+def pieces_of(text: str, size: int = STRETCH) -> Iterator[str]:
+    """Yields a text in pieces of up to twice as many characters, cut as `read_stretches` cuts."""
     place = 0
     while len(text) - place > 2 * size:
         piece = text[place : place + 2 * size]

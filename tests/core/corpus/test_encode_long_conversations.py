@@ -169,7 +169,7 @@ def test_of_a_conversation_of_thousands_of_turns_only_the_beginning_is_encoded()
 
 def test_what_is_cut_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counting = tokenizer()
-    encoder = Encoder(counting, chat_template_of(counting), 64)
+    encoder = Encoder(counting, chat_template_of(counting), 200)
     laid_out: list[int] = []
 
     def counted(template: ChatTemplate, asked: Conversation, **options: Any) -> Any:
@@ -177,13 +177,10 @@ def test_what_is_cut_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return lay_out(template, asked, **options)
 
     monkeypatch.setattr("graftkit.corpus.encode.lay_out", counted)
-    found = [encoder.encode(conversation(2000)).examples for _ in range(2)]
+    found = [encoder.encode(conversation(2000, 20)).examples for _ in range(2)]
     assert np.array_equal(found[0][0].ids, found[1][0].ids)
-    assert encoder.prompt_in_use(conversation(2000))
+    assert encoder.prompt_in_use(conversation(2000, 20))
     assert laid_out.count(2000) == 1
-    calls = [
-        replace(conversation(2000), tools=({"b": value},)) for value in (1, True, 1.0)
-    ]  # equal, and written each in its way
-    for asked in calls:
-        encoder.encode(asked)
+    for value in (1, True, 1.0):  # equal, and written each in its way
+        encoder.encode(replace(conversation(2000, 20), tools=({"b": value},)))
     assert laid_out.count(2000) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,14 @@ def test_a_record_has_so_many_messages_and_calls(
     [dataset] = open_files([path])
     with pytest.raises(DataError, match=f"rows.jsonl:1: {told} of a record are read"):
         list(dataset)
+
+
+def test_the_time_to_join_parts_is_linear_in_them(tmp_path: Path) -> None:
+    path, parts = tmp_path / "rows.jsonl", [{"type": "text", "text": "x" * 400}] * 40_000
+    path.write_text(json.dumps({"messages": [{"role": "assistant", "content": parts}]}) + "\n")
+    began = time.process_time()
+    [[sample]] = map(list, open_files([path]))
+    assert sample.messages[0].content == "x" * 16_000_000 and time.process_time() - began < 3
 
 
 def test_rows_are_counted_one_by_one(tmp_path: Path) -> None:
