@@ -25,6 +25,7 @@ from graftkit.flow.exports import proof, proof_process
 from graftkit.flow.folders.export_manifest import MAX_TOLERANCE, checked_tolerance
 from graftkit.flow.folders.refused_files import drop_foreign_code, refuse_bad_files, refuse_foreign_code
 from graftkit.flow.memory.free_memory import free_memory, memory_of
+from graftkit.flow.verify import check_files
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.kinds import KINDS, Kind
 from graftkit.store.files import file_facts
@@ -244,6 +245,18 @@ def test_generate_loads_nothing_that_lies_beside_what_is_listed(copied: Path) ->
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     with pytest.raises(FolderError, match=r"chat_template.jinja is none of the export's"):
         reload(str(folder))
+
+
+def test_an_export_that_was_published_may_be_verified_and_loaded(copied: Path) -> None:
+    """Its card is edited by then; a licence, and what git and a hub's client keep, lie beside it."""
+    folder = copied / "exports" / "merged"
+    (folder / "README.md").write_text("My model.")
+    (folder / "LICENSE").write_text("MIT")
+    (folder / ".gitattributes").write_text("*.safetensors filter=lfs")
+    (folder / ".cache/huggingface").mkdir(parents=True)
+    (folder / ".cache/huggingface/config.json.metadata").write_text("1")
+    reload(str(folder))
+    assert check_files(folder) == ["graftkit.json", "the run's manifest.json"]
 
 
 @pytest.mark.parametrize("name", ["merged", "peft"])

@@ -16,7 +16,7 @@ from graftkit.flow.base_files.recreate import InstalledProviders
 from graftkit.flow.events import Notice, OnEvent
 from graftkit.flow.exports.proof_forks import ProofForks
 from graftkit.flow.exports.record_proof import Proving, complete_recorded, record_proof
-from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
+from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest, for_people, loadable
 from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run, outer_folder
 from graftkit.flow.folders.refused_files import refuse_bad_export
 from graftkit.flow.memory.measured_memory import StagePeak, measured_memory
@@ -26,7 +26,7 @@ from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import MANIFEST, RunManifest, places_of, required, run_around
-from graftkit.store.files import file_facts
+from graftkit.store.files import file_facts, sha256_of
 
 __all__ = ["Verified", "check_files", "verify", "verify_run"]
 
@@ -185,6 +185,8 @@ def _verify(
     if run is not None and writable:
         complete_recorded(outer, notice)
     listed_in = _check_files_at_rest(folder)
+    for name in _edited(folder):
+        notice(f"{folder.name}/{name} is not as it was written; it is for people, and no program loads it")
     probes = _probes_beside(folder, run)
     left_out = run.left_out if run else []
     for name in left_out:
@@ -304,6 +306,7 @@ def check_files(folder: Path) -> list[str]:
     """Compares every file with the lists of hashes that there are, and returns the lists' names.
 
     An export's own list is as trustworthy as the export. The run's manifest, two folders above, is another witness.
+    What is for people alone is not compared: whoever publishes an export edits its card.
 
     Raises:
         FolderError: It is no export, or a manifest is damaged.
@@ -312,23 +315,29 @@ def check_files(folder: Path) -> list[str]:
     if not (folder / EXPORT_MANIFEST).is_file():
         raise FolderError(f"no export of graftkit's: it has no {EXPORT_MANIFEST}", where=str(folder))
     refuse_bad_export(folder)
-    own = ExportManifest.read(folder, ("files",)).files_in(folder)
+    own = loadable(ExportManifest.read(folder, ("files",)).files_in(folder))
     try:
-        sizes = {
-            path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()
-        }
+        there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        sizes = {name: path.stat().st_size for name, path in loadable(there).items()}
         own_sizes = {name: facts.get("bytes") if isinstance(facts, Mapping) else facts for name, facts in own.items()}
         own_sizes[EXPORT_MANIFEST] = sizes[EXPORT_MANIFEST]
         _compare(folder, own_sizes, sizes, EXPORT_MANIFEST)  # first: a file may be far larger than what was listed
-        found = file_facts(folder)
+        found = file_facts(folder, leave_out=frozenset(filter(for_people, there)))
     except OSError as error:  # a device, a page of memory, a disk that fails
         raise ExportError(f"a file can't be read: {error.strerror}", where=error.filename or str(folder)) from error
     _compare(folder, {**own, EXPORT_MANIFEST: found[EXPORT_MANIFEST]}, found, EXPORT_MANIFEST)
-    of_the_run = listed_by_the_run(folder)
+    of_the_run = loadable(listed_by_the_run(folder))
     if not of_the_run:
         return [EXPORT_MANIFEST]
     _compare(folder, of_the_run, found, f"the run's {MANIFEST}")
     return [EXPORT_MANIFEST, f"the run's {MANIFEST}"]
+
+
+def _edited(folder: Path) -> list[str]:
+    """Returns the files for people that an export lists and that are not as they were written."""
+    listed = ExportManifest.read(folder, ("files",)).files_in(folder)
+    there = {name: folder / name for name in listed if for_people(name) and (folder / name).is_file()}
+    return [name for name, path in there.items() if listed[name].get("sha256") != sha256_of(path)]
 
 
 def _compare(folder: Path, listed: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:

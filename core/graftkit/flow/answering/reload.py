@@ -19,7 +19,14 @@ from graftkit.flow.answering.reloaded_model import ReloadedModel, Reply
 from graftkit.flow.answering.whole_model import ends_of_answers, gguf_in, model_of_export, opened_head, opened_model
 from graftkit.flow.base_files.open_model import open_model
 from graftkit.flow.base_files.recreate import InstalledProviders, MakeProvider
-from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, TO_LOAD, TO_REBUILD, ExportManifest, check_all_listed
+from graftkit.flow.folders.export_manifest import (
+    EXPORT_MANIFEST,
+    TO_LOAD,
+    TO_REBUILD,
+    ExportManifest,
+    check_all_listed,
+    loadable,
+)
 from graftkit.flow.folders.listed_files import check_listed, check_none_beside, listed_by_the_run
 from graftkit.flow.folders.refused_files import refuse_bad_export
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
@@ -122,7 +129,7 @@ def _reload(source: str, host: PluginHost, make: MakeProvider, *, heads: bool) -
     if export is not None:
         refuse_bad_export(folder)
         check_all_listed(folder, export)
-    check_listed(folder, listed_by_the_run(folder))
+    check_listed(folder, loadable(listed_by_the_run(folder)))
     if (folder / "adapter_config.json").is_file() and export is None:
         return _adapter_on(source, host, AdapterBase(), heads=heads)
     if (folder / "adapter_config.json").is_file():

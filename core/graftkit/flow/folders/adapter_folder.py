@@ -18,7 +18,14 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from graftkit.errors import ExportError, FolderError, GraftkitError, PluginCallError
-from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, TO_LOAD, TO_REBUILD, ExportManifest, check_all_listed
+from graftkit.flow.folders.export_manifest import (
+    EXPORT_MANIFEST,
+    TO_LOAD,
+    TO_REBUILD,
+    ExportManifest,
+    check_all_listed,
+    loadable,
+)
 from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run
 from graftkit.flow.folders.refused_files import check_tensor_header, refuse_bad_files
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
@@ -244,7 +251,7 @@ def _manifest(path: Path, *, kept: bool) -> ExportManifest | None:
         check_listed(path, {name: facts for name, facts in manifest.files.items() if name in _KEPT})
         return manifest
     check_all_listed(path, manifest)
-    check_listed(path, listed_by_the_run(path))
+    check_listed(path, loadable(listed_by_the_run(path)))
     return manifest
 
 

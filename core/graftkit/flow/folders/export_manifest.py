@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -30,7 +30,11 @@ __all__ = [
     "ExportManifest",
     "check_all_listed",
     "checked_tolerance",
+    "for_people",
+    "loadable",
 ]
+
+Value = TypeVar("Value")
 
 EXPORT_MANIFEST = "graftkit.json"
 
@@ -259,15 +263,40 @@ def checked_tolerance(share: Any, exporter: str) -> float:
 def check_all_listed(folder: Path, export: ExportManifest) -> None:
     """Compares an export's files with its manifest. None may lie beside those listed: a library would load it.
 
+    What is for people alone may be edited, and lie beside them.
+
     Raises:
         FolderError: A file is missing, is another one, or is not listed.
     """
-    check_listed(folder, export.files_in(folder))
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    new = sorted(there - export.files.keys() - {EXPORT_MANIFEST})
+    listed = export.files_in(folder)
+    check_listed(folder, loadable(listed))
+    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    new = sorted(loadable(there).keys() - export.files.keys() - {EXPORT_MANIFEST})
     if new:
         raise FolderError(
             f"the file {new[0]} is none of the export's: its {EXPORT_MANIFEST} does not list it",
             where=str(folder),
             hint="Take it out, or try a copy of what was exported.",
         )
+
+
+def for_people(name: str) -> bool:
+    """Tells whether a file of an export is for people, git or a hub alone: no program loads a model from it.
+
+    Args:
+        name: Its path within the export.
+
+    Example:
+        >>> [for_people(name) for name in ("README.md", ".cache/huggingface/x.metadata", "LICENSE.txt", "config.json")]
+        [True, True, True, False]
+    """
+    return name == CARD or name.startswith((".", "LICENSE", "NOTICE"))
+
+
+def loadable(files: Mapping[str, Value]) -> dict[str, Value]:
+    """Returns the files of an export that a program may load: all that are not for people alone.
+
+    Args:
+        files: Anything by their paths within the export.
+    """
+    return {name: value for name, value in files.items() if not for_people(name)}
