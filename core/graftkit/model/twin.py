@@ -230,6 +230,7 @@ def _narrow(config: dict[str, Any]) -> dict[str, Any]:
         found |= {"num_key_value_heads": min(2, groups)} if isinstance(groups, int) else {}
     found |= {key: min(found[key], _INPUT) for key in _INPUTS if isinstance(found.get(key), int)}
     found |= {key: min(found[key], 64) for key in _FEED_FORWARD if isinstance(found.get(key), int)}
+    found |= {key: [min(size, 64) for size in found[key]] for key in _FEED_FORWARD if isinstance(found.get(key), list)}
     found |= {key: min(found[key], _WINDOW) for key in _CHUNKS if isinstance(found.get(key), int)}
     for key in _EXPERTS:
         if isinstance(found.get(key), int):

@@ -175,11 +175,14 @@ def test_what_a_model_gives_is_found_out_before_it_is_used() -> None:
     assert all(found[name] == everything for name in ("window", "learned positions", "frequencies of long sequences"))
 
 
-def test_a_model_of_which_no_small_one_can_be_made_is_continued_alone_with_its_cache(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("instead", [{"build_twin": lambda *_, **__: 1 / 0}, {"relative_difference": lambda *_: 1.0}])
+def test_a_model_that_can_not_be_tried_is_continued_alone_with_its_cache(
+    monkeypatch: pytest.MonkeyPatch, instead: dict[str, Any]
 ) -> None:
+    """No small one can be made of it, or rounding alone changes what that computes."""
     network = build_twin({**SMALL, "model_type": "llama", "num_key_value_heads": 2})
-    monkeypatch.setattr("graftkit.model.decoding_trial.build_twin", lambda *_, **__: 1 / 0)
+    for name, function in instead.items():
+        monkeypatch.setattr(f"graftkit.model.decoding_trial.{name}", function)
     assert choose_decoding(network) == Decoding(cached=True)
     prompts = [[*range(3, 40)], [*range(4, 12)]]
     expected = [recomputed(network, prompt, 4) for prompt in prompts]
