@@ -104,7 +104,9 @@ def check_exports_replaceable(run: RunContext) -> None:
     for use, _ in _to_write(run):
         folder = f"exports/{use.folder}"
         edited = [f"{folder}/{name}" for name in run.theirs(folder) if name != CARD and f"{folder}/{name}" in listed]
-        for name in [*([folder] if use.folder in run.theirs("exports") else []), *edited]:
+        link = [folder] if use.folder in run.theirs("exports") else []
+        name = next(iter([*link, *edited]), None)
+        if name is not None:
             raise FolderError(
                 f"{name} is not as the run wrote it, and the export would take its place",
                 where=str(run.folder),
