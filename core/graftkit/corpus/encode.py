@@ -690,7 +690,7 @@ class Encoder:
     def fingerprint(self) -> str:
         """A sha256, in hex, of everything that the ids and the loss mask of a record depend on."""
         facts = {
-            "version": 3,
+            "version": 4,
             "tokenizer": self._tokenizer.fingerprint,
             "specials": sorted(self._tokenizer.special_tokens.items()),
             "template": self._template.fingerprint if self._template else None,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from graftkit.corpus.layout import Piece, lay_out
@@ -30,6 +31,33 @@ class Part:
     written: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A turn that is learnt.
+
+    Attributes:
+        last: The number of its last piece.
+        weight: What each of its tokens weighs in the loss.
+        number: The number of its message.
+        conversation: What it is a turn of.
+    """
+
+    last: int
+    weight: float
+    number: int
+    conversation: Conversation
+
+    @property
+    def message(self) -> Message:
+        """Its message."""
+        return self.conversation.messages[self.number]
+
+    @property
+    def begins_with_calls(self) -> bool:
+        """Whether nothing is said before its calls."""
+        return bool(self.message.tool_calls) and not (self.message.content or self.message.reasoning)
+
+
 class LearntParts:
     """Tells what is learnt of a conversation: what a model writes in use, and nothing else.
 
@@ -46,7 +74,8 @@ class LearntParts:
     """
 
     def __init__(self, template: ChatTemplate, controls: Collection[str]) -> None:
-        self._template = template
+        self._template, self._texts = template, controls
+        self._closings: dict[str, int] = {}
         ordered = sorted(filter(None, controls), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
@@ -72,7 +101,7 @@ class LearntParts:
         turns = {}
         for number, (first, last) in self._turns(pieces).items():
             if weights[number]:
-                turns[first] = (last, weights[number], bool(conversation.messages[number].tool_calls))
+                turns[first] = _Turn(last, weights[number], number, conversation)
         yield from self._walk(pieces, weights, turns)
 
     def _in_blocks(self, pieces: Sequence[Piece], conversation: Conversation) -> Iterator[Part]:
@@ -117,55 +146,68 @@ class LearntParts:
                 yield Part(text, weight, piece.message is None)
 
     def _turns(self, pieces: Sequence[Piece]) -> dict[int, tuple[int, int]]:
-        """Returns the first and the last piece of each message; where another turn begins, it has ended."""
+        """Returns the first and the last piece of each message; where another turn begins, it has ended.
+
+        A turn that begins with the generation prompt right after a piece of a message goes on with that message, such
+        as the answer after the reasoning (gpt-oss), if the next piece is of it, too.
+        """
         found: dict[int, tuple[int, int]] = {}
-        opened = 0
+        opened, said = 0, None
         for place, piece in enumerate(pieces):
             if piece.message is None and self._opener and self._opener in piece.text:
-                opened = place
+                following = pieces[place + 1].message if place + 1 < len(pieces) else None
+                if said is None or following != said or not self._opens_an_answer(piece.text):
+                    opened = place
             elif piece.message is not None and piece.message >= 0:
                 first, last = found.get(piece.message, (place, place))
                 found[piece.message] = (first, place if first >= opened else last)
+                said = piece.message
         return found
 
-    def _walk(
-        self, pieces: Sequence[Piece], weights: Sequence[float], turns: Mapping[int, tuple[int, float, bool]]
-    ) -> Iterator[Part]:
-        inside, last, calls = 0.0, -1, False
+    def _opens_an_answer(self, text: str) -> bool:
+        """Tells whether the one turn that begins in what the template writes begins with the generation prompt."""
+        place = text.find(self._opener)
+        return place == text.rfind(self._opener) and text.startswith(self.generation_prompt, place)
+
+    def _walk(self, pieces: Sequence[Piece], weights: Sequence[float], turns: Mapping[int, _Turn]) -> Iterator[Part]:
+        turn, last = None, -1
         for place, piece in enumerate(pieces):
             if place in turns:
-                last, inside, calls = turns[place]
+                turn = turns[place]
+                last = turn.last
             if piece.message is not None:
                 yield Part(piece.text, weights[piece.message] if piece.message >= 0 and place <= last else 0.0, False)
-            elif inside and place < last:
-                yield Part(piece.text, inside, True)
-            else:
-                end = self._end_of_turn(piece.text, calls) if inside and place == last + 1 else 0
-                following = turns.get(place + 1)
-                yield from self._between(piece.text, end, inside, following[1] if following else 0.0)
+            elif turn and place < last and pieces[place - 1].message == turn.number == pieces[place + 1].message:
+                yield Part(piece.text, turn.weight, True)
+            else:  # between two turns, or beside another message's words within one
+                ended = turn if turn and place <= last + 1 and pieces[place - 1].message == turn.number else None
+                end = self._end_of_turn(piece.text, bool(ended.message.tool_calls), ended) if ended else 0
+                yield from self._between(piece.text, end, ended, turns.get(place + 1))
             if place > last:
-                inside = 0.0
+                turn = None
 
-    def _between(self, text: str, end: int, before: float, after: float) -> Iterator[Part]:
+    def _between(self, text: str, end: int, before: _Turn | None, after: _Turn | None) -> Iterator[Part]:
         """Splits what the template writes between two turns.
 
         Args:
             text: It.
             end: How much of it ends the first turn.
-            before: The weight of the first turn.
-            after: The weight of the second turn; 0 where none that is learnt begins in it.
+            before: The first turn; None where it is not learnt.
+            after: The second turn; None where none that is learnt begins in it.
         """
-        start = self._start_of_answer(text, end) if after else len(text)
-        for stretch, weight in ((text[:end], before), (text[end:start], 0.0), (text[start:], after)):
+        start = self._start_of_answer(text, end, after.begins_with_calls) if after else len(text)
+        own = [turn.weight if turn else 0.0 for turn in (before, after)]
+        for stretch, weight in ((text[:end], own[0]), (text[end:start], 0.0), (text[start:], own[1])):
             if stretch:
                 yield Part(stretch, weight, True)
 
-    def _end_of_turn(self, text: str, calls: bool) -> int:
+    def _end_of_turn(self, text: str, calls: bool, turn: _Turn | None = None) -> int:
         """Returns how much of what follows a turn is learnt.
 
         Args:
             text: What the template writes there.
             calls: Whether the turn ends with tool calls, which the template closes in its own way.
+            turn: The turn, where it is known.
         """
         if self._template.options.end_of_turn is not None:  # see `_ended`
             return 0
@@ -180,13 +222,49 @@ class LearntParts:
         if self._last_end == "":
             return 0
         found = self._control.search(text, 0, limit) if self._control else None
-        return found.end() if found else 0
+        end = found.end() if found else 0
+        return max(end, self._closing(text[:limit], turn)) if calls and turn else end
 
-    def _start_of_answer(self, text: str, begin: int) -> int:
-        """Returns where the generation prompt ends in what precedes a turn."""
-        prompt = self.generation_prompt
+    def _closing(self, text: str, turn: _Turn) -> int:
+        """Returns how much of what follows calls the template writes where nothing follows them, which closes them."""
+        if text not in self._closings:
+            called = replace(turn.message, content="", reasoning="")
+            so_far = replace(turn.conversation, messages=(*turn.conversation.messages[: turn.number], called))
+            alone = ""
+            with suppress(DataError):  # a template that takes no conversation which ends with calls
+                last = lay_out(self._template, so_far, controls=self._texts, left_out=set())[-1]
+                alone = last.text if last.message is None else ""
+            alike = _alike(text, alone)
+            controls = [found.end() for found in self._controls_in(text, 0) if found.end() <= alike]
+            self._closings[text] = max(controls, default=len(text[:alike].rstrip()))
+        return self._closings[text]
+
+    def _start_of_answer(self, text: str, begin: int, calls: bool) -> int:
+        """Returns where what is learnt begins in what precedes a turn: after the generation prompt.
+
+        Where that has more than the turn begins with, such as `<think>`, a turn that begins with calls is learnt from
+        where the two differ, or from the control token after it that begins a turn: without it no call is ever begun.
+
+        Args:
+            text: What the template writes there.
+            begin: Where the turn before it has ended.
+            calls: Whether the turn begins with calls.
+        """
+        prompt, opener = self.generation_prompt, self._opener
         place = text.rfind(prompt, begin) if prompt else -1
-        return place + len(prompt) if place >= 0 else len(text)
+        if place >= 0:
+            return place + len(prompt)
+        place = text.rfind(opener, begin) if opener and calls else -1
+        if place < 0:
+            return len(text)
+        differs = place + _alike(text[place:], prompt[prompt.index(opener) :])
+        later = [found.start() for found in self._controls_in(text, place + len(opener)) if found.end() > differs]
+        if differs > place + len(opener):
+            return min([differs, *later])
+        return later[0] if later else len(text)
+
+    def _controls_in(self, text: str, begin: int) -> Iterator[re.Match[str]]:
+        return self._control.finditer(text, begin) if self._control else iter(())
 
     @cached_property
     def generation_prompt(self) -> str:
@@ -295,6 +373,12 @@ def _nearest(pieces: Sequence[Piece]) -> list[tuple[int | None, int | None]]:
         if piece.message is not None and piece.message >= 0:
             own = last = piece.message
     return found
+
+
+def _alike(one: str, other: str) -> int:
+    """Returns how many characters two texts begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _is_assistants(message: Message) -> bool:

@@ -76,6 +76,53 @@ def test_tool_calls_are_learnt_with_what_closes_them_and_results_are_not() -> No
     assert learnt(closed, CALLS) == ['<call>add({"n": 1})</call><|stop|>', "two<|end|>"]
 
 
+THOUGHT = (
+    "{% if m.reasoning_content %}%%{{ m.reasoning_content }}<|end|><|begin|>assistant:!{% endif %}"
+    "{{ m.content }}<|end|>"
+)
+RESULT_INSIDE = (
+    "{% if m.role != 'tool' %}" + CALL.replace("</call>", "<s></call>") + "{% if m.tool_calls %}<|stop|>"
+    "{% if not loop.last %}response:{{ messages[loop.index].content }}<|stop|>{% endif %}{% endif %}{{ m.content }}"
+    "{% if not m.tool_calls %}<|end|>{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "reply", "turns", "expected"),
+    [
+        (
+            THOUGHT,
+            "<|begin|>assistant:",
+            (TURNS[0], Message("assistant", "one", reasoning="so"), *TURNS[2:]),
+            ["%%so<|end|><|begin|>assistant:!one<|end|>", "two<|end|>"],
+        ),
+        (
+            f"{{{{ m.content }}}}{CALL}<|end|>",
+            "<|begin|>assistant:<think>",
+            CALLS,
+            ['<call>add({"n": 1})</call><|end|>', "two<|end|>"],
+        ),
+        (
+            f"{{% if m.role == 'assistant' %}}<think></think>{{% endif %}}{{{{ m.content }}}}{CALL}<|end|>",
+            "<|begin|>assistant:<think>\n",
+            CALLS,
+            ['</think><call>add({"n": 1})</call><|end|>', "two<|end|>"],
+        ),
+        (
+            RESULT_INSIDE,
+            "<|begin|>assistant:",
+            (CALLS[0], Message("assistant", "look", tool_calls=CALLS[1].tool_calls), *CALLS[2:]),
+            ['<call>add({"n": 1})<s></call><|stop|>', "look", "two<|end|>"],
+        ),
+    ],
+    ids=["an answer after its reasoning", "a longer prompt", "another prompt", "a result within the turn"],
+)
+def test_a_turn_that_the_template_writes_in_parts_is_learnt_whole(
+    body: str, reply: str, turns: tuple[Message, ...], expected: list[str]
+) -> None:
+    assert learnt(body, turns, reply) == expected
+
+
 def test_a_call_that_a_later_turn_repeats_is_learnt_once() -> None:
     """Some templates name the function again before its result."""
     body = (
