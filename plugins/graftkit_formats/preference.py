@@ -45,8 +45,8 @@ class Preference:
             return [*_WANTED, *_beside("prompt", found)]
         if not {"chosen", "rejected"} <= found.keys():
             return None
-        prompts = [name for name in (*_PROMPTS, *_CONVERSATIONS) if name in found][:1]
-        return ["chosen", "rejected", *prompts, *(name for prompt in prompts for name in _beside(prompt, found))]
+        prompt = next((name for name in (*_PROMPTS, *_CONVERSATIONS) if name in found), None)
+        return ["chosen", "rejected", *([prompt] if prompt else []), *_beside(prompt, found)]
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation | PreferencePair | LabelledAnswer:
         """Returns both answers, each after the prompt; or the chosen one, where the config says so."""
@@ -116,9 +116,9 @@ class Preference:
         return messages_of(turns, f"{where}: {key}", self._config, _SHAREGPT if sharegpt else _KEYS)
 
 
-def _beside(prompt: str, found: Mapping[str, Column]) -> list[str]:
-    """Returns the columns that go with a prompt's: an input belongs to a text, a system prompt comes before either."""
-    names = (*(("input",) if found[prompt].is_text else ()), *SYSTEMS)
+def _beside(prompt: str | None, found: Mapping[str, Column]) -> list[str]:
+    """Returns the columns that go with the rest: an input belongs to a prompt's text, a system prompt comes first."""
+    names = (*(("input",) if prompt and found[prompt].is_text else ()), *SYSTEMS)
     return [name for name in names if name in found and found[name].is_text]
 
 

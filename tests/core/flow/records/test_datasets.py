@@ -77,6 +77,10 @@ def test_a_column_that_only_later_records_have_is_read_all_the_same(tmp_path: Pa
     [dataset] = opened(str(path))
     last = list(dataset)[-1]
     assert last.key()[0] == ["system", "short"] and dataset.left == {}
+    whole = {key: [*CHAT["messages"][:1], {"role": "assistant", "content": key}] for key in ("chosen", "rejected")}
+    [dataset] = opened(str(write(tmp_path, "b.jsonl", {**whole, "system": "short"})))
+    [pair] = dataset
+    assert pair.chosen.messages[0].content == "short" and dataset.left == {}
 
 
 @pytest.mark.parametrize(
