@@ -52,7 +52,12 @@ _WINDOWS = (
     "attention_chunk_size",
     "window_size",
     "attention_window",
+    "attention_window_size",
+    "keep_window_size",
+    "index_topk",
 )
+_RATES = "compress_rates"
+"""Of each kind of layer, how many tokens become one that later ones attend to."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _EXPERTS_TAKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk")
 _EXPERT_GROUPS = ("n_group", "num_expert_group")
@@ -129,6 +134,8 @@ def _short_windows(config: dict[str, Any]) -> dict[str, Any]:
     for key in _WINDOWS:
         if isinstance(found.get(key), int) and found[key] > _WINDOW:
             found[key] = _WINDOW
+    if isinstance(found.get(_RATES), dict):
+        found[_RATES] = {kind: min(rate, _WINDOW) for kind, rate in found[_RATES].items()}
     rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
     if "longrope" in str(rope) or "'su'" in str(rope):
         found["original_max_position_embeddings"] = _WINDOW

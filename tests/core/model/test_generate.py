@@ -75,6 +75,25 @@ def test_answers_are_those_of_the_whole_sequence_computed_again(name: str) -> No
     )
 
 
+LATENT = {"q_lora_rank": 24, "head_dim": 32, "qk_rope_head_dim": 8, "o_groups": 2, "o_lora_rank": 16}
+LONG: dict[str, dict[str, Any]] = {
+    "tokens kept by their values": {**SMALL, "model_type": "doge", "num_key_value_heads": 2, "keep_window_size": 48},
+    "tokens put together": {
+        **{**SMALL, **LATENT, "model_type": "deepseek_v4", "num_key_value_heads": 1, "moe_intermediate_size": 32},
+        **{"n_routed_experts": 4, "num_experts_per_tok": 2, "index_n_heads": 4, "index_head_dim": 16, "index_topk": 48},
+        "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 48},
+    },
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_what_begins_beyond_the_length_that_is_tried_is_tried_shortened(name: str) -> None:
+    network, random = build_twin(LONG[name], short_windows=False), torch.Generator().manual_seed(9)
+    prompts = [torch.randint(3, 90, (length,), generator=random).tolist() for length in (110, 61)]
+    expected = [recomputed(network, prompt, 4) for prompt in prompts]
+    assert generate_greedily(network, prompts, max_new_tokens=4, stop=[]) == expected
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_what_goes_on_with_a_prompt_already_computed_is_as_if_computed_anew(name: str) -> None:
     network, random = build_twin(SHAPES[name]), torch.Generator().manual_seed(5)
