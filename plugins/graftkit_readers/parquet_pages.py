@@ -31,9 +31,9 @@ _FARTHEST = 1 << 62
 _Wanted = Mapping[int, Any]
 """The numbers of a struct's fields that are read -> those of the struct, or the structs, in it; None for a number."""
 
-_COLUMNS: _Wanted = {4: {1: {3: {5: None, 7: None, 9: None, 11: None}}}}
+_COLUMNS: _Wanted = {4: {1: {3: {5: None, 7: None, 9: None, 11: None}, 4: None, 5: None, 6: None, 7: None}}}
 """Of the file's metadata, for each group of rows and each column in it: the number of values, the bytes of its pages,
-where the first one of values lies, and where that of a dictionary does."""
+where the first one of values lies, and where that of a dictionary does; then place and length of both its indexes."""
 
 _PAGE: _Wanted = {2: None, 3: None, 5: {1: None}, 7: {1: None}, 8: {1: None}}
 """Of a page's header: its bytes unpacked and packed, and how many values it has: of either version, or a dictionary."""
@@ -87,6 +87,7 @@ def pages(file: IO[bytes], most_columns: int) -> Iterator[Page]:
         if len(columns) > most_columns:
             raise MoreThanTablesHave(f"it has {len(columns):,} columns, more than the {most_columns:,} that are read")
         for chunk in columns:
+            read = max([read, *(chunk.get(place, 0) + chunk.get(place + 1, 0) for place in (4, 6))])
             for end, page in _pages_of(file, chunk.get(3)):
                 read = max(read, end)
                 left -= 1

@@ -37,6 +37,15 @@ PARQUET: list[dict[str, Any]] = [
 ]
 
 
+def test_a_text_in_an_index_that_is_the_boundary_of_two_tables_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["PAR1PAR1"]}), path, write_page_index=True)
+    assert [record.load() for record in Parquet().records(RecordSource(path))] == [{"text": "PAR1PAR1"}]
+    path.write_bytes(2 * path.read_bytes())
+    with pytest.raises(DataError, match="a second table begins"):
+        list(Parquet().records(RecordSource(path)))
+
+
 @pytest.mark.parametrize("options", PARQUET)
 def test_pages_are_found_as_they_were_written(tmp_path: Path, options: dict[str, Any]) -> None:
     """A column's size unpacked is that of its pages and their headers."""
