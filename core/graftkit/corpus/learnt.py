@@ -76,6 +76,7 @@ class LearntParts:
     def __init__(self, template: ChatTemplate, controls: Collection[str]) -> None:
         self._template, self._texts = template, controls
         self._closings: dict[str, int] = {}
+        self._prompts: dict[str, int] = {}
         ordered = sorted(filter(None, controls), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
@@ -195,7 +196,7 @@ class LearntParts:
             before: The first turn; None where it is not learnt.
             after: The second turn; None where none that is learnt begins in it.
         """
-        start = self._start_of_answer(text, end, after.begins_with_calls) if after else len(text)
+        start = self._start_of_answer(text, end, after) if after else len(text)
         own = [turn.weight if turn else 0.0 for turn in (before, after)]
         for stretch, weight in ((text[:end], own[0]), (text[end:start], 0.0), (text[start:], own[1])):
             if stretch:
@@ -229,33 +230,47 @@ class LearntParts:
         """Returns how much of what follows calls the template writes where nothing follows them, which closes them."""
         if text not in self._closings:
             called = replace(turn.message, content="", reasoning="")
-            so_far = replace(turn.conversation, messages=(*turn.conversation.messages[: turn.number], called))
-            alone = ""
-            with suppress(DataError):  # a template that takes no conversation which ends with calls
-                last = lay_out(self._template, so_far, controls=self._texts, left_out=set())[-1]
-                alone = last.text if last.message is None else ""
-            alike = _alike(text, alone)
+            alike = _alike(text, self._last_words((*turn.conversation.messages[: turn.number], called), turn, False))
             controls = [found.end() for found in self._controls_in(text, 0) if found.end() <= alike]
             self._closings[text] = max(controls, default=len(text[:alike].rstrip()))
         return self._closings[text]
 
-    def _start_of_answer(self, text: str, begin: int, calls: bool) -> int:
+    def _asked(self, text: str, turn: _Turn) -> int:
+        """Returns how much of what precedes a turn stands before it in use, too; all where that is something else."""
+        if text not in self._prompts:
+            asked = self._last_words(turn.conversation.messages[: turn.number], turn, True)
+            self._prompts[text] = len(asked) if asked and text.startswith(asked) else len(text)
+        return self._prompts[text]
+
+    def _last_words(self, messages: Sequence[Message], turn: _Turn, reply: bool) -> str:
+        """Returns what the template writes after the last of some messages; "" where that isn't shown at their end."""
+        so_far, texts = replace(turn.conversation, messages=tuple(messages)), self._texts
+        with suppress(DataError):
+            pieces = lay_out(self._template, so_far, add_generation_prompt=reply, controls=texts, left_out=set())
+            last = [piece.message for piece in pieces[-2:]]
+            return pieces[-1].text if last == [len(messages) - 1, None] else ""
+        return ""
+
+    def _start_of_answer(self, text: str, begin: int, turn: _Turn) -> int:
         """Returns where what is learnt begins in what precedes a turn: after the generation prompt.
 
         Where that has more than the turn begins with, such as `<think>`, a turn that begins with calls is learnt from
         where the two differ, or from the control token after it that begins a turn: without it no call is ever begun.
+        Where no turn is begun, as after a result within one (Gemma 4), it begins where a prompt in use ends.
 
         Args:
             text: What the template writes there.
             begin: Where the turn before it has ended.
-            calls: Whether the turn begins with calls.
+            turn: The turn.
         """
         prompt, opener = self.generation_prompt, self._opener
         place = text.rfind(prompt, begin) if prompt else -1
         if place >= 0:
             return place + len(prompt)
-        place = text.rfind(opener, begin) if opener and calls else -1
+        place = text.rfind(opener, begin) if opener else -1
         if place < 0:
+            return max(begin, self._asked(text, turn)) if opener else len(text)
+        if not turn.begins_with_calls:
             return len(text)
         differs = place + _alike(text[place:], prompt[prompt.index(opener) :])
         later = [found.start() for found in self._controls_in(text, place + len(opener)) if found.end() > differs]

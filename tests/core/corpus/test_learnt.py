@@ -25,11 +25,14 @@ FUNCTION = "{{ c.function.name }}({{ c.function.arguments | tojson }})"
 CALL = "{% for c in m.tool_calls or [] %}<call>" + FUNCTION + "</call>{% endfor %}"
 
 
-def learnt(body: str, turns: tuple[Message, ...] = TURNS, reply: str = "<|begin|>assistant:") -> list[str]:
-    template = ChatTemplate(LOOP.replace("BODY", body).replace("REPLY", reply), {"eos_token": "</s>"})
+def learnt(
+    body: str, turns: tuple[Message, ...] = TURNS, reply: str = "<|begin|>assistant:", loop: str = LOOP
+) -> list[str]:
+    template = ChatTemplate(loop.replace("BODY", body).replace("REPLY", reply), {"eos_token": "</s>"})
     conversation = Conversation(turns, "here")
     found, before = [], 0.0
-    for part in LearntParts(template, CONTROLS).parts(lay_out(template, conversation, controls=CONTROLS), conversation):
+    pieces = lay_out(template, conversation, controls=CONTROLS, left_out=set())
+    for part in LearntParts(template, CONTROLS).parts(pieces, conversation):
         if part.weight:
             found += [part.text] if not before else []
             found[-1] = found[-1] if not before else found[-1] + part.text
@@ -114,13 +117,35 @@ RESULT_INSIDE = (
             (CALLS[0], Message("assistant", "look", tool_calls=CALLS[1].tool_calls), *CALLS[2:]),
             ['<call>add({"n": 1})<s></call><|stop|>', "look", "two<|end|>"],
         ),
+        (
+            "{{ m.content }}<|end|>{% if loop.last %}<|stop|>{% endif %}",
+            "",
+            (TURNS[0], Message("assistant", "one", tool_calls=CALLS[1].tool_calls), *TURNS[2:]),
+            ["one<|end|>", "two<|end|><|stop|>"],
+        ),
     ],
-    ids=["an answer after its reasoning", "a longer prompt", "another prompt", "a result within the turn"],
+    ids=[
+        *("an answer after its reasoning", "a longer prompt", "another prompt", "a result within the turn"),
+        "calls left out",
+    ],
 )
 def test_a_turn_that_the_template_writes_in_parts_is_learnt_whole(
     body: str, reply: str, turns: tuple[Message, ...], expected: list[str]
 ) -> None:
     assert learnt(body, turns, reply) == expected
+
+
+def test_an_answer_after_a_result_within_its_turn_is_learnt_from_where_the_prompt_ends() -> None:
+    head = "<|begin|>{{ m.role }}:"
+    loop = LOOP.replace(head, "{% if m.role == 'user' or loop.previtem.role == 'user' %}" + head + "{% endif %}")
+    body = (
+        "{% if m.role == 'tool' %}response:{{ m.content }}<|stop|>{% else %}{% if m.reasoning_content %}<think>"
+        "{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}" + CALL + "<|end|>{% endif %}"
+    )
+    turns = (*CALLS[:3], Message("assistant", "two", reasoning="so"))
+    reply = "{% if messages[-1].role != 'tool' %}<|begin|>assistant:{% endif %}"
+    calls = '<call>add({"n": 1})</call><|end|>'
+    assert learnt(body, turns, reply, loop) == [calls, "<think>so</think>two<|end|>"]
 
 
 def test_a_call_that_a_later_turn_repeats_is_learnt_once() -> None:
