@@ -219,7 +219,9 @@ class LearntParts:
             if place >= 0 and (calls or not text[:place].strip()):
                 return place + len(self._last_end)
         if calls and (opens >= 0 or self._last_end == ""):
-            return len(text[:limit].rstrip())
+            closing = self._closing(text, turn) if turn and opens < 0 else 0
+            next_turn = self._control.match(text, closing) if self._control and closing else None
+            return next_turn.end() if next_turn else closing or len(text[:limit].rstrip())
         if self._last_end == "":
             return 0
         found = self._control.search(text, 0, limit) if self._control else None

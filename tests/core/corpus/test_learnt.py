@@ -148,6 +148,13 @@ def test_an_answer_after_a_result_within_its_turn_is_learnt_from_where_the_promp
     assert learnt(body, turns, reply, loop) == [calls, "<think>so</think>two<|end|>"]
 
 
+def test_where_the_next_turn_ends_one_calls_are_learnt_up_to_the_token_that_begins_it() -> None:
+    """As in GLM's template, whose models stop at `<|observation|>`."""
+    loop = LOOP.replace("<|begin|>{{ m.role }}:", "{{ {'user': '<s>', 'tool': '<|stop|>'}[m.role] or '<|begin|>' }}")
+    body = "{% if m.role == 'tool' %}result:{{ m.content }}{% else %}{{ m.content }}" + CALL + "{% endif %}"
+    assert learnt(body, CALLS, "<|begin|>", loop) == ['<call>add({"n": 1})</call><|stop|>', "two"]
+
+
 def test_a_call_that_a_later_turn_repeats_is_learnt_once() -> None:
     """Some templates name the function again before its result."""
     body = (
