@@ -187,13 +187,14 @@ def _cut(config: dict[str, Any], kept: int) -> dict[str, Any]:
 
 
 def _of_layers(config: Mapping[str, Any]) -> dict[str, dict[int, Any]]:
-    """Returns the mappings from a layer's number to its own settings."""
+    """Returns the mappings from the number of one of its layers to the layer's own settings."""
+    numbers = {str(number) for number in range(max(_depths(config).values(), default=0))}
     return {
         key: {int(number): own for number, own in value.items()}
         for key, value in config.items()
         if isinstance(value, dict)
         and value
-        and all(str(number).isdecimal() and isinstance(own, dict) for number, own in value.items())
+        and all(str(number) in numbers and isinstance(own, dict) for number, own in value.items())
     }
 
 
@@ -208,8 +209,8 @@ def _few_layers(config: dict[str, Any]) -> dict[str, Any]:
     counts = _depths(config)
     if not counts:
         return config
-    layers, lists = max(counts.values()), _by_layer(config)
-    own = [str([settings.get(number) for settings in _of_layers(config).values()]) for number in range(layers)]
+    layers, lists, mappings = max(counts.values()), _by_layer(config), _of_layers(config).values()
+    own = [str([settings.get(number) for settings in mappings]) for number in range(layers)]
     kinds = list(zip(own, *(map(str, value) for value in lists.values()), strict=True))
     kept = max(2, 1 + max(kinds.index(kind) for kind in set(kinds)))
     if not lists:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import with_head
 from graftkit.model.attention import PACKED, UnsupportedAttention, packed_attention
 from graftkit.model.packing import attention_as, choose_packing, forward_inputs, use_packing
-from graftkit.model.twin import build_twin
+from graftkit.model.twin import build_twin, fewest_layers
 from transformers import CONFIG_MAPPING
 
 LLAMA = {
@@ -112,6 +113,15 @@ def test_where_sequences_would_see_one_another_they_run_one_by_one(name: str) ->
     config, reason = SINGLE[name]
     found = choose_packing(config)
     assert not found.packed and reason in found.reason
+
+
+def test_settings_of_layers_that_are_not_there_are_passed_over() -> None:
+    """However many there are, and however long their numbers: a configuration may have been written by anybody."""
+    config = {**LLAMA, "num_hidden_layers": 1000, "own": {str(number): {} for number in range(20_000)}}
+    start = time.process_time()
+    assert fewest_layers(config) == fewest_layers({**config, "own": {"9" * 5000: {}}}) == 2
+    assert fewest_layers({**config, "own": {"2": {"head_dim": 32}}}) == 3
+    assert time.process_time() - start < 5
 
 
 @torch.no_grad()
