@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -142,10 +143,11 @@ def with_replaced(
     """
     found = dict(listed)
     for name, others in replacing.items():
-        path = folder / name
-        there = sha256_of(path) if not leads_out(name) and path.is_file() else None
-        if there in [other.sha256 for other in others]:
-            found[name] = {"bytes": path.stat().st_size, "sha256": there}
+        with suppress(OSError, ValueError):  # it is not there, can't be read, or no file can be called so
+            size = (folder / name).stat().st_size
+            hashes = {other.sha256 for other in others if other.bytes == size and not leads_out(name)}
+            if hashes and (there := sha256_of(folder / name)) in hashes:
+                found[name] = {"bytes": size, "sha256": there}
     return found
 
 

@@ -427,6 +427,21 @@ def test_what_a_plugin_left_is_part_of_the_run(tmp_path: Path) -> None:
     assert names(tmp_path) == ["x"]
 
 
+def test_what_a_file_may_be_besides_is_compared_where_it_can_be_read(tmp_path: Path) -> None:
+    """A manifest that somebody has written may say that of any name, and a link lead to what reading refuses."""
+    a_run(tmp_path / "x")
+    facts = {"bytes": 0, "sha256": "0" * 64}
+    said = json.loads((tmp_path / "x" / MANIFEST).read_text())
+    names = ("report.html", "../x", "no\0name", "exports/peft/README.md", "adapter")
+    said |= {
+        "artifacts": {"report.html": {"bytes": 3, "sha256": "1" * 64}},
+        "replacing": {name: [facts] for name in names},
+    }
+    (tmp_path / "x" / MANIFEST).write_text(json.dumps(said))
+    (tmp_path / "x" / "report.html").symlink_to("/proc/self/mem")
+    assert "besides what its run wrote it holds report.html" in refusal(tmp_path / "x", overwrite=True)
+
+
 @pytest.mark.parametrize("again", [lambda path: claim(path, overwrite=True), claim_again])
 def test_one_run_at_a_time(tmp_path: Path, again: Callable[[Path], ClaimedFolder]) -> None:
     first = claim(tmp_path / "x", overwrite=False)
