@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import graftkit
 import pytest
-from graftkit.errors import Cancelled, ExportError, FolderError, RecipeError
+from graftkit.errors import Cancelled, ExportError, FolderError, RecipeError, StorageError, TargetError
 from graftkit.flow.add_export import add_export
 from graftkit.flow.events import Event, StageStarted, StepFinished
 from graftkit.flow.folders.folder import claim_again
+from graftkit.store import files
 from graftkit.store.files import sha256_of
 from graftkit.training.schedule import learning_rate, warmup_steps
 
@@ -230,13 +234,28 @@ def test_two_exports_at_the_same_time_do_not_forget_each_other(
     assert list(add_export(finished.folder, "merged", ["name=second"]).exports) == ["peft", "first", "second"]
 
 
-def test_what_the_user_edited_in_an_export_is_not_lost(recipe: dict[str, Any], finished: graftkit.RunResult) -> None:
-    """A model card stays; what a new export would replace is refused before any work, as a link in its place is."""
+def test_what_the_user_edited_in_an_export_is_not_lost(
+    recipe: dict[str, Any], finished: graftkit.RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model card stays; what a new export would replace is refused before any work, as a link in its place is.
+
+    So it is where a run is stopped that has put it beside a new export already, and after other exports were added.
+    """
     export = finished.folder / "exports" / "peft"
     card, settings = export / "README.md", export / "config.json"
     report = finished.folder / "report.html"
     for path in (card, report):
         path.write_text(path.read_text() + "my own notes\n")
+    put = files._put_in_place
+
+    def refuse_last(new: Path, path: Path) -> None:
+        if new.name.endswith("replaced.partial"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put(new, path)
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
+        patch.setattr(files, "_put_in_place", refuse_last)
+        add_export(finished.folder, "merged", ["name=peft"], proof="later")
     found = add_export(finished.folder, "merged", ["name=peft"], proof="later")
     assert card.read_text().endswith("my own notes\n") and "exports/peft/README.md" not in found.manifest["artifacts"]
     assert report.read_text().endswith("my own notes\n") and "report.html" not in found.manifest["artifacts"]
@@ -246,6 +265,7 @@ def test_what_the_user_edited_in_an_export_is_not_lost(recipe: dict[str, Any], f
     )
     edited = settings.read_text().replace("{", '{"mine": 1,', 1)
     settings.write_text(edited)
+    add_export(finished.folder, "peft", ["name=other"], proof="later")
     for again in (lambda: add_export(finished.folder, "peft"), lambda: further(recipe, finished.folder, 10)):
         with pytest.raises(FolderError, match=r"exports/peft/config\.json is not as the run wrote it"):
             again()
@@ -278,4 +298,8 @@ def test_a_run_that_reads_what_it_would_replace_is_refused(recipe: dict[str, Any
     for told, changed in changes.items():
         with pytest.raises(FolderError, match=f"{told}.* lies in the run that would be replaced"):
             graftkit.run({**recipe, **changed}, out=out, overwrite=True)
+    start = time.process_time()
+    with pytest.raises(TargetError, match="the target '/a/a/a"):  # what is no path is looked for nowhere
+        graftkit.run({**recipe, "adapter": {**recipe["adapter"], "targets": ["/a" * 300_000]}}, out=out, overwrite=True)
+    assert time.process_time() - start < 5
     assert sorted(out.rglob("*")) == before and [path.name for path in out.parent.iterdir()] == ["x"]

@@ -23,6 +23,7 @@ from graftkit.flow.exports.rounding import quantizes
 from graftkit.flow.exports.weight_sketch import sketches_of
 from graftkit.flow.exports.write_export import write_export
 from graftkit.flow.folders.export_manifest import ExportManifest
+from graftkit.flow.folders.folder import listed_in
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.memory.memory_back import give_memory_back
 from graftkit.flow.planning.run_plan import RunPlan
@@ -40,7 +41,7 @@ from graftkit.recipe.bind import Choice
 from graftkit.recipe.schema import ExportSection
 from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import RunManifest
-from graftkit.store.files import guarded, make_folder, replace_folder
+from graftkit.store.files import guarded, make_folder, replace_folder, temporary_prefix
 
 __all__ = ["check_exports_replaceable", "export_all", "make_exporters", "prove_exports", "sketches_for"]
 
@@ -100,10 +101,13 @@ def check_exports_replaceable(run: RunContext) -> None:
     """
     if run.resumed is None:
         return
-    listed = {*run.resumed.manifest.artifacts, *run.resumed.manifest.written}
+    known = run.resumed.manifest
+    listed = {*known.artifacts, *known.written, *known.kept}
     for use, _ in _to_write(run):
         folder = f"exports/{use.folder}"
-        edited = [f"{folder}/{name}" for name in run.theirs(folder) if name != CARD and f"{folder}/{name}" in listed]
+        own = listed_in(run.folder / folder)
+        wrote = (name for name in run.theirs(folder) if f"{folder}/{name}" in listed or name in own)
+        edited = [f"{folder}/{name}" for name in wrote if name != CARD]
         link = [folder] if use.folder in run.theirs("exports") else []
         name = next(iter([*link, *edited]), None)
         if name is not None:
@@ -137,10 +141,13 @@ def _to_write(run: RunContext) -> list[tuple[ExportSection, Choice]]:
 
 
 def _place(run: RunContext, name: str) -> Path:
-    """Returns where an export is written: beside one that was proved before, until it is itself."""
+    """Returns where an export is written: beside one that was proved before, until it is itself.
+
+    The name beside it is one that `sweep` removes: a run that is killed there goes on without what it has left.
+    """
     folder = run.folder / "exports" / name
     proved = run.resumed is not None and bool(run.manifest.continued) and name in run.resumed.manifest.exports
-    return folder.with_name(f".{name}.replaced.partial") if proved else folder
+    return folder.with_name(f"{temporary_prefix(name)}replaced.partial") if proved else folder
 
 
 def prove_exports(run: RunContext) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "claim",
     "claim_again",
     "forget_checkpoints",
+    "listed_in",
     "locked_folder",
     "others_files",
 ]
@@ -417,7 +418,7 @@ def others_files(path: Path, manifest: RunManifest) -> list[str]:
     for export in (path / "exports").glob(f"*/{EXPORT_MANIFEST}"):
         folder = f"exports/{export.parent.name}"
         listed.add(f"{folder}/{EXPORT_MANIFEST}")
-        in_exports |= {f"{folder}/{name}": facts for name, facts in _listed_in(export.parent).items()}
+        in_exports |= {f"{folder}/{name}": facts for name, facts in listed_in(export.parent).items()}
     vouched = {name: facts.model_dump() for name, facts in manifest.kept.items()} | manifest.artifacts
     in_run = with_replaced(vouched, manifest.replacing, path)
     lists = (in_exports, {name: facts for name, facts in in_run.items() if _EDITABLE.fullmatch(name)})
@@ -434,7 +435,12 @@ def _is_edited(path: Path, name: str, lists: Iterable[Mapping[str, Any]]) -> boo
     return bool(hashes) and all(is_another(path / name, facts) for facts in hashes)
 
 
-def _listed_in(export: Path) -> dict[str, Any]:
+def listed_in(export: Path) -> dict[str, Any]:
+    """Returns the facts of each file that an export's own manifest lists; none where that can't be read.
+
+    Args:
+        export: The export's folder.
+    """
     try:
         return ExportManifest.read(export, ()).files_in(export)
     except GraftkitError:

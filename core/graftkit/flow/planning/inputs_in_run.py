@@ -43,9 +43,9 @@ def _inputs(plan: RunPlan) -> Iterator[tuple[str, str]]:
 
 
 def _paths_in(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yields the texts of a recipe that may be paths, all of which are absolute by now."""
+    """Yields the texts of a recipe that are paths of what is there; all paths are absolute by now."""
     if isinstance(value, str):
-        if Path(value).is_absolute() and "\0" not in value:
+        if Path(value).is_absolute() and os.path.lexists(value):
             yield key, value
     elif isinstance(value, dict):
         for name, inner in value.items():
