@@ -6,13 +6,12 @@ import errno
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import graftkit
 import pytest
-from graftkit.errors import Cancelled, ExportError, FolderError, RecipeError, StorageError, TargetError
+from graftkit.errors import Cancelled, ExportError, FolderError, RecipeError, StorageError
 from graftkit.flow.add_export import add_export
 from graftkit.flow.events import Event, StageStarted, StepFinished
 from graftkit.flow.folders.folder import claim_again
@@ -298,8 +297,4 @@ def test_a_run_that_reads_what_it_would_replace_is_refused(recipe: dict[str, Any
     for told, changed in changes.items():
         with pytest.raises(FolderError, match=f"{told}.* lies in the run that would be replaced"):
             graftkit.run({**recipe, **changed}, out=out, overwrite=True)
-    start = time.process_time()
-    with pytest.raises(TargetError, match="the target '/a/a/a"):  # what is no path is looked for nowhere
-        graftkit.run({**recipe, "adapter": {**recipe["adapter"], "targets": ["/a" * 300_000]}}, out=out, overwrite=True)
-    assert time.process_time() - start < 5
     assert sorted(out.rglob("*")) == before and [path.name for path in out.parent.iterdir()] == ["x"]

@@ -7,8 +7,10 @@ import fcntl
 import json
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from graftkit.flow.folders.folder import (
     locked_folder,
 )
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
+from graftkit.flow.planning.inputs_in_run import refuse_inputs_in
 from graftkit.report.run_manifest import RunManifest
 from graftkit.testing import isolated_host
 
@@ -440,6 +443,18 @@ def test_what_a_file_may_be_besides_is_compared_where_it_can_be_read(tmp_path: P
     (tmp_path / "x" / MANIFEST).write_text(json.dumps(said))
     (tmp_path / "x" / "report.html").symlink_to("/proc/self/mem")
     assert "besides what its run wrote it holds report.html" in refusal(tmp_path / "x", overwrite=True)
+
+
+def test_a_long_text_of_a_recipe_is_not_taken_for_a_path(tmp_path: Path) -> None:
+    recipe = {"data": {"template_arguments": {"note": "/a" * 300_000, "beside": str(tmp_path / "x")}}}
+    others: Any = {"files": SimpleNamespace(files=()), "teacher": None, "origin": None, "datasets": ()}
+    plan: Any = SimpleNamespace(bound=SimpleNamespace(resolved=lambda: recipe), **others)
+    start = time.process_time()
+    refuse_inputs_in(tmp_path / "x", plan)
+    assert time.process_time() - start < 2
+    (tmp_path / "x").mkdir()
+    with pytest.raises(FolderError, match=r"data\.template_arguments\.beside names"):
+        refuse_inputs_in(tmp_path / "x", plan)
 
 
 @pytest.mark.parametrize("again", [lambda path: claim(path, overwrite=True), claim_again])
