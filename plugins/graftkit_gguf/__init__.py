@@ -10,7 +10,7 @@ def graftkit_model_sources() -> list[Provider]:
         Provider(
             name="gguf",
             target="graftkit_gguf.source:GgufSource",
-            summary="a .gguf file of the llama family, its tokenizer included",
+            summary="a .gguf file, its tokenizer included",
         ),
     ]
 

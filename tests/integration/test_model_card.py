@@ -276,9 +276,9 @@ def test_an_adapter_that_is_exported_without_training_has_a_card(
 
 
 def test_names_of_an_adapter_become_no_markup_either() -> None:
-    facts = CardFacts(
-        adapter=HOSTILE, adapter_from=AdapterSource(path=f"/{HOSTILE}", files={HOSTILE: "0"}), shared=["x"]
-    )
+    source = AdapterSource(path=f"/{HOSTILE}", files={HOSTILE: "0"})
+    facts = CardFacts(adapter=HOSTILE, adapter_from=source, shared=["x"], system=HOSTILE)
     text = render_card("x", facts, PROVED, None)
+    assert '```json\n{"role": "system", "content": "a`b' in text
     page = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(text.split("\n---\n", 1)[1])
     assert "<script" not in page and "<img" not in page and "<a " not in page

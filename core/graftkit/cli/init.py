@@ -295,8 +295,10 @@ def _flow(value: Any) -> str:
 
 
 def _told(found: StartingPoint) -> Iterator[str]:
+    from graftkit.flow.records.suggest_format import unread_columns
+
     for dataset in found.datasets[:5]:
-        left = f"; not read: {', '.join(map(one_line, dataset.left))}" if dataset.left else ""
+        left = f"; not read: {unread_columns(dataset.left, dataset.known)}" if dataset.left else ""
         yield f"{one_line(str(dataset.source))}: read by {dataset.reader_name} as {dataset.format_name}{left}"
     if found.left_out:
         yield _left_out(found)

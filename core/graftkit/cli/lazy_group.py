@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -17,12 +18,21 @@ class LazyGroup(click.Group):
     Args:
         built_in: Each command's help by its name.
         prefix: What a command's module is called, before the command's name; it holds `command`.
+        other_programs: What does here what another program's command does, by that command's name.
     """
 
-    def __init__(self, *args: Any, built_in: Mapping[str, str], prefix: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        built_in: Mapping[str, str],
+        prefix: str,
+        other_programs: Mapping[str, str] = MappingProxyType({}),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._built_in = built_in
         self._prefix = prefix
+        self._other_programs = other_programs
 
     def more_commands(self) -> Mapping[str, click.Command]:
         """Returns commands that are not built in, asked for only when a name is typed that no built-in one has.
@@ -51,12 +61,12 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Finds the command; an unknown name is answered with the nearest known one."""
+        """Finds the command; an unknown name is answered with what other programs mean by it, or the nearest one."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             from graftkit.suggest import nearest
 
-            raise click.UsageError(
-                f"{error.message} {nearest(args[0], [*self._built_in, *self.more_commands()])}".strip(), ctx
-            ) from None
+            meant = self._other_programs.get(args[0])
+            hint = f"Use: {meant}" if meant else nearest(args[0], [*self._built_in, *self.more_commands()])
+            raise click.UsageError(f"{error.message} {hint}".strip(), ctx) from None

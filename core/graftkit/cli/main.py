@@ -36,6 +36,19 @@ _COMMANDS = {
 }
 """The built-in commands with their one-line help, so that listing them imports none."""
 
+_OTHER_PROGRAMS = {
+    **dict.fromkeys(("train", "finetune", "fine-tune", "sft"), "toolkit run RECIPE"),
+    **dict.fromkeys(("dpo", "kto", "orpo", "reward"), "toolkit run RECIPE, whose `objective` says what is learnt"),
+    **dict.fromkeys(("chat", "inference", "infer"), "toolkit generate RUN_OR_MODEL"),
+    **dict.fromkeys(("api", "vllm-serve"), "toolkit serve RUN_OR_MODEL"),
+    **dict.fromkeys(("merge", "merge-lora"), "toolkit export RUN_OR_ADAPTER --to merged"),
+    **dict.fromkeys(("quantize", "convert"), "toolkit export RUN_OR_ADAPTER --to gguf --set type=q4_k_m"),
+    **dict.fromkeys(("evaluate", "eval"), "toolkit run RECIPE, whose `evaluation` says what is measured"),
+    "preprocess": "toolkit preview RECIPE, and toolkit plan RECIPE",
+    "list": "toolkit plugins",
+}
+"""What does here what a command of Axolotl, LLaMA-Factory or TRL does, by its name."""
+
 
 class _CommandsAndPlugins(LazyGroup):
     """The built-in commands, then those that plugins bring."""
@@ -77,6 +90,7 @@ def _plugin_commands() -> dict[str, click.Command]:
     cls=_CommandsAndPlugins,
     built_in=_COMMANDS,
     prefix="graftkit.cli.",
+    other_programs=_OTHER_PROGRAMS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Plugins may bring more commands: `toolkit plugins` lists them. "
     "Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130 stopped.",

@@ -18,7 +18,7 @@ def command() -> None:
     """Start a plugin of your own, or test one that is installed."""
 
 
-@command.command("new")
+@command.command("new", short_help="Write a project to start a plugin from.")
 @click.argument("name")
 @click.option("--kind", required=True, type=click.Choice([*KINDS, "command"]), help="What it provides.")
 @click.option("--in", "parent", type=click.Path(path_type=Path), default=".", help="The folder to write into.")
@@ -30,7 +30,7 @@ def new(name: str, kind: str, parent: Path) -> None:
     click.echo(f"wrote {project}\n\nNext:\n  pip install -e '{project}[test]'\n  python -m pytest {project}")
 
 
-@command.command("check")
+@command.command("check", short_help="Run the contracts on installed plugins.")
 @click.argument("name", required=False)
 @click.option(
     "--set",

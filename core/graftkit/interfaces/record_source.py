@@ -159,7 +159,12 @@ class RecordSource:
 
     def _near(self) -> str:
         near = Path.cwd() / self.path.name
-        return f"There is {near}: relative paths in a recipe start at its own folder." if near.exists() else ""
+        if near.exists():
+            return f"There is {near}: relative paths in a recipe start at its own folder."
+        owner = self.path.parent
+        if self.path.suffix or owner.exists() or not owner.parent.exists():
+            return ""
+        return f"If that is a data set of the hub, write hub:{owner.name}/{self.path.name}."
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yields the lines that are not blank, with their numbers from 1, without their line ends.

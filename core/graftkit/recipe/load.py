@@ -236,9 +236,8 @@ def _line(
     where, dotted = document.where(path), ".".join(map(str, path))
     if problem["type"] == "extra_forbidden":
         known = [*_fields(model, location[:-1]), *(beside if len(location) == 1 else ())]
-        hint = known_names(str(location[-1]), known)
-        own = own_key(str(location[-1]), dotted)
-        return where, f"unknown key '{dotted}'", own + hint[hint.index("Known:") :] if own else hint
+        name = str(location[-1])
+        return where, f"unknown key '{dotted}'", own_key(name, dotted) or known_names(name, known)
     if problem["type"] == "missing":
         return where, f"'{dotted}' is missing", _description(model, location)
     if problem["type"] == "value_error":

@@ -206,7 +206,7 @@ def own_key(name: str, path: str) -> str:
 
     Example:
         >>> own_key("r", "adapter.r")
-        'r is adapter.rank: write adapter: {use: lora, rank: 16}. '
+        'r is adapter.rank: write adapter: {use: lora, rank: 16}.'
     """
     found = OTHER_PROGRAMS.get(name)
-    return f"{found.told(name)} " if found and found.target != path else ""
+    return found.told(name) if found and found.target != path else ""

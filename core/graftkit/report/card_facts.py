@@ -54,6 +54,7 @@ class CardFacts:
         figures: The headings and the rows of what was measured.
         notices: What its exporter told of the form that it has.
         shared: What all conversations of the training had.
+        system: The system message that they all had.
         recipe: The recipe with every default filled in.
     """
 
@@ -72,6 +73,7 @@ class CardFacts:
     figures: Sequence[Sequence[str]] = ()
     notices: Sequence[str] = ()
     shared: Sequence[str] = ()
+    system: str = ""
     recipe: Mapping[str, Any] | None = None
 
     @property
@@ -112,6 +114,7 @@ def facts_of_run(run: RunManifest, name: str) -> CardFacts:
         figures=[("", *metric_columns(run)), *rows] if rows else [],
         notices=list(stages.get(f"export {name}", {}).get("notices", ())),
         shared=shared_by_all(run.data.system, run.data.tools) if run.data else [],
+        system=(run.data.system if run.data else None) or "",
         recipe=run.recipe,
     )
 

@@ -34,6 +34,9 @@ _HEADING = "## How it was proved"
 _PROOF = re.compile(rf"^{re.escape(_HEADING)}\n\n.*$", re.MULTILINE)
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,39}")
 
+_LONGEST_SYSTEM = 1_000
+"""Characters of a system message that a card shows."""
+
 
 def hub_id(reference: str) -> str | None:
     """Returns the hub's id of a base model, or None where it lies on this machine."""
@@ -224,7 +227,11 @@ def _loading(card: ExportCard | None, must_be_passed: str | None, facts: CardFac
         notes.append(plain(must_be_passed[0].upper() + must_be_passed[1:]) + ".")
     if facts.shared:
         what = " and ".join(facts.shared)
-        notes.append(f"Every conversation of the training had {what}: `graftkit.json` holds them.")
+        held = "it" if len(facts.shared) == 1 else "them"
+        notes.append(f"Every conversation of the training had {what}: `graftkit.json` holds {held}.")
+    if 0 < len(facts.system) <= _LONGEST_SYSTEM and facts.head is None:
+        first = json.dumps({"role": "system", "content": facts.system}, ensure_ascii=False)
+        notes.append(f"To ask as in training, let `messages` begin with the system message:\n\n{fenced(first, 'json')}")
     examples = [
         f"### {plain(example.program)}\n\n{fenced(example.code, example.language)}"
         for example in (card.loading if card else ())

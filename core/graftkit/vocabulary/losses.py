@@ -142,7 +142,7 @@ def describe_losses(lost: Sequence[str]) -> str:
 
     Example:
         >>> describe_losses(["a", chr(4)])
-        "2 of 193 probed characters, such as 'a' and U+0004"
+        "2 of 207 probed characters, such as 'a', U+0004"
     """
     shown = [f"'{c}'" if c.isprintable() else f"U+{ord(c):04X}" for c in lost[:3]]
-    return f"{len(lost)} of {len(_probes())} probed characters, such as {' and '.join(shown)}"
+    return f"{len(lost)} of {len(_probes())} probed characters, such as {', '.join(shown)}"

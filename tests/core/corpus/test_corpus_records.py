@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from graftkit.corpus.sample_files import scan_samples
-from graftkit.errors import DataError
+from graftkit.errors import DataError, PluginError
+from graftkit.flow.records.datasets import open_path
+from graftkit.host import registry
+from graftkit.host.host import PluginHost
 from graftkit.interfaces.samples import (
     ROLES,
     Completion,
@@ -243,6 +246,17 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "records.exe").unlink()
     with pytest.raises(DataError, match="no such file"):
         read_samples(tmp_path / "records.exe")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "", "*.arrow"])
+def test_a_file_whose_reader_needs_what_is_not_installed_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for file in ("a.parquet", "b.arrow", "c.jsonl"):
+        (tmp_path / file).write_text(TEXT)
+    monkeypatch.setattr(registry, "_installed", lambda module: module != "pyarrow")
+    with pytest.raises(PluginError, match=r"needs pyarrow, which is not installed\npip install 'graftkit\[arrow\]'"):
+        open_path(PluginHost(), str(tmp_path / name))
 
 
 @given(st.binary(max_size=80) | st.text(max_size=40).map(lambda text: json.dumps({"text": text}).encode()))

@@ -299,6 +299,7 @@ def _card_facts(planned: PlannedAdapter, facts: Mapping[str, Any], notices: Sequ
         adapter_from=AdapterSource.model_validate(facts["adapter_from"]),
         notices=notices,
         shared=shared_by_all(facts["system"], facts["tools"]),
+        system=facts["system"] or "",
     )
 
 

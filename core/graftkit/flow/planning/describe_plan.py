@@ -30,7 +30,8 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None, memory: MemoryFo
     layers = f"{len(plan.targets)} layers"
     expected = plan.forecast
     corpus = plan.estimate()
-    fields = " ".join(f"{key}={value!r}" for key, value in bound.adapter.facts()["config"].items())
+    said = bound.adapter.config.model_fields_set
+    fields = " ".join(f"{key}={value!r}" for key, value in bound.adapter.facts()["config"].items() if key in said)
     return {
         "model": {
             "reference": files.reference,
@@ -54,7 +55,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None, memory: MemoryFo
             **bound.adapter.facts(),
             "targets": plan.targets,
             "parameters": expected["adapter_parameters"],
-            "text": f"{_label(bound.adapter.registered)} on {layers}: {fields}"
+            "text": f"{_label(bound.adapter.registered)} on {layers}{fields and f': {fields}'}"
             + _about(expected["adapter_parameters"], "trainable parameters"),
         },
         "records": {

@@ -13,6 +13,7 @@ from graftkit.corpus.text_paths import unread_files
 from graftkit.errors import RecipeError
 from graftkit.flow.planning.read_records import ReadRecords
 from graftkit.flow.planning.vocabulary import VocabularyRequest
+from graftkit.flow.records.suggest_format import unread_columns
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.paths import is_hub_dataset
@@ -106,13 +107,14 @@ def _some(names: Sequence[str]) -> str:
 
 def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
     """Tells of columns that are not read, once for all files that have the same ones."""
-    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for dataset in datasets:
         if dataset.left:
-            found.setdefault((dataset.format_name, tuple(dataset.left)), []).append(str(dataset.source))
+            left = unread_columns(dataset.left, dataset.known)
+            found.setdefault((dataset.format_name, left), []).append(str(dataset.source))
     return [
         f"{one_line(where[0])}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: read as {name}; "
-        f"not read: {', '.join(map(one_line, left))}"
+        f"not read: {left}"
         for (name, left), where in found.items()
     ]
 

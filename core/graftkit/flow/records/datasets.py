@@ -177,9 +177,10 @@ class _Opener:
         return Dataset(source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip)
 
     def _readable(self, path: Path) -> bool:
-        """Tells whether a file of a folder is one of records, by a reader that accepts it."""
+        """Tells whether a file of a folder is one of records, by a reader that accepts it, installed or not."""
         source = RecordSource(path)
-        return any(reader.accepts(source) for group in self._groups("reader") for reader in group.values())
+        accepted = any(reader.accepts(source) for group in self._groups("reader") for reader in group.values())
+        return accepted or self._not_installed(source) is not None
 
     def _reader_of(self, source: RecordSource) -> tuple[str, Reader]:
         """Returns the reader that accepts a file: a built-in one, or else a third party's."""
@@ -194,12 +195,23 @@ class _Opener:
                 )
             if accepting:
                 return accepting[0], group[accepting[0]]
+        lacking = self._not_installed(source)
+        if lacking:
+            self._host.registry.resolve("reader", lacking.qualified_name, where=str(source))  # says what is missing
         raise DataError(
             "no reader knows files of this name",
             where=str(source),
             hint="Records are read from .jsonl, .json, .csv, .tsv, .parquet, .arrow, .txt and .md, also compressed; "
             f"say which reader it is for: {{path: {source.path.name}, reader: jsonl}}.",
         )
+
+    def _not_installed(self, source: RecordSource) -> RegisteredProvider | None:
+        """Returns the built-in reader that accepts a file, if its requirement is not installed."""
+        registry = self._host.registry
+        for registered in registry.providers_in_turn("reader")[0]:
+            if registry.missing_requirements(registered.provider) and self._made(registered).accepts(source):
+                return registered
+        return None
 
     def _fitting(
         self, found: Mapping[str, Column], first: _FirstRecords, source: RecordSource

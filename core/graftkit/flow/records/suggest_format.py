@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from graftkit.corpus.columns import fits
 from graftkit.interfaces.record_format import Column, RecordFormat
+from graftkit.visible import one_line
 
-__all__ = ["Guess", "suggest_format"]
+__all__ = ["Guess", "suggest_format", "unread_columns"]
 
 _FACTS = re.compile(
     r"(?:.*_)?(?:id|idx|index|uuid|hash|url|source|model|type|lang|language|category|subject|topic|date|timestamp|"
@@ -21,6 +23,15 @@ _FACTS = re.compile(
 
 _LABELS = ("label", "labels", "class", "category", "target", "sentiment")
 
+
+_COLUMNS = (
+    *("messages", "conversations", "prompt", "completion", "chosen", "rejected", "question", "answer"),
+    *("instruction", "input", "output", "response", "text", "label"),
+)
+"""Columns of the built-in formats of which a name with a typing error is recognized."""
+
+_LONGEST_TYPO = 20
+"""Characters of a name that may be one of these with a typing error."""
 
 _LONGEST = 400
 """Characters of a line that is offered, the path aside: names of columns may be of any length."""
@@ -49,6 +60,23 @@ def suggest_format(
     return hint, guess
 
 
+def unread_columns(left: Iterable[str], read: Collection[str]) -> str:
+    """Returns the names of columns that are not read, those that may be misspelt with what is probably meant.
+
+    Args:
+        left: The columns that are not read.
+        read: Those that are.
+
+    Example:
+        >>> unread_columns(["id", "lable"], {"text"})
+        "id, lable (is 'label' meant?)"
+    """
+    corrected = {name: _corrected(name, read) for name in left}
+    return ", ".join(
+        one_line(name) + (f" (is '{known}' meant?)" if known != name else "") for name, known in corrected.items()
+    )
+
+
 def _line(
     found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool
 ) -> tuple[str, Guess | None]:
@@ -57,7 +85,8 @@ def _line(
     texts = [name for name, column in found.items() if column.is_text and not _FACTS.fullmatch(name)]
     renamed = _renamed(found, formats, [] if texts else lists)
     if renamed:
-        return f"If that is so, write: {{path: {path}, {_entry(renamed)}}}.", renamed
+        told = " and ".join(f"'{theirs}' is meant as {ours}" for ours, theirs in renamed["columns"].items())
+        return f"Where {told}, write: {{path: {path}, {_entry(renamed)}}}.", renamed
     wrong = next((name for name, column in found.items() if name in _ANSWERS and not column.is_text), None)
     if wrong:
         made = f"jq -c '.{wrong} |= tostring' FILE > records.jsonl"
@@ -125,7 +154,8 @@ _ANSWERS = ("answer", "response", "output", "completion", "text", "content")
 def _renamed(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], lists: Sequence[str]) -> Guess | None:
     """Returns what makes one format fit, or None: other names for columns, by case or for a list of messages."""
     lower = {name: re.sub(r"\s+", "_", name.strip().lower()) for name in found}
-    ways = [lower] if len({*lower.values()}) == len(lower) else []
+    corrected = {name: _corrected(name, found) for name in found}
+    ways = [way for way in (lower, corrected) if len({*way.values()}) == len(way)]
     lists = [name for name, column in found.items() if column.is_list_of_objects]
     ways += [
         {**{name: name for name in found}, turns: ours} for turns in lists for ours in ("messages", "conversations")
@@ -137,6 +167,14 @@ def _renamed(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], l
             changed = {ours: name for name, ours in way.items() if ours != name and ours in fitting[0].columns}
             return _guess(fitting[0].name, changed)
     return None
+
+
+def _corrected(name: str, found: Collection[str]) -> str:
+    """Returns the known column that a name is nearly, unless the file has that one; else the name."""
+    if len(name) > _LONGEST_TYPO or _FACTS.fullmatch(name):
+        return name
+    near = difflib.get_close_matches(name.lower(), [known for known in _COLUMNS if known not in found], 1, 0.8)
+    return near[0] if near and name not in _COLUMNS else name
 
 
 def _guess(format: str, columns: Mapping[str, str]) -> Guess:

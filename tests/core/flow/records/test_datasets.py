@@ -13,6 +13,7 @@ from graftkit import Provider, Record, RecordSource, Text, hookimpl, load_recipe
 from graftkit.corpus.dataset import Dataset
 from graftkit.errors import DataError, GraftkitError, PluginCallError
 from graftkit.flow.records.datasets import open_datasets, open_path
+from graftkit.flow.records.suggest_format import unread_columns
 from graftkit.recipe.bind import bind
 from graftkit.testing import isolated_host
 
@@ -56,6 +57,7 @@ def test_a_pattern_gives_its_matches_and_an_empty_one_is_an_error(tmp_path: Path
         write(tmp_path, name, CHAT)
     assert len(opened(str(tmp_path / "a*.jsonl"))) == 2
     assert "no file matches" in refusal(str(tmp_path / "c*.jsonl"))
+    assert "write hub:tatsu-lab/alpaca." in refusal(str(tmp_path / "tatsu-lab" / "alpaca"))
     (tmp_path / "bare").mkdir()
     assert "there is no file of records in the folder" in refusal(str(tmp_path / "bare"))
 
@@ -67,6 +69,7 @@ def test_columns_are_mapped_and_those_that_nobody_reads_are_kept_in_mind(tmp_pat
     assert [sample.where for sample in dataset] == [f"{path}:1", f"{path}:2"]
     assert (dataset.format_name, dataset.left) == ("question-answer", {"id": f"{path}:1", "more": f"{path}:2"})
     assert dataset.facts()["columns"] == columns
+    assert unread_columns(["id", "lable", "anwser"], ["text", "answer"]) == "id, lable (is 'label' meant?), anwser"
     found = refusal({"path": str(path), "columns": columns, "unused": ["id"]})
     assert f"{path}:2: the column 'more' is not read as question-answer" in found and "unused: [id, more]" in found
     assert "columns names 'nowhere'" in refusal({"path": str(path), "columns": {"question": "nowhere"}})

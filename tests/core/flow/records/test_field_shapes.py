@@ -169,6 +169,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a list of another name": ({"id": 1, "items": turns("q", "a")}, "no format fits"),
     "an article and its summary": ({"id": "1", "article": "q", "highlights": "a"}, "no format fits"),
     "two other texts": ({"url": "u", "left": "q", "right": "a"}, "no format fits"),
+    "typing errors": ({"promt": "q", "chosen": "a", "rejceted": "b"}, "'promt' is meant as prompt and 'rejceted'"),
     "two answers": ({"question": "q", "answer": "x", "response": "a"}, "no format fits"),
     "several formats": ({"conversations": turns("q", "a"), "instruction": "x", "output": "y"}, "could be read as"),
     "keys of messages": (
