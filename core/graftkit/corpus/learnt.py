@@ -15,6 +15,9 @@ from graftkit.interfaces.samples import Conversation, Message
 
 __all__ = ["LearntParts", "Part", "misses_an_answer"]
 
+_MOST_LOOKED_AT = 64
+"""How many different texts between turns are looked at, of one conversation, as they are where it ends there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -99,6 +102,7 @@ class LearntParts:
         if any(piece.block is not None for piece in pieces):
             yield from self._in_blocks(pieces, conversation)
             return
+        self._closings, self._prompts = {}, {}  # what one conversation shows is nothing to the next
         turns = {}
         for number, (first, last) in self._turns(pieces).items():
             if weights[number]:
@@ -247,6 +251,8 @@ class LearntParts:
     def _last_words(self, messages: Sequence[Message], turn: _Turn, reply: bool) -> str:
         """Returns what the template writes after the last of some messages; "" where that isn't shown at their end."""
         so_far, texts = replace(turn.conversation, messages=tuple(messages)), self._texts
+        if max(len(self._closings), len(self._prompts)) >= _MOST_LOOKED_AT:
+            return ""
         with suppress(DataError):
             pieces = lay_out(self._template, so_far, add_generation_prompt=reply, controls=texts, left_out=set())
             last = [piece.message for piece in pieces[-2:]]

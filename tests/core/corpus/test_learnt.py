@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from graftkit import Tokenizer
 from graftkit.corpus.encode import Encoder
@@ -29,10 +31,14 @@ def learnt(
     body: str, turns: tuple[Message, ...] = TURNS, reply: str = "<|begin|>assistant:", loop: str = LOOP
 ) -> list[str]:
     template = ChatTemplate(loop.replace("BODY", body).replace("REPLY", reply), {"eos_token": "</s>"})
-    conversation = Conversation(turns, "here")
+    return stretches(LearntParts(template, CONTROLS), template, turns)
+
+
+def stretches(parts: LearntParts, template: ChatTemplate, turns: Sequence[Message]) -> list[str]:
+    conversation = Conversation(tuple(turns), "here")
     found, before = [], 0.0
     pieces = lay_out(template, conversation, controls=CONTROLS, left_out=set())
-    for part in LearntParts(template, CONTROLS).parts(pieces, conversation):
+    for part in parts.parts(pieces, conversation):
         if part.weight:
             found += [part.text] if not before else []
             found[-1] = found[-1] if not before else found[-1] + part.text
@@ -153,6 +159,18 @@ def test_where_the_next_turn_ends_one_calls_are_learnt_up_to_the_token_that_begi
     loop = LOOP.replace("<|begin|>{{ m.role }}:", "{{ {'user': '<s>', 'tool': '<|stop|>'}[m.role] or '<|begin|>' }}")
     body = "{% if m.role == 'tool' %}result:{{ m.content }}{% else %}{{ m.content }}" + CALL + "{% endif %}"
     assert learnt(body, CALLS, "<|begin|>", loop) == ['<call>add({"n": 1})</call><|stop|>', "two"]
+
+
+def test_what_is_learnt_of_a_conversation_does_not_depend_on_those_before_it() -> None:
+    """Such as one whose turns the template refuses to lay out alone."""
+    refuse = "{% if messages[0].content == 'odd' and messages|length < 4 %}{{ raise_exception('no') }}{% endif %}"
+    loop = LOOP.replace("<|begin|>{{ m.role }}:", "{{ {'user': '<s>', 'tool': '<|stop|>'}[m.role] or '<|begin|>' }}")
+    body = "{% if m.role == 'tool' %}result:{{ m.content }}{% else %}{{ m.content }}" + CALL + "{% endif %}"
+    source = refuse + loop.replace("BODY", body).replace("REPLY", "<|begin|>")
+    template = ChatTemplate(source, {"eos_token": "</s>"})
+    parts = LearntParts(template, CONTROLS)
+    odd = stretches(parts, template, (Message("user", "odd"), *CALLS[1:]))
+    assert stretches(parts, template, CALLS) == ['<call>add({"n": 1})</call><|stop|>', "two"] != odd
 
 
 def test_a_call_that_a_later_turn_repeats_is_learnt_once() -> None:
