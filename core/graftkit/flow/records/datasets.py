@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError, UnknownFormatError
 from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
-from graftkit.flow.records.suggest_format import Guess, suggest_format
+from graftkit.flow.records.suggest_format import Guess, misspelt_columns, suggest_format
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
@@ -172,6 +172,8 @@ class _Opener:
                 where=str(source),
             )
         name, means, known = _chosen_format(found, *format, source) if format else self._fitting(found, first, source)
+        if format is None and entry.unused == "report":
+            self._refuse_misspelt(found, known, first, source)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
         return Dataset(source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip)
@@ -229,13 +231,27 @@ class _Opener:
                     where=str(source),
                     hint=f"Say which: {{path: {source.path.name}, format: {fitting[0].name}}}.",
                 )
-        known = {name: format for group in self._groups("format") for name, format in group.items()}
-        hint, suggested = suggest_format(found, known, source.path.name, alone=first.count == 1)
+        hint, suggested = suggest_format(found, self._formats(), source.path.name, alone=first.count == 1)
         error = UnknownFormatError(
             f"no format fits the first records: {described(found)}", where=first.begins, hint=hint
         )
         error.suggested = suggested
         raise error
+
+    def _refuse_misspelt(
+        self, found: Mapping[str, Column], known: Collection[str], first: _FirstRecords, source: RecordSource
+    ) -> None:
+        """Refuses a file of which a format fits that leaves out a column for a typing error in its name."""
+        misspelt = misspelt_columns(found, known, self._formats(), source.path.name)
+        if misspelt:
+            message, hint, suggested = misspelt
+            error = UnknownFormatError(message, where=first.begins, hint=hint)
+            error.suggested = suggested
+            raise error
+
+    def _formats(self) -> dict[str, RecordFormat]:
+        """Returns the formats that are installed, by the names that choose them."""
+        return {name: format for group in self._groups("format") for name, format in group.items()}
 
     def _groups(self, kind: Kind) -> list[dict[str, Any]]:
         """Returns what is installed of a kind, by the names that choose it: built-in providers, then third parties'."""

@@ -12,7 +12,7 @@ from graftkit.corpus.columns import fits
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.visible import one_line
 
-__all__ = ["Guess", "suggest_format", "unread_columns"]
+__all__ = ["Guess", "misspelt_columns", "suggest_format", "unread_columns"]
 
 _FACTS = re.compile(
     r"(?:.*_)?(?:id|idx|index|uuid|hash|url|source|model|type|lang|language|category|subject|topic|date|timestamp|"
@@ -75,6 +75,28 @@ def unread_columns(left: Iterable[str], read: Collection[str]) -> str:
     return ", ".join(
         one_line(name) + (f" (is '{known}' meant?)" if known != name else "") for name, known in corrected.items()
     )
+
+
+def misspelt_columns(
+    found: Mapping[str, Column], read: Collection[str], formats: Mapping[str, RecordFormat], path: str
+) -> tuple[str, str, Guess] | None:
+    """Returns a column that is not read for a typing error in its name, what to write, and what that says; or None.
+
+    Args:
+        found: The file's columns.
+        read: Those that the format that fits reads.
+        formats: The formats, by the names that a recipe gives them.
+        path: The path that the recipe gives.
+    """
+    way = {name: name if name in read else _corrected(name, found) for name in found}
+    guess = _fitting_as(way, found, formats) if len({*way.values()}) == len(way) else None
+    if guess is None or not guess["columns"]:
+        return None
+    ours, theirs = next(iter(guess["columns"].items()))
+    meant = f"'{theirs}' would be read, as {guess['format']}, if it was called {ours}"
+    left = ", ".join(_word(name) for name in found if name not in read)
+    line = f"{{path: {path}, {_entry(guess)}}}, or, where it is not meant, {{path: {path}, unused: [{left}]}}"
+    return meant, f"Write {line}.", guess
 
 
 def _line(
@@ -160,13 +182,18 @@ def _renamed(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], l
     ways += [
         {**{name: name for name in found}, turns: ours} for turns in lists for ours in ("messages", "conversations")
     ]
-    for way in ways:
-        other = {ours: found[name] for name, ours in way.items()}
-        fitting = fits(other, formats)
-        if len(fitting) == 1:
-            changed = {ours: name for name, ours in way.items() if ours != name and ours in fitting[0].columns}
-            return _guess(fitting[0].name, changed)
-    return None
+    return next((guess for guess in (_fitting_as(way, found, formats) for way in ways) if guess), None)
+
+
+def _fitting_as(
+    way: Mapping[str, str], found: Mapping[str, Column], formats: Mapping[str, RecordFormat]
+) -> Guess | None:
+    """Returns the one format that fits where columns are called otherwise, each by its new name; None without one."""
+    fitting = fits({ours: found[name] for name, ours in way.items()}, formats)
+    if len(fitting) != 1:
+        return None
+    changed = {ours: name for name, ours in way.items() if ours != name and ours in fitting[0].columns}
+    return _guess(fitting[0].name, changed)
 
 
 def _corrected(name: str, found: Collection[str]) -> str:

@@ -62,6 +62,26 @@ def test_a_pattern_gives_its_matches_and_an_empty_one_is_an_error(tmp_path: Path
     assert "there is no file of records in the folder" in refusal(str(tmp_path / "bare"))
 
 
+@pytest.mark.parametrize(
+    ("record", "meant"),
+    [
+        ({"instrucion": "do", "input": "x", "output": "y"}, "alpaca, columns: {instruction: instrucion}"),
+        ({"prompt": "p", "completion": "c", "lable": False}, "preference, columns: {label: lable}"),
+        ({"text": "t", "labels": "a"}, "label, columns: {label: labels}"),
+    ],
+)
+def test_a_column_that_is_left_out_for_a_typing_error_is_refused(
+    tmp_path: Path, record: dict[str, Any], meant: str
+) -> None:
+    """Another format fits without it: what is learnt would be something else."""
+    path = write(tmp_path, "a.jsonl", record)
+    name = meant.rpartition(" ")[2].rstrip("}")
+    found = refusal(str(path))
+    assert f"'{name}' would be read" in found and f"format: {meant}}}" in found and f"unused: [{name}]" in found
+    [dataset] = opened({"path": str(path), "unused": [name]})
+    assert len([*dataset]) == 1
+
+
 def test_columns_are_mapped_and_those_that_nobody_reads_are_kept_in_mind(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", {"ask": "a", "reply": "b", "id": 3}, {"ask": "a", "reply": "b", "more": 4})
     columns = {"question": "ask", "answer": "reply"}
