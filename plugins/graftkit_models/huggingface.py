@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HuggingFaceFolder", "HuggingFaceSource"]
 
+_MADE_HERE = ("manifest.json", "graftkit.json")
+"""What lies in a run, and in an export."""
 _HUB_ID = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SPECIAL_FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _TOKENIZER_FILES = (
@@ -314,7 +317,30 @@ def _place(reference: str) -> Path:
 
 
 def _is_on_the_hub(reference: str, place: Path) -> bool:
-    return not (_is_dir(place) or _is_file(place)) and _HUB_ID.fullmatch(reference) is not None
+    """Tells whether a reference is a hub's id, and not a path here.
+
+    Raises:
+        ModelError: It may be a path with a typing error: a run or an export of nearly that name lies there.
+    """
+    if _is_dir(place) or _is_file(place) or _HUB_ID.fullmatch(reference) is None:
+        return False
+    found = [] if reference.startswith("hub:") else _beside(place)
+    near = difflib.get_close_matches(place.name, found, n=1)
+    if near:
+        raise ModelError(
+            f"no such folder: {place.parent} has none of that name",
+            where=reference,
+            hint=f"Did you mean {near[0]!r}? The hub's model of that name is hub:{reference}.",
+        )
+    return True
+
+
+def _beside(place: Path) -> list[str]:
+    """Returns the names of the runs and exports that lie where one is looked for."""
+    try:
+        return sorted({path.parent.name for name in _MADE_HERE for path in place.parent.glob(f"*/{name}")})
+    except OSError:
+        return []
 
 
 def _download(reference: str, patterns: list[str]) -> Path:

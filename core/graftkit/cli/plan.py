@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,7 @@ def command(
 
     Like `run` it imports torch, looks for the device, and makes a new vocabulary where the recipe asks for one.
     It forecasts the memory that the run takes, with --devices that of each of several processes, and what they send.
+    Where no recipe is found that fits in --memory, it ends with 1.
     """
     among = devices_of(devices, nodes, bandwidth, network)
     if out and not (memory or device_memory):
@@ -112,12 +114,14 @@ def command(
     host.take_notices()  # they are among the plan's
     if as_json:
         click.echo(json_line(facts))
-        return
-    for key in _SHOWN:
-        if key in facts:
-            click.echo(further_lines_indented(f"{key:12}{facts[key]['text']}"))
-    for notice in facts.get("notices", ()):
-        click.echo(further_lines_indented(f"note: {notice}"))
+    else:
+        for key in _SHOWN:
+            if key in facts:
+                click.echo(further_lines_indented(f"{key:12}{facts[key]['text']}"))
+        for notice in facts.get("notices", ()):
+            click.echo(further_lines_indented(f"note: {notice}"))
+    if not facts.get("fit", {"fits": True})["fits"]:
+        sys.exit(1)
 
 
 _SHOWN = (

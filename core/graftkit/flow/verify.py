@@ -312,6 +312,8 @@ def check_files(folder: Path) -> list[str]:
         FolderError: It is no export, or a manifest is damaged.
         ExportError: A file is missing, new or changed.
     """
+    if not folder.is_dir():
+        raise FolderError("no such folder", where=str(folder), hint="Name the folder of a run, or RUN/exports/NAME.")
     if not (folder / EXPORT_MANIFEST).is_file():
         raise FolderError(f"no export of graftkit's: it has no {EXPORT_MANIFEST}", where=str(folder))
     refuse_bad_export(folder)

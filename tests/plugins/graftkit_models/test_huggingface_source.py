@@ -128,6 +128,11 @@ def test_a_hub_id_is_downloaded_and_a_failure_told_in_one_line(
     assert SOURCE.open("org/name").folder == tiny_model
     with pytest.raises(ModelError, match="neither a folder here nor to be had from the hub: no network"):
         SOURCE.open("org/gone")
+    (tmp_path / "runs/quickstart").mkdir(parents=True)
+    (tmp_path / "runs/quickstart/manifest.json").touch()
+    with pytest.raises(ModelError, match="no such folder: runs has none of that name") as caught:
+        SOURCE.open("runs/quickstrt")
+    assert caught.value.hint == "Did you mean 'quickstart'? The hub's model of that name is hub:runs/quickstrt."
     assert asked == ["org/name", "org/name", "org/gone"]
 
 
