@@ -71,7 +71,11 @@ class Continuation:
         """
         sampler, sequence = sampler or Sampler(), list(prompt)
         ids = self._not_held(sequence)
-        with suppress(_Unwanted), self._computing():
+        with (
+            suppress(_Unwanted),
+            self._within(),
+            attention_as(self._network, native_attention(self._network)),
+        ):
             for _ in range(max_new_tokens):
                 with _asked_by_block(self._network, unwanted) if unwanted and len(ids) > 1 else nullcontext():
                     logits = self._logits(ids)
@@ -81,29 +85,6 @@ class Continuation:
                 sequence.append(token)
                 yield token
                 ids = [token] if self._goes_on(len(sequence)) else self._anew(sequence)
-
-    def logits_after(self, prompt: Sequence[int], following: Sequence[int]) -> torch.Tensor:
-        """Computes the next token's logits after a prompt, and after each of the tokens that follow it.
-
-        Args:
-            prompt: Token ids; at least one.
-            following: Token ids that the prompt goes on with.
-
-        Returns:
-            `[tokens + 1, vocabulary]`.
-        """
-        sequence = list(prompt)
-        with self._computing():
-            found = [self._logits(self._not_held(sequence))]
-            for token in following:
-                sequence.append(token)
-                found.append(self._logits([token] if self._goes_on(len(sequence)) else self._anew(sequence)))
-        return torch.stack(found)
-
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        with self._within(), attention_as(self._network, native_attention(self._network)):
-            yield
 
     def _not_held(self, prompt: Sequence[int]) -> Sequence[int]:
         """Returns a prompt's tokens after those that are kept, the last one at least, and forgets others."""

@@ -17,7 +17,7 @@ import torch
 from graftkit.interfaces.quiet import errors_alone
 from graftkit.model.continuation import Continuation
 from graftkit.model.decoding import Decoding
-from graftkit.model.rope_lengths import forget_longest
+from graftkit.model.sampling import Sampler
 from graftkit.model.side_by_side import Batch, side_by_side
 from graftkit.model.twin import LONGEST, ONE_TRIAL, build_twin, relative_difference
 
@@ -67,18 +67,21 @@ def _tried(twin: Any) -> Decoding:
     )
     prompts = [[*common, *end] for end in ends]
     equal = [prompts[0], prompts[0][::-1]]
-    forget_longest(twin)
     decoding = Decoding()
-    for name, tried, compute in (
-        ("cached", prompts, _anew),
-        ("reused", prompts, _in_a_row),
-        ("batched", equal, _together),
-        ("padded", prompts, _together),
-        ("shared", prompts, _together),
+    try:
+        whole, whole_equal = (_anew(twin, tried, following, decoding) for tried in (prompts, equal))
+    except Exception:  # whatever an architecture raises
+        return decoding
+    for name, tried, expected, compute in (
+        ("cached", prompts, whole, _anew),
+        ("reused", prompts, whole, _in_a_row),
+        ("batched", equal, whole_equal, _together),
+        ("padded", prompts, whole, _together),
+        ("shared", prompts, whole, _together),
     ):
         candidate = replace(decoding, **{name: True})
         with suppress(Exception):  # whatever an architecture raises
-            found, expected = (compute(twin, tried, following, each) for each in (candidate, Decoding()))
+            found = compute(twin, tried, following, candidate)
             if relative_difference(found, expected) <= _TOLERANCE:
                 decoding = candidate
                 continue
@@ -95,15 +98,36 @@ def _rounding_shows(twin: Any, prompts: _Ids) -> bool:
     return False
 
 
+class _Following(Sampler):
+    """Continues a prompt by given tokens, and keeps the logits that each would have been chosen by."""
+
+    def __init__(self, following: Sequence[int]) -> None:
+        self._left = [*following, 0]  # what is chosen last is not computed any more
+        self.logits: list[torch.Tensor] = []
+
+    def choose(self, logits: torch.Tensor, seen: Sequence[int]) -> int:
+        """Returns the next one of the tokens."""
+        self.logits.append(logits)
+        return self._left.pop(0)
+
+
+def _after(going_on: Continuation, prompt: Sequence[int], following: Sequence[int]) -> torch.Tensor:
+    """Returns the next token's logits after a prompt and after each that follows, `[following + 1, vocabulary]`."""
+    kept = _Following(following)
+    for _ in going_on.stream(prompt, max_new_tokens=len(following) + 1, stop=(), sampler=kept):
+        pass
+    return torch.stack(kept.logits)
+
+
 def _anew(twin: Any, prompts: _Ids, following: Sequence[int], decoding: Decoding) -> torch.Tensor:
     """Returns each prompt's logits, `[prompts, following + 1, vocabulary]`, one after the other."""
-    return torch.stack([Continuation(twin, decoding).logits_after(prompt, following) for prompt in prompts])
+    return torch.stack([_after(Continuation(twin, decoding), prompt, following) for prompt in prompts])
 
 
 def _in_a_row(twin: Any, prompts: _Ids, following: Sequence[int], decoding: Decoding) -> torch.Tensor:
     """Returns what `_anew` does, each prompt after what is kept of the one before."""
     going_on = Continuation(twin, decoding)
-    return torch.stack([going_on.logits_after(prompt, following) for prompt in prompts])
+    return torch.stack([_after(going_on, prompt, following) for prompt in prompts])
 
 
 def _together(twin: Any, prompts: _Ids, following: Sequence[int], decoding: Decoding) -> torch.Tensor:
