@@ -232,11 +232,7 @@ class _Opener:
                     hint=f"Say which: {{path: {source.path.name}, format: {fitting[0].name}}}.",
                 )
         hint, suggested = suggest_format(found, self._formats(), source.path.name, alone=first.count == 1)
-        error = UnknownFormatError(
-            f"no format fits the first records: {described(found)}", where=first.begins, hint=hint
-        )
-        error.suggested = suggested
-        raise error
+        raise _unknown(f"no format fits the first records: {described(found)}", first, hint, suggested)
 
     def _refuse_misspelt(
         self, found: Mapping[str, Column], known: Collection[str], first: _FirstRecords, source: RecordSource
@@ -245,9 +241,7 @@ class _Opener:
         misspelt = misspelt_columns(found, known, self._formats(), source.path.name)
         if misspelt:
             message, hint, suggested = misspelt
-            error = UnknownFormatError(message, where=first.begins, hint=hint)
-            error.suggested = suggested
-            raise error
+            raise _unknown(message, first, hint, suggested)
 
     def _formats(self) -> dict[str, RecordFormat]:
         """Returns the formats that are installed, by the names that choose them."""
@@ -273,6 +267,12 @@ class _Opener:
     def _named(self, registered: RegisteredProvider, config: ProviderConfig) -> NamedReader | NamedFormat:
         made = self._host.registry.create_unguarded(registered, config)
         return NamedReader(made, registered) if registered.kind == "reader" else NamedFormat(made, registered)
+
+
+def _unknown(message: str, first: _FirstRecords, hint: str, suggested: Guess | None) -> UnknownFormatError:
+    error = UnknownFormatError(message, where=first.begins, hint=hint)
+    error.suggested = suggested
+    return error
 
 
 def _check_files(files: Sequence[Path], path: str, where: str) -> None:
