@@ -26,7 +26,7 @@ from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import MANIFEST, RunManifest, places_of, required, run_around
-from graftkit.store.files import file_facts, sha256_of
+from graftkit.store.files import file_facts, is_another
 
 __all__ = ["Verified", "check_files", "verify", "verify_run"]
 
@@ -338,8 +338,8 @@ def check_files(folder: Path) -> list[str]:
 def _edited(folder: Path) -> list[str]:
     """Returns the files for people that an export lists and that are not as they were written."""
     listed = ExportManifest.read(folder, ("files",)).files_in(folder)
-    there = {name: folder / name for name in listed if for_people(name) and (folder / name).is_file()}
-    return [name for name, path in there.items() if listed[name].get("sha256") != sha256_of(path)]
+    there = [name for name in listed if for_people(name) and (folder / name).is_file()]
+    return [name for name in there if is_another(folder / name, listed[name])]
 
 
 def _compare(folder: Path, listed: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:

@@ -25,9 +25,9 @@ from graftkit.flow.folders.export_manifest import (
     TO_REBUILD,
     ExportManifest,
     check_all_listed,
-    loadable,
+    check_as_the_run_lists,
 )
-from graftkit.flow.folders.listed_files import check_listed, check_none_beside, listed_by_the_run
+from graftkit.flow.folders.listed_files import check_listed, check_none_beside
 from graftkit.flow.folders.refused_files import refuse_bad_export
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.planning.check_adapter import check_layers
@@ -129,7 +129,7 @@ def _reload(source: str, host: PluginHost, make: MakeProvider, *, heads: bool) -
     if export is not None:
         refuse_bad_export(folder)
         check_all_listed(folder, export)
-    check_listed(folder, loadable(listed_by_the_run(folder)))
+    check_as_the_run_lists(folder)
     if (folder / "adapter_config.json").is_file() and export is None:
         return _adapter_on(source, host, AdapterBase(), heads=heads)
     if (folder / "adapter_config.json").is_file():

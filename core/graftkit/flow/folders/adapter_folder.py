@@ -24,9 +24,9 @@ from graftkit.flow.folders.export_manifest import (
     TO_REBUILD,
     ExportManifest,
     check_all_listed,
-    loadable,
+    check_as_the_run_lists,
 )
-from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run
+from graftkit.flow.folders.listed_files import check_listed
 from graftkit.flow.folders.refused_files import check_tensor_header, refuse_bad_files
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.host.guard import brief, guarded, is_stop
@@ -251,7 +251,7 @@ def _manifest(path: Path, *, kept: bool) -> ExportManifest | None:
         check_listed(path, {name: facts for name, facts in manifest.files.items() if name in _KEPT})
         return manifest
     check_all_listed(path, manifest)
-    check_listed(path, loadable(listed_by_the_run(path)))
+    check_as_the_run_lists(path)
     return manifest
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from graftkit.errors import ExportError, FolderError
 from graftkit.flow.folders.export_json import EXPORT_AGAIN, json_object, short_json
-from graftkit.flow.folders.listed_files import check_listed, with_replaced
+from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run, with_replaced
 from graftkit.host.records import shortened
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.report.model_card import CARD
@@ -29,6 +29,7 @@ __all__ = [
     "TO_REBUILD",
     "ExportManifest",
     "check_all_listed",
+    "check_as_the_run_lists",
     "checked_tolerance",
     "for_people",
     "loadable",
@@ -278,6 +279,17 @@ def check_all_listed(folder: Path, export: ExportManifest) -> None:
             where=str(folder),
             hint="Take it out, or try a copy of what was exported.",
         )
+
+
+def check_as_the_run_lists(folder: Path) -> None:
+    """Compares the files of an export with the manifest of the run that it lies in, where there is one.
+
+    What is for people alone may be edited.
+
+    Raises:
+        FolderError: As for `check_listed`.
+    """
+    check_listed(folder, loadable(listed_by_the_run(folder)))
 
 
 def for_people(name: str) -> bool:
