@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from graftkit.flow.another_export import Exported as Exported
     from graftkit.flow.another_export import export as export
     from graftkit.flow.compare import compare as compare
+    from graftkit.flow.evaluate import Evaluation as Evaluation
+    from graftkit.flow.evaluate import evaluate as evaluate
     from graftkit.flow.generate import Answer as Answer
     from graftkit.flow.generate import generate as generate
     from graftkit.flow.preview import Preview as Preview
@@ -131,6 +133,7 @@ _HOMES = {
     "Conversation": "graftkit.interfaces.samples",
     "EmbeddingWeight": "graftkit.interfaces.frozen_weight",
     "Encoding": "graftkit.interfaces.tokenizer",
+    "Evaluation": "graftkit.flow.evaluate",
     "EvaluationInfo": "graftkit.host.lifecycle",
     "ExportCard": "graftkit.interfaces.export_card",
     "ExportInfo": "graftkit.host.lifecycle",
@@ -205,6 +208,7 @@ _HOMES = {
     "check_matrix": "graftkit.interfaces.checks",
     "check_tensors": "graftkit.interfaces.checks",
     "compare": "graftkit.flow.compare",
+    "evaluate": "graftkit.flow.evaluate",
     "export": "graftkit.flow.another_export",
     "generate": "graftkit.flow.generate",
     "hookimpl": "graftkit.host.hookspecs",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from graftkit.cli.options import json_option
+from graftkit.cli.shown_answer import show_answer
 from graftkit.cli.tables import show_table
 from graftkit.cli.terminal import json_line
 from graftkit.errors import RequestError
@@ -21,9 +22,6 @@ __all__ = ["command"]
 
 _WIDEST = 40
 """Characters of a value that a table shows."""
-
-_LONGEST = 120
-"""Characters of a question or an answer that are shown."""
 
 
 @click.command("compare")
@@ -87,12 +85,9 @@ def _curves(found: Comparison) -> list[tuple[str, ...]]:
 
 
 def _show_answer(found: Comparison, answer: ComparedAnswer) -> None:
-    width = max(8, *(len(run.name) for run in found.runs))
-    click.echo(f"\n{one_line(answer.where)}")
     said = [("asked", answer.question), ("expected", answer.expected)]
     said += [(run.name, "-" if text is None else text) for run, text in zip(found.runs, answer.answers, strict=True)]
-    for name, text in said:
-        click.echo(f"  {one_line(name):{width}}  {one_line(text.strip(), _LONGEST)}")
+    show_answer(answer.where, said)
 
 
 def _middle_cut(text: str) -> str:

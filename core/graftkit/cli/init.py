@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftkit.cli.init_from import converted_recipe
-from graftkit.cli.options import disable_option, open_host
+from graftkit.cli.options import disable_option, open_host, said_of_records
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import say
 from graftkit.errors import DataError, FolderError, RecipeError, RequestError, UnknownFormatError
@@ -113,7 +113,7 @@ def command(
         for line in lines:
             say(line)
         return
-    path_of_records, said = _said_of_records(train)
+    path_of_records, said = said_of_records(train, "--train")
     named_records = context.get_parameter_source("train") is click.core.ParameterSource.COMMANDLINE
     found, guess, trouble = _look(model, path_of_records, said, disable, named_records=named_records)
     template = _template_line(target.parent, found) if found else ""
@@ -202,22 +202,6 @@ def _holds(path: Path, text: str) -> bool:
 def _why_own(found: StartingPoint) -> str:
     lacks = f"leaves out: {', '.join(found.instead_of)}" if found.instead_of else "is missing"
     return f"the model's own chat template {lacks}"
-
-
-def _said_of_records(train: str) -> tuple[str, dict[str, Any]]:
-    """Returns the path of the records, and what else is said of them where it is a mapping.
-
-    Raises:
-        RecipeError: It begins as a mapping, and is none with a path.
-    """
-    if not train.startswith("{"):
-        return train, {}
-    from graftkit.recipe.document import parse_value
-
-    entry = parse_value(train, "--train")
-    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
-        raise RecipeError("a mapping that says which records has a path", where="--train", hint="{path: FILE, ...}")
-    return entry.pop("path"), entry
 
 
 def _look(

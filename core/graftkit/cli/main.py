@@ -23,6 +23,7 @@ _COMMANDS = {
     "run": "Run a recipe: train, evaluate, export, prove.",
     "plan": "Check a recipe and say what it would do.",
     "preview": "Show training records as tokens, those in the loss marked.",
+    "evaluate": "Evaluate runs, exports and models on records.",
     "generate": "Try a run or an export.",
     "serve": "Serve a run or an export to OpenAI's clients.",
     "export": "Add an export to a finished run, without training.",
@@ -43,7 +44,7 @@ _OTHER_PROGRAMS = {
     **dict.fromkeys(("api", "vllm-serve"), "toolkit serve RUN_OR_MODEL"),
     **dict.fromkeys(("merge", "merge-lora"), "toolkit export RUN_OR_ADAPTER --to merged"),
     **dict.fromkeys(("quantize", "convert"), "toolkit export RUN_OR_ADAPTER --to gguf --set type=q4_k_m"),
-    **dict.fromkeys(("evaluate", "eval"), "toolkit run RECIPE, whose `evaluation` says what is measured"),
+    **dict.fromkeys(("eval", "test"), "toolkit evaluate RUN_OR_MODEL --data FILE"),
     "preprocess": "toolkit preview RECIPE, and toolkit plan RECIPE",
     "list": "toolkit plugins",
 }

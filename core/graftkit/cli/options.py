@@ -10,6 +10,7 @@ import click
 
 from graftkit.arguments import check_path
 from graftkit.cli.streams import output_to_stderr
+from graftkit.errors import RecipeError
 from graftkit.interfaces.offline import no_network_if
 from graftkit.visible import further_lines_indented
 
@@ -25,6 +26,7 @@ __all__ = [
     "offline_option",
     "open_host",
     "recipe_arguments",
+    "said_of_records",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -119,3 +121,23 @@ def host_of(recipe: str, overrides: Sequence[str], disable: Sequence[str]) -> Pl
 
     loaded = load_recipe(recipe, overrides)
     return open_host([*disable, *loaded.recipe.plugins.disable])
+
+
+def said_of_records(value: str, option: str) -> tuple[str, dict[str, Any]]:
+    """Returns the path of the records, and what else is said of them where it is a mapping.
+
+    Args:
+        value: The option's value.
+        option: Its name, for errors.
+
+    Raises:
+        RecipeError: It begins as a mapping, and is none with a path.
+    """
+    if not value.startswith("{"):
+        return value, {}
+    from graftkit.recipe.document import parse_value
+
+    entry = parse_value(value, option)
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+        raise RecipeError("a mapping that says which records has a path", where=option, hint="{path: FILE, ...}")
+    return entry.pop("path"), entry

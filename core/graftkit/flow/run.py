@@ -72,6 +72,17 @@ class Measured:
     answers: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Measured:
+        """Returns what a manifest says was measured."""
+        return cls(
+            facts["holdout_loss"],
+            facts.get("bits_per_byte"),
+            facts.get("scores", {}),
+            facts.get("answers", 0),
+            facts.get("metrics", {}),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -115,15 +126,7 @@ class RunResult:
 
 
 def _measured(facts: Mapping[str, Any] | None) -> Measured | None:
-    if facts is None:
-        return None
-    return Measured(
-        facts["holdout_loss"],
-        facts.get("bits_per_byte"),
-        facts.get("scores", {}),
-        facts.get("answers", 0),
-        facts.get("metrics", {}),
-    )
+    return None if facts is None else Measured.of(facts)
 
 
 def plan(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graftkit.report.comparison import Comparison, RunFigures
+from graftkit.report.figure_text import number_text, score_text
 
 __all__ = ["difference_rows", "figure_rows"]
 
@@ -26,10 +27,10 @@ def figure_rows(found: Comparison) -> list[tuple[str, ...]]:
     """Returns the headings, and what came of each run; a figure that none has is left out."""
     cells: dict[str, Cell] = {
         "status": lambda run: run.status,
-        "holdout loss before": lambda run: _number(run.holdout_before),
-        "holdout loss after": lambda run: _number(run.holdout_after),
-        "bits per byte before": lambda run: _number(run.bits_before),
-        "bits per byte after": lambda run: _number(run.bits_after),
+        "holdout loss before": lambda run: number_text(run.holdout_before),
+        "holdout loss after": lambda run: number_text(run.holdout_after),
+        "bits per byte before": lambda run: number_text(run.bits_before),
+        "bits per byte after": lambda run: number_text(run.bits_after),
     }
     for label in dict.fromkeys(label for run in found.runs for label in run.scores):
         cells[f"{label.replace('-', ' ')} after"] = _score(label)
@@ -48,19 +49,11 @@ def figure_rows(found: Comparison) -> list[tuple[str, ...]]:
 
 
 def _score(label: str) -> Cell:
-    def cell(run: RunFigures) -> str:
-        value = run.scores.get(label)
-        return "-" if value is None else f"{value:.1%}" if 0 <= value <= 1 else f"{value:.4f}"
-
-    return cell
+    return lambda run: score_text(run.scores.get(label))
 
 
 def _export(name: str) -> Cell:
     return lambda run: run.exports.get(name, "-").partition(":")[0]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 def _value(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graftkit.report.figure_text import number_text, score_text
 from graftkit.report.run_manifest import MergeFacts, MergeScore, RunManifest, required
 
 __all__ = [
@@ -40,17 +41,17 @@ def metric_rows(manifest: RunManifest) -> list[tuple[str, ...]]:
     if not found:
         return rows
     if "base" not in manifest.metrics:
-        rows.append(("holdout loss", *(_number(facts.holdout_loss if facts else None) for facts in found)))
+        rows.append(("holdout loss", *(number_text(facts.holdout_loss if facts else None) for facts in found)))
     if any(facts and facts.bits_per_byte is not None for facts in found):
-        rows.append(("bits per byte", *(_number(facts.bits_per_byte if facts else None) for facts in found)))
+        rows.append(("bits per byte", *(number_text(facts.bits_per_byte if facts else None) for facts in found)))
     for name in dict.fromkeys(name for facts in found if facts for name in facts.metrics):
-        rows.append((name, *(_number(facts.metrics.get(name) if facts else None) for facts in found)))
+        rows.append((name, *(number_text(facts.metrics.get(name) if facts else None) for facts in found)))
     answers = next((facts.answers for facts in found if facts and facts.answers), 0)
     labels = dict.fromkeys(label for facts in found if facts for label in facts.scores)
     rows += [
         (
             f"{label.replace('-', ' ')} ({answers} answers)",
-            *(_score(facts.scores.get(label) if facts else None) for facts in found),
+            *(score_text(facts.scores.get(label) if facts else None) for facts in found),
         )
         for label in labels
     ]
@@ -104,15 +105,6 @@ def exported_text(manifest: RunManifest) -> str:
 
 def _moments(manifest: RunManifest) -> list[str]:
     return [when for when in WHEN if when in manifest.metrics or (when != "base" and manifest.metrics)]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _score(value: float | None) -> str:
-    """A share in percent where it may be one."""
-    return "-" if value is None else f"{value:.1%}" if 0 <= value <= 1 else f"{value:.4f}"
 
 
 def proof_text(proof: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from graftkit.corpus.encode import chat_template_of
 from graftkit.errors import RecipeError
-from graftkit.flow.events import Notice, OnEvent, StageFinished, StageStarted
+from graftkit.flow.events import Notice, OnEvent
 from graftkit.flow.exports.adapter_proof import facts_of_adapter, keep_proof, merge_sample
 from graftkit.flow.exports.kept_proof import TOKENIZER, KeptProof, folder_of_exports
 from graftkit.flow.exports.merge import MergeRequest, merge_refusal, settle_merge
@@ -29,6 +28,7 @@ from graftkit.flow.preparation.new_rows import changed_config
 from graftkit.flow.preparation.plan_adapter import PlannedAdapter
 from graftkit.flow.records.chat import must_be_passed, options_of
 from graftkit.flow.state.cancel import CancelToken
+from graftkit.flow.state.told_stage import told_stage
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import Exporter, MergingExporter
 from graftkit.interfaces.temporary import temporary_folder
@@ -103,13 +103,13 @@ def export_adapter(
         work = _AdapterExporting(planned, exporter, choice, target, made, kept, cancel)
         for notice in [*planned.notices, *_of_chat(planned)]:
             on_event(Notice("plan", notice))
-        with _stage("adapter", on_event, cancel):
+        with told_stage("adapter", on_event, cancel):
             model, targets = work.load()
-        with _stage(f"export {name}", on_event, cancel), guarded(target):
+        with told_stage(f"export {name}", on_event, cancel), guarded(target):
             written = work.write(model, targets, lambda text: on_event(Notice(f"export {name}", text)))
         streamed = not isinstance(model, LoadedModel)
         del model
-        with _stage(f"proof of {name}", on_event, cancel):
+        with told_stage(f"proof of {name}", on_event, cancel):
             if streamed:  # the model as training computes it is only needed now
                 work.keep_proof()
             give_memory_back()
@@ -340,13 +340,3 @@ def _choice(host: PluginHost, use: str, options: Sequence[str]) -> tuple[ExportS
     except ValueError as error:
         raise RecipeError(f"name: no folder can be called so: {names[-1]!r:.60}", where="--set name") from error
     return section, Choice(use, registered, config)
-
-
-@contextmanager
-def _stage(name: str, on_event: OnEvent, cancel: CancelToken) -> Iterator[None]:
-    """Tells that a stage begins and, unless it fails, that it is over."""
-    cancel.poll()
-    on_event(StageStarted(name))
-    start = time.perf_counter()
-    yield
-    on_event(StageFinished(name, round(time.perf_counter() - start, 3), {}))

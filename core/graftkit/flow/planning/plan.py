@@ -9,8 +9,7 @@ from typing import Any
 
 from graftkit.corpus.encode import Encoder, chat_template_of
 from graftkit.corpus.split import Split
-from graftkit.corpus.template import ChatTemplate
-from graftkit.errors import DataError, RecipeError, TargetError
+from graftkit.errors import TargetError
 from graftkit.flow.base_files.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.planning.continued_adapter import (
     filled_from_folder,
@@ -42,14 +41,12 @@ from graftkit.flow.records.estimate import (
     estimate_steps,
     too_short,
 )
+from graftkit.flow.records.record_encoder import encoder_of, longest_example, template_of
 from graftkit.flow.records.template_check import check_template
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.regular_file import read_regular
-from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit.model.context import context_length
 from graftkit.model.targets import likely_embedding, likely_layers, likely_output, names_are_certain
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe
@@ -59,9 +56,6 @@ from graftkit.training.order import DatasetShare
 from graftkit.vocabulary.losses import check_promises, check_saved
 
 __all__ = ["make_plan"]
-
-_MAX_TEMPLATE = 1 << 20
-"""The most bytes of a file with a chat template; of its characters fewer are allowed, which is told then."""
 
 
 def make_plan(
@@ -98,7 +92,7 @@ def make_plan(
     files = with_run_head(bound, own_files)
     targets = _likely_targets(bound, files)
     backend = host.registry.resolve("tokenizer", files.tokenizer_backend)
-    template = _template(bound)
+    template = template_of(bound)
     tokenizer = carrying(template, load_tokenizer(files, host.registry.create(backend)))
     rowless = check_fits(files, tokenizer)
     beside = other_tokenizer(origin, host, tokenizer) if origin else None
@@ -117,9 +111,9 @@ def make_plan(
     files = with_facts(own_files, head)
     today = recipe.data.date or started or date.today()
     trained = vocabulary.rows(files) if vocabulary else embedding_rows(files)
-    template_in_use, length = chat_template_of(known, today, chat_options(bound)), _row_length(bound, files)
+    template_in_use, length = chat_template_of(known, today, chat_options(bound)), longest_example(bound, files.config)
     teacher = open_teacher(bound, host, known, trained, length, vocabulary)
-    encoder = _encoder(bound, known, template_in_use, length, trained, labels)
+    encoder = encoder_of(bound, known, template_in_use, length, trained, labels)
     if encoder.whole_texts:
         mask_token(known, files.reference, trained)
     check_arguments(bound, template_in_use)
@@ -160,29 +154,6 @@ def make_plan(
         head=head,
         teacher=teacher,
     ).with_settled(kept)
-
-
-def _encoder(
-    bound: BoundRecipe,
-    tokenizer: Tokenizer,
-    template: ChatTemplate | None,
-    length: int,
-    rows: int | None,
-    labels: Sequence[str],
-) -> Encoder:
-    """Returns what encodes records as the recipe says."""
-    data = bound.recipe.data
-    return Encoder(
-        tokenizer,
-        template,
-        length,
-        rows,
-        report_dropped=data.dropped == "report",
-        overflow=data.overflow,
-        parse_special_tokens=data.special_tokens == "parse",
-        labels=labels,
-        whole_texts=bound.objective_config.head == "masked",
-    )
 
 
 def _with_numbers(
@@ -246,40 +217,3 @@ def _likely_infos(files: BaseModelFiles) -> list[LayerInfo]:
         LayerInfo(path, "linear", *shape, f"{path}.bias" in files.tensors, files.tensors[f"{path}.weight"].given_bytes)
         for path, shape in likely_layers(files.tensors).items()
     ]
-
-
-def _row_length(bound: BoundRecipe, files: BaseModelFiles) -> int:
-    """Returns how many tokens a record may have: what the recipe says, within the model's context.
-
-    Raises:
-        RecipeError: The recipe asks for more than the model's context.
-    """
-    context = context_length(files.config)
-    asked = bound.recipe.data.max_length
-    if context is None:
-        return bound.recipe.max_length
-    if asked is not None and asked > context:
-        raise RecipeError(
-            f"data.max_length is {asked}; the model's context is {context} tokens",
-            where=bound.document.where(("data", "max_length")),
-        )
-    return min(bound.recipe.max_length, context)
-
-
-def _template(bound: BoundRecipe) -> str | None:
-    """Returns the chat template that the recipe gives in place of the tokenizer's own, or None."""
-    section = bound.recipe.data.chat_template
-    path = section.path if section else None
-    if path is None:
-        return None
-    where = bound.document.where(("data", "chat_template"))
-    try:
-        text = read_regular(Path(path), _MAX_TEMPLATE).decode()
-    except (OSError, ValueError) as error:
-        named = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "no file can have this name"
-        reason = error.strerror if isinstance(error, OSError) else named
-        raise DataError(f"the chat template {path} can't be read: {reason}", where=where) from None
-    template = text.replace("\r\n", "\n").replace("\r", "\n")
-    if not template.strip():
-        raise DataError(f"the chat template {path} is empty", where=where, hint="Leave it out to use the model's own.")
-    return template

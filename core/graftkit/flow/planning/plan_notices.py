@@ -21,7 +21,7 @@ from graftkit.training.order import DatasetShare
 from graftkit.visible import one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
-__all__ = ["told_of_losses", "told_of_records"]
+__all__ = ["told_of_files", "told_of_losses", "told_of_records"]
 
 
 def told_of_records(
@@ -39,15 +39,27 @@ def told_of_records(
         RecipeError: Training sees no record at all.
     """
     return [
-        *dict.fromkeys(dataset.origin.describe() for dataset in records.datasets if dataset.origin),
         *differences,
-        *_unread(bound, records.datasets),
-        *_written_by_runs(bound),
-        *_left_columns(records.datasets),
-        *_skipped(records.datasets),
+        *told_of_files(bound, records.datasets),
         *_holdout(bound, records.samples),
         *records.kinds.told(records.samples.train, labels),
         *_unseen(bound, records.shares),
+    ]
+
+
+def told_of_files(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
+    """Returns notices of the files that records are in: where they come from, and what of them is not read.
+
+    Args:
+        bound: The recipe that names them.
+        datasets: The files, once they were read.
+    """
+    return [
+        *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
+        *_unread(bound, datasets),
+        *_written_by_runs(bound),
+        *_left_columns(datasets),
+        *_skipped(datasets),
     ]
 
 

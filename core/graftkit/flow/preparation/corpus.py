@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from graftkit.corpus.encode import Encoder, Overflow
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, position_units, tokenize
 from graftkit.errors import Cancelled, DataError
 from graftkit.flow.base_files.generation_settings import stop_tokens
 from graftkit.flow.folders.folder import CHECKPOINTS
-from graftkit.flow.preparation.masking import masking_of
+from graftkit.flow.preparation.masking import masking_in
 from graftkit.flow.records.chat import chat_facts, chat_options
+from graftkit.flow.records.told_of_encoding import told_of_encoding
 from graftkit.flow.state.context import RunContext, StageScope
 from graftkit.report.run_manifest import DataFacts
 from graftkit.store.files import atomic_folder, remove_tree
@@ -229,14 +230,6 @@ def _note(position: Position, tally: Tally) -> dict[str, Any]:
     return {"position": position.to_json(), "tally": tally.to_json()}
 
 
-_LOSE: dict[Overflow, str] = {
-    "drop_turns": "end with the last answer that fits",
-    "drop": "are left out",
-    "truncate": "lose their end",
-    "error": "are refused",
-}
-
-
 def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mapping[str, Tally]) -> None:
     limit, train = encoder.max_length, tallies["train"]
     if not train.examples:
@@ -245,31 +238,13 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
             where=str(run.plan.datasets[0].source),
             hint="Raise data.max_length: the prompts alone fill it.",
         )
+    learns_from = run.plan.bound.objective_config.learns_from
     for side, tally in (("records", train), ("holdout records", tallies["holdout"])):
-        if tally.truncated:
-            places = ", ".join(tally.overlong) + (", ..." if tally.truncated > len(tally.overlong) else "")
-            told = f"{tally.truncated} of {tally.records} {side} are longer than {limit} tokens"
-            stage.notice(f"{told} and {_LOSE[_overflow(run, encoder)]}: {places}")
-        if tally.lost:
-            stage.notice(f"{tally.lost} of {tally.records} {side} have nothing left to learn and are not used")
-        for what, count in tally.left_out.items():
-            stage.notice(f"the chat template leaves out the {what} of {count} of {tally.records} {side}")
-        for text in _spelt(tally, side):
+        for text in told_of_encoding(tally, side, encoder, learns_from):
             stage.notice(text)
-        if tally.unmarked:
-            told = f"{tally.unmarked} of {tally.records} {side} have an answer outside the chat template's"
-            stage.notice(f"{told} {{% generation %}} blocks, which is not learnt")
     if train.endless:
         told = f"{train.endless} of {train.records} records end without a stop token"
         stage.notice(f"{told}: the model won't learn to stop there{_way_to_end(run)}")
-
-
-def _overflow(run: RunContext, encoder: Encoder) -> Overflow:
-    """Returns what becomes of records that are too long."""
-    learns_from = run.plan.bound.objective_config.learns_from
-    if encoder.overflow != "drop_turns" or learns_from == "answers":
-        return encoder.overflow
-    return "truncate" if learns_from == "labels" else "drop"
 
 
 def _way_to_end(run: RunContext) -> str:
@@ -281,18 +256,6 @@ def _way_to_end(run: RunContext) -> str:
     return f"; data.end_of_turn: {json.dumps(name, ensure_ascii=False)} ends each answer with that token"
 
 
-def _spelt(tally: Tally, side: str) -> Iterator[str]:
-    """Tells of control tokens in plain characters, which someone may have meant as such."""
-    for found, what, way in (
-        (tally.spelt, "spell control tokens", "data.special_tokens: parse makes them tokens"),
-        (tally.said, "spell control tokens in an answer", "reasoning and tool calls have fields of their own"),
-    ):
-        if found:
-            usual = max(found, key=lambda token: found[token])
-            told = f"{sum(found.values())} of {tally.records} {side} {what} such as {usual!r}"
-            yield f"{told}; they are plain characters: {way}"
-
-
 def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> Corpus:
     vocabulary = run.vocabulary
     stop = stop_tokens(run.plan.files, vocabulary.change, vocabulary.tokenizer, tallies["train"].stops)
@@ -302,7 +265,7 @@ def _corpus(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[
 
 
 def _holdout_of(run: RunContext, store: TokenStore) -> TokenStore:
-    masking = masking_of(run, "holdout")
+    masking = masking_in(run, "holdout")
     return MaskedStore.over(store, masking) if masking else store
 
 

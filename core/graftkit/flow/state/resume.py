@@ -26,6 +26,7 @@ __all__ = [
     "Resumed",
     "check_state",
     "chosen_of_run",
+    "day_of",
     "day_of_run",
     "find_run",
     "revisions_of_run",
@@ -304,10 +305,15 @@ def day_of_run(folder: Path) -> date | None:
         FolderError: The run's manifest is damaged.
     """
     manifest = RunManifest.read(folder)
-    if manifest is None or manifest.data is None:
+    return None if manifest is None else day_of(manifest)
+
+
+def day_of(run: RunManifest) -> date | None:
+    """Returns the day that a run's records were laid out for; None where they were not."""
+    if run.data is None:
         return None
     try:
-        return date.fromisoformat(manifest.data.date)
+        return date.fromisoformat(run.data.date)
     except ValueError:
         return None
 

@@ -3,24 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 from graftkit.corpus.answers_compared import shown
-from graftkit.corpus.encode import has_answer
+from graftkit.corpus.encode import Encoder, has_answer
+from graftkit.corpus.sample_files import Samples
 from graftkit.flow.folders.folder import answers_file
-from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
-from graftkit.flow.state.context import RunContext, StageScope
+from graftkit.flow.state.context import RunContext
+from graftkit.host.host import PluginHost
 from graftkit.interfaces.metric import Answered, Metric
 from graftkit.interfaces.samples import Completion, Conversation, Sample
+from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.generate import generate_greedily
+from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.run_manifest import FileFacts
 from graftkit.store.files import to_json, write_text
-from graftkit.store.token_store import Example
+from graftkit.store.token_store import Example, TokenStore
 
-__all__ = ["Answer", "answer_all", "answered", "asked", "keep_answers", "mean_scores", "question_of"]
+__all__ = [
+    "Answer",
+    "Question",
+    "answer_all",
+    "answered",
+    "asked",
+    "keep_answers",
+    "mean_scores",
+    "metrics_of",
+    "question_of",
+    "questions_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a model is asked to answer.
+
+    Attributes:
+        prompt: The ids that it goes on with.
+        example: The record's example, whose last stretch in the loss is the answer.
+        record: The record.
+    """
+
+    prompt: Sequence[int]
+    example: Example
+    record: Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,49 +70,62 @@ class Answer:
         """Whether the first metric takes it for a right one."""
         return next(iter(self.scores.values())) >= 1
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON, as a run's files of answers have it."""
+        return {
+            "where": self.answered.record.where,
+            "question": question_of(self.answered.record),
+            "prompt": self.answered.prompt,
+            "expected": self.answered.expected,
+            "answer": self.answered.answer,
+            "right": self.right,
+            "scores": dict(self.scores),
+        }
+
 
 def answer_all(
-    run: RunContext, loaded: LoadedModel, stage: StageScope, corpus: Corpus, numbers: Sequence[int]
+    network: Any,
+    questions: Sequence[Question],
+    *,
+    bound: BoundRecipe,
+    metrics: Mapping[str, Metric],
+    tokenizer: Tokenizer,
+    stop: Sequence[int],
+    report: Callable[[int, int], None],
 ) -> list[Answer]:
-    """Answers some of the holdout examples, many side by side.
+    """Answers questions by the likeliest tokens, many side by side, and scores the answers.
 
     Args:
-        run: The run.
-        loaded: The model.
-        stage: Told how far it came.
-        corpus: The examples.
-        numbers: Which of the holdout examples.
+        network: The model.
+        questions: What it is asked.
+        bound: The recipe, whose section `evaluation` says how long answers are and how many are made together.
+        metrics: What answers are scored by; see `metrics_of`.
+        tokenizer: The model's.
+        stop: The tokens that end an answer.
+        report: Called with how many tokens are made and how many there may be; raises to stop.
 
     Raises:
         DataError: A metric can't score a record.
         PluginCallError: A metric gave a score that is no number.
     """
-    bound = run.plan.bound
     options = bound.recipe.evaluation
-    metrics: dict[str, Metric] = {
-        label: run.host.registry.create(choice.registered, choice.config) for label, choice in bound.metrics.items()
-    }
     answers: list[Answer] = []
-    batches = [numbers[at : at + options.batch_size] for at in range(0, len(numbers), options.batch_size)]
-    report = stage.progress("tokens")
-    prompted = asked(run, corpus, numbers)
+    batches = [questions[at : at + options.batch_size] for at in range(0, len(questions), options.batch_size)]
     for number, batch in enumerate(batches):
-        examples = [corpus.holdout[number] for number in batch]
-        prompts, records = zip(*prompted[len(answers) : len(answers) + len(batch)], strict=True)
 
         def poll(made: int, number: int = number) -> None:
             report(number * options.max_new_tokens + made, len(batches) * options.max_new_tokens)
 
-        replies = generate_greedily(
-            loaded.model.network,
-            prompts,
-            max_new_tokens=options.max_new_tokens,
-            stop=corpus.stop,
-            poll=poll,
-        )
-        given = map(answered, [run] * len(batch), examples, prompts, replies, records)
+        prompts = [question.prompt for question in batch]
+        replies = generate_greedily(network, prompts, max_new_tokens=options.max_new_tokens, stop=stop, poll=poll)
+        given = (answered(tokenizer, question, reply) for question, reply in zip(batch, replies, strict=True))
         answers += [Answer(each, _scores(metrics, each)) for each in given]
     return answers
+
+
+def metrics_of(bound: BoundRecipe, host: PluginHost) -> dict[str, Metric]:
+    """Returns what a recipe compares answers by, each under the name that it is reported as."""
+    return {label: host.registry.create(choice.registered, choice.config) for label, choice in bound.metrics.items()}
 
 
 def mean_scores(answers: Sequence[Answer]) -> dict[str, float]:
@@ -98,18 +141,7 @@ def keep_answers(run: RunContext, when: str, answers: Sequence[Answer]) -> None:
         when: "before" or "after" training.
         answers: The answers.
     """
-    data = [
-        {
-            "where": answer.answered.record.where,
-            "question": question_of(answer.answered.record),
-            "prompt": answer.answered.prompt,
-            "expected": answer.answered.expected,
-            "answer": answer.answered.answer,
-            "right": answer.right,
-            "scores": dict(answer.scores),
-        }
-        for answer in answers
-    ]
+    data = [answer.to_json() for answer in answers]
     fingerprint = run.vocabulary.tokenizer.fingerprint
     text = to_json({"tokenizer_fingerprint": fingerprint, "answers": data})
     write_text(run.folder / answers_file(when), text)
@@ -133,44 +165,60 @@ def question_of(record: Sample) -> str:
     return next((message.content for message in reversed(said[:-1]) if message.role != "assistant"), "")
 
 
-def asked(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[tuple[list[int], Sample]]:
-    """Returns each answer's prompt as it is in use, training's own where that can't be told, and its record."""
-    encoder = run.vocabulary.encoder
-    records = run.plan.samples.holdout.at({*corpus.answered[: len(numbers)]})
+def asked(
+    encoder: Encoder, samples: Samples, store: TokenStore, numbers: Sequence[int], records: Sequence[int]
+) -> list[Question]:
+    """Returns each question's prompt as it is in use, training's own where that can't be told.
+
+    Args:
+        encoder: What made the examples.
+        samples: The records.
+        store: Their examples.
+        numbers: Which examples are to be answered.
+        records: The number of the record that each of them is of.
+    """
     parts = (
         part
-        for sample in records
+        for sample in samples.at({*records})
         for part in encoder.turns(shown(sample))
         for example in encoder.encode(part).examples
         if has_answer(example, part)
     )
-    examples = (corpus.holdout[number] for number in numbers)
+    examples = (store[number] for number in numbers)
     return [
-        (encoder.prompt_in_use(part) or example.ids[: example.prompt_length].tolist(), part)
+        Question(encoder.prompt_in_use(part) or example.ids[: example.prompt_length].tolist(), example, part)
         for example, part in zip(examples, parts, strict=False)
     ]
 
 
-def answered(
-    run: RunContext, example: Example, prompt: Sequence[int], reply: Sequence[int], record: Sample
-) -> Answered:
-    """Returns what a model answered to an example, as text.
+def questions_of(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[Question]:
+    """Returns what a run asks its model: some of its holdout examples.
 
     Args:
         run: The run.
-        example: The example.
-        prompt: The ids that the model went on with.
-        reply: The ids that it gave.
-        record: The example's record.
+        corpus: The examples.
+        numbers: Which of the holdout examples.
     """
-    decode = run.vocabulary.tokenizer.decode
-    goes_on = example.ids[: len(prompt)].tolist() == prompt
+    records = corpus.answered[: len(numbers)]
+    return asked(run.vocabulary.encoder, run.plan.samples.holdout, corpus.holdout, numbers, records)
+
+
+def answered(tokenizer: Tokenizer, question: Question, reply: Sequence[int]) -> Answered:
+    """Returns what a model answered to a question, as text.
+
+    Args:
+        tokenizer: The model's.
+        question: The question.
+        reply: The ids that it gave.
+    """
+    decode, example, prompt = tokenizer.decode, question.example, question.prompt
+    goes_on = example.ids[: len(prompt)].tolist() == list(prompt)
     start = len(prompt) if goes_on else example.prompt_length
     first = example.sequences[0]
     expected = first.ids[start:][first.loss_mask[start:]].tolist()
     return Answered(
         answer=decode(list(reply), skip_specials=True),
         expected=decode(expected, skip_specials=True),
-        prompt=decode(prompt),
-        record=record,
+        prompt=decode(list(prompt)),
+        record=question.record,
     )

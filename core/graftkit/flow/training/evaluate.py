@@ -15,9 +15,10 @@ from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.records.chat import chat_options
 from graftkit.flow.records.holdout import encode_samples, loss_bytes
 from graftkit.flow.state.context import RunContext, StageScope
-from graftkit.flow.training.answers import answer_all, keep_answers, mean_scores
+from graftkit.flow.training.answers import answer_all, keep_answers, mean_scores, metrics_of, questions_of
 from graftkit.flow.training.worst_records import WORST_FILE, keep_worst
 from graftkit.host.lifecycle import EvaluationInfo
+from graftkit.interfaces.objective import ObjectiveConfig
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import holdout_loss
@@ -25,7 +26,7 @@ from graftkit.training.processes import ALONE, Processes
 from graftkit.training.step_loss import OnPass, StepScore
 from graftkit.training.together import send_parameters
 
-__all__ = ["evaluate", "evaluate_base", "score_holdout"]
+__all__ = ["evaluate", "evaluate_base", "measured_of", "score_holdout"]
 
 When = Literal["base", "before", "after"]
 
@@ -45,7 +46,15 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
             keep_worst(run, corpus.holdout, score.losses)
         wanted = corpus.answers[: options.evaluation.answers]
         if wanted:
-            answers = answer_all(run, loaded, stage, corpus, wanted)
+            answers = answer_all(
+                loaded.model.network,
+                questions_of(run, corpus, wanted),
+                bound=run.plan.bound,
+                metrics=metrics_of(run.plan.bound, run.host),
+                tokenizer=run.vocabulary.tokenizer,
+                stop=corpus.stop,
+                report=stage.progress("tokens"),
+            )
             stage.facts |= {"scores": mean_scores(answers), "answers": len(answers)}
             keep_answers(run, when, answers)
         run.record(metrics={**run.manifest.metrics, when: dict(stage.facts)})
@@ -136,7 +145,7 @@ def _scored(
         run.plan.bound.recipe.training.pass_tokens,
         report,
         packed=loaded.packing.packed,
-        loss=loss_of(run, network),
+        loss=loss_of(run.plan.bound, run.host, network),
         processes=processes,
     )
 
@@ -153,6 +162,18 @@ def _measured(
         elif not config.likelihood:
             hint += f", or the objective {run.plan.bound.objective.use} makes losses that are no numbers"
         raise TrainingError(f"the holdout loss is {score.loss}", where=stage.name, hint=f"{hint}.")
+    return measured_of(config, score, store, tokenizer)
+
+
+def measured_of(config: ObjectiveConfig, score: StepScore, store: TokenStore, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Returns what is kept of an evaluation: the loss and what else the objective tells, or bits per byte of text.
+
+    Args:
+        config: The objective's fields.
+        score: What was measured.
+        store: The examples.
+        tokenizer: The tokenizer that they are made with.
+    """
     if not config.likelihood or config.head == "masked":
         return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
     loss, weight_sum = score.loss, float(store.weight_sum.sum())

@@ -21,7 +21,7 @@ from graftkit.flow.folders.metrics import (
 )
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import RECORD, Corpus
-from graftkit.flow.preparation.masking import masking_of
+from graftkit.flow.preparation.masking import masking_in
 from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.state.context import ADAPTER, RunContext, StageScope
 from graftkit.flow.state.resume import Resumed, check_state
@@ -105,9 +105,9 @@ def make_trainer(run: RunContext, loaded: LoadedModel, store: TokenStore) -> Tra
         _row_training(run, model),
         rate_scales=model.rate_scales(),
         packed=loaded.packing.packed,
-        loss=loss_of(run, model.network),
+        loss=loss_of(run.plan.bound, run.host, model.network),
         mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
-        masking=masking_of(run, "training"),
+        masking=masking_in(run, "training"),
         processes=run.processes,
     )
 

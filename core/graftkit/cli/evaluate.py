@@ -1,0 +1,138 @@
+"""`toolkit evaluate`: what records say of finished models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from graftkit.cli.options import (
+    adapter_options,
+    disable_option,
+    host_of,
+    host_of_run,
+    json_option,
+    offline_option,
+    said_of_records,
+)
+from graftkit.cli.progress import show_progress
+from graftkit.cli.shown_answer import show_answer
+from graftkit.cli.signals import cancel_on_signals
+from graftkit.cli.streams import output_to_stderr
+from graftkit.cli.tables import show_table
+from graftkit.cli.terminal import json_line
+from graftkit.report.figure_text import number_text, score_text
+from graftkit.visible import one_line
+
+if TYPE_CHECKING:
+    from graftkit.flow.evaluate import Evaluation
+    from graftkit.flow.preparation.plan_adapter import TokenizerOf
+
+__all__ = ["command"]
+
+
+@click.command("evaluate")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.option(
+    "--data",
+    "records",
+    metavar="FILE",
+    help="The records: a file, a folder or a pattern, or a mapping as a recipe's data.train has it; the holdout "
+    "records of the run or of the recipe when left out.",
+)
+@click.option("--recipe", type=click.Path(), help="What says how; the first run's among the sources when left out.")
+@click.option("--answers", type=click.IntRange(0), help="Answer so many records, and compare the answers.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key, such as evaluation.metrics=json-equal; may be repeated.",
+)
+@click.option("--wrong", type=click.IntRange(0), default=3, show_default=True, help="How many wrong answers are shown.")
+@adapter_options
+@disable_option
+@offline_option
+@json_option
+def command(
+    sources: tuple[str, ...],
+    records: str | None,
+    recipe: str | None,
+    answers: int | None,
+    overrides: tuple[str, ...],
+    wrong: int,
+    base: str | None,
+    quantizer: str | None,
+    tokenizer: TokenizerOf | None,
+    disable: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Evaluate finished models on records: the loss, bits per byte, and answers by metrics.
+
+    A SOURCE is a run, an export, an adapter of peft's, a model's folder, a GGUF file or a hub id; several are measured
+    alike, one after the other. Bits per byte compare across vocabularies, the loss of a token does not.
+
+    How records are read and what is measured, a recipe says: --recipe, else that of the first run among the sources, or
+    of an export in one. Without one, records are read as what they fit, and a model is measured by what it is: the
+    likelihood of answers, the labels of a classifier, the rewards of pairs, or the tokens behind masks.
+    """
+    from graftkit.flow.answering.reload import AdapterBase
+    from graftkit.flow.evaluate import evaluate
+
+    on = AdapterBase(base, quantizer, tokenizer) if base or quantizer or tokenizer else None
+    said = None if records is None else said_of_records(records, "--data")
+    changed = [*overrides, *([] if answers is None else [f"evaluation.answers={answers}"])]
+    with output_to_stderr(), cancel_on_signals() as cancel, show_progress() as on_event:
+        host = host_of_run(sources[0], disable) if recipe is None else host_of(recipe, (), disable)
+        found = evaluate(
+            sources,
+            None if said is None else {"path": said[0], **said[1]},
+            recipe=recipe,
+            overrides=changed,
+            on=on,
+            host=host,
+            on_event=on_event,
+            cancel=cancel,
+        )
+    if as_json:
+        click.echo(json_line({"models": [each.to_json() for each in found]}))
+    else:
+        _show(found, wrong)
+
+
+def _show(found: list[Evaluation], wrong: int) -> None:
+    """Prints a row a model, and wrong answers of the last one."""
+    columns = _columns(found)
+    rows = [[one_line(each.source), *(_cell(each, column) for column in columns)] for each in found]
+    show_table(["", *columns], rows)
+    for each in found:
+        many = f"{one_line(each.source)}: " if len(found) > 1 else ""
+        counts = f"{each.records:,} records, {each.tokens:,} tokens, the loss over {each.loss_tokens:,}"
+        click.echo(f"{many}{counts}" + (f"; {len(each.answers):,} answers" if each.answers else ""))
+    for each in found:
+        missed = [answer for answer in each.answers if not answer.right][:wrong]
+        for answer in missed:
+            told = answer.to_json()
+            said = [("asked", told["question"]), ("expected", told["expected"]), (each.source, told["answer"])]
+            show_answer(told["where"], said)
+
+
+_LOSS, _BITS = "loss", "bits per byte"
+
+
+def _columns(found: list[Evaluation]) -> list[str]:
+    names: dict[str, None] = {_LOSS: None}
+    for each in found:
+        if each.measured.bits_per_byte is not None:
+            names[_BITS] = None
+        names |= dict.fromkeys(map(one_line, [*each.measured.metrics, *each.measured.scores]))
+    return list(names)
+
+
+def _cell(each: Evaluation, column: str) -> str:
+    measured = each.measured
+    scores = {one_line(name): value for name, value in measured.scores.items()}
+    if column in scores:
+        return score_text(scores[column])
+    known = {one_line(name): value for name, value in measured.metrics.items()}
+    return number_text({**known, _LOSS: measured.holdout_loss, _BITS: measured.bits_per_byte}.get(column))

@@ -1,0 +1,258 @@
+"""What finished models are evaluated on, and by what: records and a recipe's sections that say how."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+from graftkit.corpus.answers_compared import check_learns_from
+from graftkit.corpus.sample_files import Samples, scan_samples
+from graftkit.errors import DataError, RecipeError, RequestError
+from graftkit.flow.planning.plan_notices import told_of_files
+from graftkit.flow.planning.read_records import read_records
+from graftkit.flow.records.chat import chat_options
+from graftkit.flow.records.datasets import open_datasets
+from graftkit.host.host import PluginHost
+from graftkit.interfaces.architecture import Head
+from graftkit.interfaces.chat_options import ChatOptions
+from graftkit.interfaces.objective import TeacherConfig
+from graftkit.interfaces.samples import Sample
+from graftkit.recipe.bind import BoundRecipe, bind
+from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe
+from graftkit.recipe.schema import DatasetSection, ProviderSection
+from graftkit.redact import HIDDEN
+from graftkit.report.run_manifest import RunManifest
+from graftkit.suggest import known_names
+
+__all__ = ["EvaluationPlan", "Records", "plan_evaluation", "recipe_of_evaluation"]
+
+Records = str | os.PathLike[str] | Mapping[str, Any]
+"""A file of records, a folder or a pattern; or a mapping with its `path`, as an entry of a recipe's `data.train`."""
+
+_READ = (
+    "data",
+    "objective",
+    "evaluation.answers",
+    "evaluation.metrics",
+    "evaluation.max_new_tokens",
+    "evaluation.batch_size",
+    "training.device",
+    "training.microbatch_tokens",
+    "training.seed",
+)
+"""The keys of a recipe that say what is measured."""
+
+_SECTIONS = ("data", "objective", "evaluation", "training", "plugins")
+_ALIKE = ("format", "reader", "columns", "unused", "empty")
+"""What an entry of a recipe's records says of how they are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPlan:
+    """What models are evaluated on, and by what.
+
+    Attributes:
+        loaded: The recipe, as far as it says how.
+        bound: It with every name resolved.
+        samples: The records.
+        notices: What the user should know of them.
+        today: The day that chat templates write.
+    """
+
+    loaded: LoadedRecipe
+    bound: BoundRecipe
+    samples: Samples
+    notices: Sequence[str]
+    today: date
+
+    def chat_of(self, own: ChatOptions) -> ChatOptions:
+        """Returns how conversations are laid out for a model: as the recipe says, and where it doesn't as for training.
+
+        Args:
+            own: How the model's training had them laid out.
+        """
+        said, asked = self.loaded.recipe.data.model_fields_set, chat_options(self.bound)
+        return replace(own, **{field: getattr(asked, field) for key, field in _CHAT.items() if key in said})
+
+    def for_head(self, host: PluginHost, head: Head, labels: int, where: str) -> BoundRecipe:
+        """Returns the recipe by which a model is measured: where it says no objective, by that of the model's head.
+
+        Args:
+            host: The plugins.
+            head: The model's head.
+            labels: How many labels it tells apart; 0 for a reward model, or for a head of another kind.
+            where: The model, for errors.
+
+        Raises:
+            RequestError: The recipe's objective is of models with another head, or takes more than the model.
+        """
+        bound = self.bound
+        if "objective" not in self.loaded.recipe.model_fields_set and head != "language":
+            use = "masked-lm" if head == "masked" else "classification" if labels else "reward"
+            section = ProviderSection(use=use)
+            recipe = self.loaded.recipe.model_copy(update={"objective": section})
+            bound = bind(LoadedRecipe(recipe, self.loaded.document), host)
+        config, use = bound.objective_config, bound.objective.use
+        if config.head != head:
+            raise RequestError(
+                f"the objective {use} does not measure {_MODELS[head]}",
+                where=where,
+                hint=f"It measures {_MODELS[config.head]}: say another objective, or give such a model.",
+            )
+        if config.uses_reference or isinstance(config, TeacherConfig):
+            other = "a teacher" if isinstance(config, TeacherConfig) else "the model before training"
+            raise RequestError(
+                f"the objective {use} compares a model with {other}, which is not there",
+                where=bound.document.where(("objective",)),
+                hint="A run of the recipe measures it; of a finished model, say objective: sft or another one.",
+            )
+        return bound
+
+
+_CHAT = {
+    "chat_template": "template",
+    "template_arguments": "arguments",
+    "system": "system",
+    "turns": "turns",
+    "end_of_turn": "end_of_turn",
+}
+"""The keys of a recipe's `data` that say how conversations are laid out, with the options that they are."""
+
+_MODELS: Mapping[Head, str] = {
+    "language": "language models",
+    "sequence": "models that score whole sequences",
+    "masked": "models that fill in masked tokens",
+}
+
+
+def recipe_of_evaluation(
+    source: str, run: RunManifest | None, records: Records | None, recipe: RecipeSource | None, overrides: Sequence[str]
+) -> LoadedRecipe:
+    """Returns the recipe that says how models are evaluated: that which is given, or the run's, or the usual one.
+
+    Args:
+        source: A model that is evaluated.
+        run: The run that one of the models is of; None where none is.
+        records: The records; the recipe's holdout ones when None.
+        recipe: The recipe, if one is given.
+        overrides: "section.key=value", each as `--set` takes it.
+
+    Raises:
+        RecipeError: It is wrong, or an override changes nothing of an evaluation.
+        RequestError: Nothing says the records.
+    """
+    _refuse_unread(overrides, records)
+    plain = _plain(source, records)
+    if recipe is None and run is None:
+        if records is None:
+            raise RequestError(
+                "nothing says which records to evaluate on",
+                where=source,
+                hint="Name a file of them: --data FILE; a run has its holdout records.",
+            )
+        return load_recipe(plain, overrides)
+    loaded = load_recipe(_of_run(run) if recipe is None and run is not None else recipe, overrides)  # type: ignore[arg-type]
+    found = load_recipe(plain).recipe
+    sections = {name: getattr(loaded.recipe, name) for name in _SECTIONS if name in loaded.recipe.model_fields_set}
+    if records is not None:
+        entry = _read_alike(found.data.train[0], _entries(loaded))
+        sections["data"] = sections["data"].model_copy(update={"train": [entry], "holdout": 0.0})
+    return LoadedRecipe(found.model_copy(update=sections), loaded.document)
+
+
+def plan_evaluation(
+    loaded: LoadedRecipe,
+    host: PluginHost,
+    *,
+    given: bool,
+    started: date | None = None,
+    pinned: Mapping[str, str] | None = None,
+) -> EvaluationPlan:
+    """Reads every record that models are to be evaluated on.
+
+    Args:
+        loaded: What `recipe_of_evaluation` gave.
+        host: The plugins.
+        given: Whether records are given, which it then names as `data.train`; else its holdout ones are meant.
+        started: The day of the run whose recipe it is; None where it is none's.
+        pinned: The commits of the hub's data sets that the run took.
+
+    Raises:
+        DataError: A record can't be read, is none that the objective takes, or there is none.
+        RecipeError: Something else in the recipe is wrong.
+    """
+    bound = bind(loaded, host)
+    if given:
+        said = "objective" in loaded.recipe.model_fields_set
+
+        def fits(sample: Sample) -> None:
+            if said:
+                check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
+
+        datasets = open_datasets(bound, host, "train", pinned)
+        samples = scan_samples(datasets, fits=fits)
+    else:
+        records = read_records(bound, host, pinned)
+        datasets, samples = list(records.datasets), records.samples.holdout
+    if not samples:
+        place = str(datasets[0].source)
+        raise DataError("no record is held out", where=place, hint="Name records to evaluate on: --data FILE.")
+    notices = told_of_files(bound, datasets)
+    return EvaluationPlan(loaded, bound, samples, notices, bound.recipe.data.date or started or date.today())
+
+
+def _plain(source: str, records: Records | None) -> dict[str, Any]:
+    """Returns a recipe that says a model and records, and nothing else."""
+    return {"model": source, "data": {"train": "-" if records is None else records, "holdout": 0}}
+
+
+def _of_run(run: RunManifest) -> dict[str, Any]:
+    """Returns what a run's recipe says of how its model is evaluated.
+
+    Raises:
+        RecipeError: It says a secret there, which no manifest keeps.
+    """
+    known = run.recipe
+    plugins = {"disable": known.get("plugins", {}).get("disable", [])}
+    kept = {name: known[name] for name in ("model", *_SECTIONS) if name in known} | {"plugins": plugins}
+    template = kept["data"].get("chat_template")
+    if template and template.get("path"):  # its tokenizers carry it
+        kept["data"] = {**kept["data"], "chat_template": None}
+    if HIDDEN in str(kept):
+        hint = "Give the recipe itself: --recipe FILE."
+        raise RecipeError("the run's recipe has a secret, which its manifest does not keep", hint=hint)
+    return kept
+
+
+def _entries(loaded: LoadedRecipe) -> list[DatasetSection]:
+    data = loaded.recipe.data
+    return [*(data.holdout if isinstance(data.holdout, list) else ()), *data.train]
+
+
+def _read_alike(entry: DatasetSection, known: Sequence[DatasetSection]) -> DatasetSection:
+    """Returns an entry that is read as a recipe's are, where those are all read alike and it says nothing itself."""
+    ways = [{name: getattr(one, name) for name in _ALIKE if name in one.model_fields_set} for one in known]
+    if {*_ALIKE} & entry.model_fields_set or any(way != ways[0] for way in ways):
+        return entry
+    return entry.model_copy(update=ways[0])
+
+
+def _refuse_unread(overrides: Sequence[str], records: Records | None) -> None:
+    """Refuses `--set` of keys that change nothing of an evaluation.
+
+    Raises:
+        RecipeError: There is one.
+    """
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if not any(key == read or key.startswith(f"{read}.") for read in _READ):
+            raise RecipeError(
+                f"'{key}' changes nothing of an evaluation", where=f"--set {key}", hint=known_names(key, _READ)
+            )
+        if records is not None and key.startswith(("data.train", "data.holdout")):
+            raise RecipeError(
+                f"'{key}' says which records, and --data does, too", where=f"--set {key}", hint="Leave one of them out."
+            )

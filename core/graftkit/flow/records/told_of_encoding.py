@@ -1,0 +1,60 @@
+"""Tells what encoding records cut, left out or took for plain characters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graftkit.corpus.encode import Encoder, Overflow
+from graftkit.corpus.tally import Tally
+from graftkit.interfaces.objective import LearnsFrom
+
+__all__ = ["told_of_encoding"]
+
+_LOSE: dict[Overflow, str] = {
+    "drop_turns": "end with the last answer that fits",
+    "drop": "are left out",
+    "truncate": "lose their end",
+    "error": "are refused",
+}
+
+
+def told_of_encoding(tally: Tally, side: str, encoder: Encoder, learns_from: LearnsFrom) -> Iterator[str]:
+    """Yields what the user should know of records that were encoded.
+
+    Args:
+        tally: What became of them.
+        side: What they are called: "records", "holdout records".
+        encoder: What has encoded them.
+        learns_from: What kind of records the objective takes.
+    """
+    if tally.truncated:
+        places = ", ".join(tally.overlong) + (", ..." if tally.truncated > len(tally.overlong) else "")
+        told = f"{tally.truncated} of {tally.records} {side} are longer than {encoder.max_length} tokens"
+        yield f"{told} and {_LOSE[_overflow(encoder, learns_from)]}: {places}"
+    if tally.lost:
+        yield f"{tally.lost} of {tally.records} {side} have nothing left to learn and are not used"
+    for what, count in tally.left_out.items():
+        yield f"the chat template leaves out the {what} of {count} of {tally.records} {side}"
+    yield from _spelt(tally, side)
+    if tally.unmarked:
+        told = f"{tally.unmarked} of {tally.records} {side} have an answer outside the chat template's"
+        yield f"{told} {{% generation %}} blocks, which is not learnt"
+
+
+def _overflow(encoder: Encoder, learns_from: LearnsFrom) -> Overflow:
+    """Returns what becomes of records that are too long."""
+    if encoder.overflow != "drop_turns" or learns_from == "answers":
+        return encoder.overflow
+    return "truncate" if learns_from == "labels" else "drop"
+
+
+def _spelt(tally: Tally, side: str) -> Iterator[str]:
+    """Tells of control tokens in plain characters, which someone may have meant as such."""
+    for found, what, way in (
+        (tally.spelt, "spell control tokens", "data.special_tokens: parse makes them tokens"),
+        (tally.said, "spell control tokens in an answer", "reasoning and tool calls have fields of their own"),
+    ):
+        if found:
+            usual = max(found, key=lambda token: found[token])
+            told = f"{sum(found.values())} of {tally.records} {side} {what} such as {usual!r}"
+            yield f"{told}; they are plain characters: {way}"
