@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
@@ -27,6 +29,7 @@ from graftkit.visible import one_line
 if TYPE_CHECKING:
     from graftkit.flow.evaluate import Evaluation
     from graftkit.flow.preparation.plan_adapter import TokenizerOf
+    from graftkit.flow.training.answers import Answer
 
 __all__ = ["command"]
 
@@ -101,7 +104,7 @@ def command(
 
 
 def _show(found: list[Evaluation], wrong: int) -> None:
-    """Prints a row a model, and wrong answers of the last one."""
+    """Prints a row a model, and answers that are wrong."""
     columns = _columns(found)
     rows = [[one_line(each.source), *(_cell(each, column) for column in columns)] for each in found]
     show_table(["", *columns], rows)
@@ -109,12 +112,23 @@ def _show(found: list[Evaluation], wrong: int) -> None:
         many = f"{one_line(each.source)}: " if len(found) > 1 else ""
         counts = f"{each.records:,} records, {each.tokens:,} tokens, the loss over {each.loss_tokens:,}"
         click.echo(f"{many}{counts}" + (f"; {len(each.answers):,} answers" if each.answers else ""))
+    for where, question, expected, said in islice(_wrong(found), wrong):
+        show_answer(where, [("asked", question), ("expected", expected), *said])
+
+
+def _wrong(found: list[Evaluation]) -> Iterator[tuple[str, str, str, list[tuple[str, str]]]]:
+    """Yields the questions that some model has answered wrong: where, asked, expected, and what each model said."""
+    from graftkit.flow.training.answers import question_of
+
+    asked: dict[tuple[str, str, str], list[tuple[str, Answer]]] = {}
     for each in found:
-        missed = [answer for answer in each.answers if not answer.right][:wrong]
-        for answer in missed:
-            told = answer.to_json()
-            said = [("asked", told["question"]), ("expected", told["expected"]), (each.source, told["answer"])]
-            show_answer(told["where"], said)
+        for answer in each.answers:
+            told = answer.answered
+            key = told.record.where, question_of(told.record), told.expected
+            asked.setdefault(key, []).append((each.source, answer))
+    for key, given in asked.items():
+        if not all(answer.right for _, answer in given):
+            yield *key, [(source, answer.answered.answer) for source, answer in given]
 
 
 _LOSS, _BITS = "loss", "bits per byte"

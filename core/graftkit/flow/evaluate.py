@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftkit.arguments import check_flags, check_is, check_path, check_texts
-from graftkit.errors import RequestError, named
+from graftkit.arguments import check_flags, check_is, check_path, check_several, check_texts
+from graftkit.errors import DataError, RequestError, named
 from graftkit.flow.events import OnEvent, ignore
 from graftkit.flow.folders.adapter_folder import is_adapter_folder
 from graftkit.flow.planning.evaluation import EvaluationPlan, Records, plan_evaluation, recipe_of_evaluation
+from graftkit.flow.records.handed_records import KeptForAPlan, Rows, naming_rows
 from graftkit.flow.run import Measured
 from graftkit.flow.state.cancel import CancelToken, check_follower
 from graftkit.flow.state.resume import day_of
@@ -64,7 +65,7 @@ class Evaluation:
 
 def evaluate(
     sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    records: Records | None = None,
+    records: Records | Rows | None = None,
     *,
     recipe: RecipeSource | None = None,
     overrides: Sequence[str] = (),
@@ -86,7 +87,8 @@ def evaluate(
         sources: The models, or one: a run's folder, an export, an adapter of peft's, a model's folder, a GGUF file, or
             a hub id.
         records: A file of records, a folder or a pattern, or a mapping with its `path` and what else an entry of a
-            recipe's `data.train` says; the recipe's holdout records when left out.
+            recipe's `data.train` says; or the records themselves, a list of mappings or anything that yields them once,
+            of which "records:12" in an error is the twelfth. The recipe's holdout records when left out.
         recipe: What says how; see above.
         overrides: "section.key=value", each as `--set` takes it, such as "evaluation.answers=64".
         on: What an adapter among the models is loaded on.
@@ -110,9 +112,10 @@ def evaluate(
         check_is(host, PluginHost, "host")
     _check_on(on, names)
     tell, cancel = on_event or ignore, cancel or CancelToken()
-    with no_network_if(offline), naming_plugins():
+    where, kept = _file_of(records)
+    with no_network_if(offline), naming_plugins(), naming_rows(kept.files if kept else {}):
         run = next(filter(None, map(_run_of, names)), None) if recipe is None else None
-        loaded = recipe_of_evaluation(names[0], run, records, recipe, overrides)
+        loaded = recipe_of_evaluation(names[0], run, where, recipe, overrides)
         host = host or PluginHost(disable=loaded.recipe.plugins.disable)
         with told_stage("records", tell, cancel) as stage:
             started, pinned = (day_of(run), dict(run.data.revisions)) if run and run.data else (None, None)
@@ -141,6 +144,19 @@ def _names(sources: Any) -> list[str]:
     if not found:
         raise RequestError("no model is named", where="sources", hint="Give a run, an export or a model.")
     return found
+
+
+def _file_of(records: Records | Rows | None) -> tuple[Records | None, KeptForAPlan | None]:
+    """Returns where records are, and what keeps those that were handed in as a file, since they are read several times.
+
+    Raises:
+        DataError: They are neither named nor handed in.
+    """
+    if records is None or isinstance(records, str | os.PathLike | Mapping):
+        return records, None
+    check_several(records, "records", "records", "Give a file, or a list of mappings.", DataError)
+    kept = KeptForAPlan({"records": records})
+    return kept.files["records"], kept
 
 
 def _check_on(on: AdapterBase | None, names: Sequence[str]) -> None:
