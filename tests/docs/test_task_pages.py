@@ -14,7 +14,7 @@ from graftkit.testing import tiny_model_folder, tiny_records
 
 TASKS = ["docs/quickstart.md", *(page for page in PAGES if page.startswith("docs/tasks/"))]
 
-AFTER = {"docs/tasks/ship.md": "docs/tasks/chat.md"}
+AFTER = dict.fromkeys(["docs/tasks/ship.md", "docs/tasks/evaluate.md"], "docs/tasks/chat.md")
 """Pages that go on with what another has left."""
 
 NOT_RUN = {
@@ -37,6 +37,8 @@ NOT_RUN = {
 RECORDS = {
     "records.jsonl": tiny_records("chat", 40),
     "labels.jsonl": [{"text": f"it was {n}", "label": "good" if n % 2 else "bad"} for n in range(40)],
+    "new.jsonl": tiny_records("chat", 8),
+    "questions.jsonl": [{"question": f"what is {n}?", "answer": f"it is {n}"} for n in range(8)],
     "pairs.jsonl": [
         {
             "prompt": [{"role": "user", "content": f"say {n}"}],

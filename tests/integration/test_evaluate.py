@@ -147,6 +147,7 @@ def test_a_model_that_fills_in_masks_is_measured_by_the_masks_of_its_run(tmp_pat
 def test_what_changes_nothing_or_can_not_be_measured_is_refused(run: graftkit.RunResult, tiny_model: Path) -> None:
     wrong: list[tuple[Any, Any, dict[str, Any], type[GraftkitError], str]] = [
         (tiny_model, None, {}, RequestError, "nothing says which records to evaluate on"),
+        ("nowhere", None, {}, RequestError, "nowhere"),
         ([], None, {}, RequestError, "no model is named"),
         (7, None, {}, RequestError, "of the type int"),
         (run.folder, None, {"overrides": ["adapter.rank=3"]}, RecipeError, "'adapter.rank' changes nothing"),
@@ -156,7 +157,7 @@ def test_what_changes_nothing_or_can_not_be_measured_is_refused(run: graftkit.Ru
         (run.folder, None, {"overrides": ["objective=dpo"]}, DataError, "learns from pairs"),
         (run.folder, None, {"on": AdapterBase(quantizer="int8")}, RequestError, "none is evaluated"),
         (run.folder, "nowhere.jsonl", {}, DataError, "nowhere.jsonl"),
-        (run.folder / "nothing", run.folder / "records.jsonl", {}, DataError, "records.jsonl"),
+        ([run.folder, run.folder / "nothing"], None, {}, RequestError, "no such folder"),
     ]
     for sources, records, options, error, message in wrong:
         with pytest.raises(error, match=message):

@@ -22,7 +22,7 @@ from graftkit.flow.state.told_stage import ToldStage, told_stage
 from graftkit.host.guard import naming_plugins
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
-from graftkit.recipe.load import RecipeSource
+from graftkit.recipe.load import RecipeSource, load_recipe
 from graftkit.report.run_manifest import RunManifest, run_of
 
 if TYPE_CHECKING:
@@ -115,8 +115,10 @@ def evaluate(
     where, kept = _file_of(records)
     with no_network_if(offline), naming_plugins(), naming_rows(kept.files if kept else {}):
         run = next(filter(None, map(_run_of, names)), None) if recipe is None else None
+        host = host or PluginHost(disable=_left_out(recipe, run))
+        for name in names:
+            _check_source(name, host)
         loaded = recipe_of_evaluation(names[0], run, where, recipe, overrides)
-        host = host or PluginHost(disable=loaded.recipe.plugins.disable)
         with told_stage("records", tell, cancel) as stage:
             started, pinned = (day_of(run), dict(run.data.revisions)) if run and run.data else (None, None)
             planned = plan_evaluation(loaded, host, given=records is not None, started=started, pinned=pinned)
@@ -180,6 +182,19 @@ def _check_on(on: AdapterBase | None, names: Sequence[str]) -> None:
 
 def _run_of(name: str) -> RunManifest | None:
     return run_of(Path(name))
+
+
+def _left_out(recipe: RecipeSource | None, run: RunManifest | None) -> Sequence[str]:
+    """Returns the plugins that the recipe leaves out, which says how models are evaluated."""
+    if recipe is not None:
+        return load_recipe(recipe).recipe.plugins.disable
+    return run.left_out if run else ()
+
+
+def _check_source(name: str, host: PluginHost) -> None:
+    from graftkit.flow.answering.reload import check_source
+
+    check_source(name, host)
 
 
 def _changed(run: RunManifest, planned: EvaluationPlan) -> list[str]:

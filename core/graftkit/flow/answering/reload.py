@@ -40,9 +40,18 @@ from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.model.load import plan_base_model
 from graftkit.model.whole_transformers import import_transformers
-from graftkit.report.run_manifest import RunManifest
+from graftkit.report.run_manifest import MANIFEST, RunManifest
 
-__all__ = ["AdapterBase", "ReloadedModel", "Reply", "export_around", "reload", "reload_any", "unfinished"]
+__all__ = [
+    "AdapterBase",
+    "ReloadedModel",
+    "Reply",
+    "check_source",
+    "export_around",
+    "reload",
+    "reload_any",
+    "unfinished",
+]
 
 _LOADED_OF_A_RUN = ("adapter/", "tokenizer/", VOCABULARY)
 """What the paths of those of a run's files start with that are loaded."""
@@ -96,6 +105,23 @@ def reload_any(
         RequestError: As for `reload`.
     """
     return _loaded(source, host, on, heads=True)
+
+
+def check_source(source: str, host: PluginHost) -> None:
+    """Makes sure that something lies where a source leads that a model may be loaded from, by names and headers alone.
+
+    Args:
+        source: As for `reload`.
+        host: The plugins.
+
+    Raises:
+        RequestError: Nothing does.
+    """
+    folder = export_around(Path(source))
+    beside = (MANIFEST, EXPORT_MANIFEST, "adapter_config.json")
+    if not any((folder / name).is_file() for name in beside):
+        with named(source):
+            open_model(host, gguf_in(folder) or source)
 
 
 def _loaded(
