@@ -537,6 +537,10 @@ def test_what_other_programs_have_to_be_told_is_told_of_an_adapter_too(
     made = graftkit.run(recipe, out=tmp_path / "run").exports["peft"]
     done = export(made, "--to", "merged", "--out", tmp_path / "out")
     assert done.exit_code == 0 and "another program must pass calm=False to its chat template" in done.output
+    refused = export(made, "--to", "merged", "--out", tmp_path / "base", "--tokenizer", "base")
+    assert (
+        refused.exit_code == 2 and "graftkit trained the adapter with the tokenizer that lies beside" in refused.output
+    )
 
 
 def test_a_tokenizer_that_splits_texts_otherwise_is_told(tiny_model: Path, adapter: Path) -> None:

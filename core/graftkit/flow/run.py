@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +18,7 @@ from graftkit.flow.events import Chosen, Notice, OnEvent, Planned, RunFailed, Ru
 from graftkit.flow.exports.record_proof import complete_recorded
 from graftkit.flow.folders.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
 from graftkit.flow.plan_of_run import plan_of_run, settings_kept
-from graftkit.flow.planning.inputs_in_run import refuse_inputs_in
+from graftkit.flow.planning.inputs_in_run import refuse_inputs_in, refuse_paths_in
 from graftkit.flow.planning.plan import make_plan
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.planning.unsettled import refuse_unsettled
@@ -226,7 +226,7 @@ def run(
         no_network_if(offline),
         naming_plugins(),
         telling_versions(folder if resume else None),
-        _records_in(folder, rows, overwrite, resume) as (files, claimed),
+        _records_in(folder, rows, partial(load_recipe, recipe, overrides), overwrite, resume) as (files, claimed),
     ):
         loaded, host = _prepare(recipe, overrides, host, files)
         on_event, cancel = on_event or ignore, cancel or CancelToken()
@@ -235,7 +235,7 @@ def run(
 
 @contextmanager
 def _records_in(
-    folder: Path, rows: Mapping[str, Rows], overwrite: bool, resume: bool
+    folder: Path, rows: Mapping[str, Rows], load: Callable[[Handed], LoadedRecipe], overwrite: bool, resume: bool
 ) -> Iterator[tuple[Handed, ClaimedFolder | None]]:
     """Puts records that are handed in into a run's folder, which is claimed for that; back goes what refuses the run.
 
@@ -250,6 +250,8 @@ def _records_in(
         with naming_rows(files):
             yield files, None
         return
+    if overwrite:  # what the folder holds is moved away before the recipe's other inputs are opened
+        refuse_paths_in(folder, load({key: folder / RECORDS / key for key in rows}).recipe, rows)
     claimed = claim(folder, overwrite=overwrite)
     try:
         files = keep_records(rows, folder / RECORDS)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from graftkit.errors import FolderError
 from graftkit.flow.planning.run_plan import RunPlan
+from graftkit.recipe.schema import Recipe
 
-__all__ = ["refuse_inputs_in"]
+__all__ = ["refuse_inputs_in", "refuse_paths_in"]
 
 
 def refuse_inputs_in(folder: Path, plan: RunPlan) -> None:
@@ -23,7 +24,27 @@ def refuse_inputs_in(folder: Path, plan: RunPlan) -> None:
     Raises:
         FolderError: It does, or would through a link.
     """
-    for key, path in _inputs(plan):
+    _refuse(folder, _inputs(plan))
+
+
+def refuse_paths_in(folder: Path, recipe: Recipe, handed: Collection[str]) -> None:
+    """Makes sure of the same as far as the recipe's own paths tell, before anything is opened.
+
+    Args:
+        folder: The folder.
+        recipe: The recipe.
+        handed: The keys of `data` whose records are handed in, and are files of the new run.
+
+    Raises:
+        FolderError: As for `refuse_inputs_in`.
+    """
+    said = recipe.model_dump(mode="json")
+    said["data"] = {key: value for key, value in said["data"].items() if key not in handed}
+    _refuse(folder, _paths_in(said))
+
+
+def _refuse(folder: Path, inputs: Iterable[tuple[str, str]]) -> None:
+    for key, path in inputs:
         if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
             raise FolderError(
                 f"{key} names {path}, which lies in the run that would be replaced",

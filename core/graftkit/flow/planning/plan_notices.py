@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,7 +75,10 @@ def told_of_losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -
     lost = [] if section and section.extend and section.extend.missing_bytes else lost_characters(tokenizer)
     if not lost or (section and section.train):
         return []
-    return [f"the tokenizer loses {describe_losses(lost)}; tokenizer.extend.missing_bytes adds what a base lacks"]
+    adds = "tokenizer.extend.missing_bytes adds what a base lacks"
+    if all(unicodedata.category(character) == "Cc" for character in lost):
+        return [f"of control characters the tokenizer loses {len(lost)}, such as U+{ord(lost[0]):04X}; {adds}"]
+    return [f"the tokenizer loses {describe_losses(lost)}; {adds}"]
 
 
 _FILES_SHOWN = 5

@@ -235,14 +235,21 @@ def _tokenizer(
 
     Raises:
         ModelError: It gives ids of the base another meaning, and nobody said which is to be taken.
+        RequestError: The one that is wanted is not there, or is not the one that graftkit trained the adapter with.
     """
     path = folder.path
     beside = tokenizer_beside(folder, host) if wanted != "base" or folder.manifest else None
     own = dict(folder.manifest.tokenizer) if folder.manifest else beside.registered.facts({}) if beside else {}
-    if folder.manifest and beside and (known or wanted):
+    if folder.manifest and beside and wanted != "base" and (known or wanted):
         return beside.tokenizer, own, []
     registered = host.registry.resolve("tokenizer", files.tokenizer_backend)
     of_base = load_tokenizer(files, host.registry.create(registered))
+    if folder.manifest and beside and wanted == "base" and not _alike(beside.tokenizer, of_base):
+        raise RequestError(
+            "graftkit trained the adapter with the tokenizer that lies beside it, and the base model's is another",
+            where="--tokenizer base",
+            hint="Leave it out.",
+        )
     if wanted == "adapter" and not beside:
         raise RequestError("no tokenizer lies beside the adapter", where=str(path), hint="Leave --tokenizer out.")
     if beside is None:
@@ -260,3 +267,7 @@ def _tokenizer(
         told = told_of_tokenizer(of_base, beside.tokenizer, change)
         return beside.tokenizer, own, [told]
     return beside.tokenizer, own, []
+
+
+def _alike(one: Tokenizer, other: Tokenizer) -> bool:
+    return (one.fingerprint, one.chat_template) == (other.fingerprint, other.chat_template)
