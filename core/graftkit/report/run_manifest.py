@@ -673,7 +673,13 @@ class RunManifest(Facts):
         return RunManifest.model_validate({key: value for key, value in said.items() if key not in _NOT_EMPTY or value})
 
     def measured(self, stage: str, host: int | None, device: int | None) -> MemoryFacts:
-        """Returns what it says of memory, with the most that a stage took, as far as the system tells."""
+        """Returns what it says of memory, with the most that a stage took, as far as the system tells.
+
+        Args:
+            stage: The stage.
+            host: The bytes of the host's memory; None where they are not known.
+            device: Those of the device's, likewise.
+        """
         known = self.memory or MemoryFacts()
         of_host = {stage: host} if host is not None else {}
         of_device = {stage: device} if device is not None else {}

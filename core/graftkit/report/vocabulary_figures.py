@@ -116,6 +116,13 @@ def write_picture(
 ) -> None:
     """Writes a figure as its file's name says; a page has the table below it.
 
+    Args:
+        path: The file, .png, .svg or .html.
+        figure: The figure.
+        headers: The table's headings.
+        rows: Its rows.
+        title: The page's title.
+
     Raises:
         FolderError: There is such a file.
         StorageError: The system refused.

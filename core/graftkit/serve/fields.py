@@ -78,7 +78,13 @@ class Fields:
         return bool(found)
 
     def whole(self, key: str, least: int, most: int) -> int | None:
-        """Returns a whole number."""
+        """Returns a whole number.
+
+        Args:
+            key: Its key; None is returned where it was left out, or is null.
+            least: The least that is allowed.
+            most: The most.
+        """
         found = self.take(key)
         if found is None:
             return None
@@ -88,7 +94,13 @@ class Fields:
         return found
 
     def number(self, key: str, least: float, most: float) -> float | None:
-        """Returns a number."""
+        """Returns a number.
+
+        Args:
+            key: Its key; None is returned where it was left out, or is null.
+            least: The least that is allowed.
+            most: The most.
+        """
         found = self.take(key)
         if found is None:
             return None

@@ -523,7 +523,13 @@ def is_another(path: Path, listed: Mapping[str, Any]) -> bool:
 
 
 def begins_with(path: Path, length: int, sha256: str) -> bool:
-    """Tells whether a file begins with as many bytes of a sha256, in hex; not where it can't be read."""
+    """Tells whether a file begins with as many bytes of a sha256, in hex; not where it can't be read.
+
+    Args:
+        path: The file.
+        length: How many bytes.
+        sha256: Their hash.
+    """
     digest = hashlib.sha256()
     try:
         with open_regular(path) as file:

@@ -62,7 +62,13 @@ def start_rows(provider: Mapping[str, Any], tokenizers: Mapping[str, Any]) -> li
 
 
 def tokenize(provider: Mapping[str, Any], folder: str, texts: Sequence[str]) -> dict[str, Any]:
-    """Loads a tokenizer and encodes texts."""
+    """Loads a tokenizer and encodes texts.
+
+    Args:
+        provider: The backend, as JSON.
+        folder: Where the tokenizer lies.
+        texts: The texts.
+    """
     tokenizer = _load(provider, folder)
     return {"fingerprint": tokenizer.fingerprint, "ids": [tokenizer.encode(text) for text in texts], "heavy": _loaded()}
 

@@ -134,6 +134,11 @@ def object_in(files: Mapping[str, bytes], name: str, where: str) -> dict[str, An
 def text_in(files: Mapping[str, bytes], name: str, where: str) -> str | None:
     """Returns a file's text, or None where there is no such file.
 
+    Args:
+        files: Each file's bytes by its name.
+        name: The file's name.
+        where: Its folder, for the error.
+
     Raises:
         ModelError: It is not UTF-8.
     """

@@ -84,7 +84,13 @@ def kept_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[s
 
 
 def restore(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, kept: Mapping[str, torch.Tensor]) -> None:
-    """Gives an optimizer what `kept_of` returned."""
+    """Gives an optimizer what `kept_of` returned.
+
+    Args:
+        optimizer: The optimizer.
+        parameter: The parameter that it is of.
+        kept: What was kept.
+    """
     moved = {key: value.clone() if key == "step" else value.to(parameter.device) for key, value in kept.items()}
     own = optimizer.state[parameter]
     init: Any = getattr(optimizer, "init_state", None)

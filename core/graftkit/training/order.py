@@ -46,6 +46,11 @@ def shuffled(examples: int, seed: int, epoch: int) -> list[int]:
     """Returns the example numbers in an epoch's order.
 
     Each example is placed by the hash of (seed, epoch, example), which no library's release ever changes.
+
+    Args:
+        examples: How many there are.
+        seed: The run's seed.
+        epoch: The epoch, from 0.
     """
     return sorted(range(examples), key=lambda example: _place(f"{seed}:{epoch}:{example}"))
 
@@ -131,6 +136,14 @@ def plan_steps(
     Every epoch is every example once, in an order of its own, or the examples of the records that `seen_in_epoch`
     says where there is a mixture. With `steps` epochs follow one another until there are that many steps; with `epochs`
     (1 when neither is given) there are as many steps as they take.
+
+    Args:
+        lengths: Each example's tokens.
+        seed: The run's seed.
+        tokens_per_step: Tokens of a step at most, unless one example has more.
+        epochs: How many epochs.
+        steps: How many steps.
+        mixture: How often the records of each data set are seen; None for every one once an epoch.
     """
 
     def epoch_steps(epoch: int) -> list[list[int]]:

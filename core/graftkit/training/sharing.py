@@ -104,7 +104,13 @@ class SharingProcesses:
         return found
 
     def spread(self, place: int, row: torch.Tensor | None, device: torch.device) -> torch.Tensor:
-        """Returns what one process gives to all that share, uint8 `[bytes]`."""
+        """Returns what one process gives to all that share, uint8 `[bytes]`.
+
+        Args:
+            place: Which one, by its place among those that share.
+            row: What it gives; None in the others.
+            device: Where the others put it.
+        """
         size = self._group.agree(0 if row is None else len(row), soon=self._training)[place]
         found = torch.empty(size, dtype=torch.uint8, device=device) if row is None else row
         self._group.spread(place, found)

@@ -23,7 +23,13 @@ def tokenizer_facts(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def extension_record(base: Tokenizer, plan: ExtensionPlan, spec: ExtensionSpec) -> dict[str, Any]:
-    """Returns an extension as JSON: what was asked for, and each new token's id, text, base ids and uses."""
+    """Returns an extension as JSON: what was asked for, and each new token's id, text, base ids and uses.
+
+    Args:
+        base: The tokenizer that was extended.
+        plan: What became of it.
+        spec: What was asked for.
+    """
     return {
         **tokenizer_facts(plan.tokenizer),
         "base": {"fingerprint": base.fingerprint, "vocab_size": base.vocab_size},

@@ -62,7 +62,13 @@ class AdapterContract(ObservedStartContract):
             metafunc.parametrize("quantizer", list(found.values()), ids=list(found))
 
     def frozen(self, quantizer: Choice, rows: int = 12, columns: int = 70) -> FrozenWeight:
-        """Stores a weight, always the same one of this shape."""
+        """Stores a weight, always the same one of this shape.
+
+        Args:
+            quantizer: What stores it.
+            rows: The layer's outputs.
+            columns: Its inputs.
+        """
         self._quantizer: Quantizer = self.create(quantizer)
         weight = original_of(rows, columns)
         stored: FrozenWeight = self._quantizer.quantize(weight, layer_of(weight))
@@ -104,7 +110,14 @@ class AdapterContract(ObservedStartContract):
         biased: bool | None = None,
         originals: OriginalWeights | None = None,
     ) -> AdaptedWeight:
-        """Adapts a weight with the provider; what it returns is in evaluation mode."""
+        """Adapts a weight with the provider; what it returns is in evaluation mode.
+
+        Args:
+            weight: The frozen weight, `[out, in]`.
+            seed: What the adapter's start is drawn from.
+            biased: Whether the layer has a bias; as the adapter takes it when left out.
+            originals: What gives the weight before it was quantized, where the adapter asks for that.
+        """
         layer = self.layer(weight, torch.Generator().manual_seed(seed), biased=biased, originals=originals)
         adapted = self.make().attach(layer)
         assert isinstance(adapted, AdaptedWeight), (
@@ -421,7 +434,13 @@ def _works_as_it_is(host: PluginHost, registered: RegisteredProvider) -> bool:
 
 
 def original_of(rows: int, columns: int, seed: int = 1) -> torch.Tensor:
-    """Returns a weight before it is quantized, always the same one of this shape and seed."""
+    """Returns a weight before it is quantized, always the same one of this shape and seed.
+
+    Args:
+        rows: The layer's outputs.
+        columns: Its inputs.
+        seed: What its normal numbers are drawn from.
+    """
     return normal(rows, columns, seed=seed)
 
 
@@ -453,7 +472,14 @@ def layer_with(
     biased: bool = False,
     originals: OriginalWeights | None = None,
 ) -> Layer:
-    """Returns a layer, always with the same bias or with none."""
+    """Returns a layer, always with the same bias or with none.
+
+    Args:
+        weight: The frozen weight, `[out, in]`.
+        generator: What an adapter's start is drawn from.
+        biased: Whether it has a bias.
+        originals: What gives the weight before it was quantized; none when left out.
+    """
     info = LayerInfo("layer", "linear", weight.out_features, weight.in_features, biased)
     return Layer(info, weight, normal(weight.out_features, seed=4) if biased else None, generator, originals)
 
@@ -487,7 +513,13 @@ def doubled(adapted: AdaptedWeight) -> AdaptedWeight:
 
 
 def train(adapted: AdaptedWeight, x: torch.Tensor, target: torch.Tensor) -> list[float]:
-    """Takes twenty steps and returns the loss before each and after the last, judged in evaluation mode."""
+    """Takes twenty steps and returns the loss before each and after the last, judged in evaluation mode.
+
+    Args:
+        adapted: The layer.
+        x: Inputs, `[examples, in]`.
+        target: What the outputs are to become, `[examples, out]`.
+    """
     optimizer = torch.optim.AdamW(adapted.trainable_parameters().values(), lr=1e-2, weight_decay=0.0)
     losses = []
     for _ in range(20):
@@ -546,7 +578,14 @@ class OneEmbedding(nn.Module):
 
 
 def load_with_peft(folder: Path, config: Mapping[str, Any], tensors: State, base: nn.Module) -> nn.Module:
-    """Writes an adapter's folder and has peft load it onto a model, every tensor of it."""
+    """Writes an adapter's folder and has peft load it onto a model, every tensor of it.
+
+    Args:
+        folder: Where to.
+        config: What its adapter_config.json says besides the layer's name.
+        tensors: Its tensors, under their names within the layer.
+        base: The model, whose one layer is called `layer`.
+    """
     peft = pytest.importorskip(
         "peft", reason="peft is not installed, which proves the adapter's form: pip install peft"
     )

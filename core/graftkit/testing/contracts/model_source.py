@@ -221,7 +221,13 @@ def check_products(frozen: FrozenWeight, name: str) -> None:
 
 
 def check_kept(found: StoredWeight, said: int | None, name: str) -> None:
-    """Compares what `freeze` makes with what `dequantize` does, and its bytes with those in the headers."""
+    """Compares what `freeze` makes with what `dequantize` does, and its bytes with those in the headers.
+
+    Args:
+        found: The weight.
+        said: The bytes that the headers say.
+        name: The tensor's name.
+    """
     assert found.freeze is not None
     assert found.dequantize is not None, f"{name} can be kept and not dequantized: no other quantizer takes it"
     frozen, dense = found.freeze(), found.dequantize()
@@ -235,7 +241,13 @@ def check_kept(found: StoredWeight, said: int | None, name: str) -> None:
 
 
 def check_stack(found: StoredWeight, said: int | None, name: str) -> None:
-    """Compares each matrix of a stack with the stack, whichever way round the architecture has it."""
+    """Compares each matrix of a stack with the stack, whichever way round the architecture has it.
+
+    Args:
+        found: The stack, `[matrices, ...]`.
+        said: The bytes that the headers say of all of it.
+        name: The tensor's name.
+    """
     assert found.matrix is not None
     assert found.dequantize is not None, (
         f"{name} gives its matrices and can't be dequantized: no other quantizer takes it"

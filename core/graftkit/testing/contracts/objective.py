@@ -54,7 +54,13 @@ class ObjectiveContract(Contract):
         return config
 
     def scores(self, examples: int = MOST, *, seed: int = 0, scale: float = 1.0) -> AnyScores:
-        """Returns scores as core gives them: of answers of 1 to 7 tokens, or of sequences."""
+        """Returns scores as core gives them: of answers of 1 to 7 tokens, or of sequences.
+
+        Args:
+            examples: How many.
+            seed: What they are drawn from.
+            scale: What a model's scores are multiplied by: the larger, the surer it is.
+        """
         return make_scores(self.config, examples, seed=seed, scale=scale)
 
     def losses(self, scores: AnyScores) -> torch.Tensor:
@@ -215,7 +221,13 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
 
 
 def made_candidates(tokens: int, scale: float, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns a model's log-probabilities of the tokens that a teacher finds likeliest, and the teacher's."""
+    """Returns a model's log-probabilities of the tokens that a teacher finds likeliest, and the teacher's.
+
+    Args:
+        tokens: How many places.
+        scale: What both models' scores are multiplied by.
+        random: What they are drawn from.
+    """
     model = (scale * torch.randn(tokens, TOKENS, generator=random)).log_softmax(1)
     teacher, ids = (scale * torch.randn(tokens, TOKENS, generator=random)).log_softmax(1).topk(CANDIDATES, 1)
     return model.gather(1, ids).requires_grad_(), teacher

@@ -232,7 +232,13 @@ class QuantizerContract(Contract):
 
 
 def check_bound(stored: FrozenWeight, weight: torch.Tensor, what: str) -> None:
-    """Compares each weight's error with the declared share of the largest weight in its row."""
+    """Compares each weight's error with the declared share of the largest weight in its row.
+
+    Args:
+        stored: The weight as it is stored.
+        weight: The one that it was made of.
+        what: What that is called, for the error.
+    """
     __tracebackhide__ = True
     largest = weight.double().abs().amax(1, keepdim=True)
     error = (stored.dequantize(torch.float64) - weight.double()).abs() / largest.clamp(min=1e-300)
@@ -241,14 +247,26 @@ def check_bound(stored: FrozenWeight, weight: torch.Tensor, what: str) -> None:
 
 
 def check_refused(stored: FrozenWeight, state: Mapping[str, torch.Tensor], what: str) -> None:
-    """Makes sure that `from_state` says no."""
+    """Makes sure that `from_state` says no.
+
+    Args:
+        stored: The weight whose class is asked.
+        state: A state that is no weight's.
+        what: What is wrong with it, for the error.
+    """
     __tracebackhide__ = True
     did = refusal(lambda: type(stored).from_state(state, stored.meta()))
     assert not did, f"from_state must raise ValueError for a state with {what}; it {did}"
 
 
 def check_short(stored: FrozenWeight, state: Mapping[str, torch.Tensor], what: str) -> None:
-    """Makes sure that `from_state` says no, or gives a weight that is whole in itself and knows its size."""
+    """Makes sure that `from_state` says no, or gives a weight that is whole in itself and knows its size.
+
+    Args:
+        stored: The weight whose class is asked.
+        state: A state with fewer rows or blocks.
+        what: What is wrong with it, for the error.
+    """
     __tracebackhide__ = True
 
     def take() -> None:

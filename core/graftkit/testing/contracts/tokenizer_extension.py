@@ -60,7 +60,13 @@ class TokenizerExtensionContract(Contract):
     def extend(
         self, base: Tokenizer, texts: Iterable[str] | None = None, spec: ExtensionSpec | None = None
     ) -> ExtensionPlan:
-        """Extends a tokenizer with the provider."""
+        """Extends a tokenizer with the provider.
+
+        Args:
+            base: The tokenizer.
+            texts: What new tokens are learnt from; `extension_texts()` when left out.
+            spec: What is asked for; `extension` when left out.
+        """
         return self._backend().extend(base, extension_texts() if texts is None else texts, spec or self.extension)
 
     def test_what_can_be_extended_says_so(self, tokenizer: Tokenizer) -> None:

@@ -54,7 +54,13 @@ class TinyChange:
         self.parts = tuple(tuple(self.base.encode(self.tokenizer.decode([id]))) for id in self.ids)
 
     def rows(self, role: MatrixRole = "tied", hidden: int = 16, seed: int = 0) -> NewRows:
-        """Returns a matrix of normal numbers that gets the new rows."""
+        """Returns a matrix of normal numbers that gets the new rows.
+
+        Args:
+            role: What the matrix is.
+            hidden: How wide it is.
+            seed: What it is drawn from.
+        """
         weight = normal(ROWS, hidden, seed=seed)
         return NewRows(weight, role, self.ids, self.parts, self.base, self.tokenizer, dict(self.kept), TEXTS)
 
