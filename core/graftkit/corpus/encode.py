@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from graftkit.corpus.answer_in_use import after_prompt_in_use
 from graftkit.corpus.answers_compared import WithMismatched, as_one_example
 from graftkit.corpus.control_tokens import template_tokens, with_control_tokens
 from graftkit.corpus.exact_runs import ExactRuns
@@ -690,7 +691,7 @@ class Encoder:
     def fingerprint(self) -> str:
         """A sha256, in hex, of everything that the ids and the loss mask of a record depend on."""
         facts = {
-            "version": 4,
+            "version": 5,
             "tokenizer": self._tokenizer.fingerprint,
             "specials": sorted(self._tokenizer.special_tokens.items()),
             "template": self._template.fingerprint if self._template else None,
@@ -770,15 +771,25 @@ class Encoder:
         return [] if eos is None else [Run(self._names.get(eos, ""), 1.0, eos)]
 
     def _pieces(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> list[Piece]:
-        """Lays a conversation out; what it leaves out of earlier reasoning in use, it may leave out."""
+        """Lays a conversation out; what it leaves out of earlier reasoning in use, it may leave out.
+
+        With `turns: each` an answer stands after its prompt in use, whatever the template would write before it.
+        """
         count = len(conversation.messages)
-        return lay_out(
-            self._required_template(conversation.where).taking(conversation.tools),
+        template = self._required_template(conversation.where).taking(conversation.tools)
+        pieces = lay_out(
+            template,
             conversation,
             add_generation_prompt=reply,
             controls=self._specials,
             left_out=left_out if self.report_dropped else None,
             shortened=count if reply else count - 1 if self._each else 0,
+        )
+        if reply or not self._each:
+            return pieces
+        prompt = self._learnt(conversation).generation_prompt
+        return after_prompt_in_use(
+            pieces, template, conversation, prompt, self._specials, left_out if self.report_dropped else None
         )
 
     def _chat_parts(self, conversation: Conversation, notes: _Notes, *, reply: bool = False) -> list[LearntPart]:
