@@ -559,8 +559,7 @@ class Encoder:
     def prompt_in_use(self, sample: Sample) -> list[int] | None:
         """Returns the ids after which, in use, a model gives the last answer that is learnt of a record.
 
-        They are those of `prompt`, and not always what stands before the answer in training. Of a conversation that is
-        too long the last answer is the one that it is cut after.
+        They are those of `prompt`, and not always what stands before the answer in training.
 
         Args:
             sample: A record, or one of its `turns`.
@@ -570,18 +569,34 @@ class Encoder:
         """
         if isinstance(sample, Completion):
             return self.prompt(sample.prompt)
+        with suppress(DataError):  # a template that takes no conversation without an answer
+            asked = self.up_to_last_answer(sample)
+            if asked is not None and asked.messages[-1].role == "assistant":
+                return self.prompt(replace(asked, messages=asked.messages[:-1]))
+        return None
+
+    def up_to_last_answer(self, sample: Sample) -> Conversation | None:
+        """Returns a conversation up to the last answer that is learnt of it.
+
+        Of one that is too long that is the answer that it is cut after.
+
+        Args:
+            sample: A record, or one of its `turns`.
+
+        Returns:
+            The conversation, of which that answer alone is learnt; None where it is none, or an answer itself is cut.
+
+        Raises:
+            DataError: As for `encode`.
+        """
         if not isinstance(sample, Conversation):
             return None
         cut = self._is_cut(sample)
         if cut and self.overflow == "truncate":
             return None
-        with suppress(DataError):  # a template that takes no conversation without an answer
-            parts = ByAnswer(sample)
-            count = self._whole_answers(parts) if cut else len(parts)
-            last = parts[count - 1].messages if count else ()
-            if last and last[-1].role == "assistant":
-                return self.prompt(replace(sample, messages=last[:-1]))
-        return None
+        parts = ByAnswer(sample)
+        count = self._whole_answers(parts) if cut else len(parts)
+        return parts[count - 1] if count else None
 
     def _whole_answers(self, parts: ByAnswer) -> int:
         """Returns how many of the answers fit, each with all before it; few of a long conversation are looked at."""

@@ -20,7 +20,22 @@ from graftkit.report.run_manifest import FileFacts
 from graftkit.store.files import to_json, write_text
 from graftkit.store.token_store import Example
 
-__all__ = ["Answer", "answer_all", "answered", "asked", "keep_answers", "mean_scores", "question_of"]
+__all__ = ["Answer", "Question", "answer_all", "answered", "asked", "keep_answers", "mean_scores"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a model is asked for the answer of a holdout record.
+
+    Attributes:
+        prompt: The ids that it goes on with.
+        text: The last thing said before the answer, without a chat template; "" for none.
+        record: The record.
+    """
+
+    prompt: list[int]
+    text: str
+    record: Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +43,12 @@ class Answer:
     """What the model said to a holdout record, and what that is worth.
 
     Attributes:
+        question: What the record asks, without a chat template.
         answered: The record, and what was said.
         scores: What it is worth by each metric.
     """
 
+    question: str
     answered: Answered
     scores: Mapping[str, float]
 
@@ -65,23 +82,24 @@ def answer_all(
     answers: list[Answer] = []
     batches = [numbers[at : at + options.batch_size] for at in range(0, len(numbers), options.batch_size)]
     report = stage.progress("tokens")
-    prompted = asked(run, corpus, numbers)
+    questions = asked(run, corpus, numbers)
     for number, batch in enumerate(batches):
         examples = [corpus.holdout[number] for number in batch]
-        prompts, records = zip(*prompted[len(answers) : len(answers) + len(batch)], strict=True)
+        put = questions[len(answers) : len(answers) + len(batch)]
 
         def poll(made: int, number: int = number) -> None:
             report(number * options.max_new_tokens + made, len(batches) * options.max_new_tokens)
 
         replies = generate_greedily(
             loaded.model.network,
-            prompts,
+            [question.prompt for question in put],
             max_new_tokens=options.max_new_tokens,
             stop=corpus.stop,
             poll=poll,
         )
-        given = map(answered, [run] * len(batch), examples, prompts, replies, records)
-        answers += [Answer(each, _scores(metrics, each)) for each in given]
+        for example, question, reply in zip(examples, put, replies, strict=True):
+            given = answered(run, example, question, reply)
+            answers.append(Answer(question.text, given, _scores(metrics, given)))
     return answers
 
 
@@ -101,7 +119,7 @@ def keep_answers(run: RunContext, when: str, answers: Sequence[Answer]) -> None:
     data = [
         {
             "where": answer.answered.record.where,
-            "question": question_of(answer.answered.record),
+            "question": answer.question,
             "prompt": answer.answered.prompt,
             "expected": answer.answered.expected,
             "answer": answer.answered.answer,
@@ -120,9 +138,8 @@ def _scores(metrics: Mapping[str, Metric], answered: Answered) -> dict[str, floa
     return {label: float(metric.score(deepcopy(answered))) for label, metric in metrics.items()}
 
 
-def question_of(record: Sample) -> str:
-    """Returns what a record asks: the last thing said before its answer, without a chat template; "" for none."""
-    record = shown(record)
+def _asked_in(record: Sample) -> str:
+    """Returns the last thing said before a record's last answer; "" for none."""
     if isinstance(record, Completion):
         return record.prompt
     if not isinstance(record, Conversation):
@@ -133,8 +150,16 @@ def question_of(record: Sample) -> str:
     return next((message.content for message in reversed(said[:-1]) if message.role != "assistant"), "")
 
 
-def asked(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[tuple[list[int], Sample]]:
-    """Returns each answer's prompt as it is in use, training's own where that can't be told, and its record."""
+def asked(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[Question]:
+    """Returns what is asked for the answer of some holdout examples, of a conversation the last that is learnt.
+
+    The prompt is that of use, training's own where that can't be told.
+
+    Args:
+        run: The run.
+        corpus: The examples.
+        numbers: Which of the holdout examples.
+    """
     encoder = run.vocabulary.encoder
     records = run.plan.samples.holdout.at({*corpus.answered[: len(numbers)]})
     parts = (
@@ -146,24 +171,25 @@ def asked(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[tuple
     )
     examples = (corpus.holdout[number] for number in numbers)
     return [
-        (encoder.prompt_in_use(part) or example.ids[: example.prompt_length].tolist(), part)
+        Question(
+            encoder.prompt_in_use(part) or example.ids[: example.prompt_length].tolist(),
+            _asked_in(encoder.up_to_last_answer(part) or part),
+            part,
+        )
         for example, part in zip(examples, parts, strict=False)
     ]
 
 
-def answered(
-    run: RunContext, example: Example, prompt: Sequence[int], reply: Sequence[int], record: Sample
-) -> Answered:
+def answered(run: RunContext, example: Example, question: Question, reply: Sequence[int]) -> Answered:
     """Returns what a model answered to an example, as text.
 
     Args:
         run: The run.
         example: The example.
-        prompt: The ids that the model went on with.
+        question: What it was asked.
         reply: The ids that it gave.
-        record: The example's record.
     """
-    decode = run.vocabulary.tokenizer.decode
+    decode, prompt = run.vocabulary.tokenizer.decode, question.prompt
     goes_on = example.ids[: len(prompt)].tolist() == prompt
     start = len(prompt) if goes_on else example.prompt_length
     first = example.sequences[0]
@@ -172,5 +198,5 @@ def answered(
         answer=decode(list(reply), skip_specials=True),
         expected=decode(expected, skip_specials=True),
         prompt=decode(prompt),
-        record=record,
+        record=question.record,
     )

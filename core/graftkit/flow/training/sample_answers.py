@@ -11,9 +11,8 @@ from graftkit.flow.events import SampleAnswered
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
-from graftkit.flow.training.answers import answered, asked, question_of
+from graftkit.flow.training.answers import Question, answered, asked
 from graftkit.host.lifecycle import StepInfo
-from graftkit.interfaces.samples import Sample
 from graftkit.model.generate import generate_greedily
 
 __all__ = ["SampleAnswers"]
@@ -73,11 +72,11 @@ class SampleAnswers:
         self._spent, self._needs = self._spent + seconds, max(self._needs, seconds)
 
     @cached_property
-    def _asked(self) -> Sequence[tuple[list[int], Sample]]:
+    def _asked(self) -> Sequence[Question]:
         return asked(self._run, self._corpus, self._numbers)
 
     def _answer(self, step: StepInfo, until: float) -> None:
-        prompt, record = self._asked[self._shown]
+        question = self._asked[self._shown]
         training, start = self._network.training, time.perf_counter()
 
         def poll(made: int) -> None:
@@ -90,11 +89,11 @@ class SampleAnswers:
         self._network.eval()
         try:
             [reply] = generate_greedily(
-                self._network, [prompt], max_new_tokens=self._tokens, stop=self._corpus.stop, poll=poll
+                self._network, [question.prompt], max_new_tokens=self._tokens, stop=self._corpus.stop, poll=poll
             )
         finally:
             self._network.train(training)
-        found = answered(self._run, self._corpus.holdout[self._numbers[self._shown]], prompt, reply, record)
+        found = answered(self._run, self._corpus.holdout[self._numbers[self._shown]], question, reply)
         self._run.emit(
-            SampleAnswered(step.step, step.steps, question_of(record), found.expected, found.answer, record.where)
+            SampleAnswered(step.step, step.steps, question.text, found.expected, found.answer, found.record.where)
         )
