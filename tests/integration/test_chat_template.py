@@ -434,6 +434,18 @@ def test_a_conversation_with_several_answers_makes_an_example_of_each(make_recip
     assert [line["authors"][-2]["author"] for line in lines] == ["message 2 (assistant)", "message 4 (assistant)"]
 
 
+def test_the_question_beside_an_answer_is_the_one_that_it_answers(make_recipe: Any, tmp_path: Path) -> None:
+    """Of a conversation whose last answer is not learnt, or does not fit, the one before it is asked for."""
+    said = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d" * 40)]
+    rows = [{"messages": [{"role": role, "content": f"{text}{n}"} for role, text in said]} for n in range(4)]
+    rows[0]["messages"][-1] = {"role": "assistant", "content": "d", "weight": 0}
+    section = {"train": written(rows[2:], tmp_path / "a.jsonl"), "holdout": written(rows[:2], tmp_path / "b.jsonl")}
+    recipe = make_recipe(data={**section, "max_length": 64}, evaluation={"answers": 2, "max_new_tokens": 2})
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    answers = json.loads((result.folder / "answers-after.json").read_text())["answers"]
+    assert [(answer["question"], answer["expected"]) for answer in answers] == [("a0", "b0"), ("a1", "b1")]
+
+
 ENDLESS = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"

@@ -118,13 +118,11 @@ def _show(found: list[Evaluation], wrong: int) -> None:
 
 def _wrong(found: list[Evaluation]) -> Iterator[tuple[str, str, str, list[tuple[str, str]]]]:
     """Yields the questions that some model has answered wrong: where, asked, expected, and what each model said."""
-    from graftkit.flow.training.answers import question_of
-
     asked: dict[tuple[str, str, str], list[tuple[str, Answer]]] = {}
     for each in found:
         for answer in each.answers:
             told = answer.answered
-            key = told.record.where, question_of(told.record), told.expected
+            key = told.record.where, answer.question, told.expected
             asked.setdefault(key, []).append((each.source, answer))
     for key, given in asked.items():
         if not all(answer.right for _, answer in given):

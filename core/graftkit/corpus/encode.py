@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from graftkit.corpus.answer_in_use import after_prompt_in_use
 from graftkit.corpus.answers_compared import WithMismatched, as_one_example
 from graftkit.corpus.control_tokens import template_tokens, with_control_tokens
 from graftkit.corpus.exact_runs import ExactRuns
@@ -558,8 +559,7 @@ class Encoder:
     def prompt_in_use(self, sample: Sample) -> list[int] | None:
         """Returns the ids after which, in use, a model gives the last answer that is learnt of a record.
 
-        They are those of `prompt`, and not always what stands before the answer in training. Of a conversation that is
-        too long the last answer is the one that it is cut after.
+        They are those of `prompt`, and not always what stands before the answer in training.
 
         Args:
             sample: A record, or one of its `turns`.
@@ -569,18 +569,34 @@ class Encoder:
         """
         if isinstance(sample, Completion):
             return self.prompt(sample.prompt)
+        with suppress(DataError):  # a template that takes no conversation without an answer
+            asked = self.up_to_last_answer(sample)
+            if asked is not None and asked.messages[-1].role == "assistant":
+                return self.prompt(replace(asked, messages=asked.messages[:-1]))
+        return None
+
+    def up_to_last_answer(self, sample: Sample) -> Conversation | None:
+        """Returns a conversation up to the last answer that is learnt of it.
+
+        Of one that is too long that is the answer that it is cut after.
+
+        Args:
+            sample: A record, or one of its `turns`.
+
+        Returns:
+            The conversation, of which that answer alone is learnt; None where it is none, or an answer itself is cut.
+
+        Raises:
+            DataError: As for `encode`.
+        """
         if not isinstance(sample, Conversation):
             return None
         cut = self._is_cut(sample)
         if cut and self.overflow == "truncate":
             return None
-        with suppress(DataError):  # a template that takes no conversation without an answer
-            parts = ByAnswer(sample)
-            count = self._whole_answers(parts) if cut else len(parts)
-            last = parts[count - 1].messages if count else ()
-            if last and last[-1].role == "assistant":
-                return self.prompt(replace(sample, messages=last[:-1]))
-        return None
+        parts = ByAnswer(sample)
+        count = self._whole_answers(parts) if cut else len(parts)
+        return parts[count - 1] if count else None
 
     def _whole_answers(self, parts: ByAnswer) -> int:
         """Returns how many of the answers fit, each with all before it; few of a long conversation are looked at."""
@@ -690,7 +706,7 @@ class Encoder:
     def fingerprint(self) -> str:
         """A sha256, in hex, of everything that the ids and the loss mask of a record depend on."""
         facts = {
-            "version": 4,
+            "version": 5,
             "tokenizer": self._tokenizer.fingerprint,
             "specials": sorted(self._tokenizer.special_tokens.items()),
             "template": self._template.fingerprint if self._template else None,
@@ -770,15 +786,25 @@ class Encoder:
         return [] if eos is None else [Run(self._names.get(eos, ""), 1.0, eos)]
 
     def _pieces(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> list[Piece]:
-        """Lays a conversation out; what it leaves out of earlier reasoning in use, it may leave out."""
+        """Lays a conversation out; what it leaves out of earlier reasoning in use, it may leave out.
+
+        With `turns: each` an answer stands after its prompt in use, whatever the template would write before it.
+        """
         count = len(conversation.messages)
-        return lay_out(
-            self._required_template(conversation.where).taking(conversation.tools),
+        template = self._required_template(conversation.where).taking(conversation.tools)
+        pieces = lay_out(
+            template,
             conversation,
             add_generation_prompt=reply,
             controls=self._specials,
             left_out=left_out if self.report_dropped else None,
             shortened=count if reply else count - 1 if self._each else 0,
+        )
+        if reply or not self._each:
+            return pieces
+        prompt = self._learnt(conversation).generation_prompt
+        return after_prompt_in_use(
+            pieces, template, conversation, prompt, self._specials, left_out if self.report_dropped else None
         )
 
     def _chat_parts(self, conversation: Conversation, notes: _Notes, *, reply: bool = False) -> list[LearntPart]:

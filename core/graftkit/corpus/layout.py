@@ -13,7 +13,7 @@ from graftkit.corpus.turns import CALL_ID, REASONING, Leaf, TemplateForm, templa
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Conversation
 
-__all__ = ["Piece", "lay_out"]
+__all__ = ["Piece", "joined", "lay_out", "rendered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,22 @@ def lay_out(
     raise found
 
 
+def rendered(template: ChatTemplate, conversation: Conversation, *, add_generation_prompt: bool = False) -> str:
+    """Returns the text of a conversation as `lay_out` renders it, without its pieces.
+
+    Raises:
+        DataError: The template refuses the conversation.
+    """
+    refused: DataError | None = None
+    for form in _forms(template, conversation):
+        try:
+            return _Layout(template, conversation, form, add_generation_prompt, ()).text
+        except DataError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
 def _takes_system_in_user(
     template: ChatTemplate, conversation: Conversation, controls: Collection[str], left_out: set[str] | None
 ) -> bool:
@@ -124,7 +140,7 @@ class _Layout:
         self._reply, self._controls, self._shortened = add_generation_prompt, controls, shortened
         self._leaves: list[Leaf] = []
         self._ids_unmarked = False
-        self._text = self._render(self._kept)
+        self.text = self._render(self._kept)
         self._marks = self._made_marks()
 
     def _kept(self, leaf: Leaf) -> str:
@@ -152,10 +168,10 @@ class _Layout:
             return None
         place = 0
         for stretch in stretches or ():  # compared where they stand: a text may take a hundred megabytes
-            if not self._text.startswith(stretch.text, place):
+            if not self.text.startswith(stretch.text, place):
                 return None
             place += len(stretch.text)
-        return stretches if place == len(self._text) else None
+        return stretches if place == len(self.text) else None
 
     def pieces(self, left_out: set[str] | None) -> list[Piece]:
         """Returns the pieces.
@@ -177,7 +193,7 @@ class _Layout:
             Piece(part.text, None if part.leaf is None else self._leaves[part.leaf].message, part.block)
             for part in stretches
         )
-        return list(_joined(pieces))
+        return list(joined(pieces))
 
     def _known_stretches(self) -> list[Stretch] | None:
         """Renders with marks, around whole texts or what they are without white space; None where neither is known."""
@@ -249,7 +265,7 @@ class _Layout:
             if _said(leaf.text, shown.get(number, ())):
                 continue
             parts = self._parts(leaf)
-            if not all(_said(part, shown.get(number, ())) for part in parts) or not (parts or leaf.text in self._text):
+            if not all(_said(part, shown.get(number, ())) for part in parts) or not (parts or leaf.text in self.text):
                 reasoning = self._is_reasoning(leaf, number in shown)
                 if reasoning and leaf.message < self._shortened:
                     continue
@@ -350,7 +366,7 @@ def _end(text: str) -> str:
     return text[len(text.rstrip()) :] if text.strip() else ""
 
 
-def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
+def joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
     """Joins neighbours that the template wrote."""
     last: Piece | None = None
     for piece in pieces:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from graftkit import Tokenizer
 from graftkit.corpus import encode, fitting_answers
@@ -15,7 +17,7 @@ from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import ByAnswer
 from graftkit.errors import DataError
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.samples import Conversation, Message
+from graftkit.interfaces.samples import Conversation, Message, ToolCall
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from transformers import AutoTokenizer
@@ -94,6 +96,46 @@ def test_each_example_is_what_apply_chat_template_gives_at_that_moment(
         assert example.ids[: example.prompt_length].tolist() == asked
         ends = theirs.decode(example.ids[example.loss_mask])
         assert ends == theirs.decode(whole)[len(theirs.decode(asked)) :].rstrip("\n"), "this answer alone, to its end"
+
+
+def test_an_answer_stands_after_its_prompt_in_use_where_the_template_writes_another(tokenizer: Tokenizer) -> None:
+    """gpt-oss leaves out the reasoning before a call once its result is answered; as it answers, the model sees it."""
+    pytest.importorskip("trl")
+    source = (Path(str(find_spec("trl").origin)).parent / "chat_templates" / "gptoss.jinja").read_text()  # type: ignore[union-attr]
+    controls = {"start": "im_start", "end": "im_end", "call": "im_end", "return": "endoftext"}
+    for theirs, ours in controls.items():
+        source = source.replace(f"<|{theirs}|>", f"<|{ours}|>")
+    called = Message("assistant", "", reasoning="I look it up", tool_calls=(ToolCall("get", {"city": "Rome"}),))
+    turns = (
+        Message("user", "Weather?"),
+        called,
+        Message("tool", "sunny", name="get"),
+        Message("assistant", "Sunny.", reasoning="it says so"),
+        Message("user", "Sure?"),
+        Message("assistant", "Yes."),
+    )
+    ours = encoder(tokenizer.with_chat_template(source))
+    parts = list(ours.turns(Conversation(turns, "record")))
+    shown = []
+    for part in parts:
+        [example] = ours.encode(part).examples
+        assert example.ids[: example.prompt_length].tolist() == ours.prompt_in_use(part)
+        assert example.loss_mask[example.prompt_length :].all()
+        shown.append([tokenizer.decode(ids.tolist()) for ids in np.split(example.ids, [example.prompt_length])])
+    assert [("I look it up" in prompt, answer) for prompt, answer in shown] == [
+        (
+            False,
+            "<|channel|>analysis<|message|>I look it up<|im_end|><|im_start|>assistant to=functions.get<|channel|>"
+            'commentary json<|message|>{"city": "Rome"}<|im_end|>',
+        ),
+        (
+            True,
+            "<|channel|>analysis<|message|>it says so<|im_end|><|im_start|>assistant<|channel|>final<|message|>"
+            "Sunny.<|endoftext|>",
+        ),
+        (False, "<|channel|>final<|message|>Yes.<|endoftext|>"),
+    ]
+    assert "".join(text for text, _ in ours.authors(parts[1])) == "".join(shown[1])
 
 
 def test_arguments_of_the_template_decide_the_prompt(folder: Path, tokenizer: Tokenizer) -> None:

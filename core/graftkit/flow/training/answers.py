@@ -33,7 +33,6 @@ __all__ = [
     "keep_answers",
     "mean_scores",
     "metrics_of",
-    "question_of",
     "questions_of",
 ]
 
@@ -44,11 +43,13 @@ class Question:
 
     Attributes:
         prompt: The ids that it goes on with.
+        text: The last thing said before the answer, without a chat template; "" for none.
         example: The record's example, whose last stretch in the loss is the answer.
         record: The record.
     """
 
     prompt: Sequence[int]
+    text: str
     example: Example
     record: Sample
 
@@ -58,10 +59,12 @@ class Answer:
     """What the model said to a holdout record, and what that is worth.
 
     Attributes:
+        question: What the record asks, without a chat template.
         answered: The record, and what was said.
         scores: What it is worth by each metric.
     """
 
+    question: str
     answered: Answered
     scores: Mapping[str, float]
 
@@ -74,7 +77,7 @@ class Answer:
         """Returns it as JSON, as a run's files of answers have it."""
         return {
             "where": self.answered.record.where,
-            "question": question_of(self.answered.record),
+            "question": self.question,
             "prompt": self.answered.prompt,
             "expected": self.answered.expected,
             "answer": self.answered.answer,
@@ -118,8 +121,9 @@ def answer_all(
 
         prompts = [question.prompt for question in batch]
         replies = generate_greedily(network, prompts, max_new_tokens=options.max_new_tokens, stop=stop, poll=poll)
-        given = (answered(tokenizer, question, reply) for question, reply in zip(batch, replies, strict=True))
-        answers += [Answer(each, _scores(metrics, each)) for each in given]
+        for question, reply in zip(batch, replies, strict=True):
+            given = answered(tokenizer, question, reply)
+            answers.append(Answer(question.text, given, _scores(metrics, given)))
     return answers
 
 
@@ -152,9 +156,8 @@ def _scores(metrics: Mapping[str, Metric], answered: Answered) -> dict[str, floa
     return {label: float(metric.score(deepcopy(answered))) for label, metric in metrics.items()}
 
 
-def question_of(record: Sample) -> str:
-    """Returns what a record asks: the last thing said before its answer, without a chat template; "" for none."""
-    record = shown(record)
+def _asked_in(record: Sample) -> str:
+    """Returns the last thing said before a record's last answer; "" for none."""
     if isinstance(record, Completion):
         return record.prompt
     if not isinstance(record, Conversation):
@@ -168,7 +171,9 @@ def question_of(record: Sample) -> str:
 def asked(
     encoder: Encoder, samples: Samples, store: TokenStore, numbers: Sequence[int], records: Sequence[int]
 ) -> list[Question]:
-    """Returns each question's prompt as it is in use, training's own where that can't be told.
+    """Returns what is asked for the answer of some examples, of a conversation the last that is learnt.
+
+    The prompt is that of use, training's own where that can't be told.
 
     Args:
         encoder: What made the examples.
@@ -186,7 +191,12 @@ def asked(
     )
     examples = (store[number] for number in numbers)
     return [
-        Question(encoder.prompt_in_use(part) or example.ids[: example.prompt_length].tolist(), example, part)
+        Question(
+            encoder.prompt_in_use(part) or example.ids[: example.prompt_length].tolist(),
+            _asked_in(encoder.up_to_last_answer(part) or part),
+            example,
+            part,
+        )
         for example, part in zip(examples, parts, strict=False)
     ]
 

@@ -11,7 +11,7 @@ from graftkit.flow.events import SampleAnswered
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
-from graftkit.flow.training.answers import Question, answered, question_of, questions_of
+from graftkit.flow.training.answers import Question, answered, questions_of
 from graftkit.host.lifecycle import StepInfo
 from graftkit.model.generate import generate_greedily
 
@@ -94,7 +94,6 @@ class SampleAnswers:
         finally:
             self._network.train(training)
         found = answered(self._run.vocabulary.tokenizer, question, reply)
-        record = question.record
         self._run.emit(
-            SampleAnswered(step.step, step.steps, question_of(record), found.expected, found.answer, record.where)
+            SampleAnswered(step.step, step.steps, question.text, found.expected, found.answer, found.record.where)
         )
