@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from graftkit import Tokenizer
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.interfaces.samples import Conversation, Message
 from graftkit.testing import tiny_tokenizer_files
 from graftkit.tokenization.tokenizer_json import added_token

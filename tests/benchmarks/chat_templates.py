@@ -23,10 +23,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.layout import lay_out
 from graftkit.corpus.learnt import LearntParts
 from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.corpus.turns import REASONING, TemplateForm, template_input, with_content_in_parts
 from graftkit.errors import DataError, ModelError
 from graftkit.interfaces.samples import Conversation, Message, ToolCall

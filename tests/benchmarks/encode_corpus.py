@@ -30,7 +30,8 @@ import json, resource, sys, time
 from pathlib import Path
 if sys.argv[4] == "exact":
     sys.modules["fastokens"] = None
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, tokenize

@@ -5,32 +5,26 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import date
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graftkit.corpus.answer_in_use import after_prompt_in_use
 from graftkit.corpus.answers_compared import WithMismatched, as_one_example
-from graftkit.corpus.control_tokens import template_tokens, with_control_tokens
+from graftkit.corpus.control_tokens import with_control_tokens
 from graftkit.corpus.exact_runs import ExactRuns
 from graftkit.corpus.fitting_answers import fitting_answers
-from graftkit.corpus.layout import Piece, lay_out
-from graftkit.corpus.learnt import LearntParts, misses_an_answer
 from graftkit.corpus.learnt import Part as LearntPart
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.plain_text import PlainTexts
+from graftkit.corpus.record_runs import Notes, RecordRuns, Unencoded
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
-from graftkit.corpus.special_token_injection import InjectionCheck
 from graftkit.corpus.stretches import is_long, stretches_of
 from graftkit.corpus.template import ChatTemplate
-from graftkit.corpus.turns import TOOLS, ByAnswer, sizes_of
-from graftkit.errors import DataError, ModelError
-from graftkit.interfaces.chat_options import ChatOptions
+from graftkit.corpus.turns import ByAnswer, sizes_of
+from graftkit.errors import DataError
 from graftkit.interfaces.objective import LABEL
 from graftkit.interfaces.samples import (
     Completion,
@@ -43,15 +37,13 @@ from graftkit.interfaces.samples import (
     Text,
     Tokens,
 )
-from graftkit.interfaces.tokenizer import ROLES, NamedTemplates, PutsAround, Tokenizer
+from graftkit.interfaces.tokenizer import ROLES, PutsAround, Tokenizer
 from graftkit.store.fingerprint import fingerprint
 from graftkit.store.token_store import Example, prompt_length
-from graftkit.suggest import known_names
-from graftkit.tokenization.text_search import TextSearch
 
-__all__ = ["Encoded", "Encoder", "Overflow", "Part", "chat_template_of", "has_answer"]
+__all__ = ["Encoded", "Encoder", "Overflow", "Part", "has_answer"]
 
-Part = Conversation | Completion | Text | LongText | Tokens
+Part = Unencoded | Tokens
 """What is encoded by itself: a record, one of its answers, or one of the answers that it compares."""
 
 Overflow = Literal["drop_turns", "drop", "truncate", "error"]
@@ -62,9 +54,6 @@ _LONG = 1 << 16
 
 _CHARACTERS_A_TOKEN = 4
 
-_SHOWN = 1 << 11
-"""The characters of a long text that are shown, about."""
-
 _REMEMBERED = 1 << 24
 """The most characters of a part that is remembered."""
 
@@ -72,24 +61,21 @@ _RUNS = 50_000
 """The parts of rendered records that are encoded in one call, about: each takes hundreds of bytes."""
 
 
-@dataclass(slots=True)
-class _Notes:
-    """What is to be told of a conversation: see `Encoded`."""
-
-    left_out: set[str] = field(default_factory=set)
-    unmarked: bool = False
-    spells: str | None = None
-    shortened: bool = False
-    characters: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class _LaidOut:
-    """A part as it is laid out, and what is to be told of it."""
+    """A part as it is laid out, and what is to be told of it.
+
+    Attributes:
+        part: The part.
+        runs: Its runs.
+        notes: What is to be told of it.
+        characters: How many it has; 0 where all of them are among the runs.
+    """
 
     part: Part
     runs: list[Run]
-    notes: _Notes
+    notes: Notes
+    characters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,33 +98,6 @@ class Encoded:
     left_out: frozenset[str] = frozenset()
     spells: str | None = None
     unmarked: bool = False
-
-
-def chat_template_of(
-    tokenizer: Tokenizer, today: date | None = None, options: ChatOptions | None = None
-) -> ChatTemplate | None:
-    """Returns the tokenizer's chat template; None where there is none.
-
-    Args:
-        tokenizer: The tokenizer.
-        today: The date that the template gets from `strftime_now`; None for the day of rendering.
-        options: How conversations are laid out with it; as usual when left out.
-
-    Raises:
-        ModelError: The template can't be parsed, or there is none of the name that the options say.
-    """
-    options = options or ChatOptions()
-    named = tokenizer.chat_templates if isinstance(tokenizer, NamedTemplates) else {}
-    text = tokenizer.chat_template if options.template is None else named.get(options.template)
-    if text is None and options.template is not None:
-        hint = known_names(options.template, named)
-        raise ModelError(f"the tokenizer has no chat template called '{options.template}'", hint=hint)
-    if text is None:
-        return None
-    tokens = template_tokens(tokenizer)
-    with_tools = named.get("tool_use") if options.template is None else None
-    tool_use = None if with_tools is None else ChatTemplate(with_tools, tokens, today, options)
-    return ChatTemplate(text, tokens, today, options, tool_use)
 
 
 def has_answer(example: Example, sample: Sample) -> bool:
@@ -185,15 +144,13 @@ class Encoder:
     ) -> None:
         self._tokenizer = with_control_tokens(tokenizer, template)
         self._rows = rows if rows is not None and rows < tokenizer.vocab_size else None
-        self._template = template
         self.max_length = max_length
-        self._names = {id: name for name, id in self._tokenizer.special_tokens.items()}
-        self._specials = sorted(self._tokenizer.special_tokens, key=len, reverse=True)
+        self._layout = RecordRuns(
+            self._tokenizer, template, reports_dropped=report_dropped, parses=parse_special_tokens
+        )
+        self._special_ids = frozenset(self._tokenizer.special_tokens.values())
         self._exact = ExactRuns(self._tokenizer)
-        self._learnt_parts: dict[str, LearntParts] = {}
         self._shortened: _LaidOut | None = None
-        self._search = TextSearch(self._specials)
-        self._injection = InjectionCheck(self._search)
         self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
         self.labels = {label: number for number, label in enumerate(labels)}
         self.whole_texts = whole_texts
@@ -269,8 +226,10 @@ class Encoder:
                 return [sample.answer, sample.mismatched]
             case LabelledAnswer():
                 return [sample.answer]
-            case Conversation() if self._each:
-                return fitting_answers(sample, self.max_length, lambda part: self._pieces(part, set()), self._count)
+            case Conversation() if self._layout.each:
+                return fitting_answers(
+                    sample, self.max_length, lambda part: self._layout.pieces(part, set()), self._count
+                )
         return [sample]
 
     def characters_by_answer(self, sample: Sample) -> int:
@@ -278,7 +237,7 @@ class Encoder:
 
         They are those of all answers, each with what stands before it, where every one is encoded by itself.
         """
-        if not (self._each and isinstance(sample, Conversation)):
+        if not (self._layout.each and isinstance(sample, Conversation)):
             return 0
         longest = _CHARACTERS_A_TOKEN * self.max_length
         return len(ByAnswer(sample)) * min(sum(sizes_of(sample)) // 2, longest)
@@ -343,7 +302,7 @@ class Encoder:
             weights = np.zeros(len(whole), np.float32)
             weights[len(before) : len(before) + len(inside)] = 1
             examples.append(Example(whole, weights, 0))
-        return Encoded(examples, truncated=False, stops=True, spells=self.spelt(sample))
+        return Encoded(examples, truncated=False, stops=True, spells=self._layout.spelt(sample))
 
     @cached_property
     def _put_around(self) -> tuple[list[int], list[int]]:
@@ -352,16 +311,12 @@ class Encoder:
         if isinstance(own, tuple):
             before, after = own
             return list(before), list(after)
-        return [run.special for run in self._start if run.special is not None], []
+        return [run.special for run in self._layout.start if run.special is not None], []
 
     @property
     def template(self) -> ChatTemplate | None:
         """The chat template that lays out conversations."""
-        return self._template
-
-    @property
-    def _each(self) -> bool:
-        return self._template is not None and self._template.options.turns == "each"
+        return self._layout.template
 
     def _encode_parts(self, parts: Iterable[Part], only_cut: Collection[int] = ()) -> Iterator[Encoded]:
         """Encodes what is encoded by itself, many at a time.
@@ -378,7 +333,7 @@ class Encoder:
             for one, given in zip(laid_out, weighted, strict=True):
                 tokens = self._given(one.part) if isinstance(one.part, Tokens) else given
                 overflow = "truncate" if id(one.part) in only_cut else self.overflow
-                yield self._finished(one.part, tokens, one.notes, overflow)
+                yield self._finished(one, tokens, overflow)
             if not laid_out:
                 break
         if refused is not None:  # once those before it have been encoded, which may be refused, too
@@ -390,7 +345,7 @@ class Encoder:
         runs = 0
         try:
             for part in parts:
-                found.append(_LaidOut(part, [], _Notes()) if isinstance(part, Tokens) else self._kept(part))
+                found.append(_LaidOut(part, [], Notes()) if isinstance(part, Tokens) else self._kept(part))
                 runs += len(found[-1].runs)
                 if runs >= _RUNS:
                     break
@@ -398,30 +353,33 @@ class Encoder:
             return found, error
         return found, None
 
-    def _kept(self, part: Conversation | Completion | Text | LongText) -> _LaidOut:
+    def _kept(self, part: Unencoded) -> _LaidOut:
         """Lays a part out; the last one that was shortened, which may have thousands of messages, is laid out once."""
         if self._shortened is None or not _is_same(part, self._shortened.part):
-            notes = _Notes()
-            found = _LaidOut(part, self._kept_runs(part, notes), notes)
-            if not notes.shortened or notes.characters > _REMEMBERED:
+            found = self._as_far_as_kept(part)
+            if not 0 < found.characters <= _REMEMBERED:
                 return found
             self._shortened = found
         return replace(self._shortened, part=part)
 
-    def _kept_runs(self, part: Conversation | Completion | Text | LongText, notes: _Notes) -> list[Run]:
-        """Returns the parts of a record, up to where it is longer than a whole example may be for certain.
+    def _as_far_as_kept(self, part: Unencoded) -> _LaidOut:
+        """Lays a part out up to where it is longer than a whole example may be for certain.
 
         Of what is cut off the last token in the loss is kept where it is a special one, which tells whether it stops.
         """
-        stretches = self._stretches(part, notes)
+        notes = Notes()
+        stretches = self._layout.stretches(part, notes)
         text = "".join(stretch.text for stretch in stretches)
         left = len(text if isinstance(part, Text | LongText) else self._beginning(text))
         if left == len(text):
-            return [run for stretch in stretches for run in self._runs_in(stretch)]
-        notes.shortened, notes.characters = True, len(text)
+            return _LaidOut(part, [run for stretch in stretches for run in self._layout.split(stretch)], notes)
+        return _LaidOut(part, self._first_runs(stretches, left), notes, len(text))
+
+    def _first_runs(self, stretches: Sequence[Run | LearntPart], left: int) -> list[Run]:
+        """Returns the runs of the first `left` characters, and the special token that the last answer ends with."""
         kept: list[Run] = []
         for number, stretch in enumerate(stretches):
-            runs = self._runs_in(stretch)
+            runs = self._layout.split(stretch)
             for run in runs:
                 if left <= 0:
                     last = self._last_learnt(stretches[number + 1 :]) or self._last_learnt([run, *runs])
@@ -432,7 +390,7 @@ class Encoder:
 
     def _last_learnt(self, stretches: Sequence[Run | LearntPart]) -> Run | None:
         """Returns the last run in the loss; runs are made of few of many stretches."""
-        runs = (run for stretch in reversed(stretches) for run in reversed([*self._runs_in(stretch)]))
+        runs = (run for stretch in reversed(stretches) for run in reversed([*self._layout.split(stretch)]))
         return next((run for run in runs if run.loss_weight), None)
 
     def _beginning(self, text: str) -> str:
@@ -461,8 +419,9 @@ class Encoder:
     def _runs_together(self) -> RunsTogether:
         return RunsTogether(self._tokenizer, self._exact.encode_stretches)
 
-    def _finished(self, sample: Part, weighted: Weighted, notes: _Notes, overflow: Overflow) -> Encoded:
+    def _finished(self, laid_out: _LaidOut, weighted: Weighted, overflow: Overflow) -> Encoded:
         """Returns what is kept of a record's tokens."""
+        sample, notes = laid_out.part, laid_out.notes
         ids, loss_weights = weighted
         self.check_rows(ids, sample.where)
         is_text = isinstance(sample, Text | LongText)
@@ -472,37 +431,16 @@ class Encoder:
                 _example(ids[at : at + self.max_length], loss_weights[at : at + self.max_length]) for at in windows
             ]
         else:
-            length = self._fitting(ids, loss_weights, sample.where, overflow, notes.shortened)
+            length = self._fitting(ids, loss_weights, sample.where, overflow, laid_out.characters > 0)
             examples = [_example(ids[:length], loss_weights[:length])]
         return Encoded(
             examples=[example for example in examples if example.loss_mask.any()],
             truncated=not is_text and len(ids) > self.max_length,
             stops=self._stops(ids, loss_weights),
             left_out=frozenset(notes.left_out),
-            spells=notes.spells if isinstance(sample, Conversation) else self.spelt(sample),
+            spells=notes.spells if isinstance(sample, Conversation) else self._layout.spelt(sample),
             unmarked=notes.unmarked,
         )
-
-    def spelt(self, sample: Text | LongText | Completion | Tokens) -> str | None:
-        """Returns the first control token that a record spells in plain characters; None where it spells none.
-
-        Of a text as long as a file only the beginning is looked at.
-        """
-        texts: Iterable[str]
-        match sample:
-            case Tokens():
-                texts = ()
-            case LongText():
-                texts = islice(stretches_of(sample), 1)
-            case Completion():
-                texts = (sample.prompt, sample.completion)
-            case _:
-                texts = (sample.text,)
-        return None if self.parse_special_tokens else self._first_spelt(texts)
-
-    def _first_spelt(self, texts: Iterable[str]) -> str | None:
-        found = (self._search.next(text, 0) for text in texts)
-        return next((match[1] for match in found if match is not None), None)
 
     def _given(self, sample: Tokens) -> Weighted:
         """Returns ids as they are given, if the tokenizer has them."""
@@ -552,7 +490,8 @@ class Encoder:
         Raises:
             DataError: As for `encode`.
         """
-        ids = self._prompt(messages)
+        [(found, _)] = self._weighted([self._layout.of_prompt(messages)])
+        ids: list[int] = found.tolist()
         self.check_rows(ids, "the prompt" if isinstance(messages, str) else messages.where)
         return ids
 
@@ -635,14 +574,6 @@ class Encoder:
             "or, where the model has a head, with resize_token_embeddings of transformers before the run.",
         )
 
-    def _prompt(self, messages: Conversation | str) -> list[int]:
-        if isinstance(messages, str):
-            runs = [*self._start_of(messages), *self._plain_runs(messages, 0.0)]
-        else:
-            parts = self._chat_parts(messages, _Notes(), reply=True)
-            runs = [run for part in parts for run in self._runs_in(part)]
-        return [int(id) for id in self._weighted([runs])[0][0]]
-
     def authors(self, sample: Part) -> list[tuple[str, str]]:
         """Returns the text of a record in stretches, each with who wrote it: "template", "message 1 (user)", ...
 
@@ -654,35 +585,29 @@ class Encoder:
         """
         if isinstance(sample, LabelledText) and self.labels:
             return [(sample.text, "text"), (sample.label, "label")]
-        if isinstance(sample, Conversation):
-            pieces = self._pieces(sample, set())
-            return [(piece.text, _author(piece.message, sample)) for piece in pieces if piece.text]
-        if isinstance(sample, Tokens):
-            return [(self._tokenizer.decode(sample.ids), "tokens")]
-        parts = (
-            {"prompt": sample.prompt, "completion": sample.completion}
-            if isinstance(sample, Completion)
-            else {"text": next(stretches_of(sample, _SHOWN), "") if is_long(sample) else sample.text}
-        )
-        return [(text, name) for name, text in parts.items() if text]
+        return self._layout.authors(sample)
+
+    def spelt(self, sample: Text | LongText) -> str | None:
+        """Returns the first control token that a text spells in plain characters; None where it spells none."""
+        return self._layout.spelt(sample)
 
     @property
     def has_template(self) -> bool:
         """Whether there is a chat template."""
-        return self._template is not None
+        return self.template is not None
 
     @cached_property
     def plain(self) -> PlainTexts:
         """The encoder of plain texts in batches."""
-        start, end = self._start, self._end
+        start, end = self._layout.start, self._layout.end
         tokens = [(run[0].text, run[0].special) if run and run[0].special is not None else None for run in (start, end)]
         return PlainTexts(
             self._tokenizer,
             tokens[0],
             tokens[1],
             self.max_length,
-            lambda text: self._exact.encode(self._runs(Text(text, ""), _Notes())),
-            self._specials if self.parse_special_tokens else (),
+            lambda text: self._exact.encode(self._layout.of(Text(text, ""), Notes())),
+            self._layout.specials if self.parse_special_tokens else (),
         )
 
     def encode_plainly(self, texts: Sequence[str]) -> list[list[int]]:
@@ -691,11 +616,11 @@ class Encoder:
 
     def begins_itself(self, ids: Sequence[int]) -> bool:
         """Tells whether a text that begins with these ids needs no `bos` token before it."""
-        return self.parse_special_tokens and list(ids[:1]) == [run.special for run in self._start]
+        return self.parse_special_tokens and list(ids[:1]) == [run.special for run in self._layout.start]
 
     def ends_itself(self, ids: Sequence[int]) -> bool:
         """Tells whether a text that ends with these ids needs no `eos` token after it."""
-        return self.parse_special_tokens and bool(ids) and ids[-1] in self._tokenizer.special_tokens.values()
+        return self.parse_special_tokens and bool(ids) and ids[-1] in self._special_ids
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -709,9 +634,9 @@ class Encoder:
             "version": 5,
             "tokenizer": self._tokenizer.fingerprint,
             "specials": sorted(self._tokenizer.special_tokens.items()),
-            "template": self._template.fingerprint if self._template else None,
-            "start": [run.special for run in self._start],
-            "end": [run.special for run in self._end],
+            "template": self.template.fingerprint if self.template else None,
+            "start": [run.special for run in self._layout.start],
+            "end": [run.special for run in self._layout.end],
             "max_length": self.max_length,
             "overflow": self.overflow,
             "report_dropped": self.report_dropped,
@@ -724,113 +649,7 @@ class Encoder:
     def _stops(self, ids: NDArray[np.int64], loss_weights: NDArray[np.float32]) -> bool:
         learnt = np.flatnonzero(loss_weights)
         last = int(learnt[-1]) if len(learnt) else 0
-        return len(ids) > 0 and int(ids[last]) in self._names
-
-    def _runs(self, sample: Conversation | Completion | Text | LongText, notes: _Notes) -> list[Run]:
-        """Returns the parts of a record; what is to be told of a conversation is put into `notes`."""
-        return [run for stretch in self._stretches(sample, notes) for run in self._runs_in(stretch)]
-
-    def _stretches(
-        self, sample: Conversation | Completion | Text | LongText, notes: _Notes
-    ) -> Sequence[Run | LearntPart]:
-        """Returns the stretches of a record that runs are made of."""
-        if isinstance(sample, Conversation):
-            return self._chat_parts(sample, notes)
-        if isinstance(sample, Completion):
-            parts = [(sample.prompt, 0.0), (sample.completion, 1.0)]
-        else:
-            parts = [(sample.text, 1.0)]
-        inside = [run for text, weight in parts for run in self._plain_runs(text, weight)]
-        ends = self.parse_special_tokens and bool(inside) and inside[-1].special is not None
-        return [*self._start_of(parts[0][0]), *inside, *([] if ends else self._end)]
-
-    def _runs_in(self, stretch: Run | LearntPart) -> Iterator[Run]:
-        """Yields the runs of a stretch: what the template wrote is split at its special tokens."""
-        if isinstance(stretch, Run):
-            yield stretch
-        elif stretch.written:
-            for run in self._template_runs(stretch.text):
-                yield Run(run.text, stretch.weight, run.special)
-        else:
-            yield Run(stretch.text, stretch.weight)
-
-    def _plain_runs(self, text: str, weight: float) -> Iterator[Run]:
-        """Yields the parts of a text: one, or those around the special tokens that it spells."""
-        if not self.parse_special_tokens:
-            yield Run(text, weight)
-            return
-        for run in self._template_runs(text):
-            yield Run(run.text, weight, run.special)
-
-    def _start_of(self, text: str) -> list[Run]:
-        """Returns what is put before a text."""
-        return [] if self.parse_special_tokens and self._start and text.startswith(self._start[0].text) else self._start
-
-    def _required_template(self, where: str) -> ChatTemplate:
-        if self._template is None:
-            raise DataError(
-                "the model's tokenizer has no chat template for conversations",
-                where=where,
-                hint="Give one with data.chat_template, or records with a prompt and a completion.",
-            )
-        return self._template
-
-    @cached_property
-    def _start(self) -> list[Run]:
-        bos = self._tokenizer.role_token("bos") if self._tokenizer.adds_bos else None
-        return [] if bos is None else [Run(self._names.get(bos, ""), 0.0, bos)]
-
-    @cached_property
-    def _end(self) -> list[Run]:
-        eos = self._tokenizer.role_token("eos")
-        return [] if eos is None else [Run(self._names.get(eos, ""), 1.0, eos)]
-
-    def _pieces(self, conversation: Conversation, left_out: set[str], *, reply: bool = False) -> list[Piece]:
-        """Lays a conversation out; what it leaves out of earlier reasoning in use, it may leave out.
-
-        With `turns: each` an answer stands after its prompt in use, whatever the template would write before it.
-        """
-        count = len(conversation.messages)
-        template = self._required_template(conversation.where).taking(conversation.tools)
-        pieces = lay_out(
-            template,
-            conversation,
-            add_generation_prompt=reply,
-            controls=self._specials,
-            left_out=left_out if self.report_dropped else None,
-            shortened=count if reply else count - 1 if self._each else 0,
-        )
-        if reply or not self._each:
-            return pieces
-        prompt = self._learnt(conversation).generation_prompt
-        return after_prompt_in_use(
-            pieces, template, conversation, prompt, self._specials, left_out if self.report_dropped else None
-        )
-
-    def _chat_parts(self, conversation: Conversation, notes: _Notes, *, reply: bool = False) -> list[LearntPart]:
-        """Lays a conversation out; what is to be told of it is put into `notes`."""
-        pieces = self._pieces(conversation, notes.left_out, reply=reply)
-        self._injection.check(pieces, conversation.where)
-        notes.unmarked = misses_an_answer(pieces, conversation)
-        notes.spells = self._first_spelt(piece.text for piece in pieces if _is_an_answers(piece, conversation))
-        return list(self._learnt(conversation).parts(pieces, conversation, add_end_of_turn=not reply))
-
-    def _learnt(self, conversation: Conversation) -> LearntParts:
-        template = self._required_template(conversation.where).taking(conversation.tools)
-        if template.source not in self._learnt_parts:
-            self._learnt_parts[template.source] = LearntParts(template, self._specials)
-        return self._learnt_parts[template.source]
-
-    def _template_runs(self, text: str) -> Iterator[Run]:
-        start = 0
-        while found := self._search.next(text, start):
-            place, special = found
-            if place > start:
-                yield Run(text[start:place], 0.0)
-            yield Run(special, 0.0, self._tokenizer.special_tokens[special])
-            start = place + len(special)
-        if start < len(text):
-            yield Run(text[start:], 0.0)
+        return len(ids) > 0 and int(ids[last]) in self._special_ids
 
 
 def _is_same(part: Part, other: Part) -> bool:
@@ -844,18 +663,6 @@ def _values_in(part: Part) -> str:
     if not isinstance(part, Conversation):
         return ""
     return repr([part.tools, [message.tool_calls for message in part.messages if message.tool_calls]])
-
-
-def _is_an_answers(piece: Piece, conversation: Conversation) -> bool:
-    """Whether an assistant says it."""
-    number = piece.message
-    return number is not None and number >= 0 and conversation.messages[number].role == "assistant"
-
-
-def _author(message: int | None, conversation: Conversation) -> str:
-    if message is None:
-        return "template"
-    return "tools" if message == TOOLS else f"message {message + 1} ({conversation.messages[message].role})"
 
 
 def _together(parts: Sequence[Encoded]) -> Encoded:

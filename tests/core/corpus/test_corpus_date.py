@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from graftkit import Tokenizer
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.interfaces.samples import Conversation, Message
 
 DAY, ANOTHER = date(2026, 1, 31), date(2026, 2, 1)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from graftkit import Tokenizer
-from graftkit.corpus.encode import Encoder, Overflow, chat_template_of
+from graftkit.corpus.encode import Encoder, Overflow
 from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Conversation, Message
 from graftkit.store.token_store import Example

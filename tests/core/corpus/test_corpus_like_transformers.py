@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_digest import digest_sample
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message, Text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from graftkit.corpus.encode import chat_template_of
 from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError, GraftkitError, ModelError
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.huggingface import HuggingFaceBackend

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from graftkit import Tokenizer
 from graftkit.corpus import tokenize as tokenize_module
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.sample_files import Samples, scan_samples
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Chunk, Position, encoded_parts, tokenize
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.interfaces import samples as samples_module
 from graftkit.interfaces.samples import LongText, Sample, Text
 from graftkit.store.token_store import ARRAYS, TokenStore

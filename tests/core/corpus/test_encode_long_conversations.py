@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graftkit.corpus.encode import Encoder, Overflow, chat_template_of
+from graftkit.corpus.encode import Encoder, Overflow
 from graftkit.corpus.layout import lay_out
 from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Completion, Conversation, Message
 from graftkit.testing import tiny_tokenizer_files
@@ -176,7 +177,7 @@ def test_what_is_cut_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
         laid_out.append(len(asked.messages))
         return lay_out(template, asked, **options)
 
-    monkeypatch.setattr("graftkit.corpus.encode.lay_out", counted)
+    monkeypatch.setattr("graftkit.corpus.record_runs.lay_out", counted)
     found = [encoder.encode(conversation(2000, 20)).examples for _ in range(2)]
     assert np.array_equal(found[0][0].ids, found[1][0].ids)
     assert encoder.prompt_in_use(conversation(2000, 20))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.interfaces.samples import Conversation
 from graftkit.testing import tiny_tokenizer_files
 from graftkit.testing.records import read_samples

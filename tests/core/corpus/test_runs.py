@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any
 
 import pytest
-from graftkit.corpus.encode import Encoded, Encoder, chat_template_of
+from graftkit.corpus.encode import Encoded, Encoder
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Completion, Conversation, Message, Sample, Text, Tokens
 from graftkit.testing import tiny_tokenizer_files

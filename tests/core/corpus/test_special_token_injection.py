@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from graftkit import Tokenizer
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Completion, Conversation, Message, Text
 from hypothesis import HealthCheck, given, settings

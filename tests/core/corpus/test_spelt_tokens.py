@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from graftkit import Tokenizer
 from graftkit.corpus import tokenize as tokenize_module
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, tokenize
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.interfaces import samples as samples_module
 from graftkit.interfaces.samples import Completion, Conversation, Message, Text
 from graftkit.testing.records import open_files

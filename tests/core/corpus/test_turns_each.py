@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from graftkit import Tokenizer
 from graftkit.corpus import encode, fitting_answers
-from graftkit.corpus.encode import Encoder, Overflow, chat_template_of
+from graftkit.corpus.encode import Encoder, Overflow
 from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.corpus.turns import ByAnswer
 from graftkit.errors import DataError
 from graftkit.interfaces.chat_options import ChatOptions

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import ModelError
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RequestError
 from graftkit.flow.planning.head import mask_token, own_labels
 from graftkit.interfaces.architecture import head_of

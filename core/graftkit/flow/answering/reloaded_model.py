@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypedDict
 
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import ContextLengthError, DataError, RequestError
 from graftkit.flow.answering.answer_reader import AnswerReader
 from graftkit.flow.answering.call_notation import CallNotation, call_notation

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from graftkit.corpus.encode import chat_template_of
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.corpus.turns import with_content_in_parts
 from graftkit.errors import DataError
 from graftkit.flow.base_files.open_model import added_tokens

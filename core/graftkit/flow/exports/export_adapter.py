@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftkit.corpus.encode import chat_template_of
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RecipeError
 from graftkit.flow.events import Notice, OnEvent
 from graftkit.flow.exports.adapter_proof import facts_of_adapter, keep_proof, merge_sample

@@ -7,8 +7,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.split import Split
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import TargetError
 from graftkit.flow.base_files.open_model import check_fits, embedding_rows, load_tokenizer, open_model
 from graftkit.flow.planning.continued_adapter import (

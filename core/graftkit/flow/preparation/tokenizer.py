@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from graftkit.corpus.encode import chat_template_of
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError, ModelError, RecipeError, RequestError
 from graftkit.flow.base_files.open_model import check_fits, embedding_rows
 from graftkit.flow.folders.vocabulary_file import VOCABULARY

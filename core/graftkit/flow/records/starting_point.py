@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
 
 from graftkit.corpus.dataset import Dataset
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_files import Samples, scan_samples
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
 from graftkit.flow.records.datasets import open_path
 from graftkit.flow.records.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps

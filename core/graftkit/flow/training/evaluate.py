@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from graftkit.corpus.encode import chat_template_of
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError, TrainingError
 from graftkit.flow.base_files.open_model import embedding_rows
 from graftkit.flow.folders.folder import answers_file

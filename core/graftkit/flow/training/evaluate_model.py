@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from graftkit.corpus.answers_compared import check_learns_from
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, tokenize
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError, ModelError
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.flow.answering.reloaded_model import ReloadedModel

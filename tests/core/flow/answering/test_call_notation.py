@@ -7,7 +7,8 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.flow.answering.call_notation import CallNotation, CallReader, call_notation
 from graftkit.interfaces.samples import Conversation, Message, ToolCall
 

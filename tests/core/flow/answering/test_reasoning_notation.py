@@ -6,7 +6,8 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.flow.answering.reasoning_notation import ReasoningNotation, ReasoningReader, reasoning_notation
 
 HEAD = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graftkit.corpus.encode import Encoder, chat_template_of
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import split
+from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.flow.records import template_check
 from graftkit.flow.records.template_check import check_template
 from graftkit.testing import tiny_tokenizer_files
