@@ -117,14 +117,17 @@ def _show(found: list[Evaluation], wrong: int) -> None:
 
 
 def _wrong(found: list[Evaluation]) -> Iterator[tuple[str, str, str, list[tuple[str, str]]]]:
-    """Yields the questions that some model has answered wrong: where, asked, expected, and what each model said."""
+    """Yields the questions that some model has answered wrong: where, asked, expected, and what each model said.
+
+    Those that the first model has answered wrong come first.
+    """
     asked: dict[tuple[str, str, str], list[tuple[str, Answer]]] = {}
     for each in found:
         for answer in each.answers:
             told = answer.answered
             key = told.record.where, answer.question, told.expected
             asked.setdefault(key, []).append((each.source, answer))
-    for key, given in asked.items():
+    for key, given in sorted(asked.items(), key=lambda each: each[1][0][1].right):
         if not all(answer.right for _, answer in given):
             yield *key, [(source, answer.answered.answer) for source, answer in given]
 

@@ -76,9 +76,9 @@ def told_of_losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -
     if not lost or (section and section.train):
         return []
     adds = "tokenizer.extend.missing_bytes adds what a base lacks"
-    if all(unicodedata.category(character) == "Cc" for character in lost):
-        return [f"of control characters the tokenizer loses {len(lost)}, such as U+{ord(lost[0]):04X}; {adds}"]
-    return [f"the tokenizer loses {describe_losses(lost)}; {adds}"]
+    rare = all(unicodedata.category(character) in ("Cc", "Cn") for character in lost)
+    only = ", all of them control characters or unassigned" if rare else ""
+    return [f"the tokenizer loses {describe_losses(lost)}{only}; {adds}"]
 
 
 _FILES_SHOWN = 5
