@@ -200,9 +200,9 @@ def _go_on(run: RunContext, resumed: Resumed, trainer: Trainer, stage: StageScop
     else:
         check_state(run.folder, taken, resumed.manifest)
         go_back(run, trainer, stage)
-        before = resumed.manifest.exported
-        if before is None or before.planned != steps:
-            stage.notice(_describe_stretch(run.plan.bound.recipe.training, taken, steps))
+        before = resumed.planned_steps or taken
+        if before != steps:
+            stage.notice(_describe_stretch(run.plan.bound.recipe.training, taken, before, steps))
 
 
 def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, trainer: Trainer, stage: StageScope) -> None:
@@ -229,16 +229,23 @@ def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, traine
     stage.notice(f"nothing is trained: the run took its {taken} steps before")
 
 
-def _describe_stretch(options: TrainingSection, taken: int, steps: int) -> str:
-    """Says what more steps make of the schedule of the learning rate."""
+def _describe_stretch(options: TrainingSection, taken: int, planned: int, steps: int) -> str:
+    """Says what more steps make of the schedule of the learning rate.
+
+    Args:
+        options: The recipe's training section.
+        taken: How many steps were taken.
+        planned: How many the run planned that took the last of them.
+        steps: How many there are now.
+    """
 
     def rate(step: int, of: int) -> float:
         warmup = warmup_steps(of, options.warmup)
         return learning_rate(step, of, peak=options.learning_rate, warmup=warmup, schedule=options.schedule)
 
     return (
-        f"{taken} steps were taken on the {options.schedule} schedule of {taken}; the others are on that of {steps}: "
-        f"the rate, {rate(taken, taken):.1e} in the last step, is {rate(taken + 1, steps):.1e} in the next; {steps} "
+        f"{taken} steps were taken on the {options.schedule} schedule of {planned}; the others are on that of {steps}: "
+        f"the rate, {rate(taken, planned):.1e} in the last step, is {rate(taken + 1, steps):.1e} in the next; {steps} "
         "steps in one run give other weights"
     )
 
