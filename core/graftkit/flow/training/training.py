@@ -201,8 +201,10 @@ def _go_on(run: RunContext, resumed: Resumed, trainer: Trainer, stage: StageScop
         check_state(run.folder, taken, resumed.manifest)
         go_back(run, trainer, stage)
         before = resumed.planned_steps or taken
-        if before != steps:
-            stage.notice(_describe_stretch(run.plan.bound.recipe.training, taken, before, steps))
+        recipe = run.plan.bound.recipe
+        alone = recipe.tokenizer.embedding_warmup_steps if recipe.tokenizer else 0
+        if not _has_rates_of(before, steps, recipe.training, alone):
+            stage.notice(_describe_stretch(recipe.training, taken, before, steps))
 
 
 def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, trainer: Trainer, stage: StageScope) -> None:
@@ -227,6 +229,23 @@ def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, traine
     run.record(exported=exported)
     _tell_of_damage(stage, "", changed=run.is_changed(METRICS))
     stage.notice(f"nothing is trained: the run took its {taken} steps before")
+
+
+def _has_rates_of(planned: int, steps: int, options: TrainingSection, alone: int) -> bool:
+    """Tells whether the steps of a run have the rates that they have in a longer one.
+
+    Args:
+        planned: How many it planned.
+        steps: How many the longer one has.
+        options: The recipe's training section.
+        alone: How many of them train the new rows alone: the adapter's schedule starts after them.
+    """
+    if planned == steps:
+        return True
+    return options.schedule == "constant" and all(
+        warmup_steps(planned - first, options.warmup) == warmup_steps(steps - first, options.warmup)
+        for first in (0, alone)
+    )
 
 
 def _describe_stretch(options: TrainingSection, taken: int, planned: int, steps: int) -> str:
