@@ -77,6 +77,7 @@ def test_at_a_constant_rate_more_steps_are_as_if_the_run_had_been_longer(
     found = further(recipe, tmp_path / "run", 10)
     whole = graftkit.run(recipe, out=tmp_path / "whole", overrides=["training.steps=10"])
     assert found.manifest["artifacts"][ADAPTER] == whole.manifest["artifacts"][ADAPTER]
+    assert not any("other weights" in notice for notice in found.manifest["notices"])
 
 
 def test_a_longer_run_that_was_stopped_goes_on_and_keeps_the_old_exports_until_then(

@@ -176,8 +176,18 @@ def test_training_stops_early_and_the_best_step_is_exported(
     more = graftkit.run({**recipe, "export": ["peft"]}, out=result.folder, resume=True)
     assert more.manifest["exported"] == exported and more.metrics == result.metrics
     assert more.manifest["artifacts"][ADAPTER] == result.manifest["artifacts"][ADAPTER]
-    # who waits longer goes on from the last step, on the schedule that the first steps were taken on
+    course[14] = 3.0
+    # more steps are on another schedule, and it is told which the last step was on
+    shutil.copytree(result.folder, tmp_path / "longer")
+    longer = graftkit.run(recipe, out=tmp_path / "longer", resume=True, overrides=["training.steps=14"])
+    [told] = [notice for notice in longer.manifest["notices"] if "schedule" in notice]
+    [rate] = [line["learning_rate"] for line in lines(longer.folder) if line["step"] == 8 and "loss" in line]
+    assert told.startswith("8 steps were taken on the cosine schedule of 12; the others are on that of 14")
+    assert f"the rate, {rate:.1e} in the last step" in told
+    # who waits longer goes on from the last step, on the schedule that the first steps were taken on, stopped or not
+    run_until(9, recipe, result.folder, resume=True, overrides=["evaluation.patience=3"])
     on = graftkit.run(recipe, out=result.folder, resume=True, overrides=["evaluation.patience=3"])
+    assert not any("schedule" in notice for notice in on.manifest["notices"])
     assert (on.manifest["exported"]["step"], on.manifest["exported"]["taken"]) == (10, 12)
     recipe["evaluation"] = {"every": 2, "patience": 3}
     whole = graftkit.run(recipe, out=tmp_path / "whole")

@@ -164,7 +164,9 @@ OTHER_PROGRAMS: dict[str, OtherKey] = {
     **dict.fromkeys(("eval_steps", "eval_strategy", "evaluation_strategy", "evals_per_epoch"), _EVALUATIONS),
     "early_stopping_patience": _PATIENCE,
     "early_stopping_threshold": OtherKey(
-        "evaluation.min_delta", "evaluation: {every: 50, patience: 3, min_delta: 0.01}"
+        "evaluation.min_delta",
+        "evaluation: {every: 50, patience: 3, min_delta: 0.01}",
+        "a loss is compared with that of the last gain, not with the lowest before",
     ),
     **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model"), _BEST),
     **dict.fromkeys(

@@ -557,7 +557,7 @@ class EvaluationSection(StrictModel):
         default=0.0,
         ge=0,
         le=1000,
-        description="by how much a loss is lower than the lowest before where patience begins anew",
+        description="patience begins anew where a loss is lower by more than this than where it last began",
     )
     exported: Literal["best", "last"] | None = Field(
         default=None,

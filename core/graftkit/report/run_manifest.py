@@ -510,8 +510,8 @@ class RunManifest(Facts):
         data: The examples.
         environment: The versions of what a result may depend on.
         resumed: Where each run stopped that this one went on from.
-        continued: What each finished run was that this one went on from: how many `steps` it took, and what was
-            measured `after` them, if anything was.
+        continued: What each finished run was that this one went on from: how many `steps` it took of those that
+            were `planned`, and what was measured `after` them, if anything was.
         tokenizer: The tokenizer that examples are encoded with.
         model: The base model.
         head: The head that was put on it, or None where it is a language model.

@@ -19,7 +19,10 @@ def best_step(losses: Mapping[int, float]) -> int | None:
 
 
 def evaluations_without_gain(losses: Iterable[float], min_delta: float) -> int:
-    """Returns how many evaluations have passed since one that was a gain, as Keras and transformers count them.
+    """Returns how many evaluations have passed since one that was a gain, as Keras and Lightning count them.
+
+    A loss that falls slowly is a gain once it has fallen by more than `min_delta` since the last one. transformers'
+    `EarlyStoppingCallback` compares each with the lowest of all before, and would stop there.
 
     Args:
         losses: The holdout losses in their order.
@@ -28,6 +31,8 @@ def evaluations_without_gain(losses: Iterable[float], min_delta: float) -> int:
     Example:
         >>> evaluations_without_gain([2.0, 1.5, 1.49, 1.6], min_delta=0.1)
         2
+        >>> evaluations_without_gain([2.0, 1.94, 1.88], min_delta=0.1)
+        0
     """
     lowest, waited = math.inf, 0
     for loss in losses:

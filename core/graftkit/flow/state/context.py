@@ -515,7 +515,8 @@ def _finished(before: RunManifest) -> dict[str, Any]:
     """Returns what a manifest keeps of the finished run that it goes on from."""
     after = before.metrics.get("after")
     measured = after.model_dump(mode="json", exclude_unset=True) if after else None
-    return {"steps": Resumed(before).trained_steps, "after": measured}
+    run = Resumed(before)
+    return {"steps": run.trained_steps, "planned": run.planned_steps, "after": measured}
 
 
 def _providers(plan: RunPlan) -> dict[str, Any]:

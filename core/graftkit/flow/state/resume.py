@@ -79,6 +79,15 @@ class Resumed:
         return _steps(self.manifest)
 
     @property
+    def planned_steps(self) -> int | None:
+        """How many steps that run planned, on whose schedule it trained; it took fewer where it stopped early."""
+        if not self.finished:
+            found = self.manifest.continued[-1].get("planned") if self.manifest.continued else None
+        else:
+            found = self.manifest.exported.planned if self.manifest.exported else None
+        return found if isinstance(found, int) else self.trained_steps
+
+    @property
     def made_by_others(self) -> str:
         """What says that the run was made by other versions than these; empty where it wasn't."""
         return _made_by_others(self.manifest)

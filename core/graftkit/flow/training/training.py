@@ -200,9 +200,11 @@ def _go_on(run: RunContext, resumed: Resumed, trainer: Trainer, stage: StageScop
     else:
         check_state(run.folder, taken, resumed.manifest)
         go_back(run, trainer, stage)
-        before = resumed.manifest.exported
-        if before is None or before.planned != steps:
-            stage.notice(_describe_stretch(run.plan.bound.recipe.training, taken, steps))
+        before = resumed.planned_steps or taken
+        recipe = run.plan.bound.recipe
+        alone = recipe.tokenizer.embedding_warmup_steps if recipe.tokenizer else 0
+        if not _has_rates_of(before, steps, recipe.training, alone):
+            stage.notice(_describe_stretch(recipe.training, taken, before, steps))
 
 
 def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, trainer: Trainer, stage: StageScope) -> None:
@@ -229,16 +231,40 @@ def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, traine
     stage.notice(f"nothing is trained: the run took its {taken} steps before")
 
 
-def _describe_stretch(options: TrainingSection, taken: int, steps: int) -> str:
-    """Says what more steps make of the schedule of the learning rate."""
+def _has_rates_of(planned: int, steps: int, options: TrainingSection, alone: int) -> bool:
+    """Tells whether the steps of a run have the rates that they have in a longer one.
+
+    Args:
+        planned: How many it planned.
+        steps: How many the longer one has.
+        options: The recipe's training section.
+        alone: How many of them train the new rows alone: the adapter's schedule starts after them.
+    """
+    if planned == steps:
+        return True
+    return options.schedule == "constant" and all(
+        warmup_steps(planned - first, options.warmup) == warmup_steps(steps - first, options.warmup)
+        for first in (0, alone)
+    )
+
+
+def _describe_stretch(options: TrainingSection, taken: int, planned: int, steps: int) -> str:
+    """Says what more steps make of the schedule of the learning rate.
+
+    Args:
+        options: The recipe's training section.
+        taken: How many steps were taken.
+        planned: How many the run planned that took the last of them.
+        steps: How many there are now.
+    """
 
     def rate(step: int, of: int) -> float:
         warmup = warmup_steps(of, options.warmup)
         return learning_rate(step, of, peak=options.learning_rate, warmup=warmup, schedule=options.schedule)
 
     return (
-        f"{taken} steps were taken on the {options.schedule} schedule of {taken}; the others are on that of {steps}: "
-        f"the rate, {rate(taken, taken):.1e} in the last step, is {rate(taken + 1, steps):.1e} in the next; {steps} "
+        f"{taken} steps were taken on the {options.schedule} schedule of {planned}; the others are on that of {steps}: "
+        f"the rate, {rate(taken, planned):.1e} in the last step, is {rate(taken + 1, steps):.1e} in the next; {steps} "
         "steps in one run give other weights"
     )
 
