@@ -386,7 +386,7 @@ def test_exports_of_an_adapter_lie_beside_one_another_and_replace_nothing(
 ) -> None:
     out = tmp_path / "out"
     assert export(adapter, "--to", "merged", "--out", out).exit_code == 0
-    assert export(adapter, "--to", "peft", "--out", out).exit_code == 0
+    assert graftkit.export(adapter, "peft", {"name": "beside"}, out=out).folder == out / "exports" / "beside"
     assert invoked(verify.command, out / "exports" / "merged").exit_code == 0
     before = file_facts(out)
     other = export(adapter, "--to", "merged", "--set", "name=other", "--quantizer", "nf4", "--out", out)
