@@ -321,6 +321,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: retensored(path, lambda found: found.update({"base_model.model.x": torch.ones(1)})),
         "belongs to nothing that adapter_config.json names",
     ),
+    "a layer's earlier name": (
+        lambda path: retensored(path, lambda found: found.update({KEY.replace("layers", "blocks"): found.pop(KEY)})),
+        "which the model lacks Is this the base model that it was trained on? Name another with --base. If it was "
+        "saved with an earlier transformers, whose layers had other names, load it with peft and save it.",
+    ),
     "a missing tensor": (lambda path: retensored(path, lambda found: found.pop(KEY)), "1 missing"),
     "another shape": (
         lambda path: retensored(path, lambda found: found.update({KEY: torch.ones(3, 65)})),
