@@ -321,6 +321,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: retensored(path, lambda found: found.update({"base_model.model.x": torch.ones(1)})),
         "belongs to nothing that adapter_config.json names",
     ),
+    "a layer's earlier name": (
+        lambda path: retensored(path, lambda found: found.update({KEY.replace("layers", "blocks"): found.pop(KEY)})),
+        "which the model lacks Is this the base model that it was trained on? Name another with --base. If it was "
+        "saved with an earlier transformers, whose layers had other names, load it with peft and save it.",
+    ),
     "a missing tensor": (lambda path: retensored(path, lambda found: found.pop(KEY)), "1 missing"),
     "another shape": (
         lambda path: retensored(path, lambda found: found.update({KEY: torch.ones(3, 65)})),
@@ -386,7 +391,7 @@ def test_exports_of_an_adapter_lie_beside_one_another_and_replace_nothing(
 ) -> None:
     out = tmp_path / "out"
     assert export(adapter, "--to", "merged", "--out", out).exit_code == 0
-    assert export(adapter, "--to", "peft", "--out", out).exit_code == 0
+    assert graftkit.export(adapter, "peft", {"name": "beside"}, out=out).folder == out / "exports" / "beside"
     assert invoked(verify.command, out / "exports" / "merged").exit_code == 0
     before = file_facts(out)
     other = export(adapter, "--to", "merged", "--set", "name=other", "--quantizer", "nf4", "--out", out)
@@ -533,8 +538,17 @@ def test_what_other_programs_have_to_be_told_is_told_of_an_adapter_too(
         "{% if add_generation_prompt %}<|im_start|>assistant {% if calm %}calm {% endif %}{% endif %}"
     )
     chat = {"chat_template": str(tmp_path / "own.jinja"), "template_arguments": {"calm": False}}
-    recipe = make_recipe(data={"train": str(chat_records), "holdout": 0.1, "max_length": 64, **chat}, export=["peft"])
-    made = graftkit.run(recipe, out=tmp_path / "run").exports["peft"]
+    base = tiny_model_folder(tmp_path / "base")
+    said = json.loads((base / "tokenizer_config.json").read_bytes())
+    (base / "tokenizer_config.json").write_text(json.dumps({**said, "tokenizer_class": "Qwen2Tokenizer"}))
+    data = {"train": str(chat_records), "holdout": 0.1, "max_length": 64, **chat}
+    result = graftkit.run(make_recipe(model=str(base), data=data, export=["peft"]), out=tmp_path / "run")
+    made = result.exports["peft"]
+    (told,) = (text for text in result.manifest["notices"] if "another tokenizer of the base model's files" in text)
+    assert "1 of " in told and "cafe\\u0301" in ascii(told) and "template" not in told, (
+        "that class brings text into NFC"
+    )
+    assert "transformers makes another tokenizer" in (made / "README.md").read_text()
     done = export(made, "--to", "merged", "--out", tmp_path / "out")
     assert done.exit_code == 0 and "another program must pass calm=False to its chat template" in done.output
     refused = export(made, "--to", "merged", "--out", tmp_path / "base", "--tokenizer", "base")

@@ -209,7 +209,7 @@ def test_an_export_stops_where_the_base_and_training_stop(tmp_path: Path, make_r
     """Both of the base's stop tokens, its sampling settings, and the end of turn that was trained."""
     model = tiny_model_folder(tmp_path / "model", eos_token_id=256)
     settings = {"eos_token_id": [256, 3], "temperature": 0.6, "top_p": 0.9, "do_sample": True}
-    (model / "generation_config.json").write_text(json.dumps(settings))
+    (model / "generation_config.json").write_text(json.dumps({**settings, "_from_model_config": True}))
     result = graftkit.run(make_recipe(model=str(model), export=["merged"]), out=tmp_path / "run")
     written = json.loads((result.exports["merged"] / "generation_config.json").read_bytes())
     assert written == {**settings, "eos_token_id": [3, 256, 258]}

@@ -82,7 +82,8 @@ def run_card(export: Path, base: Path | None = None) -> str:
 def test_a_decoder_learns_labels_and_its_exports_are_loaded_as_classifiers(
     with_head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = tiny_model_folder(tmp_path / "qwen3", model_type="qwen3", architectures=["Qwen3ForCausalLM"])
+    qwen3 = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
+    model = tiny_model_folder(tmp_path / "qwen3", **qwen3, pad_token_id=3)  # which the tokenizer does not pad with
     exports = ["peft", "merged", {"use": "gguf", "type": "f32"}]
     training = {"steps": 24, "learning_rate": 3e-3}
     recipe = with_head("classification", model=str(model), quantizer="nf4", export=exports, training=training)
@@ -100,6 +101,7 @@ def test_a_decoder_learns_labels_and_its_exports_are_loaded_as_classifiers(
         "0": "bad",
         "1": "good",
     }
+    assert merged["pad_token_id"] == 256, "what the tokenizer pads with, by which the last token of a text is found"
     assert not (result.exports["merged"] / "generation_config.json").exists()
     assert not (result.exports["gguf"] / "Modelfile").exists(), "Ollama gives no scores of a text"
     assert 'pipeline_tag: "text-classification"' in (result.exports["merged"] / "README.md").read_text()

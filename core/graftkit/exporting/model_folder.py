@@ -45,7 +45,9 @@ _TRIED = (
 _LATEST = 2000
 """So many of a vocabulary's pieces are tried besides, the latest ones."""
 
-_NOT_WRITTEN = {"torch_dtype", "transformers_version", "_name_or_path"}
+_NOT_WRITTEN = {"torch_dtype", "transformers_version", "_name_or_path", "_from_model_config"}
+"""What a configuration says of the file that it was in. By the last of these, transformers 4 may take generation
+settings from config.json in the place of those that it stands beside."""
 
 
 def write_model(

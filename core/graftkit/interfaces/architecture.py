@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 __all__ = [
+    "NUMBERED_FROM_PADDING",
     "Head",
     "head_of",
     "is_multimodal",
@@ -22,6 +23,23 @@ Head = Literal["language", "sequence", "masked"]
 """What stands on a model's hidden states: `language`, the output layer of a causal language model; `sequence`, a few
 scores of a whole sequence, as transformers' `*ForSequenceClassification` computes them; `masked`, the output layer of
 an encoder that fills in masked tokens, as `*ForMaskedLM` has it."""
+
+NUMBERED_FROM_PADDING = frozenset(
+    [
+        *(
+            "camembert",
+            "data2vec-text",
+            "ibert",
+            "longformer",
+            "mpnet",
+            "roberta",
+            "roberta-prelayernorm",
+            "xlm-roberta",
+        ),
+        *("xlm-roberta-xl", "xmod"),
+    ]
+)
+"""The types of models that number positions from that after their configuration's padding token's id on."""
 
 _CLASSES: Mapping[Head, str] = {
     "language": "ForCausalLM",
@@ -83,8 +101,8 @@ def with_head(
         config: The base model's.
         head: The head.
         labels: What the scores of a sequence are of, in their order; a single one without a name where there are none.
-        pad: The id of the tokenizer's padding token, by which decoders find the last token of a padded sequence; taken
-            where config.json names none.
+        pad: The id of the tokenizer's padding token, by which decoders find the last token of a padded sequence; it
+            takes the place of the base's, unless the base numbers positions from that on.
 
     Example:
         >>> with_head({"architectures": ["LlamaForCausalLM"]}, "sequence", ["bad", "good"])["architectures"]
@@ -100,7 +118,8 @@ def with_head(
             "problem_type": "single_label_classification" if labels else "regression",
         }
         found.pop("num_labels", None)
-        if config.get("pad_token_id") is None and pad is not None:
+        numbered = config.get("pad_token_id") is not None and config.get("model_type") in NUMBERED_FROM_PADDING
+        if pad is not None and not numbered:
             found["pad_token_id"] = pad
     return found
 

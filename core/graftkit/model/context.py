@@ -5,27 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graftkit.interfaces.architecture import text_settings
+from graftkit.interfaces.architecture import NUMBERED_FROM_PADDING, text_settings
 from graftkit.interfaces.config_numbers import CONTEXTS
 
 __all__ = ["context_length"]
-
-_FROM_PADDING = frozenset(
-    [
-        *(
-            "camembert",
-            "data2vec-text",
-            "ibert",
-            "longformer",
-            "mpnet",
-            "roberta",
-            "roberta-prelayernorm",
-            "xlm-roberta",
-        ),
-        *("xlm-roberta-xl", "xmod"),
-    ]
-)
-"""The types of models that number positions from that after their padding token's id on."""
 
 
 def context_length(config: Mapping[str, Any]) -> int | None:
@@ -36,7 +19,7 @@ def context_length(config: Mapping[str, Any]) -> int | None:
     """
     own = text_settings(config)
     padding = own.get("pad_token_id")
-    skipped = (padding if isinstance(padding, int) else 1) + 1 if own.get("model_type") in _FROM_PADDING else 0
+    skipped = (padding if isinstance(padding, int) else 1) + 1 if own.get("model_type") in NUMBERED_FROM_PADDING else 0
     for name in CONTEXTS:
         if isinstance(own.get(name), int) and own[name] > skipped:
             return int(own[name]) - skipped

@@ -360,6 +360,8 @@ class ProvedFacts(Facts):
         set_aside: Positions whose experts were chosen by rounding, and all positions; None where every one counts.
         rounding: What rounding its weights changed, where its format rounds them.
         base_stored_by: The quantizer whose weights it was proved on; None where the export holds its own.
+        base_tokenizer: What transformers' tokenizer of the base model gives otherwise than the one that was trained
+            with; empty for nothing.
         from_trained: How far one merged onto other weights than were trained on is from what was trained.
         on_base_file: What its adapter computes on the base model's own file, where its program reads that.
         mean_abs_diff: What a logit is off by in the mean.
@@ -374,6 +376,7 @@ class ProvedFacts(Facts):
     set_aside: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     rounding: RoundingFacts | None = None
     base_stored_by: str | None = None
+    base_tokenizer: str = ""
     from_trained: FromTrained | None = None
     on_base_file: OnBaseFile | None = None
     mean_abs_diff: float = 0.0

@@ -120,6 +120,9 @@ def proof_text(proof: Mapping[str, Any]) -> str:
         _set_aside(proof.get("set_aside")),
         _rounded(proof.get("rounding")),
         _on_base(proof.get("base_stored_by")),
+        "transformers makes another tokenizer of the base model's files: take this one"
+        if proof.get("base_tokenizer")
+        else "",
         _from_trained(proof),
         _on_base_file(proof.get("on_base_file")),
         f"covers: {covers}",

@@ -17,13 +17,14 @@ from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.corpus.turns import with_content_in_parts
 from graftkit.errors import DataError
 from graftkit.flow.base_files.open_model import added_tokens
+from graftkit.flow.folders.refused_files import refuse_bad_tokenizers
 from graftkit.host.records import shortened
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.exporter import LoadedAssets, added_ids, decoded, role_ids
 from graftkit.interfaces.tokenizer import ROLES, Tokenizer
 from graftkit.visible import one_line
 
-__all__ = ["ExpectedAssets", "covered", "differences", "expected_assets"]
+__all__ = ["ExpectedAssets", "covered", "differences", "expected_assets", "tokens_of_base_differ"]
 
 _TEXTS, _CHARACTERS, _SPECIALS = 24, 2000, 32
 """Texts of the run that are compared at most, the characters of each, and the special tokens that are tried."""
@@ -322,6 +323,26 @@ def differences(
         )
         if text
     ]
+
+
+def tokens_of_base_differ(expected: ExpectedAssets, base: Path) -> str:
+    """Says what the base model's own tokenizer gives otherwise than the run's, as transformers loads it; "" if nothing.
+
+    That may be another tokenizer than its tokenizer.json says, where tokenizer_config.json names a class that puts its
+    own way of splitting text around a vocabulary.
+
+    Args:
+        expected: What the run has.
+        base: The base model's folder.
+    """
+    try:
+        refuse_bad_tokenizers(base)
+        loaded: Any = _as_transformers_loads_it(base)
+        tokens = [loaded(text, add_special_tokens=False)["input_ids"] for text in expected.texts]
+        added = added_ids(loaded)
+    except Exception:  # whatever there is against one that no export depends on
+        return ""
+    return "; ".join(differences(expected, LoadedAssets(tokens=tokens, added=added)))
 
 
 def _tokens_differ(expected: ExpectedAssets, found: Sequence[Sequence[int]]) -> str:

@@ -18,7 +18,7 @@ from graftkit.errors import DataError, ExportError, GraftkitError, TemplateLimit
 from graftkit.flow.base_files.base_facts import base_facts, check_as_opened, check_unchanged
 from graftkit.flow.base_files.open_model import open_named_base
 from graftkit.flow.base_files.recreate import MakeProvider
-from graftkit.flow.exports.assets import ExpectedAssets, covered, differences
+from graftkit.flow.exports.assets import ExpectedAssets, covered, differences, tokens_of_base_differ
 from graftkit.flow.exports.proof_leftovers import prefix_of_proof
 from graftkit.flow.folders.export_configuration import check_configurations
 from graftkit.flow.folders.export_manifest import TO_PROVE, ExportManifest, checked_tolerance
@@ -28,6 +28,7 @@ from graftkit.flow.folders.refused_files import (
     refuse_bad_tokenizers,
     tokenizer_configs,
 )
+from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.planning.head import with_facts
 from graftkit.host.records import shortened
 from graftkit.interfaces.chat_options import ChatOptions
@@ -76,7 +77,7 @@ def check_export(folder: Path, probes_file: Path, make: MakeProvider) -> dict[st
     base.check()
     return {
         **_told(found, exporter, probes, _odd_assets(folder, manifest, probes, found.assets)),
-        **({"base_stored_by": base.stored_by} if base.stored_by else {}),
+        **(_told_of_base(folder, probes, found.assets, base) if base.stored_by else {}),
         **_told_of_merge(onto, trained, probes),
     }
 
@@ -199,6 +200,25 @@ def _told(found: _Computed, exporter: Exporter, probes: Probes, odd: list[str]) 
         **({"on_base_file": asdict(found.on_base_file)} if found.on_base_file else {}),
         **({"rounding": asdict(found.rounding)} if found.rounding else {}),
     }
+
+
+def _told_of_base(folder: Path, probes: Probes, assets: LoadedAssets, base: _TrainedBase) -> dict[str, Any]:
+    """Says what an adapter was proved on, and what the base model's own tokenizer gives otherwise than the adapter's.
+
+    Programs that serve an adapter may take the base model's tokenizer. Where the adapter has new tokens they can't.
+
+    Args:
+        folder: The export.
+        probes: What is kept of the trained model.
+        assets: What the export's program loads besides weights.
+        base: The base model, which that program asked for.
+    """
+    told = {"base_stored_by": base.stored_by}
+    config = next((path for path in base.files.files if path.name == "config.json"), None)
+    if config is None or probes.assets is None or assets.tokens is None or (folder / VOCABULARY).exists():
+        return told
+    odd = tokens_of_base_differ(probes.assets, config.parent)
+    return {**told, **({"base_tokenizer": odd} if odd else {})}
 
 
 def _told_of_merge(onto: MergeBase, trained: Probes, probes: Probes) -> dict[str, Any]:

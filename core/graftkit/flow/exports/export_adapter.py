@@ -35,6 +35,7 @@ from graftkit.interfaces.temporary import temporary_folder
 from graftkit.model.adapt import AdaptedModel
 from graftkit.model.load import plan_base_model
 from graftkit.model.whole_transformers import import_transformers
+from graftkit.recipe.assignment import read_assignments
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.options import bind_options
 from graftkit.recipe.schema import ExportSection
@@ -332,11 +333,13 @@ def _takes_what_was_trained(exporter: Exporter) -> bool:
 def _choice(host: PluginHost, use: str, options: Sequence[str]) -> tuple[ExportSection, Choice]:
     """Finds the exporter and judges its fields; `name` is the folder's."""
     registered = host.registry.resolve("exporter", use, where="--to")
-    names = [text.partition("=")[2] for text in options if text.partition("=")[0].strip() == "name"]
-    own = [text for text in options if text.partition("=")[0].strip() != "name"]
-    config = bind_options(host.registry.config_class(registered), own, "--set")
+    names = [text for text in options if text.partition("=")[0].strip() == "name"]
+    config = bind_options(
+        host.registry.config_class(registered), [text for text in options if text not in names], "--set"
+    )
+    named = read_assignments(names, "--set")
     try:
-        section = ExportSection.model_validate({"use": use, **({"name": names[-1]} if names else {})})
+        section = ExportSection.model_validate({"use": use, **named})
     except ValueError as error:
-        raise RecipeError(f"name: no folder can be called so: {names[-1]!r:.60}", where="--set name") from error
+        raise RecipeError(f"name: no folder can be called so: {named['name']!r:.60}", where="--set name") from error
     return section, Choice(use, registered, config)

@@ -73,6 +73,11 @@ def prove_and_tell(
         notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
         notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
+    if proof.get("base_tokenizer"):
+        notice(
+            "transformers makes another tokenizer of the base model's files than the one that was trained with "
+            f"({proof['base_tokenizer']}): load the export {folder.name} with the tokenizer in its own folder"
+        )
     keep(proof)
     return proof
 

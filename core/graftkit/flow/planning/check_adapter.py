@@ -26,6 +26,11 @@ MERGED = "Merge it with peft's merge_and_unload, and give graftkit the merged mo
 OTHER_BASE = "Is this the base model that it was trained on? Name another with --base."
 """What to ask oneself about an adapter that does not fit its base model."""
 
+_OLD_NAMES = (
+    "If it was saved with an earlier transformers, whose layers had other names, load it with peft and save it."
+)
+"""What to do about an adapter of a multimodal model from before transformers 4.52."""
+
 
 def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
     """Compares the layers of an adapter's tensors with the model's, and with those that PEFT would adapt.
@@ -54,7 +59,7 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
             if there
             else "which the model lacks"
         )
-        hint = MERGED if there else OTHER_BASE
+        hint = MERGED if there else f"{OTHER_BASE} {_OLD_NAMES}"
         raise ModelError(f"the adapter has tensors for '{unknown[0]}', {what}", where=where, hint=hint)
     for layer in (*planned.layers, *planned.outer):
         reason = refusal_of(folder.config, layer) if layer.path in held else None
