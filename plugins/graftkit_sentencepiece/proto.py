@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.vocabulary_limits import MOST_IDS
+from graftkit.interfaces.vocabulary_limits import LONGEST_TOKEN, MOST_IDS
 from graftkit.tokenization.byte_alphabet import BYTE_PIECES
 
 from graftkit_sentencepiece.wire import (
@@ -214,7 +214,13 @@ def _piece(data: bytes, start: int, end: int, id: int) -> Piece:
         raise WireError(f"piece {id} is {text!r} with the score {score} and the type {kind}")
     if id >= MOST_IDS:
         raise WireError(f"it has more than {MOST_IDS:,} pieces")
+    _check_length(text, f"piece {id}")
     return Piece(text, score, _KINDS[kind])
+
+
+def _check_length(text: str, what: str) -> None:
+    if len(text) > LONGEST_TOKEN:
+        raise WireError(f"{what} has {len(text):,} characters; {LONGEST_TOKEN:,} are read")
 
 
 def _values(data: bytes, start: int, end: int) -> dict[int, int | bytes]:
@@ -242,7 +248,9 @@ def _model(
 
     def text(number: int, default: str) -> str:
         value = trainer.get(number, default)
-        return value.decode() if isinstance(value, bytes) else default
+        found = value.decode() if isinstance(value, bytes) else default
+        _check_length(found, "a text for special pieces")
+        return found
 
     model_type, longest = trainer.get(3, 1), trainer.get(20, 16)
     charsmap = normalizer.get(2, b"")

@@ -8,7 +8,7 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.tokenizer import ROLES
-from graftkit.interfaces.vocabulary_limits import MOST_IDS
+from graftkit.interfaces.vocabulary_limits import LONGEST_TOKEN, MOST_IDS
 from graftkit.tokenization.side_files import content_of, special_names
 
 from graftkit_sentencepiece.files import SentencePieceFiles
@@ -132,6 +132,10 @@ def _check(proto: ModelProto, token: AddedToken, ids: Mapping[str, int], where: 
         raise ModelError(
             f"the added token {token.content!r} has the id {token.id:,}; ids up to {MOST_IDS - 1:,} are read",
             where=where,
+        )
+    if len(token.content) > LONGEST_TOKEN:
+        raise ModelError(
+            f"the added token {token.id} has {len(token.content):,} characters; {LONGEST_TOKEN:,} are read", where=where
         )
     if inside and proto.pieces[token.id].text != token.content:
         other = proto.pieces[token.id].text

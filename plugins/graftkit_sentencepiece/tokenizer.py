@@ -13,6 +13,7 @@ from typing import Any, Literal
 from graftkit import Encoding, TokenizerCapabilities
 from graftkit.errors import ModelError, RequestError
 from graftkit.interfaces.tokenizer import Specials
+from graftkit.tokenization.bounds import check_charsmap
 from graftkit.tokenization.side_files import chat_template_in, chat_templates_in, named_tokens, with_chat_template
 from sentencepiece import SentencePieceProcessor
 
@@ -46,6 +47,7 @@ class SentencePieceTokenizer:
         self.proto = ModelProto.read(files.model, files.where)
         if self.proto.denormalizes:
             raise ModelError("models that change what they decode (denormalizer_spec) can't be used", where=files.where)
+        check_charsmap(self.proto.charsmap, files.where)
         self._roles = read_roles(self.proto, files, controls)
         self._hidden = _hidden(self.proto, self._roles.added)
         self._start = _processor(self._hidden, files.where)

@@ -13,7 +13,7 @@ import torch
 from graftkit.errors import ExportError, ModelError
 from graftkit.exporting.peft_folder import load_adapter
 from graftkit.interfaces.patterns import repeats_nest
-from graftkit.interfaces.vocabulary_limits import MOST_CHARACTERS, MOST_IDS, MOST_MERGES, MOST_PIECES
+from graftkit.interfaces.vocabulary_limits import LONGEST_TOKEN, MOST_IDS, MOST_MERGES, MOST_PIECES
 from graftkit.testing import tiny_tokenizer_files
 from graftkit.tokenization.bounds import check_bounds
 from graftkit.tokenization.splitting import PATTERNS
@@ -203,6 +203,25 @@ def test_very_many_added_tokens_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("added_tokens", [{"id": 1, "content": "a" * (LONGEST_TOKEN + 1)}], "a token of 8,193 characters"),
+        ("added_tokens", [{"id": n, "content": "a" * 8_000} for n in range(1001)], "8,008,000 characters together"),
+        ("decoder", {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 11}, "over 10 times as long"),
+        (
+            "normalizer",
+            {"type": "Precompiled", "precompiled_charsmap": "AAAAAGFh" + "YWFh" * 28},
+            "by 86 bytes; 64 are allowed",
+        ),
+    ],
+)
+def test_what_would_make_answers_very_long_is_refused(part: str, value: Any, message: str) -> None:
+    """A model that repeats a token of four million characters gave 256 MB within 64 tokens."""
+    with pytest.raises(ModelError, match=message):
+        check_bounds({**SPEC, part: value}, "here")
+
+
+@pytest.mark.parametrize(
     ("part", "step"),
     [
         ("pre_tokenizer", ["Split", {"Regex": "(a+)+$"}, "Isolated", False]),
@@ -228,8 +247,8 @@ def test_a_step_that_is_a_list_of_its_values_is_refused(part: str, step: Any) ->
         ({"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]] * (MOST_PIECES + 1)}, f"{MOST_PIECES + 1:,} tokens"),
         ({"type": "Unigram", "unk_id": 0, "vocab": [["a" * 150, 0.0]] * 200_000}, "30,000,000 characters together"),
         (
-            {"type": "BPE", "vocab": {"a" * (MOST_CHARACTERS + 1): 0}, "merges": []},
-            f"{MOST_CHARACTERS + 1:,} characters together",
+            {"type": "BPE", "vocab": {"a" * (LONGEST_TOKEN + 1): 0}, "merges": []},
+            f"a token of {LONGEST_TOKEN + 1:,} characters",
         ),
         ({"type": "BPE", "vocab": {"a": MOST_IDS}, "merges": []}, f"the id {MOST_IDS:,}; ids up to {MOST_IDS - 1:,}"),
         (

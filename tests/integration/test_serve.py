@@ -156,6 +156,16 @@ def test_a_connection_may_be_used_again_in_time(served: int) -> None:
     connection.close()
 
 
+@pytest.mark.parametrize("length", [{}, {"Content-Length": str(8 << 20)}])
+def test_a_client_that_sends_much_for_nothing_reads_its_answer(served: int, length: dict[str, str]) -> None:
+    """The connection was closed as soon as it was answered, which breaks the client's pipe."""
+    connection = http.client.HTTPConnection("127.0.0.1", served, timeout=10)
+    body = (bytes(1 << 20) for _ in range(8))
+    connection.request("POST", "/", body, {"Connection": "close", **length}, encode_chunked=not length)
+    assert connection.getresponse().read() == b"ok"
+    connection.close()
+
+
 def test_connections_and_the_lines_that_they_write_are_bounded(
     served: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -139,9 +139,9 @@ def _file_mappings() -> list[tuple[int, int]]:
     if not sys.platform.startswith("linux") or not path.is_file():
         return []
     found = []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in path.read_bytes().removesuffix(b"\n").split(b"\n"):  # a name may have other ends of lines
         addresses, _, _, _, inode = line.split(maxsplit=5)[:5]
-        if inode != "0":
-            start, _, end = addresses.partition("-")
+        if inode != b"0":
+            start, _, end = addresses.partition(b"-")
             found.append((int(start, 16), int(end, 16)))
     return sorted(found)

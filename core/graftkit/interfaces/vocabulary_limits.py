@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MOST_ADDED", "MOST_CHARACTERS", "MOST_IDS", "MOST_MERGES", "MOST_PARTS", "MOST_PIECES"]
+__all__ = ["LONGEST_TOKEN", "MOST_ADDED", "MOST_CHARACTERS", "MOST_IDS", "MOST_MERGES", "MOST_PARTS", "MOST_PIECES"]
 
 MOST_IDS = 400_000
 """Ids of a tokenizer, with those of added tokens and those without a token: the highest id is one less. Causal
@@ -22,6 +22,9 @@ MOST_MERGES = 600_000
 
 MOST_CHARACTERS = 8_000_000
 """Characters of all tokens together. Models in use have up to 4 million."""
+
+LONGEST_TOKEN = 8_192
+"""Characters of one token: an answer is as long as its tokens are, whatever its model repeats."""
 
 MOST_PARTS = 2_700_000
 """Ids of the base model that the new tokens of a changed vocabulary stood for, of all new tokens together."""

@@ -229,7 +229,7 @@ _KEY = re.compile(r"^\s*([A-Za-z0-9_.\-\"']+)\s*=")
 def _parse_toml(text: str, file: str) -> Document:
     if text.count(".") > _MOST_DOTS:
         raise RecipeError(f"more than {_MOST_DOTS:,} dots", where=file)
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > _MOST_DOTS_OF_A_LINE:
             raise RecipeError(f"a line of more than {_MOST_DOTS_OF_A_LINE:,} dots", where=f"{file}:{number}")
     try:
@@ -281,7 +281,7 @@ def _toml_lines(text: str) -> dict[KeyPath, str]:
     lines: dict[KeyPath, str] = {}
     table: KeyPath = ()
     counts: dict[Hashable, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if header := _TABLE.match(line):
             table = _toml_path(header[1])
             if line.lstrip().startswith("[["):

@@ -1,21 +1,26 @@
-"""What depends on whether the client is still there: its request's body, and the work for its answer."""
+"""What depends on the client: its request's body, and the work for its answer as long as it is there."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graftkit.interfaces.bounded_json import parse_strict_json
 from graftkit.serve.api_error import ApiError, invalid
 from graftkit.serve.limits import Limits
 
-__all__ = ["read_json", "while_connected"]
+__all__ = ["WholeBodies", "read_json", "while_connected"]
 
 _T = TypeVar("_T")
+
+_MOST_UNREAD, _UNREAD_WITHIN = 64 << 20, 5.0
+"""Bytes of a body that nobody wants, and seconds in which they come, that are waited for before it is answered."""
 
 _CLOSE = {"Connection": "close"}
 """Of an answer to a body that was not read to its end."""
@@ -61,6 +66,47 @@ async def _read(request: Request, most: int) -> bytes:
         else:
             return bytes(body)
     raise ApiError(413, f"the body has over {most:,} bytes", code="request_too_large", headers=_CLOSE)
+
+
+class WholeBodies:
+    """Reads a request's body to its end before an answer begins that did not want it.
+
+    A client that was still sending would find the connection closed, and never read why.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "0")
+        more = "expect" not in headers and int(length[:20]) <= _MOST_UNREAD  # else nothing is sent, or too much
+
+        async def receive_part() -> Message:
+            nonlocal more
+            message = await receive()
+            more = more and message.get("more_body", False)
+            return message
+
+        async def answer(message: Message) -> None:
+            nonlocal more
+            if more and message["type"] == "http.response.start":
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_UNREAD_WITHIN):
+                        left = _MOST_UNREAD
+                        while more and left > 0:
+                            left -= len((await receive_part()).get("body", b""))
+                more = False
+            await send(message)
+
+        await self._app(scope, receive_part, answer)
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, _T]) -> _T:

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from graftkit.arguments import check_is, check_number, check_text
 from graftkit.errors import RequestError
 from graftkit.flow.state.cancel import CancelToken
+from graftkit.serve.connection import WholeBodies
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -176,7 +177,7 @@ def serve(
     """
     check_is(cancel, CancelToken, "cancel")
     config = uvicorn.Config(
-        app,
+        WholeBodies(app),
         http=_Connection,
         ws="none",
         loop="asyncio",

@@ -10,14 +10,24 @@ from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.pattern_cost import PatternError, steps_at_most
-from graftkit.interfaces.vocabulary_limits import MOST_ADDED, MOST_CHARACTERS, MOST_IDS, MOST_MERGES, MOST_PIECES
+from graftkit.interfaces.vocabulary_limits import (
+    LONGEST_TOKEN,
+    MOST_ADDED,
+    MOST_CHARACTERS,
+    MOST_IDS,
+    MOST_MERGES,
+    MOST_PIECES,
+)
 from graftkit.tokenization.panics import no_panic
 
-__all__ = ["CHARACTERS", "MAX_FILE", "MOST_SEARCH", "SLOW", "check_bounds"]
+__all__ = ["CHARACTERS", "MAX_FILE", "MOST_SEARCH", "SLOW", "check_bounds", "check_charsmap"]
 
 MAX_FILE = 64 << 20
 """The most bytes of a tokenizer.json, or of a file beside it; the largest in use have 35 million."""
 _MOST_GROWTH = 1000
+"""How many times as long a part may make a text."""
+_MOST_DECODED = 10
+"""The same of the decoder, which makes the text of an answer: those in use make none longer."""
 CHARACTERS = 2000
 """Characters of the text for which patterns are judged."""
 MOST_SEARCH = 2e8
@@ -29,9 +39,12 @@ _MOST_ENTRIES = {"vocab": MOST_PIECES, "merges": MOST_MERGES}
 _MOST_BEGINNINGS = 1_200_000
 """Different beginnings, in bytes, of a Unigram model's tokens: the library keeps a table of 290 bytes for each. The
 262,144 pieces of Jurassic-2 have a million."""
+_LONGEST_REPLACEMENT = 64
+"""Bytes that a table of SentencePiece's puts in a character's place: those of its own rules have 33 at most."""
 _MOST_TEMPLATE = 1000
 """Tokens and parts that a template puts around a text."""
 _MOST_STEPS = 100
+_SIZE = struct.Struct("<I")
 _COMPOSED = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "BertNormalizer": 4, "Lowercase": 3, "ByteLevel": 4}
 """Step -> how many characters it makes of one at most."""
 
@@ -44,9 +57,10 @@ def check_bounds(spec: Mapping[str, Any], where: str) -> None:
         where: Its folder, for errors.
 
     Raises:
-        ModelError: It encodes at random; a part of it could make a text over a thousand times as long; its patterns
-            could take very long, or can't be judged; it has hundreds of steps, steps of no type or that are no objects,
-            or more tokens or merges than any model in use; or a table in it claims more bytes than it has.
+        ModelError: It encodes at random; a part of it could make a text over a thousand times as long, or its decoder
+            over ten times; its patterns could take very long, or can't be judged; it has hundreds of steps, steps of no
+            type or that are no objects, more or longer tokens or more merges than any model in use; or a table in it
+            claims more bytes than it has.
     """
     model = spec.get("model")
     dropout = model.get("dropout") if isinstance(model, Mapping) else None
@@ -115,7 +129,12 @@ def _check_ids(ids: Iterable[Any], where: str) -> None:
 
 
 def _check_letters(pieces: Sequence[str], where: str) -> None:
-    """Refuses a vocabulary of very long tokens, each of which the library holds several times."""
+    """Refuses very long tokens: the library holds each several times, and answers may repeat one."""
+    longest = max(map(len, pieces), default=0)
+    if longest > LONGEST_TOKEN:
+        raise ModelError(
+            f"tokenizer.json has a token of {longest:,} characters; {LONGEST_TOKEN:,} are read", where=where
+        )
     letters = sum(map(len, pieces))
     if letters > MOST_CHARACTERS:
         raise ModelError(
@@ -156,7 +175,10 @@ def _check_added(added: Any, where: str) -> None:
             where=where,
         )
     if isinstance(added, list):
-        _check_ids((token.get("id") for token in added if isinstance(token, Mapping)), where)
+        tokens = [token for token in added if isinstance(token, Mapping)]
+        _check_ids((token.get("id") for token in tokens), where)
+        contents = (token.get("content") for token in tokens)
+        _check_letters([content for content in contents if isinstance(content, str)], where)
 
 
 def _check_template(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> None:
@@ -190,15 +212,12 @@ def _tokens_of(special: Any, name: str | None) -> int:
 
 
 def _check_growth(steps: Sequence[Mapping[str, Any]], part: str, where: str) -> None:
-    growth = 1.0
+    growth, most = 1.0, _MOST_DECODED if part == "decoder" else _MOST_GROWTH
     for step in steps:
-        if "precompiled_charsmap" in step:
-            _check_charsmap(step["precompiled_charsmap"], where)
+        check_charsmap(_charsmap_of(step), where)
         growth *= _growth(step)
-        if growth > _MOST_GROWTH:
-            raise ModelError(
-                f"the {part} of tokenizer.json could make a text over {_MOST_GROWTH:,} times as long", where=where
-            )
+        if growth > most:
+            raise ModelError(f"the {part} of tokenizer.json could make a text over {most:,} times as long", where=where)
 
 
 _SEQUENCES = ("normalizers", "pretokenizers", "decoders", "processors")
@@ -250,9 +269,7 @@ def _growth(step: Mapping[str, Any]) -> float:
         growth = max(growth, _replacement(step.get("pattern"), step["content"]))
     if "prepend" in step:
         growth = max(growth, 1.0 + len(str(step["prepend"])))
-    if "precompiled_charsmap" in step:
-        growth = max(growth, _longest_replacement(step["precompiled_charsmap"]))
-    return growth
+    return max(growth, _longest_replacement(_charsmap_of(step)))
 
 
 def _replacement(pattern: Any, content: Any) -> float:
@@ -264,29 +281,47 @@ def _replacement(pattern: Any, content: Any) -> float:
     return 1.0 + made  # of a match that may be empty, and lie between any two characters
 
 
-def _longest_replacement(charsmap: Any) -> float:
-    """Returns the length of the longest text in SentencePiece's table: trie's size, trie, texts ending in NUL."""
-    size, data = _charsmap(charsmap)
-    return float(max(map(len, data[size:].split(b"\0")), default=1) or 1)
+def check_charsmap(charsmap: bytes, where: str) -> None:
+    """Checks SentencePiece's table of replacements before a library uses it.
 
+    Args:
+        charsmap: The trie's size, the trie, and texts that end in NUL.
+        where: What has it, for errors.
 
-def _check_charsmap(charsmap: Any, where: str) -> None:
-    """Refuses a table whose trie is larger than the table: the library takes memory for it before it looks."""
+    Raises:
+        ModelError: Its trie is larger than the table, for which the library takes memory before it looks; or it has a
+            replacement longer than any in use.
+    """
     size, data = _charsmap(charsmap)
     if size > len(data):
         raise ModelError(
-            f"the precompiled_charsmap of tokenizer.json is damaged: it says that its trie has {size:,} bytes, "
-            f"of {len(data):,}",
+            f"the precompiled_charsmap is damaged: it says that its trie has {size:,} bytes, of {len(data):,}",
             where=where,
             hint="Download it again.",
         )
+    longest = _longest_replacement(charsmap)
+    if longest > _LONGEST_REPLACEMENT:
+        raise ModelError(
+            f"the precompiled_charsmap replaces a character by {longest:,} bytes; {_LONGEST_REPLACEMENT} are allowed",
+            where=where,
+        )
 
 
-def _charsmap(charsmap: Any) -> tuple[int, bytes]:
+def _longest_replacement(charsmap: bytes) -> int:
+    size, data = _charsmap(charsmap)
+    return max(map(len, data[size:].split(b"\0")), default=0)
+
+
+def _charsmap(charsmap: bytes) -> tuple[int, bytes]:
     """Returns the bytes that the trie of SentencePiece's table has by its own word, and what follows."""
-    try:
-        data = base64.b64decode(charsmap)
-        (size,) = struct.unpack_from("<I", data)
-    except (TypeError, ValueError, binascii.Error, struct.error):
+    if len(charsmap) < _SIZE.size:
         return 0, b""
-    return size, data[4:]
+    return _SIZE.unpack_from(charsmap)[0], charsmap[_SIZE.size :]
+
+
+def _charsmap_of(step: Mapping[str, Any]) -> bytes:
+    """Returns the table of a step; nothing where it has none that could be read."""
+    try:
+        return base64.b64decode(step["precompiled_charsmap"])
+    except (KeyError, TypeError, ValueError, binascii.Error):
+        return b""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from graftkit.interfaces.vocabulary_limits import LONGEST_TOKEN
+
 __all__ = ["Limits", "Merge", "Merges", "learn_merges"]
 
 Pair = tuple[int, int]
@@ -66,6 +68,11 @@ class Limits:
     min_frequency: int = 2
     max_length: int | None = None
     forbidden: Container[str] = ()
+
+    @property
+    def longest(self) -> int:
+        """The most characters of a piece that is read again."""
+        return LONGEST_TOKEN if self.max_length is None else min(self.max_length, LONGEST_TOKEN)
 
 
 def learn_merges(
@@ -129,8 +136,7 @@ class _Found:
     def id_of(self, pair: Pair) -> int | None:
         """Returns the id that a pair is merged to; None where it must not be merged."""
         piece = self._piece(pair)
-        longest = self.limits.max_length
-        if piece in self.taken or (longest is not None and len(piece) > longest) or piece in self.limits.forbidden:
+        if piece in self.taken or len(piece) > self.limits.longest or piece in self.limits.forbidden:
             return None
         return self.new.get(piece, self.next_id)
 

@@ -25,5 +25,4 @@ def learn_word_level(draft: Draft, words: Mapping[str, int], limits: Limits) -> 
 
 
 def _allowed(word: str, count: int, limits: Limits) -> bool:
-    short = limits.max_length is None or len(word) <= limits.max_length
-    return short and count >= limits.min_frequency and word not in limits.forbidden
+    return len(word) <= limits.longest and count >= limits.min_frequency and word not in limits.forbidden

@@ -7,6 +7,7 @@ from typing import Any
 
 from graftkit.errors import RequestError
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.interfaces.vocabulary_limits import LONGEST_TOKEN
 from graftkit.tokenization.byte_alphabet import BYTE_PIECES
 from graftkit.tokenization.splitting import split
 from graftkit.tokenization.tokenizer_json import bpe_model, bytes_decoder, tokenizer_json
@@ -61,6 +62,7 @@ class BpeBackend(HuggingFaceBackend):
             vocab_size=spec.vocab_size + (0 if all_stay else _SPARE),
             min_frequency=self.config.min_frequency,
             special_tokens=list(fixed),
+            max_token_length=LONGEST_TOKEN,
             show_progress=False,
         )
         learnt = learn(parts, trainer, texts if all_stay else counts.reading(texts))

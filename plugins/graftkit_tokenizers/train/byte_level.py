@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.interfaces.vocabulary_limits import LONGEST_TOKEN
 from graftkit.tokenization.byte_alphabet import byte_alphabet
 from graftkit.tokenization.splitting import pre_tokenizer
 from graftkit.tokenization.tokenizer_json import bpe_model, byte_level_decoder, tokenizer_json
@@ -54,6 +55,7 @@ class ByteLevelBackend(HuggingFaceBackend):
             min_frequency=self.config.min_frequency,
             special_tokens=list(spec.special_tokens),
             initial_alphabet=list(byte_alphabet()),
+            max_token_length=LONGEST_TOKEN,
             show_progress=False,
         )
         learnt = learn(parts, trainer, texts)

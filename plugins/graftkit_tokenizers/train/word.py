@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.interfaces.vocabulary_limits import LONGEST_TOKEN
 from graftkit.tokenization.tokenizer_json import tokenizer_json
 from graftkit.tokenization.training_spec import check_room, checked_spec, with_unknown
 from tokenizers.trainers import WordLevelTrainer
@@ -48,8 +49,8 @@ class WordBackend(HuggingFaceBackend):
             show_progress=False,
         )
         learnt = learn(parts, trainer, texts).get_vocab(with_added_tokens=False)
-        words = [word for word in sorted(learnt, key=learnt.__getitem__) if word not in spec.special_tokens]
-        pieces = [*spec.special_tokens, *words][: spec.vocab_size]
+        words = (word for word in sorted(learnt, key=learnt.__getitem__) if len(word) <= LONGEST_TOKEN)
+        pieces = [*spec.special_tokens, *(word for word in words if word not in spec.special_tokens)][: spec.vocab_size]
         model = {**parts["model"], "vocab": {piece: id for id, piece in enumerate(pieces)}}
         return HuggingFaceTokenizer(files_of({**parts, "model": model}, spec), trainable=True)
 

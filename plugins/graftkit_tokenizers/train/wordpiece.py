@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.interfaces.vocabulary_limits import LONGEST_TOKEN
 from graftkit.tokenization.training_spec import check_room, checked_spec, with_unknown
 from tokenizers import Tokenizer
 from tokenizers.trainers import WordPieceTrainer
@@ -127,4 +128,4 @@ def _pieces(learnt: Mapping[str, int], fixed: int, words: _Words, rare: frozense
     found = [piece for piece in ordered if rare.isdisjoint(piece.removeprefix(PREFIX))]
     characters = [piece for piece in found if len(piece) == 1]
     inside = [PREFIX + character for character in characters if words.may_hold(character)]
-    return [*characters, *inside, *(piece for piece in found if len(piece) > 1)]
+    return [*characters, *inside, *(piece for piece in found if 1 < len(piece) <= LONGEST_TOKEN)]

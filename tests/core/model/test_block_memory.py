@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ def test_a_mapped_model_is_not_in_memory_after_it_has_run(on_disk: Path) -> None
     assert resident_of_files() - before < size / 4
     torch.testing.assert_close(first[0], plain, atol=1e-5, rtol=1e-5)
     assert torch.equal(again[0], first[0])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not say what is mapped")
+def test_files_are_found_whatever_ends_of_lines_their_names_have(tmp_path: Path) -> None:
+    """A run in a folder with a carriage return in its name failed where its exports began."""
+    path = tmp_path / "a\rb\x0bc\x1cd\x85e\u2028f\ng"
+    path.write_bytes(bytes(mmap.PAGESIZE))
+    before = _file_mappings()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        assert len({*_file_mappings()} - {*before}) == 1
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ def test_a_misspelt_section_names_the_nearest_one_and_the_line(tmp_path: Path) -
 
 
 def test_toml_errors_have_lines_too(tmp_path: Path) -> None:
-    text = 'model = "./m"\n[data]\ntrain = "a"\n\n[training]\nepoch = 3\n[[export]]\nuse = 3\n'
+    text = 'model = "./m" # \x85 \u2028\n[data]\ntrain = "a"\n\n[training]\nepoch = 3\n[[export]]\nuse = 3\n'
     found = refusal(tmp_path, text, "toml")
     assert "recipe.toml:6: unknown key 'training.epoch' (Did you mean 'epochs'?" in found
     assert "recipe.toml:8: export.0.use: must be a string, not 3" in found

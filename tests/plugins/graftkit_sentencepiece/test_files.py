@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from graftkit.errors import ModelError
-from graftkit.interfaces.vocabulary_limits import MOST_IDS
+from graftkit.interfaces.vocabulary_limits import LONGEST_TOKEN, MOST_IDS
 from graftkit_sentencepiece.backend import SentencePieceBackend
 from graftkit_sentencepiece.files import SentencePieceFiles
 from graftkit_sentencepiece.proto import Kind, ModelProto, Piece
@@ -99,6 +99,19 @@ def test_what_would_take_long_or_much_memory_is_given_up_early(data: bytes) -> N
         SentencePieceTokenizer(SentencePieceFiles(data))
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        (2, write_bytes(44, b"?" * (LONGEST_TOKEN + 1)), "a text for special pieces has 8,193 characters"),
+        (3, write_bytes(2, bytes(8) + b"b" * 65 + b"\0"), "replaces a character by 65 bytes; 64 are allowed"),
+    ],
+)
+def test_a_model_that_makes_texts_very_long_is_refused(part: int, value: bytes, message: str) -> None:
+    """100 characters, each replaced by a million, took 5 GB."""
+    with pytest.raises(ModelError, match=message):
+        SentencePieceTokenizer(SentencePieceFiles(_proto([UNK, NORMAL]) + write_bytes(part, value)))
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_are_fields_or_an_error(data: bytes) -> None:
     try:
@@ -121,6 +134,7 @@ UNK, NORMAL = Piece("<unk>", 0.0, Kind.UNKNOWN), Piece("a", -1.0, Kind.NORMAL)
         ([UNK, NORMAL._replace(text="")], "piece 1 is ''"),
         ([UNK, Piece("<0x41>", 0.0, Kind.BYTE)], "1 of 256 byte pieces"),
         ([UNK], "no pieces are loaded"),
+        ([UNK, NORMAL._replace(text="a" * (LONGEST_TOKEN + 1))], "piece 1 has 8,193 characters"),
     ],
 )
 def test_a_model_that_cannot_be_right_is_refused(pieces: list[Piece], message: str) -> None:
@@ -138,6 +152,7 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
         {"added_tokens_decoder": {f"{MOST_IDS}": {"content": "<w>"}}},
         f"has the id {MOST_IDS:,}; ids up to {MOST_IDS - 1:,}",
     ),
+    ({"added_tokens_decoder": {"9": {"content": "w" * (LONGEST_TOKEN + 1)}}}, "the added token 9 has 8,193 characters"),
     ({"eos_token": "</nowhere>"}, "eos_token is '</nowhere>', which is no token"),
 ]
 

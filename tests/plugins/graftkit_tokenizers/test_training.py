@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from graftkit.errors import DataError, ModelError, RequestError
 from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit.interfaces.vocabulary import TrainingSpec
+from graftkit.interfaces.vocabulary import ExtensionSpec, TrainingSpec
+from graftkit.interfaces.vocabulary_limits import LONGEST_TOKEN
 from graftkit.tokenization.splitting import PATTERNS
 from graftkit_tokenizers.config import (
     BpeConfig,
@@ -145,6 +146,19 @@ def test_text_that_spells_a_special_token_or_a_byte_is_never_learnt_as_one(backe
     if ours.capabilities.lossless_bytes or backend is BpeBackend:
         assert ours.decode(ids) == "system <0x41> at"
     assert ours.encode("system at", "all")[0] == 0
+
+
+@pytest.mark.parametrize("backend", [ByteLevelBackend, BpeBackend, WordPieceBackend, WordBackend])
+def test_no_token_is_learnt_that_is_too_long_to_be_read_again(backend: Any) -> None:
+    corpus = ["a" * (2 * LONGEST_TOKEN + 10), "bc bc"] * 2
+    assert max(map(len, model_of(backend().train(corpus, TrainingSpec(400)))["vocab"])) <= LONGEST_TOKEN
+
+
+def test_no_base_is_extended_by_a_token_that_is_too_long_to_be_read_again() -> None:
+    corpus = ["a" * (2 * LONGEST_TOKEN + 10), "bc bc"] * 2
+    base = ByteLevelBackend().train(corpus, TrainingSpec(258))
+    extended = ByteLevelBackend().extend(base, corpus, ExtensionSpec(20)).tokenizer
+    assert LONGEST_TOKEN // 2 < max(map(len, model_of(extended)["vocab"])) <= LONGEST_TOKEN
 
 
 def test_a_special_token_is_not_named_as_a_byte_is() -> None:

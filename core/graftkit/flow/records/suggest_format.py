@@ -33,6 +33,9 @@ _COLUMNS = (
 _LONGEST_TYPO = 20
 """Characters of a name that may be one of these with a typing error."""
 
+_SHOWN, _LONGEST_NAME = 40, 100
+"""How many columns that are not read are told, and how many characters of the name of each."""
+
 _LONGEST = 400
 """Characters of a line that is offered, the path aside: names of columns may be of any length."""
 
@@ -63,6 +66,8 @@ def suggest_format(
 def unread_columns(left: Iterable[str], read: Collection[str]) -> str:
     """Returns the names of columns that are not read, those that may be misspelt with what is probably meant.
 
+    Of very many the first ones, and of very long ones their beginnings.
+
     Args:
         left: The columns that are not read.
         read: Those that are.
@@ -71,10 +76,13 @@ def unread_columns(left: Iterable[str], read: Collection[str]) -> str:
         >>> unread_columns(["id", "lable"], {"text"})
         "id, lable (is 'label' meant?)"
     """
-    corrected = {name: _corrected(name, read) for name in left}
-    return ", ".join(
-        one_line(name) + (f" (is '{known}' meant?)" if known != name else "") for name, known in corrected.items()
+    names = list(left)
+    corrected = {name: _corrected(name, read) for name in names[:_SHOWN]}
+    shown = ", ".join(
+        one_line(name, _LONGEST_NAME) + (f" (is '{known}' meant?)" if known != name else "")
+        for name, known in corrected.items()
     )
+    return shown + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
 
 
 def misspelt_columns(

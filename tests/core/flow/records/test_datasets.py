@@ -90,6 +90,8 @@ def test_columns_are_mapped_and_those_that_nobody_reads_are_kept_in_mind(tmp_pat
     assert (dataset.format_name, dataset.left) == ("question-answer", {"id": f"{path}:1", "more": f"{path}:2"})
     assert dataset.facts()["columns"] == columns
     assert unread_columns(["id", "lable", "anwser"], ["text", "answer"]) == "id, lable (is 'label' meant?), anwser"
+    long = unread_columns(["x" * 5_000_000, *map(str, range(9_000))], ["text"])
+    assert long.startswith("x" * 97 + "..., 0, 1, ") and long.endswith(", 38 and 8,961 more")
     found = refusal({"path": str(path), "columns": columns, "unused": ["id"]})
     assert f"{path}:2: the column 'more' is not read as question-answer" in found and "unused: [id, more]" in found
     assert "columns names 'nowhere'" in refusal({"path": str(path), "columns": {"question": "nowhere"}})
