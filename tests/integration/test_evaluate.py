@@ -73,7 +73,10 @@ def test_a_run_and_its_exports_measure_what_the_run_measured(run: graftkit.RunRe
 def test_other_records_are_read_as_the_runs_are(run: graftkit.RunResult, tmp_path: Path) -> None:
     path = written(tmp_path / "more.jsonl", [{"q": "what is 77?", "a": "it is 78, of course"}])
     [found] = graftkit.evaluate(run.folder, path, overrides=["evaluation.answers=0"])
-    assert found.records == 1 and not found.answers and found.measured.answers == 0
+    assert found.records == 1 and not found.answers and found.measured.answers == 0 and not found.notices
+    own = [json.loads(line) for line in (run.folder.parent / "records.jsonl").read_text().splitlines()]
+    [found] = graftkit.evaluate(run.exports["merged"], own, overrides=["evaluation.answers=0"])
+    assert list(found.notices) == ["24 of 30 records are among those that the recipe trains on"]
     with pytest.raises(DataError, match="no format fits"):
         graftkit.evaluate(run.exports["merged"], {"path": str(path), "unused": []})
 

@@ -118,10 +118,10 @@ def evaluate(
         host = host or PluginHost(disable=_left_out(recipe, run))
         for name in names:
             _check_source(name, host)
-        loaded = recipe_of_evaluation(names[0], run, where, recipe, overrides)
+        asked = recipe_of_evaluation(names[0], run, where, recipe, overrides)
         with told_stage("records", tell, cancel) as stage:
             started, pinned = (day_of(run), dict(run.data.revisions)) if run and run.data else (None, None)
-            planned = plan_evaluation(loaded, host, given=records is not None, started=started, pinned=pinned)
+            planned = plan_evaluation(asked, host, started=started, pinned=pinned)
             notices = [*planned.notices, *(_changed(run, planned) if run and records is None else ())]
             for text in notices:
                 stage.notice(text)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
+import numpy as np
+
 from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.sample_files import Samples, scan_samples
 from graftkit.errors import DataError, RecipeError, RequestError
@@ -45,9 +47,27 @@ _READ = (
 )
 """The keys of a recipe that say what is measured."""
 
+_MOST_COMPARED = 256 << 20
+"""Bytes of files of training records that are read to tell which records are among them."""
+
 _SECTIONS = ("data", "objective", "evaluation", "training", "plugins")
 _ALIKE = ("format", "reader", "columns", "unused", "empty")
 """What an entry of a recipe's records says of how they are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRecipe:
+    """How models are evaluated.
+
+    Attributes:
+        loaded: The recipe, as far as it says that; `data.train` names the records where those are given.
+        given: Whether they are; else its holdout records are meant.
+        trained: The recipe whose records are read in their place; None where there is none.
+    """
+
+    loaded: LoadedRecipe
+    given: bool
+    trained: LoadedRecipe | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +150,7 @@ _MODELS: Mapping[Head, str] = {
 
 def recipe_of_evaluation(
     source: str, run: RunManifest | None, records: Records | None, recipe: RecipeSource | None, overrides: Sequence[str]
-) -> LoadedRecipe:
+) -> EvaluationRecipe:
     """Returns the recipe that says how models are evaluated: that which is given, or the run's, or the usual one.
 
     Args:
@@ -153,30 +173,29 @@ def recipe_of_evaluation(
                 where=source,
                 hint="Name a file of them: --data FILE; a run has its holdout records.",
             )
-        return load_recipe(plain, overrides)
+        return EvaluationRecipe(load_recipe(plain, overrides), given=True)
     loaded = load_recipe(_of_run(run) if recipe is None and run is not None else recipe, overrides)  # type: ignore[arg-type]
     found = load_recipe(plain).recipe
     sections = {name: getattr(loaded.recipe, name) for name in _SECTIONS if name in loaded.recipe.model_fields_set}
     if records is not None:
         entry = _read_alike(found.data.train[0], _entries(loaded))
         sections["data"] = sections["data"].model_copy(update={"train": [entry], "holdout": 0.0})
-    return LoadedRecipe(found.model_copy(update=sections), loaded.document)
+    asked = LoadedRecipe(found.model_copy(update=sections), loaded.document)
+    return EvaluationRecipe(asked, records is not None, None if records is None else loaded)
 
 
 def plan_evaluation(
-    loaded: LoadedRecipe,
+    asked: EvaluationRecipe,
     host: PluginHost,
     *,
-    given: bool,
     started: date | None = None,
     pinned: Mapping[str, str] | None = None,
 ) -> EvaluationPlan:
     """Reads every record that models are to be evaluated on.
 
     Args:
-        loaded: What `recipe_of_evaluation` gave.
+        asked: What `recipe_of_evaluation` gave.
         host: The plugins.
-        given: Whether records are given, which it then names as `data.train`; else its holdout ones are meant.
         started: The day of the run whose recipe it is; None where it is none's.
         pinned: The commits of the hub's data sets that the run took.
 
@@ -184,8 +203,9 @@ def plan_evaluation(
         DataError: A record can't be read, is none that the objective takes, or there is none.
         RecipeError: Something else in the recipe is wrong.
     """
+    loaded = asked.loaded
     bound = bind(loaded, host)
-    if given:
+    if asked.given:
         said = "objective" in loaded.recipe.model_fields_set
 
         def fits(sample: Sample) -> None:
@@ -200,8 +220,29 @@ def plan_evaluation(
     if not samples:
         place = str(datasets[0].source)
         raise DataError("no record is held out", where=place, hint="Name records to evaluate on: --data FILE.")
-    notices = told_of_files(bound, datasets)
+    notices = [*told_of_files(bound, datasets), *_told_of_trained(asked.trained, host, pinned, samples)]
     return EvaluationPlan(loaded, bound, samples, notices, bound.recipe.data.date or started or date.today())
+
+
+def _told_of_trained(
+    trained: LoadedRecipe | None, host: PluginHost, pinned: Mapping[str, str] | None, samples: Samples
+) -> list[str]:
+    """Returns a notice of records that the recipe trains on: what they say of a model trained by it is no evidence.
+
+    Of very large files nothing is told, since that takes reading all of them.
+    """
+    if trained is None:
+        return []
+    try:
+        bound = bind(trained, host)
+        files = [dataset.source.path for dataset in open_datasets(bound, host, "train", pinned)]
+        if sum(path.stat().st_size for path in files) > _MOST_COMPARED:
+            return []
+        learnt = read_records(bound, host, pinned).samples.train
+    except (RequestError, OSError):  # they may be gone by now
+        return []
+    seen = int(np.isin(samples.digests[samples.kept], learnt.digests[learnt.kept]).sum())
+    return [f"{seen:,} of {len(samples):,} records are among those that the recipe trains on"] if seen else []
 
 
 def _plain(source: str, records: Records | None) -> dict[str, Any]:
