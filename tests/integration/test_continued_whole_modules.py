@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception], str]] 
         {"modules_to_save": ["lm_head"]},
         {"tokenizer": {"extend": {"tokens": 4}}},
         RecipeError,
-        "the vocabulary changes, and with it the rows of 'lm_head.weight', which the adapter holds as a whole",
+        "the vocabulary changes, and with it the rows of 'lm_head.weight', which is trained as a whole",
     ),
     "a layer inside the blocks": (
         {"modules_to_save": ["layers.1.mlp"]},

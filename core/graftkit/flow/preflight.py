@@ -61,12 +61,11 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
     corpus = plan.estimate()
     sequences, prompt = plan.bound.objective_config.sequences, max(corpus.prompts, default=0)
     sizes = Sizes(corpus.lengths, corpus.learnt, prompt, sequences=sequences)
-    change, origin = vocabulary.change, settled.origin
+    change = vocabulary.change
 
     def ask(bound: BoundRecipe) -> MemoryRequest:
         files, bound = plan.files, settled_recipe(bound, plan.settled)
         model = (files.config, files.tensors, files.reference, settled.targets)
-        saved, ties = (tuple(origin.saved), origin.ties_saved) if origin else ((), False)
         asked = request_of(
             bound,
             host,
@@ -75,8 +74,8 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
             base.device.type,
             sizes,
             change,
-            saved=saved,
-            ties_saved=ties,
+            saved=tuple(settled.whole.shapes),
+            ties_saved=settled.whole.tied,
             unties=settled.unties,
         )
         return asked.with_teacher(_teacher_model(plan, bound, host, base))

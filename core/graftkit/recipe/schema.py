@@ -149,6 +149,16 @@ class AdapterSection(ProviderSection):
         description="layers to adapt: all-linear, names (q_proj), paths or patterns (*.self_attn.*); a mixture's "
         "experts, the output layer and the embedding where they are named (experts, lm_head, embed_tokens)",
     )
+    modules_to_save: Annotated[list[str], BeforeValidator(_one_alone)] = Field(
+        default=[],
+        description="modules that are trained as wholes beside the adapter, each a name or the end of a dotted path: "
+        "the output layer, the embedding, norms (lm_head, embed_tokens, norm)",
+    )
+    ensure_weight_tying: bool = Field(
+        default=False,
+        description="whether embedding and output layer stay one matrix where the base model ties them and "
+        "modules_to_save names one; else that one becomes a matrix of its own, as in PEFT",
+    )
 
     @property
     def origin(self) -> str | None:
@@ -160,6 +170,16 @@ class AdapterSection(ProviderSection):
     def _named(self) -> Self:
         if not self.use and self.origin is None:
             raise ValueError("'adapter.use' is missing\nthe provider's name, unless `from` names an adapter's folder")
+        if self.modules_to_save and self.origin is not None:
+            raise ValueError(
+                "adapter.modules_to_save: an adapter that is trained on keeps its whole modules\nleave it out beside "
+                "adapter.from"
+            )
+        if self.ensure_weight_tying and not self.modules_to_save:
+            raise ValueError(
+                "adapter.ensure_weight_tying is of adapter.modules_to_save\nname the embedding and the output layer "
+                "there, or leave it out"
+            )
         return self
 
 

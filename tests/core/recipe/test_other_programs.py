@@ -50,6 +50,8 @@ EXPECTED = {
     "lr_scheduler_type": "training.schedule",
     "chat_template": "data.chat_template",
     "use_dora": "adapter.dora",
+    "modules_to_save": "adapter.modules_to_save",
+    "lora_modules_to_save": "adapter.modules_to_save",
     "optim": "training.optimizer",
     "gradient_checkpointing": "memory.checkpoint",
 }
@@ -57,7 +59,6 @@ WITHOUT = [
     "output_dir",
     "packing",
     "sample_packing",
-    "modules_to_save",
     "neftune_noise_alpha",
     "train_on_inputs",
     "assistant_only_loss",

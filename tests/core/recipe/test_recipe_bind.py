@@ -141,6 +141,8 @@ def test_the_resolved_recipe_is_a_recipe_that_means_the_same(tmp_path: Path, nam
         "lora_plus_ratio": 1.0,
         "eva_rho": 2.0,
         "eva_tokens": 4096,
+        "modules_to_save": [],
+        "ensure_weight_tying": False,
     }
     said = {"use": "qlora", "from": None, "targets": ["q_proj"], "rank": 4, "rank_pattern": {"0.*": 8}}
     assert resolved["adapter"] == said | defaults

@@ -79,7 +79,7 @@ def refuse_early(
             list(targets),
             list(experts),
             plan.unties,
-            list(plan.origin.saved) if plan.origin else (),
+            list(plan.whole.shapes),
             generation_config=deepcopy(generation),
         )
         what = f"the objective {bound.objective.use} trains a model with another head"

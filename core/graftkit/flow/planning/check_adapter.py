@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,15 @@ from graftkit.model.peft_targets import peft_targets
 from graftkit.model.targets import refusal_of
 from graftkit.model.whole import outer_names
 
-__all__ = ["MERGED", "OTHER_BASE", "check_head", "check_layers", "gives_output_own_rows", "unties_output"]
+__all__ = [
+    "MERGED",
+    "OTHER_BASE",
+    "check_head",
+    "check_layers",
+    "gives_output_own_rows",
+    "unties_output",
+    "whole_refusal",
+]
 
 MERGED = "Merge it with peft's merge_and_unload, and give graftkit the merged model."
 """What to do about an adapter that goes on no model here."""
@@ -109,9 +117,7 @@ def _check_saved(folder: AdapterFolder, planned: Loader) -> None:
         ModelError: There is such a one.
     """
     where = str(folder.path)
-    frozen = [*(layer.path for layer in planned.layers), *(stack.path for stack in planned.stacks)]
-    adapted = [layer.path for layer in planned.outer if layer.path in folder.layers]
-    towers = tower_tensors(planned.skeleton)
+    refusal = whole_refusal(planned, folder.layers)
     shapes = {name: tuple(p.shape) for name, p in planned.skeleton.named_parameters(remove_duplicate=False)}
     for name, shape in folder.head.items():
         if shape != shapes.get(name):
@@ -122,14 +128,8 @@ def _check_saved(folder: AdapterFolder, planned: Loader) -> None:
                 hint="Go on with records of the labels that it was trained on, or train a new adapter.",
             )
     for name, shape in folder.saved.items():
-        what, hint = "", MERGED
-        if any(name == path or name.startswith(f"{path}.") for path in frozen):
-            what = "a linear layer inside the blocks, which graftkit keeps frozen"
-        elif any(name.startswith(f"{path}.") for path in adapted):
-            what = "which the adapter adapts as well"
-        elif name in towers:
-            what = "a part of the model that no text runs through"
-        elif name not in shapes:
+        what, hint = refusal(name), MERGED
+        if not what and name not in shapes:
             what, hint = "no parameter of the model", OTHER_BASE
         if what:
             raise ModelError(f"'modules_to_save' holds '{name}', {what}", where=where, hint=hint)
@@ -139,6 +139,27 @@ def _check_saved(folder: AdapterFolder, planned: Loader) -> None:
                 where=where,
                 hint=f"{OTHER_BASE} If its vocabulary was enlarged, give the enlarged base.",
             )
+
+
+def whole_refusal(planned: Loader, adapted: Collection[str]) -> Callable[[str], str]:
+    """Returns what says of a parameter why it can't be trained as a whole; "" where it can.
+
+    Args:
+        planned: The model.
+        adapted: The dotted paths of the layers that are adapted.
+    """
+    frozen = [*(layer.path for layer in planned.layers), *(stack.path for stack in planned.stacks)]
+    outer = [layer.path for layer in planned.outer if layer.path in adapted]
+    towers = tower_tensors(planned.skeleton)
+
+    def refusal(name: str) -> str:
+        if any(name == path or name.startswith(f"{path}.") for path in frozen):
+            return "a linear layer inside the blocks, which graftkit keeps frozen"
+        if any(name.startswith(f"{path}.") for path in outer):
+            return "which the adapter adapts as well"
+        return "a part of the model that no text runs through" if name in towers else ""
+
+    return refusal
 
 
 def _check_rows(folder: AdapterFolder, planned: Loader) -> None:

@@ -233,11 +233,10 @@ def check_targets(plan: RunPlan, targets: list[str], planned: Loader) -> None:
     """Makes sure that the layers which are adapted are those that the adapter has tensors for.
 
     Raises:
-        RecipeError: The recipe names others, or changes the rows of a matrix that the adapter holds as a whole.
+        RecipeError: The recipe names others.
         ModelError, FolderError: The adapter does not fit the model.
     """
     from graftkit.flow.planning.check_adapter import check_layers
-    from graftkit.model.whole import outer_names
 
     if plan.origin is None:
         return
@@ -248,12 +247,4 @@ def check_targets(plan: RunPlan, targets: list[str], planned: Loader) -> None:
             f"such as {odd[0]}",
             where=plan.bound.document.where(("adapter", "targets")),
             hint="Leave targets out: an adapter that is trained on keeps its layers.",
-        )
-    matrices = set(outer_names(planned.skeleton) or ()) & plan.origin.saved.keys()
-    if matrices and plan.vocabulary and plan.vocabulary.section:
-        raise RecipeError(
-            f"tokenizer: the vocabulary changes, and with it the rows of '{min(matrices)}', which the adapter holds as "
-            "a whole",
-            where=plan.bound.document.where(("tokenizer",)),
-            hint="Export the adapter first (toolkit export ADAPTER --to merged), and change that model's vocabulary.",
         )

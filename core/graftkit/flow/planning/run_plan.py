@@ -27,7 +27,20 @@ if TYPE_CHECKING:
     from graftkit.flow.memory.fit_memory import MemoryLimits
     from graftkit.flow.memory.forecast_memory import MemoryRequest
 
-__all__ = ["RunPlan", "chats", "seen_an_epoch"]
+__all__ = ["RunPlan", "WholeModules", "chats", "seen_an_epoch"]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeModules:
+    """Parameters that are trained as wholes beside an adapter: PEFT's `modules_to_save`.
+
+    Attributes:
+        shapes: The shape of each, by its name in the model.
+        tied: Whether embedding and output layer stay one matrix where both are named and the base model ties them.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    tied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,8 @@ class RunPlan:
         expert_targets: Those of the targets that are stacks of experts, once torch is loaded.
         unties: Whether the base model ties output layer and embedding and one of them is a target, or the adapter that
             training goes on with has other rows of one than of the other; once torch is loaded.
+        whole: The parameters that are trained as wholes beside the adapter, and whether embedding and output layer stay
+            tied among them; those of a new adapter once torch is loaded.
         chosen: The keys of the recipe's `training` that it leaves out, with what was chosen for them.
         settled: The keys of the recipe that said `auto`, "section.key", with what they came to so far.
         corpus: What a sample of the records says of all of them; None where nothing asked for it.
@@ -84,6 +99,7 @@ class RunPlan:
     forecast: Mapping[str, int | None]
     expert_targets: Sequence[str] = ()
     unties: bool = False
+    whole: WholeModules = field(default_factory=WholeModules)
     chosen: Mapping[str, Any] = field(default_factory=dict)
     settled: Mapping[str, SettledKey] = field(default_factory=dict)
     corpus: CorpusEstimate | None = None

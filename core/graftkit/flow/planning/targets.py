@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from graftkit.errors import TargetError
+from graftkit.errors import RecipeError, TargetError
 from graftkit.flow.planning.continued_adapter import check_targets
 from graftkit.flow.planning.head import listed_labels
+from graftkit.flow.planning.run_plan import WholeModules
+from graftkit.flow.planning.whole_modules import named_wholes
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.model.targets import match_targets, refusal_of
@@ -149,6 +151,7 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
     from graftkit.model.head import is_of_head
     from graftkit.model.load import plan_base_model
     from graftkit.model.outer_layers import ties_output
+    from graftkit.model.whole import outer_names
 
     bound, planned = plan.bound, plan_base_model(plan.files)
     if plan.origin and planned.head:
@@ -157,6 +160,9 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
         check_growable(planned.skeleton, plan.files.reference)
     targets = _matched(bound, planned)
     check_targets(plan, targets, planned)
+    origin = plan.origin
+    whole = WholeModules(origin.saved, origin.ties_saved) if origin else named_wholes(bound, planned, targets)
+    _refuse_changed_rows(plan, {*(outer_names(planned.skeleton) or ())} & whole.shapes.keys())
     outer = [layer.path for layer in planned.outer if layer.path in targets]
     if change and outer:
         raise TargetError(
@@ -172,7 +178,8 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
         targets=targets,
         expert_targets=[t for t in targets if t in stacks],
         unties=own_rows or (bool(outer) and ties_output(planned.skeleton)),
-        forecast=_with_saved(plan, planned, forecast(bound, planned.layers, targets, planned.stacks, planned.outer)),
+        whole=whole,
+        forecast=_with_wholes(whole, planned, forecast(bound, planned.layers, targets, planned.stacks, planned.outer)),
         notices=[
             *plan.notices,
             *(dense if planned.dense_experts else []),
@@ -182,15 +189,33 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
     )
 
 
-def _with_saved(plan: RunPlan, planned: Loader, forecast: dict[str, int | None]) -> dict[str, int | None]:
-    """Counts among what an adapter trains the whole modules of the one that it goes on with."""
+def _refuse_changed_rows(plan: RunPlan, matrices: Collection[str]) -> None:
+    """Refuses another vocabulary where embedding or output layer are trained as wholes.
+
+    Raises:
+        RecipeError: The recipe asks for one.
+    """
+    if not matrices or not plan.vocabulary or not plan.vocabulary.section:
+        return
+    hint = "Leave it out of adapter.modules_to_save: the rows of new tokens are trained anyway."
+    if plan.origin:
+        hint = "Export the adapter first (toolkit export ADAPTER --to merged), and change that model's vocabulary."
+    raise RecipeError(
+        f"tokenizer: the vocabulary changes, and with it the rows of '{min(matrices)}', which is trained as a whole",
+        where=plan.bound.document.where(("tokenizer",)),
+        hint=hint,
+    )
+
+
+def _with_wholes(whole: WholeModules, planned: Loader, forecast: dict[str, int | None]) -> dict[str, int | None]:
+    """Counts whole modules among what an adapter trains."""
     from graftkit.model.whole import whole_parameters
 
-    known, origin = forecast["adapter_parameters"], plan.origin
-    if origin is None or known is None:
+    known, shapes = forecast["adapter_parameters"], whole.shapes
+    if not shapes or known is None:
         return forecast
-    trained = whole_parameters(planned.skeleton, origin.saved) if origin.ties_saved else origin.saved
-    return {**forecast, "adapter_parameters": known + sum(prod(origin.saved[name]) for name in trained)}
+    trained = whole_parameters(planned.skeleton, shapes) if whole.tied else shapes
+    return {**forecast, "adapter_parameters": known + sum(prod(shapes[name]) for name in trained)}
 
 
 def _of_head(planned: Loader, origin: AdapterFolder | None) -> Iterator[str]:

@@ -114,7 +114,7 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
         if own_rows:
             untie(network)
         grown = grow_vocabulary(run, network) if run.vocabulary.change else None
-        unties = origin is not None and put_whole(network, origin.saved.keys(), tied=origin.ties_saved)
+        unties = put_whole(network, run.plan.whole.shapes.keys(), tied=run.plan.whole.tied)
         adapter: Adapter = run.host.registry.create(bound.adapter.registered, bound.adapter.config)
         start = observed_start(run, adapter, network, store, base.packing, stage, made_in)
         if start:
@@ -147,13 +147,13 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
             grown,
             {} if run.plan.head else generation,
             system=system,
-            saved_modules=list(origin.saved) if origin else (),
+            saved_modules=list(run.plan.whole.shapes),
             unties=own_rows,
             head=base.head,
         )
         if origin:
             _take_over(run, origin, model, keep=made_in is None)
-            _tell_of_saved(stage, model)
+        _tell_of_saved(stage, model)
         stage.facts |= _facts(model, base.device)
         run.record(parameters={key: stage.facts[key] for key in ParameterFacts.model_fields})
         return LoadedModel(model, base.device, base.packing, base.originals)
@@ -187,14 +187,12 @@ def _take_over(run: RunContext, origin: AdapterFolder, model: AdaptedModel, *, k
 
 
 def _tell_of_saved(stage: StageScope, model: AdaptedModel) -> None:
-    """Says what is trained as a whole beside the adapter, since its folder holds it so."""
+    """Says what is trained as a whole beside the adapter."""
     whole = whole_parameters(model.network, model.saved_modules)
     if whole:
         shown = ", ".join(list(whole)[:_SHOWN]) + (f" and {len(whole) - _SHOWN:,} more" if len(whole) > _SHOWN else "")
         numbers = sum(parameter.numel() for parameter in whole.values())
-        stage.notice(
-            f"the adapter's whole modules ('modules_to_save') are trained as it is: {shown}, {numbers:,} numbers"
-        )
+        stage.notice(f"whole modules ('modules_to_save') are trained beside the adapter: {shown}, {numbers:,} numbers")
 
 
 def _facts(model: AdaptedModel, device: torch.device) -> Mapping[str, Any]:

@@ -73,8 +73,8 @@ def _request(run: RunContext, planned: PlannedBase, corpus: Corpus) -> dict[str,
         "limits": asdict(available(planned.device)),
         "no_checkpointing": planned.no_checkpointing,
         "program": own_memory() or 0,
-        "saved": list(plan.origin.saved) if plan.origin else [],
-        "ties_saved": plan.origin is not None and plan.origin.ties_saved,
+        "saved": list(plan.whole.shapes),
+        "ties_saved": plan.whole.tied,
         "unties": plan.unties,
     }
 

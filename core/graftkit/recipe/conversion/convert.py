@@ -96,7 +96,10 @@ def _method(draft: Draft) -> None:
         name = "lora"
     draft.put("adapter.use", name)
     if name == "full":
-        draft.told.append("adapter: full trains the linear layers; norms and embeddings stay frozen")
+        draft.told.append(
+            "adapter: full trains the linear layers; norms and embeddings stay frozen unless adapter.modules_to_save "
+            "names them"
+        )
     _quantizer(draft, said)
 
 
@@ -158,6 +161,17 @@ def _targets(draft: Draft) -> None:
         draft.put("adapter.targets", names)
     else:
         draft.leave("lora_target_modules", named, "adapter.targets takes names and patterns such as *.self_attn.*")
+
+
+def _whole_modules(draft: Draft) -> None:
+    named = draft.take("lora_modules_to_save", "modules_to_save", "additional_target")
+    names = split_at_commas(named) if isinstance(named, str) else named
+    if "tokenizer" in draft.recipe:
+        draft.leave("modules_to_save", named, "the rows of added tokens are trained anyway, and no others then")
+    elif isinstance(names, list) and all(isinstance(name, str) for name in names):
+        draft.put("adapter.modules_to_save", names)
+    else:
+        draft.leave("modules_to_save", named, "adapter.modules_to_save takes names of modules")
 
 
 def _length(draft: Draft) -> None:
@@ -374,6 +388,7 @@ _PARTS: Sequence[Callable[[Draft], None]] = (
     _evaluation,
     _objective,
     _words,
+    _whole_modules,
     _export,
 )
 

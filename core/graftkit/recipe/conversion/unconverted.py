@@ -7,11 +7,9 @@ from collections.abc import Mapping
 __all__ = ["changes_nothing", "why_not"]
 
 _TEMPLATE = "the model's own chat template is used; data.chat_template takes a Jinja file"
-_MODULES = "whole modules are not trained; adapter.targets may name lm_head"
 _PROCESSES = "toolkit run --processes N or torchrun start several processes"
 _WHY: Mapping[str, str] = {
     **dict.fromkeys(("chat_template", "template", "chat_template_jinja", "chat_template_path"), _TEMPLATE),
-    **dict.fromkeys(("lora_modules_to_save", "modules_to_save", "additional_target"), _MODULES),
     **dict.fromkeys(("fsdp", "fsdp_config", "fsdp_version", "deepspeed", "dp_shard_size", "ddp"), _PROCESSES),
     **dict.fromkeys(("train_on_inputs", "train_on_prompt"), "of conversations only the answers are learnt"),
     **dict.fromkeys(
