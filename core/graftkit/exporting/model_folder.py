@@ -60,6 +60,7 @@ def write_model(
     shard_gigabytes: float = 5.0,
     generation: Mapping[str, Any] | None = None,
     towers: Collection[str] = (),
+    processors: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> int:
     """Writes a model's folder as transformers loads it, one tensor in memory at a time.
 
@@ -72,6 +73,7 @@ def write_model(
         shard_gigabytes: The size of a file of tensors at most.
         generation: The content of generation_config.json; none is written without any.
         towers: The names of tensors that are stored in the type that they have.
+        processors: The content of files that say how images and sound become its inputs, by their names.
 
     Returns:
         The bytes of its tensors.
@@ -85,6 +87,7 @@ def write_model(
             trained.tokenizer,
             generation=trained.generation_config,
             towers=trained.towers,
+            processors=trained.processors,
         )
         ```
     """
@@ -93,6 +96,8 @@ def write_model(
     write_json(folder / "config.json", {**_encoded(written), "dtype": dtype})
     if generation:
         write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if k not in _NOT_WRITTEN})
+    for name, settings in (processors or {}).items():
+        write_json(folder / name, settings)
     tokenizer.save(folder)
     if _has_its_own_class(str(config.get("model_type"))):
         _keep_generic_class(folder, tokenizer)
