@@ -100,6 +100,8 @@ def test_a_multimodal_model_is_trained_on_text_and_proved(
     del base["transformers_version"]
     assert config == base | {"dtype": "float32"}
     assert {file: json.loads((merged / file).read_text()) for file in PROCESSORS} == PROCESSORS
+    said = json.loads((merged / "tokenizer_config.json").read_bytes())
+    assert (merged / "chat_template.jinja").read_text() == said["chat_template"], "AutoProcessor reads no other"
     again = graftkit.export(result.exports["peft"], "merged", out=tmp_path / "again", proof="later").folder
     assert all((again / file).read_bytes() == (merged / file).read_bytes() for file in PROCESSORS)
 

@@ -96,9 +96,11 @@ def write_model(
     write_json(folder / "config.json", {**_encoded(written), "dtype": dtype})
     if generation:
         write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if k not in _NOT_WRITTEN})
+    tokenizer.save(folder)
     for name, settings in (processors or {}).items():
         write_json(folder / name, settings)
-    tokenizer.save(folder)
+    if processors:
+        _keep_template_apart(folder)
     if _has_its_own_class(str(config.get("model_type"))):
         _keep_generic_class(folder, tokenizer)
     return total
@@ -123,6 +125,14 @@ def _listed_types() -> frozenset[str] | None:
             if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == _LIST and node.value is not None:
                 return frozenset(ast.literal_eval(node.value))
     return None
+
+
+def _keep_template_apart(folder: Path) -> None:
+    """Writes the tokenizer's chat template as a file of its own, where AutoProcessor looks for it alone."""
+    path, apart = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    template = json.loads(path.read_bytes()).get("chat_template") if path.is_file() else None
+    if isinstance(template, str) and not apart.exists():
+        apart.write_text(template, encoding="utf-8", newline="")
 
 
 def _keep_generic_class(folder: Path, tokenizer: Tokenizer) -> None:
