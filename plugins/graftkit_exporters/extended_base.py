@@ -49,6 +49,7 @@ class ExtendedBaseExporter:
             shard_gigabytes=self._config.shard_gigabytes,
             generation=trained.generation_config,
             towers=trained.towers,
+            processors=trained.processors,
         )
         facts = write_adapter(trained, adapter, "../base", new_rows=False)
         trained.tokenizer.save(adapter)

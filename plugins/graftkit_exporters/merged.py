@@ -58,6 +58,7 @@ class MergedExporter:
             shard_gigabytes=self._config.shard_gigabytes,
             generation=trained.generation_config,
             towers=trained.towers,
+            processors=trained.processors,
         )
         return {"format": "merged", "stored_dtype": self._config.dtype, "bytes": size}
 

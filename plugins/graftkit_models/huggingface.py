@@ -43,10 +43,19 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+"""How transformers calls what says how images, sound and videos become a model's inputs."""
 _NAMED_TEMPLATES = "additional_chat_templates/*.jinja"
 _OTHER_FORMATS = ("*.model", "*.tiktoken", "vocab.*", "merges.txt", "tekken.json")
 _ANY_TOKENIZER = ["config.json", *_TOKENIZER_FILES, _NAMED_TEMPLATES, *_OTHER_FORMATS]
-_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES, _NAMED_TEMPLATES]
+_FILES = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    *_TOKENIZER_FILES,
+    _NAMED_TEMPLATES,
+    *_PROCESSOR_FILES,
+]
 _INDEX = "model.safetensors.index.json"
 MAX_JSON = 64 << 20
 
@@ -181,6 +190,16 @@ class HuggingFaceFolder:
         """
         path = self.folder / "generation_config.json"
         return _read_json(path) if _is_file(path) else {}
+
+    @property
+    def processors(self) -> Mapping[str, Mapping[str, Any]]:
+        """What says how images, sound and videos become its inputs, by the files' names.
+
+        Raises:
+            ModelError: One is no JSON object.
+        """
+        paths = (self.folder / name for name in _PROCESSOR_FILES)
+        return {path.name: _read_json(path) for path in paths if _is_file(path)}
 
     @property
     def license(self) -> str | None:

@@ -180,6 +180,27 @@ def test_a_head_of_pefts_is_exported_as_peft_computes_it(outputs: int, tiny_mode
         graftkit.export(folder, "gguf", base=tiny_model, out=tmp_path / "other")
 
 
+def test_where_a_text_may_have_several_labels_each_is_judged_by_itself(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # or else the pipeline says so for good
+    base, text = tmp_path / "base", "the film was poor"
+    kind = {"num_labels": 3, "problem_type": "multi_label_classification"}
+    AutoModelForSequenceClassification.from_pretrained(str(tiny_model), **kind).save_pretrained(str(base))
+    AutoTokenizer.from_pretrained(str(tiny_model)).save_pretrained(str(base))
+    folder = of_peft(str(base), tmp_path / "peft", 3)
+    merged = graftkit.export(folder, "merged", base=base, out=tmp_path / "out").folder
+    (expected,) = pipeline("text-classification", str(merged), top_k=None)([text])
+    shares = {one["label"]: one["score"] for one in expected}
+    assert abs(sum(shares.values()) - 1) > 0.01, "they are no shares of a whole"
+    for model in (reload_any(str(merged)), reload_any(str(folder), on=AdapterBase(str(base)))):
+        assert isinstance(model, HeadModel)
+        assert model.judge(text).facts["probabilities"] == pytest.approx(shares, abs=1e-5)
+    assert "logits[0].sigmoid()" in (merged / "README.md").read_text()
+
+
 def test_a_head_may_have_more_labels_than_the_model_is_wide(tmp_path: Path) -> None:
     """RoBERTa's head has a square matrix besides, whose rows are no labels."""
     base = encoder_folder(tmp_path / "roberta", "roberta")

@@ -30,6 +30,12 @@ MODELS = ("gemma3", "mistral3", "qwen2_5_vl as its hub has it")
 EXPORTS = ("peft", "merged", "extended-base")
 WORDS = [f"word{number}" for number in range(70)]
 """More than the embedding has spare rows."""
+PROCESSORS = {
+    "preprocessor_config.json": {"image_processor_type": "SiglipImageProcessor", "size": {"height": 28, "width": 28}},
+    "processor_config.json": {"processor_class": "Gemma3Processor", "image_seq_length": 4},
+    "video_preprocessor_config.json": {"video_processor_type": "Qwen2VLVideoProcessor", "fps": 2},
+}
+"""Files that say how images and videos become a model's inputs."""
 TOWERS = ("vision_tower.", "multi_modal_projector.", "visual.")
 
 
@@ -39,6 +45,8 @@ def model_folder(name: str, path: Path) -> Path:
     folder = tiny_model_folder(path, **settings(kind))
     stored = {key: tensor.bfloat16() for key, tensor in load_file(folder / "model.safetensors").items()}
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    for file, said in PROCESSORS.items():
+        (folder / file).write_text(json.dumps(said | {"auto_map": {"AutoProcessor": "evil.Evil"}}))
     if hub:
         config = json.loads((folder / "config.json").read_text())
         text = config.pop("text_config")
@@ -91,6 +99,11 @@ def test_a_multimodal_model_is_trained_on_text_and_proved(
     config, base = (json.loads((folder / "config.json").read_text()) for folder in (merged, model))
     del base["transformers_version"]
     assert config == base | {"dtype": "float32"}
+    assert {file: json.loads((merged / file).read_text()) for file in PROCESSORS} == PROCESSORS
+    said = json.loads((merged / "tokenizer_config.json").read_bytes())
+    assert (merged / "chat_template.jinja").read_text() == said["chat_template"], "AutoProcessor reads no other"
+    again = graftkit.export(result.exports["peft"], "merged", out=tmp_path / "again", proof="later").folder
+    assert all((again / file).read_bytes() == (merged / file).read_bytes() for file in PROCESSORS)
 
     sources = [result.folder, result.exports["peft"], merged]
     answers = {"".join(reload(str(source)).stream("7+7=", max_new_tokens=8)) for source in sources}

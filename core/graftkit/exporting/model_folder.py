@@ -60,6 +60,7 @@ def write_model(
     shard_gigabytes: float = 5.0,
     generation: Mapping[str, Any] | None = None,
     towers: Collection[str] = (),
+    processors: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> int:
     """Writes a model's folder as transformers loads it, one tensor in memory at a time.
 
@@ -72,6 +73,7 @@ def write_model(
         shard_gigabytes: The size of a file of tensors at most.
         generation: The content of generation_config.json; none is written without any.
         towers: The names of tensors that are stored in the type that they have.
+        processors: The content of files that say how images and sound become its inputs, by their names.
 
     Returns:
         The bytes of its tensors.
@@ -85,6 +87,7 @@ def write_model(
             trained.tokenizer,
             generation=trained.generation_config,
             towers=trained.towers,
+            processors=trained.processors,
         )
         ```
     """
@@ -94,6 +97,10 @@ def write_model(
     if generation:
         write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if k not in _NOT_WRITTEN})
     tokenizer.save(folder)
+    for name, settings in (processors or {}).items():
+        write_json(folder / name, settings)
+    if processors:
+        _keep_template_apart(folder)
     if _has_its_own_class(str(config.get("model_type"))):
         _keep_generic_class(folder, tokenizer)
     return total
@@ -118,6 +125,14 @@ def _listed_types() -> frozenset[str] | None:
             if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == _LIST and node.value is not None:
                 return frozenset(ast.literal_eval(node.value))
     return None
+
+
+def _keep_template_apart(folder: Path) -> None:
+    """Writes the tokenizer's chat template as a file of its own, where AutoProcessor looks for it alone."""
+    path, apart = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    template = json.loads(path.read_bytes()).get("chat_template") if path.is_file() else None
+    if isinstance(template, str) and not apart.exists():
+        apart.write_text(template, encoding="utf-8", newline="")
 
 
 def _keep_generic_class(folder: Path, tokenizer: Tokenizer) -> None:

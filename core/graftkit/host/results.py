@@ -16,6 +16,7 @@ from graftkit.interfaces.model_source import (
     BaseModelFiles,
     GenerationSettings,
     LicensedModel,
+    ProcessorSettings,
     TensorInfo,
     TokenizerFiles,
     WatchedModel,
@@ -381,6 +382,8 @@ def said_of_model(files: BaseModelFiles) -> dict[str, Any]:
     settings = {"config": _as_json("config", files.config)}
     if isinstance(files, GenerationSettings):
         settings["generation_config"] = _as_json("generation_config", files.generation_config)
+    if isinstance(files, ProcessorSettings):
+        settings["processors"] = _as_json("processors", files.processors)
     strange: Any = next((path for path in paths if not isinstance(path, Path)), None)
     if strange is not None:
         raise ValueError(f"with {kind_named(strange)} among its files, not a path")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 __all__ = [
     "NUMBERED_FROM_PADDING",
+    "SEVERAL_LABELS",
     "Head",
     "head_of",
     "is_multimodal",
@@ -40,6 +41,9 @@ NUMBERED_FROM_PADDING = frozenset(
     ]
 )
 """The types of models that number positions from that after their configuration's padding token's id on."""
+
+SEVERAL_LABELS = "multi_label_classification"
+"""The `problem_type` of a config.json whose classifier judges each label by itself."""
 
 _CLASSES: Mapping[Head, str] = {
     "language": "ForCausalLM",
@@ -93,7 +97,12 @@ def labels_of(config: Mapping[str, Any]) -> list[str]:
 
 
 def with_head(
-    config: Mapping[str, Any], head: Head, labels: Sequence[str] = (), pad: int | None = None
+    config: Mapping[str, Any],
+    head: Head,
+    labels: Sequence[str] = (),
+    pad: int | None = None,
+    *,
+    several: bool = False,
 ) -> dict[str, Any]:
     """Returns a config.json that asks for another head.
 
@@ -103,6 +112,7 @@ def with_head(
         labels: What the scores of a sequence are of, in their order; a single one without a name where there are none.
         pad: The id of the tokenizer's padding token, by which decoders find the last token of a padded sequence; it
             takes the place of the base's, unless the base numbers positions from that on.
+        several: Whether a text may have several of the labels, each of which is judged by itself.
 
     Example:
         >>> with_head({"architectures": ["LlamaForCausalLM"]}, "sequence", ["bad", "good"])["architectures"]
@@ -115,7 +125,7 @@ def with_head(
         found |= {
             "id2label": {str(number): name for number, name in enumerate(names)},
             "label2id": {name: number for number, name in enumerate(names)},
-            "problem_type": "single_label_classification" if labels else "regression",
+            "problem_type": SEVERAL_LABELS if several else "single_label_classification" if labels else "regression",
         }
         found.pop("num_labels", None)
         numbered = config.get("pad_token_id") is not None and config.get("model_type") in NUMBERED_FROM_PADDING

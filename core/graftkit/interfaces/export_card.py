@@ -59,6 +59,7 @@ class CardRequest:
         head: What it has on its hidden states.
         labels: Of a head on sequences, what its scores are of; empty for the one score of a reward model.
         pad: The id of the padding token that the base model is given with such a head, if any.
+        several: Whether a text may have several of the labels, each of which is judged by itself.
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class CardRequest:
     head: Head = "language"
     labels: Sequence[str] = ()
     pad: int | None = None
+    several: bool = False
 
     @property
     def auto_class(self) -> str:
@@ -90,6 +92,7 @@ class CardRequest:
             ask, answer = _WITH_A_MASK, _FILLED
         else:
             ask, answer = _WITH_AN_ANSWER if self.chat else _PLAINLY, _LABELS if self.labels else _REWARD
+            answer = answer.replace("softmax(0)", "sigmoid()") if self.several else answer
         return "\n".join(imports) + f"\n\n{load}\n{ask}{answer}"
 
     def load_base(self) -> str:

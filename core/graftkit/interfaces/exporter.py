@@ -155,6 +155,10 @@ class TrainedModel(PlannedModel, Protocol):
         """
 
     @property
+    def processors(self) -> Mapping[str, Mapping[str, Any]]:
+        """How images and sound become a multimodal model's inputs: the base's files by their names; else empty."""
+
+    @property
     def towers(self) -> Collection[str]:
         """The names of a multimodal model's tensors that text does not run through, empty for a model of text alone.
 

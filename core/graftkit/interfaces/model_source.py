@@ -20,6 +20,7 @@ __all__ = [
     "GenerationSettings",
     "LicensedModel",
     "ModelSource",
+    "ProcessorSettings",
     "TensorInfo",
     "TokenizerFetcher",
     "TokenizerFiles",
@@ -142,6 +143,15 @@ class LicensedModel(Protocol):
     @property
     def license(self) -> str | None:
         """The license as the hub names it, such as "apache-2.0"; None where no file says so."""
+
+
+@runtime_checkable
+class ProcessorSettings(Protocol):
+    """What a multimodal base model's files may say besides: how images and sound become its inputs."""
+
+    @property
+    def processors(self) -> Mapping[str, Mapping[str, Any]]:
+        """The content of each such file by its name, such as `preprocessor_config.json`; empty without any."""
 
 
 @runtime_checkable

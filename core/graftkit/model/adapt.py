@@ -61,6 +61,7 @@ class AdaptedModel:
         unties: Whether its output layer or embedding is adapted, or its output layer has new rows of its own, and the
             base model ties the two.
         head: The dotted paths of the modules that are trained fully beside the adapter: a head on sequences.
+        processors: How images and sound become a multimodal model's inputs: the base's files by their names.
     """
 
     network: nn.Module
@@ -76,6 +77,7 @@ class AdaptedModel:
     saved_modules: Sequence[str] = ()
     unties: bool = False
     head: Sequence[str] = ()
+    processors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if adapts_outer_layer(self.network):

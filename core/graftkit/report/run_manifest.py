@@ -109,11 +109,13 @@ class HeadFacts(Facts):
         kind: What it scores.
         labels: What its scores are of, in their order; empty for the one score of a reward model.
         pad: The id of the tokenizer's padding token.
+        several: Whether a text may have several of the labels, each of which is judged by itself.
     """
 
     kind: Head
     labels: list[str] = []
     pad: int | None = None
+    several: bool = False
 
 
 class AdapterSource(Facts):

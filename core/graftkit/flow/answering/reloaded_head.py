@@ -12,7 +12,7 @@ from graftkit.corpus.encode import Encoder
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RequestError
 from graftkit.flow.planning.head import mask_token, own_labels
-from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.architecture import SEVERAL_LABELS, head_of
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message, Text
@@ -67,7 +67,7 @@ class HeadModel:
         """Returns the labels of a text with their probabilities, its reward, or the likeliest fills of its masks.
 
         What they are transformers' pipelines `text-classification` and `fill-mask` say, too. Of a classifier they are
-        its scores' softmax; a reward is the score itself.
+        its scores' softmax, or each score's sigmoid where a text may have several labels; a reward is the score itself.
 
         Args:
             text: The text, with what the tokenizer puts around one; or a JSON list of messages, which the chat template
@@ -119,7 +119,8 @@ class HeadModel:
         if not self.labels:
             reward = scores[0].item()
             return Judgement(f"{reward:.4f}", {"reward": reward, "tokens": len(ids)})
-        shares = dict(zip(self.labels, scores.softmax(0).tolist(), strict=True))
+        several = self.network.config.problem_type == SEVERAL_LABELS
+        shares = dict(zip(self.labels, (scores.sigmoid() if several else scores.softmax(0)).tolist(), strict=True))
         order = sorted(shares, key=lambda label: -shares[label])
         text = ", ".join(f"{label} {shares[label]:.4f}" for label in order[:_SHOWN])
         facts = {"label": order[0], "probabilities": {label: shares[label] for label in order}, "tokens": len(ids)}

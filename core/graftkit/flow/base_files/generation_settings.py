@@ -1,4 +1,4 @@
-"""The base model's generation settings, as far as they hold for the run's vocabulary; imports without torch."""
+"""What a base model's files say besides weights and configuration, as exports hand it on; imports without torch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graftkit.flow.base_files.foreign_code import FOREIGN_CODE
-from graftkit.interfaces.model_source import BaseModelFiles, GenerationSettings
+from graftkit.interfaces.architecture import is_multimodal
+from graftkit.interfaces.model_source import BaseModelFiles, GenerationSettings, ProcessorSettings
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 
-__all__ = ["generation_config", "stop_tokens"]
+__all__ = ["generation_config", "processors_of", "stop_tokens"]
 
 _IDS = ("_token_id", "_token_ids", "_tokens")
 """How the fields that hold token ids end."""
@@ -52,6 +53,13 @@ def generation_config(
         roles = {f"{role}_token_id": tokenizer.role_token(role) for role in ("bos", "pad")}
         found |= {key: id for key, id in roles.items() if id is not None}
     return {**found, "eos_token_id": list(stop)} if stop else found
+
+
+def processors_of(files: BaseModelFiles) -> Mapping[str, Mapping[str, Any]]:
+    """Returns how images and sound become a multimodal model's inputs: its files by their names; else nothing."""
+    if not is_multimodal(files.config) or not isinstance(files, ProcessorSettings):
+        return {}
+    return files.processors
 
 
 def _still_valid(files: BaseModelFiles, change: VocabularyChange | None) -> dict[str, Any]:

@@ -89,8 +89,14 @@ def write_export(
 
 def _with_own_settings(model: AdaptedModel, prompts: Literal["chat", "plain"]) -> AdaptedModel:
     """Returns the model with settings that nobody else sees, so that what an exporter does to them stays its own."""
-    config, generation = deepcopy(model.config), deepcopy(model.generation_config)
-    return replace(model, config=config, generation_config=generation, prompts=prompts, adapted=dict(model.adapted))
+    return replace(
+        model,
+        config=deepcopy(model.config),
+        generation_config=deepcopy(model.generation_config),
+        processors=deepcopy(model.processors),
+        prompts=prompts,
+        adapted=dict(model.adapted),
+    )
 
 
 def _facts_beside(facts: Mapping[str, Any], exporter: str) -> dict[str, Any]:

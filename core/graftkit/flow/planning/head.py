@@ -66,7 +66,7 @@ def with_facts(files: BaseModelFiles, facts: HeadFacts | None) -> BaseModelFiles
     """Returns a base model's files whose configuration asks for the head that a manifest names, if it names one."""
     if facts is None:
         return files
-    return _with_config(files, with_head(files.config, facts.kind, facts.labels, facts.pad))
+    return _with_config(files, with_head(files.config, facts.kind, facts.labels, facts.pad, several=facts.several))
 
 
 def _with_config(files: BaseModelFiles, config: Mapping[str, Any]) -> BaseModelFiles:

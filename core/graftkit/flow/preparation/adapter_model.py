@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from graftkit.flow.base_files.generation_settings import generation_config, stop_tokens
+from graftkit.flow.base_files.generation_settings import generation_config, processors_of, stop_tokens
 from graftkit.flow.folders.adapter_state import read_state, state_from_peft
 from graftkit.flow.planning.check_adapter import check_head
 from graftkit.flow.preparation.base_model import LoadedModel
@@ -87,6 +87,7 @@ def load_adapted(
         config=changed_config(files.config, planned.change, planned.tokenizer),
         tokenizer=planned.tokenizer,
         generation=generation_of(planned),
+        processors=processors_of(files),
         change=planned.change,
         originals=originals,
     )

@@ -11,7 +11,7 @@ import torch
 
 from graftkit.errors import ModelError
 from graftkit.flow.base_files.base_facts import check_unchanged, hashed_as_read
-from graftkit.flow.base_files.generation_settings import generation_config
+from graftkit.flow.base_files.generation_settings import generation_config, processors_of
 from graftkit.flow.folders.adapter_folder import AdapterFolder, is_adapter_folder, keep_adapter_folder
 from graftkit.flow.folders.folder import ADAPTER_FROM
 from graftkit.flow.planning.check_adapter import gives_output_own_rows
@@ -150,6 +150,7 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
             saved_modules=list(run.plan.whole.shapes),
             unties=own_rows,
             head=base.head,
+            processors=processors_of(files),
         )
         if origin:
             _take_over(run, origin, model, keep=made_in is None)

@@ -35,6 +35,7 @@ def place_adapter(
     config: Mapping[str, Any],
     tokenizer: Tokenizer,
     generation: Mapping[str, Any],
+    processors: Mapping[str, Mapping[str, Any]],
     change: VocabularyChange | None = None,
     originals: FileOriginals | None = None,
 ) -> AdaptedModel:
@@ -49,6 +50,7 @@ def place_adapter(
         config: The configuration of the result.
         tokenizer: Its tokenizer.
         generation: Its generation settings.
+        processors: How images and sound become its inputs, if it is a multimodal model.
         change: What its rows make of the embeddings.
         originals: As for `adapt`.
 
@@ -84,6 +86,7 @@ def place_adapter(
         saved_modules=list(folder.saved),
         unties=own_rows,
         head=head,
+        processors=processors,
     )
     of_base = {name: parameter.detach() for name, parameter in head_parameters(network, head).items()}
     load_state(model, of_base | state, folder)

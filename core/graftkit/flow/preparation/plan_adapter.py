@@ -22,7 +22,7 @@ from graftkit.flow.planning.adapter_vocabulary import (
 from graftkit.flow.planning.head import own_labels, with_facts
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.architecture import head_of, with_head
+from graftkit.interfaces.architecture import SEVERAL_LABELS, head_of, with_head
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
@@ -140,7 +140,7 @@ def _head(folder: AdapterFolder, files: BaseModelFiles, tokenizer: Tokenizer) ->
     """Returns what is on the base model of an adapter that scores sequences.
 
     Labels are those of graftkit's manifest, or of a base model that is such a classifier itself; of others transformers
-    says "LABEL_0" and so on, and of a single score nothing.
+    says "LABEL_0" and so on, and of a single score nothing. Whether a text may have several is the base model's word.
 
     Raises:
         FolderError: Neither the adapter nor the base model has a head.
@@ -159,7 +159,8 @@ def _head(folder: AdapterFolder, files: BaseModelFiles, tokenizer: Tokenizer) ->
     if outputs == 1:
         return HeadFacts(kind="sequence", pad=tokenizer.role_token("pad"))
     labels = own if len(own) == outputs else [f"LABEL_{number}" for number in range(outputs)]
-    return HeadFacts(kind="sequence", labels=labels, pad=tokenizer.role_token("pad"))
+    several = named is not None and files.config.get("problem_type") == SEVERAL_LABELS
+    return HeadFacts(kind="sequence", labels=labels, pad=tokenizer.role_token("pad"), several=several)
 
 
 def _saved_outputs(folder: AdapterFolder, files: BaseModelFiles) -> int:
