@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from encoder_models import encoder_folder
 from graftkit.cli import generate
-from graftkit.errors import FolderError, ModelError, RecipeError
+from graftkit.errors import FolderError, ModelError, RecipeError, RequestError
 from graftkit.flow.answering.reload import AdapterBase, reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.flow.preparation.plan_adapter import plan_adapter
@@ -199,6 +199,12 @@ def test_where_a_text_may_have_several_labels_each_is_judged_by_itself(
         assert isinstance(model, HeadModel)
         assert model.judge(text).facts["probabilities"] == pytest.approx(shares, abs=1e-5)
     assert "logits[0].sigmoid()" in (merged / "README.md").read_text()
+    labelled = [{"text": f"a text {n}", "label": f"LABEL_{n % 3}"} for n in range(12)]
+    with pytest.raises(RequestError, match="it judges each label by itself"):
+        graftkit.evaluate(str(merged), labelled)
+    recipe = {"model": str(merged), "data": {"max_length": 64}, "objective": "classification"}
+    told = graftkit.plan(recipe, train=labelled).notices
+    assert any("it learns to give a text one" in notice for notice in told)
 
 
 def test_a_head_may_have_more_labels_than_the_model_is_wide(tmp_path: Path) -> None:

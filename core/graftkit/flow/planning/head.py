@@ -8,7 +8,7 @@ from typing import Any
 
 from graftkit.errors import DataError, ModelError, RecipeError
 from graftkit.flow.folders.adapter_folder import AdapterFolder
-from graftkit.interfaces.architecture import Head, head_of, is_multimodal, labels_of, with_head
+from graftkit.interfaces.architecture import SEVERAL_LABELS, Head, head_of, is_multimodal, labels_of, with_head
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.tokenizer import NamedTokens, Tokenizer
 from graftkit.recipe.bind import BoundRecipe
@@ -23,6 +23,7 @@ __all__ = [
     "own_labels",
     "refuse_head",
     "refuse_with_head",
+    "told_of_several",
     "with_facts",
     "with_run_head",
 ]
@@ -151,6 +152,18 @@ def labels_in_order(
             hint=f"Leave labels out, and they keep the {whose}'s order.",
         )
     return list(own)
+
+
+def told_of_several(bound: BoundRecipe, config: Mapping[str, Any]) -> list[str]:
+    """Returns a notice where a base model that judges each label by itself is trained to give a text one of them.
+
+    Args:
+        bound: The recipe.
+        config: The base model's own config.json.
+    """
+    if bound.objective_config.learns_from != "labels" or config.get("problem_type") != SEVERAL_LABELS:
+        return []
+    return ["the base model judges each label by itself (multi_label_classification); it learns to give a text one"]
 
 
 def own_labels(config: Mapping[str, Any]) -> list[str]:

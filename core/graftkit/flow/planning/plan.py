@@ -23,6 +23,7 @@ from graftkit.flow.planning.head import (
     labels_in_order,
     mask_token,
     refuse_with_head,
+    told_of_several,
     with_facts,
     with_run_head,
 )
@@ -127,6 +128,7 @@ def make_plan(
         *bound.document.notices,
         *without_effect(bound.recipe),
         *(told_of_origin(origin, bound, files, tokenizer, beside, brought) if origin else []),
+        *told_of_several(bound, own_files.config),
         *told_of_records(bound, records, labels, differences),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound), laid_out_by)) else []),
         *([told] if corpus and (told := too_short(bound.recipe, estimate_steps(bound.recipe, corpus))) else []),

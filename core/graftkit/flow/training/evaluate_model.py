@@ -14,7 +14,7 @@ from graftkit.corpus.encode import Encoder
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, tokenize
 from graftkit.corpus.tokenizer_template import chat_template_of
-from graftkit.errors import DataError, ModelError
+from graftkit.errors import DataError, ModelError, RequestError
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.flow.answering.reloaded_model import ReloadedModel
 from graftkit.flow.planning.evaluation import EvaluationPlan
@@ -28,7 +28,7 @@ from graftkit.flow.records.told_of_encoding import told_of_encoding
 from graftkit.flow.training.answers import Answer, Question, answer_all, asked, mean_scores, metrics_of
 from graftkit.flow.training.evaluate import measured_of
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.architecture import SEVERAL_LABELS, head_of
 from graftkit.interfaces.samples import LabelledText, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.packing import Packing, choose_packing, use_packing
@@ -103,6 +103,12 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
     network, config = model.network, model.network.config.to_dict()
     labels = model.labels if isinstance(model, HeadModel) else []
     head = "language" if isinstance(model, ReloadedModel) else head_of({"architectures": config["architectures"]})
+    if config.get("problem_type") == SEVERAL_LABELS:
+        raise RequestError(
+            "it judges each label by itself (multi_label_classification), and a record has one label",
+            where=source,
+            hint="`toolkit generate` says what it says of a text.",
+        )
     bound = planned.for_head(host, head, len(labels), source)
     tokenizer = carrying(template_of(bound), model.tokenizer)
     template = chat_template_of(tokenizer, planned.today, planned.chat_of(model.chat))
