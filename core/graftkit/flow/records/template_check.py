@@ -8,7 +8,8 @@ from itertools import islice
 
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.split import Split
-from graftkit.interfaces.samples import Conversation
+from graftkit.interfaces.samples import Conversation, Sample
+from graftkit.store.token_store import Example
 
 __all__ = ["check_template"]
 
@@ -42,14 +43,14 @@ def check_template(encoder: Encoder, samples: Split) -> list[str]:
     for number, sample in enumerate(_of_each_shape(samples)):
         if number and time.monotonic() > ends:
             break
-        prompts = _prompts(encoder, sample)
-        place = _first_difference(*prompts) if prompts else None
-        if prompts is None or place is None:
-            continue
-        shown = [repr(encoder.tokenizer.decode(ids[max(0, place - _BEFORE) :][:_SHOWN])) for ids in prompts]
-        text = f"another text before an answer in training than in use: {shown[0]} against {shown[1]}"
-        difference = tuple(tuple(ids[place:][:_SHOWN]) for ids in prompts)
-        found.setdefault(difference, f"the chat template has {text}; seen at {sample.where}")
+        for prompts in _prompts(encoder, sample):
+            place = _first_difference(*prompts)
+            if place is None:
+                continue
+            shown = [repr(encoder.tokenizer.decode(ids[max(0, place - _BEFORE) :][:_SHOWN])) for ids in prompts]
+            text = f"another text before an answer in training than in use: {shown[0]} against {shown[1]}"
+            difference = tuple(tuple(ids[place:][:_SHOWN]) for ids in prompts)
+            found.setdefault(difference, f"the chat template has {text}; seen at {sample.where}")
     return list(found.values())
 
 
@@ -76,14 +77,22 @@ def _shape(sample: Conversation) -> Hashable:
     )
 
 
-def _prompts(encoder: Encoder, sample: Conversation) -> tuple[list[int], list[int]] | None:
-    """Returns the tokens before the last answer in training, and those in use; None where there are none."""
-    examples = [(part, example) for part in encoder.turns(sample) for example in encoder.encode(part).examples]
-    if not examples:
-        return None
-    part, example = examples[-1]
-    used = encoder.prompt_in_use(part)
-    return None if used is None else (example.ids[: example.prompt_length].tolist(), used)
+def _prompts(encoder: Encoder, sample: Conversation) -> Iterator[tuple[list[int], list[int]]]:
+    """Yields the tokens before an answer in training, and those in use.
+
+    They are those of the last answer; where each is an example by itself, of the last one of each kind: after whom, and
+    whether it has calls and reasoning.
+    """
+    kinds: dict[Hashable, tuple[Sample, Example]] = {}
+    for part in encoder.turns(sample):
+        said = part.messages[-2:] if isinstance(part, Conversation) else ()
+        kind = (said[0].role, bool(said[-1].tool_calls), bool(said[-1].reasoning)) if said else None
+        for example in encoder.encode(part).examples:
+            kinds[kind] = part, example
+    for answer, example in kinds.values():
+        used = encoder.prompt_in_use(answer)
+        if used is not None:
+            yield example.ids[: example.prompt_length].tolist(), used
 
 
 def _first_difference(trained: Sequence[int], used: Sequence[int]) -> int | None:
