@@ -59,6 +59,19 @@ def test_of_answers_that_are_examples_by_themselves_each_kind_is_looked_at(tmp_p
     assert "t<|im_end|><|im_start|>assistant" in told and told.endswith("a.jsonl:1")
 
 
+def test_so_are_answers_before_the_last_of_an_example(tmp_path: Path) -> None:
+    """Qwen3.5 writes a think block before the last answer, as in use, and before no other one."""
+    thinks = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}<think>\n"
+        "{% endif %}{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    assert notices(tmp_path, thinks, [PLAIN]) == []
+    [told] = notices(tmp_path, thinks, [PLAIN * 3])
+    assert r"in use: 'nt\n' against 'nt\n<think>\n'; data.turns: each" in told
+    assert notices(tmp_path, thinks, [PLAIN * 3], ChatOptions(turns="each")) == []
+
+
 def test_a_difference_is_told_once(tmp_path: Path) -> None:
     [told] = notices(tmp_path, ALWAYS, [PLAIN, PLAIN, PLAIN + PLAIN, [*SYSTEM, *PLAIN]])
     assert told.endswith("a.jsonl:1")
