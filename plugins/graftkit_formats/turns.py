@@ -381,7 +381,7 @@ def _weight(turn: Mapping[str, Any], where: str) -> float | None:
         return None
     value = turn[said[0]]
     if len(said) > 1 or not isinstance(value, int | float) or not 0 <= value <= 1_000:
-        raise DataError('"weight" is a number from 0, or "train" true or false', where=where)
+        raise DataError('"weight" is a number from 0 to 1,000, or "train" true or false', where=where)
     return float(value)
 
 

@@ -157,7 +157,9 @@ OTHER_PROGRAMS: dict[str, OtherKey] = {
         ("val_set_size", "val_size", "eval_split", "test_datasets", "eval_dataset", "validation_file"), _HOLDOUT
     ),
     **dict.fromkeys(("lr_scheduler_type", "lr_scheduler", "scheduler"), _SCHEDULE),
-    "weight_decay": OtherKey("training.weight_decay", "training: {weight_decay: 0.01}"),
+    "weight_decay": OtherKey(
+        "training.weight_decay", "training: {weight_decay: 0.01}", "biases decay, too, where they are trained"
+    ),
     **dict.fromkeys(("max_grad_norm", "gradient_clipping"), _NORM),
     **dict.fromkeys(("seed", "random_state", "data_seed"), _SEED),
     **dict.fromkeys(("chat_template", "chat_template_path", "template"), _TEMPLATE),

@@ -479,7 +479,13 @@ class TrainingSection(StrictModel):
         default="adamw",
         description="adamw; adamw-8bit, whose moments take a quarter of the memory; sgd, with a momentum of 0.9",
     )
-    weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's decoupled weight decay; sgd's, coupled")
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="AdamW's decoupled weight decay, or sgd's coupled one, of all that is trained, biases too, but new "
+        "embedding rows",
+    )
     max_grad_norm: float = Field(default=1.0, ge=1e-12, le=1e12, description="the gradient is clipped to this norm")
     divergence_factor: float | None = Field(
         default=2.0,

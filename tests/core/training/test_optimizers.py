@@ -38,6 +38,18 @@ def test_a_parameter_that_never_got_a_gradient_is_resumed() -> None:
     assert again.keys() == state.keys() and all(torch.equal(again[name], state[name]) for name in state)
 
 
+def test_weight_decay_is_of_all_but_new_rows_and_of_biases_too() -> None:
+    parameters = {"layer.bias": nn.Parameter(torch.ones(3)), "rows": nn.Parameter(torch.ones(2, 2))}
+    options = TrainingSection(steps=1, learning_rate=0.1, warmup=0.0, weight_decay=0.5)
+    found = Optimizers(parameters, options, RowTraining(frozenset({"rows"})))
+    found.begin(1, 1)
+    for parameter in parameters.values():
+        parameter.grad = torch.zeros_like(parameter)
+    found.step()
+    assert parameters["layer.bias"].tolist() == pytest.approx([0.95] * 3)
+    assert parameters["rows"].tolist() == [[1.0, 1.0]] * 2
+
+
 def test_half_a_parameters_moments_are_refused() -> None:
     stopped, _ = optimizers(steps=2, idle=False)
     state = {name: tensor.clone() for name, tensor in stopped.state().items() if name != "exp_avg.idle"}

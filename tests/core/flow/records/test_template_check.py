@@ -13,6 +13,7 @@ from graftkit.corpus.split import split
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.flow.records import template_check
 from graftkit.flow.records.template_check import check_template
+from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.testing import tiny_tokenizer_files
 from graftkit.testing.records import open_files
 from graftkit_tokenizers.huggingface import HuggingFaceTokenizer
@@ -24,6 +25,9 @@ TEMPLATE = (
 WITH_A_SYSTEM_TURN = TEMPLATE.replace(
     "<|im_start|>assistant", "{% if messages[0].role == 'system' %}!{% endif %}<|im_start|>assistant"
 )
+NONE_AFTER_A_RESULT = TEMPLATE.replace(
+    "if add_generation_prompt", "if add_generation_prompt and messages[-1].role != 'tool'"
+)
 ALWAYS = TEMPLATE.replace("<|im_start|>assistant", "?<|im_start|>assistant")
 
 
@@ -34,11 +38,13 @@ def turns(*roles: str) -> list[dict[str, str]]:
 PLAIN, SYSTEM = turns("user", "assistant"), turns("system", "user", "assistant")
 
 
-def notices(folder: Path, template: str, records: list[list[dict[str, Any]]]) -> list[str]:
+def notices(
+    folder: Path, template: str, records: list[list[dict[str, Any]]], options: ChatOptions | None = None
+) -> list[str]:
     (folder / "a.jsonl").write_text("".join(json.dumps({"messages": record}) + "\n" for record in records))
     tokenizer = HuggingFaceTokenizer(tiny_tokenizer_files()).with_chat_template(template)
     samples = split(scan_samples(open_files([folder / "a.jsonl"]), 0), 0.0)
-    return check_template(Encoder(tokenizer, chat_template_of(tokenizer), 1000), samples)
+    return check_template(Encoder(tokenizer, chat_template_of(tokenizer, options=options), 1000), samples)
 
 
 def test_every_shape_is_looked_at(tmp_path: Path) -> None:
@@ -46,6 +52,25 @@ def test_every_shape_is_looked_at(tmp_path: Path) -> None:
     [told] = notices(tmp_path, WITH_A_SYSTEM_TURN, [PLAIN] * 9 + [SYSTEM])
     assert "another text before an answer in training than in use" in told and told.endswith("a.jsonl:10")
     assert "!<|im_start|>" in told
+
+
+def test_of_answers_that_are_examples_by_themselves_each_kind_is_looked_at(tmp_path: Path) -> None:
+    records = [[*PLAIN, *turns("tool", "assistant"), *PLAIN]]
+    [told] = notices(tmp_path, NONE_AFTER_A_RESULT, records, ChatOptions(turns="each"))
+    assert "t<|im_end|><|im_start|>assistant" in told and told.endswith("a.jsonl:1")
+
+
+def test_so_are_answers_before_the_last_of_an_example(tmp_path: Path) -> None:
+    """Qwen3.5 writes a think block before the last answer, as in use, and before no other one."""
+    thinks = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}<think>\n"
+        "{% endif %}{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    assert notices(tmp_path, thinks, [PLAIN]) == []
+    [told] = notices(tmp_path, thinks, [PLAIN * 3])
+    assert r"in use: 'nt\n' against 'nt\n<think>\n'; data.turns: each" in told
+    assert notices(tmp_path, thinks, [PLAIN * 3], ChatOptions(turns="each")) == []
 
 
 def test_a_difference_is_told_once(tmp_path: Path) -> None:
