@@ -163,7 +163,8 @@ def _notes(error: BaseException) -> str:
 
 
 def _explain(error: BaseException, shown: bool) -> int:
-    from graftkit.errors import GraftkitError, text_of
+    from graftkit.errors import GraftkitError, PluginError, text_of
+    from graftkit.host.discovery import discover
 
     notes = _notes(error)
     if isinstance(error, GraftkitError):
@@ -173,6 +174,10 @@ def _explain(error: BaseException, shown: bool) -> int:
     if isinstance(error, MemoryError):
         _tell(f"error: there is not enough memory for it{notes}\n{_MEMORY_HINT}")
         return 1
+    try:
+        discover()
+    except PluginError as damaged:  # libraries read what distributions announce, too, and name none
+        return _explain(damaged, shown)
     hint = "" if shown else "\nThis should have been caught earlier; --traceback shows where it arose."
     _tell(f"error: {type(error).__name__}: {further_lines_indented(text_of(error))}{notes}{hint}")
     return 1

@@ -12,8 +12,12 @@ from graftkit.cli.terminal import Styled, json_line, say
 from graftkit.host.discovery import strict_by_environment
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
+from graftkit.visible import one_line
 
 __all__ = ["command"]
+
+_WIDEST = 60
+"""Characters of a column at most; what is longer stands further to the right."""
 
 
 @click.command("plugins")
@@ -78,5 +82,6 @@ def _table(facts: list[dict[str, Any]]) -> list[str]:
             if provider["missing"]:
                 status = f"needs {', '.join(provider['missing'])}"
             rows.append((provider["kind"], provider["name"], origin, status, provider["summary"]))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return ["  ".join([*(f"{row[c]:{widths[c]}}" for c in range(4)), row[4]]).rstrip() for row in rows]
+    lines = [[one_line(cell) for cell in row] for row in rows]
+    widths = [min(_WIDEST, max(len(row[column]) for row in lines)) for column in range(4)]
+    return ["  ".join([*(f"{row[c]:{widths[c]}}" for c in range(4)), row[4]]).rstrip() for row in lines]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable
-from importlib.metadata import EntryPoint, PackageMetadata, entry_points
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, EntryPoint, PackageMetadata, distributions, entry_points
 
 from graftkit._version import ENTRY_POINT_GROUP, PLUGIN_API
 from graftkit.errors import PluginError
@@ -32,17 +32,46 @@ def discover() -> list[tuple[PluginRecord, EntryPoint]]:
 
     A plugin of another API major is among them, marked as incompatible. A second announcement of the same name by
     the same distribution is marked as failed.
+
+    Raises:
+        PluginError: What a distribution announces can't be read.
     """
     found = sorted(_announcements(), key=lambda pair: (pair[0].distribution, pair[0].name, pair[0].value))
     return list(_mark_repeats(found))
 
 
-def _announcements() -> Iterable[tuple[PluginRecord, EntryPoint]]:
-    announced, known = entry_points(), dict[int, PackageMetadata]()
+def _announcements() -> Iterator[tuple[PluginRecord, EntryPoint]]:
+    try:
+        announced = entry_points()
+    except Exception as error:  # one damaged file of one distribution, whatever it announces
+        raise _unreadable() from error
+    known = dict[int, PackageMetadata]()
     for group in announced.groups:
         match = _ANY_API.fullmatch(group)
         for entry in announced.select(group=group) if match else ():
             yield _record(entry, int(match[1]) if match else 0, known), entry
+
+
+def _unreadable() -> PluginError:
+    """Returns the error of distributions whose announcements can't be read; pydantic and torch read all, too."""
+    found = []
+    for distribution in distributions():
+        try:
+            _ = distribution.entry_points
+        except Exception:
+            found.append(f"{_name_of(distribution) or 'a distribution'} in {distribution.locate_file('')}")
+    return PluginError(
+        "its entry_points.txt is damaged, which no Python program can read",
+        where=", ".join(found),
+        hint="Install it again.",
+    )
+
+
+def _name_of(distribution: Distribution) -> str:
+    try:
+        return str(distribution.metadata["Name"] or "")
+    except Exception:  # it has no METADATA, or a damaged one
+        return ""
 
 
 def _record(entry: EntryPoint, api: int, known: dict[int, PackageMetadata]) -> PluginRecord:
