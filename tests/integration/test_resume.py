@@ -14,6 +14,7 @@ from graftkit import hookimpl
 from graftkit.errors import Cancelled, FolderError, GraftkitError, HookError, RecipeError, RequestError, RunError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.events import Event, Notice, Progress, StageStarted, StepFinished
+from graftkit.flow.state.resume import find_run
 from graftkit.training.checkpoint import latest_checkpoint
 from safetensors.torch import load_file, save_file
 
@@ -234,7 +235,7 @@ def test_other_weights_are_refused_and_the_run_stays_as_it_was(recipe: dict[str,
         reload(str(out))
 
 
-def test_patterns_in_another_order_are_another_recipe(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_other_patterns_or_arguments_are_another_recipe(recipe: dict[str, Any], tmp_path: Path) -> None:
     """Of several patterns that match, the first holds."""
     patterns = {"q_proj": 1.0, r"layers\.0\..*": 64.0}
     recipe["adapter"] = {"use": "lora", "rank": 4, "alpha_pattern": patterns}
@@ -242,6 +243,10 @@ def test_patterns_in_another_order_are_another_recipe(recipe: dict[str, Any], tm
     recipe["adapter"] = {**recipe["adapter"], "alpha_pattern": dict(reversed(patterns.items()))}
     with pytest.raises(RecipeError, match=r"another recipe: the order in adapter\.alpha_pattern was q_proj, layers"):
         graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
+    said = json.loads((tmp_path / "stopped" / "manifest.json").read_text())["recipe"]
+    said["data"]["template_arguments"] = {"enable_thinking": False}
+    with pytest.raises(RecipeError, match=r"data\.template_arguments\.enable_thinking was None and is False"):
+        find_run(tmp_path / "stopped", said)
 
 
 def made_by(out: Path, **changed: Any) -> None:

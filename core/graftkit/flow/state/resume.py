@@ -343,8 +343,10 @@ def _differences(old: Any, new: Any, free: Collection[str], path: str = "") -> I
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         if old.keys() == new.keys() and path.count(".") and list(old) != list(new):  # of patterns, the first holds
             yield f"the order in {path} was {', '.join(old)} and is {', '.join(new)}"
-        later = {key for key in new.keys() - old.keys() if not new[key]}  # of a later version, and not used
-        for key in sorted((old.keys() | new.keys()) - later):
+        keys = old.keys() | new.keys()
+        if "." not in path:  # a section's keys; those of deeper mappings, as a template's arguments, are the user's own
+            keys -= {key for key in new.keys() - old.keys() if not new[key]}  # of a later version, and not used
+        for key in sorted(keys):
             yield from _differences(old.get(key), new.get(key), free, f"{path}.{key}" if path else key)
     elif old != new:
         yield f"{path} was {old!r} and is {new!r}"
