@@ -97,7 +97,9 @@ def test_what_a_recipe_leaves_out_and_what_a_proof_warns_of(
     assert told.startswith("plugin 'loud' of loud 1.2: logits() of its exporter 'loud' ") and warned in told
     assert len(told) == LONGEST_NOTICE and told.endswith("...")
 
-    for line in (("generate", run, "say 1"), ("generate", export, "say 1"), ("verify", export)):
+    base = finished.manifest["recipe"]["model"]["path"]
+    lines = (("generate", run, "say 1"), ("generate", export, "say 1"), ("evaluate", base, run), ("verify", export))
+    for line in lines:
         code, errors = toolkit(capsys, *line)
         assert code == 0, errors
         assert "note: " in errors and "unwanted" in errors and " is left out, as the run's recipe says" in errors
@@ -109,8 +111,10 @@ def test_what_a_recipe_leaves_out_and_what_a_proof_warns_of(
     assert not (site / "imported").exists()
 
     shutil.rmtree(site / "unwanted-1.2.dist-info")
-    code, errors = toolkit(capsys, "generate", run, "say 1")
-    assert code == 0 and "left out" not in errors, "a plugin that is gone by now is no mistake in the request"
+    for line in (("generate", run, "say 1"), ("evaluate", run, "--answers", "0")):
+        code, errors = toolkit(capsys, *line)
+        assert code == 0 and "left out" not in errors, "a plugin that is gone by now is no mistake in the request"
+    assert graftkit.evaluate(run)[0].measured == finished.after
 
 
 def test_what_a_proof_that_fails_warned_of_is_told_too(finished: graftkit.RunResult) -> None:

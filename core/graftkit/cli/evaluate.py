@@ -86,7 +86,7 @@ def command(
     said = None if records is None else said_of_records(records, "--data")
     changed = [*overrides, *([] if answers is None else [f"evaluation.answers={answers}"])]
     with output_to_stderr(), cancel_on_signals() as cancel, show_progress() as on_event:
-        host = host_of_run(sources[0], disable) if recipe is None else host_of(recipe, (), disable)
+        host = host_of_run(sources, disable) if recipe is None else host_of(recipe, (), disable)
         found = evaluate(
             sources,
             None if said is None else {"path": said[0], **said[1]},

@@ -76,7 +76,7 @@ def command(
             tokenizer=tokenizer,
             other_base=other_base,
             proof=proof,
-            host=host_of_run(folder, disable),
+            host=host_of_run([folder], disable),
             on_event=on_event,
             cancel=cancel,
         )

@@ -107,7 +107,7 @@ def command(
 
     on = AdapterBase(base, quantizer, tokenizer) if base or quantizer or tokenizer else None
     with output_to_stderr():
-        host = host_of_run(source, disable)
+        host = host_of_run([source], disable)
         model = reload_any(source, host, on)
         if isinstance(model, HeadModel):
             _refuse_for_a_head()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -107,11 +106,16 @@ def open_host(disable: Iterable[str], *, disable_of_run: Iterable[str] = (), str
     return host
 
 
-def host_of_run(folder: str, disable: Iterable[str]) -> PluginHost:
-    """Makes the plugins that a run is looked at with, or an export in it: without those that its recipe leaves out."""
-    from graftkit.report.run_manifest import run_of
+def host_of_run(sources: Iterable[str], disable: Iterable[str]) -> PluginHost:
+    """Makes the plugins that models are looked at with: without those that a run's recipe leaves out.
 
-    run = run_of(Path(check_path(folder, "source")))
+    Args:
+        sources: The models, of which the first counts that is a run, or an export in one.
+        disable: Others to leave out.
+    """
+    from graftkit.report.run_manifest import first_run
+
+    run = first_run([check_path(source, "source") for source in sources])
     return open_host(disable, disable_of_run=run.left_out if run else ())
 
 

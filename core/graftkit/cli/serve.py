@@ -99,7 +99,7 @@ def command(
 
         on = AdapterBase(base, quantizer, tokenizer) if base or quantizer or tokenizer else None
         with output_to_stderr():
-            model = reload(source, host_of_run(source, disable), on)
+            model = reload(source, host_of_run([source], disable), on)
         notes = [*unfinished(Path(source)), *_how_it_is_asked(model.tokenizer.chat_template, model.prompts)]
         for text in notes:
             click.echo(further_lines_indented(f"note: {text}"), err=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.arguments import check_flags, check_is, check_path, check_several, check_texts
 from graftkit.errors import DataError, RequestError, named
+from graftkit.flow.answering.plugins_of_run import plugins_of_run
 from graftkit.flow.events import OnEvent, ignore
 from graftkit.flow.folders.adapter_folder import is_adapter_folder
 from graftkit.flow.planning.evaluation import EvaluationPlan, Records, plan_evaluation, recipe_of_evaluation
@@ -23,7 +25,7 @@ from graftkit.host.guard import naming_plugins
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
 from graftkit.recipe.load import RecipeSource, load_recipe
-from graftkit.report.run_manifest import RunManifest, run_of
+from graftkit.report.run_manifest import RunManifest, first_run
 
 if TYPE_CHECKING:
     from graftkit.flow.answering.reload import AdapterBase
@@ -113,13 +115,19 @@ def evaluate(
     _check_on(on, names)
     tell, cancel = on_event or ignore, cancel or CancelToken()
     where, kept = _file_of(records)
+
+    def stage_of(label: str, name: str) -> AbstractContextManager[ToldStage]:
+        return told_stage(f"{label}{name}", tell, cancel)
+
     with no_network_if(offline), naming_plugins(), naming_rows(kept.files if kept else {}):
-        run = next(filter(None, map(_run_of, names)), None) if recipe is None else None
-        host = host or PluginHost(disable=_left_out(recipe, run))
+        from graftkit.flow.answering.reload import check_source
+
+        run = first_run(names) if recipe is None else None
+        host = host or _plugins_of(recipe, names)
         for name in names:
-            _check_source(name, host)
+            check_source(name, host)
         asked = recipe_of_evaluation(names[0], run, where, recipe, overrides)
-        with told_stage("records", tell, cancel) as stage:
+        with stage_of("", "records") as stage:
             started, pinned = (day_of(run), dict(run.data.revisions)) if run and run.data else (None, None)
             planned = plan_evaluation(asked, host, started=started, pinned=pinned)
             notices = [*planned.notices, *(_changed(run, planned) if run and records is None else ())]
@@ -129,7 +137,7 @@ def evaluate(
         for name in names:
             label = f"{name}: " if len(names) > 1 else ""
             own = on if is_adapter_folder(Path(name)) else None
-            found.append(_Evaluating(name, label, planned, host, own, tell, cancel).evaluated(notices))
+            found.append(_evaluated(name, planned, host, own, notices, partial(stage_of, label)))
         return found
 
 
@@ -180,21 +188,11 @@ def _check_on(on: AdapterBase | None, names: Sequence[str]) -> None:
         )
 
 
-def _run_of(name: str) -> RunManifest | None:
-    return run_of(Path(name))
-
-
-def _left_out(recipe: RecipeSource | None, run: RunManifest | None) -> Sequence[str]:
-    """Returns the plugins that the recipe leaves out, which says how models are evaluated."""
-    if recipe is not None:
-        return load_recipe(recipe).recipe.plugins.disable
-    return run.left_out if run else ()
-
-
-def _check_source(name: str, host: PluginHost) -> None:
-    from graftkit.flow.answering.reload import check_source
-
-    check_source(name, host)
+def _plugins_of(recipe: RecipeSource | None, names: Sequence[str]) -> PluginHost:
+    """Makes the plugins, without those that the recipe leaves out which says how models are evaluated."""
+    if recipe is None:
+        return plugins_of_run(*names)
+    return PluginHost(disable=load_recipe(recipe).recipe.plugins.disable)
 
 
 def _changed(run: RunManifest, planned: EvaluationPlan) -> list[str]:
@@ -205,62 +203,42 @@ def _changed(run: RunManifest, planned: EvaluationPlan) -> list[str]:
     return ["the holdout records are not those that the run was evaluated on: its files have changed"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Evaluating:
-    """The evaluation of a model, a step a method.
+def _evaluated(
+    source: str,
+    planned: EvaluationPlan,
+    host: PluginHost,
+    on: AdapterBase | None,
+    known: Sequence[str],
+    stage_of: Callable[[str], AbstractContextManager[ToldStage]],
+) -> Evaluation:
+    """Evaluates a model.
 
-    Attributes:
+    Args:
         source: The model.
-        label: What its stages' names begin with.
         planned: What it is evaluated on, and by what.
         host: The plugins.
         on: What an adapter is loaded on.
-        tell: Called with events.
-        cancel: Asked whether to stop.
+        known: What the user should know of the records whatever the model is.
+        stage_of: Begins a stage of a name.
     """
+    from graftkit.flow.answering.reload import reload_any, unfinished
+    from graftkit.flow.training.evaluate_model import encoded, measured_by, prepared
 
-    source: str
-    label: str
-    planned: EvaluationPlan
-    host: PluginHost
-    on: AdapterBase | None
-    tell: OnEvent
-    cancel: CancelToken
+    notices = list(known)
 
-    def evaluated(self, notices: Sequence[str]) -> Evaluation:
-        """Returns what is measured.
+    def note(stage: ToldStage, texts: Iterable[str]) -> None:
+        for text in texts:
+            notices.append(text)
+            stage.notice(text)
 
-        Args:
-            notices: What is to be known of the records whatever the model is.
-        """
-        from graftkit.flow.answering.reload import reload_any, unfinished
-        from graftkit.flow.training.evaluate_model import encoded, measured_by, prepared
-
-        found = list(notices)
-
-        def note(stage: ToldStage, texts: Iterable[str]) -> None:
-            for text in texts:
-                found.append(text)
-                stage.notice(text)
-
-        with self._stage("model") as stage:
-            note(stage, unfinished(Path(self.source)))
-            model = prepared(reload_any(self.source, self.host, self.on), self.planned, self.host, self.source)
-            note(stage, model.notices)
-        with self._stage("records") as stage, named(self.source):
-            examples = encoded(model, self.planned, stage.progress("records"))
-            note(stage, examples.notices)
-        with self._stage("evaluation") as stage:
-            facts, answers = measured_by(model, examples, self.host, stage.progress)
-        return Evaluation(
-            self.source,
-            len(self.planned.samples),
-            len(examples.store.ids),
-            int(examples.store.loss_tokens.sum()),
-            Measured.of(facts),
-            answers,
-            found,
-        )
-
-    def _stage(self, name: str) -> AbstractContextManager[ToldStage]:
-        return told_stage(f"{self.label}{name}", self.tell, self.cancel)
+    with stage_of("model") as stage:
+        note(stage, unfinished(Path(source)))
+        model = prepared(reload_any(source, host, on), planned, host, source)
+        note(stage, model.notices)
+    with stage_of("records") as stage, named(source):
+        examples = encoded(model, planned, stage.progress("records"))
+        note(stage, examples.notices)
+    with stage_of("evaluation") as stage:
+        facts, answers = measured_by(model, examples, host, stage.progress)
+    tokens, learnt = len(examples.store.ids), int(examples.store.loss_tokens.sum())
+    return Evaluation(source, len(planned.samples), tokens, learnt, Measured.of(facts), answers, notices)

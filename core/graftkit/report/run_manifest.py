@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -45,6 +45,7 @@ __all__ = [
     "StageMemory",
     "StepFailure",
     "TokenizerFacts",
+    "first_run",
     "place_of_export",
     "places_of",
     "required",
@@ -746,6 +747,15 @@ def run_of(folder: Path) -> RunManifest | None:
         FolderError: As for `RunManifest.read`.
     """
     return run_around(folder) or RunManifest.read(folder)
+
+
+def first_run(sources: Iterable[str | os.PathLike[str]]) -> RunManifest | None:
+    """Returns the manifest of the first among models that is a run, or an export in one; None where none is.
+
+    Raises:
+        FolderError: As for `RunManifest.read`.
+    """
+    return next((run for run in (run_of(Path(source)) for source in sources) if run), None)
 
 
 def required(value: Value | None, key: str, where: str = "") -> Value:

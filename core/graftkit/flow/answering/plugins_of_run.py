@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from pathlib import Path
 
 from graftkit.host.host import PluginHost
-from graftkit.report.run_manifest import run_of
+from graftkit.report.run_manifest import first_run
 
 __all__ = ["plugins_of_run"]
 
 
-def plugins_of_run(folder: str | os.PathLike[str], disable: Iterable[str] = ()) -> PluginHost:
+def plugins_of_run(*sources: str | os.PathLike[str]) -> PluginHost:
     """Makes the plugins that are installed, without those that a run's recipe leaves out.
 
     Args:
-        folder: The run's folder, or an export's in it; anything else leaves nothing out.
-        disable: Others to leave out.
+        sources: A run's folder, or an export's in it; anything else leaves nothing out. Of several the first counts
+            that is of a run.
     """
-    run = run_of(Path(folder))
-    return PluginHost(disable=disable, disable_of_run=run.left_out if run else ())
+    run = first_run(sources)
+    return PluginHost(disable_of_run=run.left_out if run else ())
