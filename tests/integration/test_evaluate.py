@@ -130,6 +130,8 @@ def test_models_with_a_head_are_measured_by_what_it_tells(tmp_path: Path) -> Non
         graftkit.evaluate(away, written(tmp_path / "fine.jsonl", [*TEXTS, {"text": "so so", "label": "fine"}]))
     with pytest.raises(RequestError, match="the objective sft does not measure models that score whole sequences"):
         graftkit.evaluate(away, path, overrides=["objective=sft"])
+    with pytest.raises(RecipeError, match="the objective classification is of a model which writes no answers"):
+        graftkit.evaluate(away, path, overrides=["evaluation.answers=4"])
 
 
 def test_a_model_that_fills_in_masks_is_measured_by_the_masks_of_its_run(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from graftkit.corpus.encode import Encoder
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RequestError
 from graftkit.flow.planning.head import mask_token, own_labels
-from graftkit.interfaces.architecture import SEVERAL_LABELS, head_of
+from graftkit.interfaces.architecture import SEVERAL_LABELS, Head, head_of
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message, Text
@@ -76,7 +76,7 @@ class HeadModel:
         Raises:
             RequestError: The text is empty, or too long, or has no mask token; or the messages can't be laid out.
         """
-        masked = self._config_head == "masked"
+        masked = self.head == "masked"
         ids = self._ids(text, masked=masked)
         context = context_length(self.network.config.to_dict())
         if not ids:
@@ -94,7 +94,8 @@ class HeadModel:
         return own_labels(config.to_dict()) or [f"LABEL_{number}" for number in range(config.num_labels)]
 
     @property
-    def _config_head(self) -> str:
+    def head(self) -> Head:
+        """What stands on its hidden states."""
         return head_of({"architectures": self.network.config.architectures})
 
     def _ids(self, text: str, *, masked: bool) -> list[int]:

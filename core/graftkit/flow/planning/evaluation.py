@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -13,13 +13,12 @@ import numpy as np
 from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.sample_files import Samples, scan_samples
 from graftkit.errors import DataError, RecipeError, RequestError
+from graftkit.flow.planning.head import refuse_answers
 from graftkit.flow.planning.plan_notices import told_of_files
 from graftkit.flow.planning.read_records import read_records
-from graftkit.flow.records.chat import chat_options
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head
-from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.objective import TeacherConfig
 from graftkit.interfaces.samples import Sample
 from graftkit.recipe.bind import BoundRecipe, bind
@@ -29,7 +28,7 @@ from graftkit.redact import HIDDEN
 from graftkit.report.run_manifest import RunManifest
 from graftkit.suggest import known_names
 
-__all__ = ["EvaluationPlan", "Records", "plan_evaluation", "recipe_of_evaluation"]
+__all__ = ["EvaluationPlan", "EvaluationRecipe", "Records", "plan_evaluation", "recipe_of_evaluation"]
 
 Records = str | os.PathLike[str] | Mapping[str, Any]
 """A file of records, a folder or a pattern; or a mapping with its `path`, as an entry of a recipe's `data.train`."""
@@ -75,27 +74,16 @@ class EvaluationPlan:
     """What models are evaluated on, and by what.
 
     Attributes:
-        loaded: The recipe, as far as it says how.
-        bound: It with every name resolved.
+        bound: The recipe, as far as it says how.
         samples: The records.
         notices: What the user should know of them.
         today: The day that chat templates write.
     """
 
-    loaded: LoadedRecipe
     bound: BoundRecipe
     samples: Samples
     notices: Sequence[str]
     today: date
-
-    def chat_of(self, own: ChatOptions) -> ChatOptions:
-        """Returns how conversations are laid out for a model: as the recipe says, and where it doesn't as for training.
-
-        Args:
-            own: How the model's training had them laid out.
-        """
-        said, asked = self.loaded.recipe.data.model_fields_set, chat_options(self.bound)
-        return replace(own, **{field: getattr(asked, field) for key, field in _CHAT.items() if key in said})
 
     def for_head(self, host: PluginHost, head: Head, labels: int, where: str) -> BoundRecipe:
         """Returns the recipe by which a model is measured: where it says no objective, by that of the model's head.
@@ -107,14 +95,14 @@ class EvaluationPlan:
             where: The model, for errors.
 
         Raises:
-            RequestError: The recipe's objective is of models with another head, or takes more than the model.
+            RequestError: The recipe's objective is of models with another head, or takes more than the model; or it
+                asks one for answers that writes none.
         """
         bound = self.bound
-        if "objective" not in self.loaded.recipe.model_fields_set and head != "language":
+        if "objective" not in bound.recipe.model_fields_set and head != "language":
             use = "masked-lm" if head == "masked" else "classification" if labels else "reward"
-            section = ProviderSection(use=use)
-            recipe = self.loaded.recipe.model_copy(update={"objective": section})
-            bound = bind(LoadedRecipe(recipe, self.loaded.document), host)
+            recipe = bound.recipe.model_copy(update={"objective": ProviderSection(use=use)})
+            bound = bind(LoadedRecipe(recipe, bound.document), host)
         config, use = bound.objective_config, bound.objective.use
         if config.head != head:
             raise RequestError(
@@ -129,17 +117,9 @@ class EvaluationPlan:
                 where=bound.document.where(("objective",)),
                 hint="A run of the recipe measures it; of a finished model, say objective: sft or another one.",
             )
+        refuse_answers(bound)
         return bound
 
-
-_CHAT = {
-    "chat_template": "template",
-    "template_arguments": "arguments",
-    "system": "system",
-    "turns": "turns",
-    "end_of_turn": "end_of_turn",
-}
-"""The keys of a recipe's `data` that say how conversations are laid out, with the options that they are."""
 
 _MODELS: Mapping[Head, str] = {
     "language": "language models",
@@ -165,22 +145,21 @@ def recipe_of_evaluation(
         RequestError: Nothing says the records.
     """
     _refuse_unread(overrides, records)
-    plain = _plain(source, records)
-    if recipe is None and run is None:
+    said = _of_run(run) if recipe is None and run is not None else recipe
+    if said is None:
         if records is None:
             raise RequestError(
                 "nothing says which records to evaluate on",
                 where=source,
                 hint="Name a file of them: --data FILE; a run has its holdout records.",
             )
-        return EvaluationRecipe(load_recipe(plain, overrides), given=True)
-    loaded = load_recipe(_of_run(run) if recipe is None and run is not None else recipe, overrides)  # type: ignore[arg-type]
-    found = load_recipe(plain).recipe
+        return EvaluationRecipe(load_recipe(_plain(source, records), overrides), given=True)
+    loaded, plain = load_recipe(said, overrides), load_recipe(_plain(source, records)).recipe
     sections = {name: getattr(loaded.recipe, name) for name in _SECTIONS if name in loaded.recipe.model_fields_set}
     if records is not None:
-        entry = _read_alike(found.data.train[0], _entries(loaded))
+        entry = _read_alike(plain.data.train[0], _entries(loaded))
         sections["data"] = sections["data"].model_copy(update={"train": [entry], "holdout": 0.0})
-    asked = LoadedRecipe(found.model_copy(update=sections), loaded.document)
+    asked = LoadedRecipe(plain.model_copy(update=sections), loaded.document)
     return EvaluationRecipe(asked, records is not None, None if records is None else loaded)
 
 
@@ -203,10 +182,9 @@ def plan_evaluation(
         DataError: A record can't be read, is none that the objective takes, or there is none.
         RecipeError: Something else in the recipe is wrong.
     """
-    loaded = asked.loaded
-    bound = bind(loaded, host)
+    bound = bind(asked.loaded, host)
     if asked.given:
-        said = "objective" in loaded.recipe.model_fields_set
+        said = "objective" in bound.recipe.model_fields_set
 
         def fits(sample: Sample) -> None:
             if said:
@@ -221,7 +199,7 @@ def plan_evaluation(
         place = str(datasets[0].source)
         raise DataError("no record is held out", where=place, hint="Name records to evaluate on: --data FILE.")
     notices = [*told_of_files(bound, datasets), *_told_of_trained(asked.trained, host, pinned, samples)]
-    return EvaluationPlan(loaded, bound, samples, notices, bound.recipe.data.date or started or date.today())
+    return EvaluationPlan(bound, samples, notices, bound.recipe.data.date or started or date.today())
 
 
 def _told_of_trained(

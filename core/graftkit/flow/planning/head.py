@@ -21,6 +21,7 @@ __all__ = [
     "listed_labels",
     "mask_token",
     "own_labels",
+    "refuse_answers",
     "refuse_head",
     "refuse_with_head",
     "told_of_several",
@@ -223,6 +224,20 @@ def mask_token(tokenizer: Tokenizer, where: str, rows: int | None = None) -> int
     return found
 
 
+def refuse_answers(bound: BoundRecipe) -> None:
+    """Refuses answers of a model whose head writes none.
+
+    Raises:
+        RecipeError: The recipe asks for some.
+    """
+    if bound.objective_config.head != "language" and bound.recipe.evaluation.answers:
+        raise RecipeError(
+            f"evaluation.answers: the objective {bound.objective.use} is of a model which writes no answers",
+            where=bound.document.where(("evaluation", "answers")),
+            hint="Leave it out: the objective's own metrics of the holdout records are reported.",
+        )
+
+
 def refuse_with_head(bound: BoundRecipe, origin: AdapterFolder | None) -> None:
     """Refuses what a recipe asks for that its head can't do, or the one of its adapter: before any work is done.
 
@@ -245,12 +260,7 @@ def refuse_with_head(bound: BoundRecipe, origin: AdapterFolder | None) -> None:
         )
     if head == "language":
         return
-    if recipe.evaluation.answers:
-        raise RecipeError(
-            f"evaluation.answers: the objective {bound.objective.use} trains a model which writes no answers",
-            where=where(("evaluation", "answers")),
-            hint="Leave it out: the objective's own metrics of the holdout records are reported.",
-        )
+    refuse_answers(bound)
     if origin and origin.rows:
         raise RecipeError(
             f"adapter.from: the adapter has trained rows of {', '.join(sorted(origin.rows))}, and the objective "

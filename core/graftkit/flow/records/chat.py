@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from graftkit.corpus.template import ChatTemplate
@@ -25,11 +26,30 @@ __all__ = [
 ]
 
 
-def chat_options(bound: BoundRecipe) -> ChatOptions:
-    """Returns how a recipe has conversations laid out."""
+_OPTIONS = {
+    "template_arguments": "arguments",
+    "system": "system",
+    "turns": "turns",
+    "end_of_turn": "end_of_turn",
+    "chat_template": "template",
+}
+"""The keys of a recipe's `data` that say how conversations are laid out, with the options that they are."""
+
+
+def chat_options(bound: BoundRecipe, own: ChatOptions | None = None) -> ChatOptions:
+    """Returns how a recipe has conversations laid out.
+
+    Args:
+        bound: The recipe.
+        own: What holds where it is silent, such as how a model's training had them laid out; as usual when left out.
+    """
     data = bound.recipe.data
     named = data.chat_template.name if data.chat_template else None
-    return ChatOptions(data.template_arguments, data.system, data.turns, data.end_of_turn, named)
+    asked = ChatOptions(data.template_arguments, data.system, data.turns, data.end_of_turn, named)
+    if own is None:
+        return asked
+    said = (option for key, option in _OPTIONS.items() if key in data.model_fields_set)
+    return replace(own, **{option: getattr(asked, option) for option in said})
 
 
 def check_arguments(bound: BoundRecipe, template: ChatTemplate | None) -> None:

@@ -22,13 +22,13 @@ from graftkit.flow.planning.head import listed_labels
 from graftkit.flow.planning.vocabulary import carrying
 from graftkit.flow.preparation.masking import masking_of
 from graftkit.flow.preparation.objective import loss_of
-from graftkit.flow.records.chat import check_arguments, check_end_of_turn
+from graftkit.flow.records.chat import chat_options, check_arguments, check_end_of_turn
 from graftkit.flow.records.record_encoder import encoder_of, longest_example, template_of
 from graftkit.flow.records.told_of_encoding import told_of_encoding
 from graftkit.flow.training.answers import Answer, Question, answer_all, asked, mean_scores, metrics_of
 from graftkit.flow.training.evaluate import measured_of
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.architecture import SEVERAL_LABELS, head_of
+from graftkit.interfaces.architecture import SEVERAL_LABELS
 from graftkit.interfaces.samples import LabelledText, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.packing import Packing, choose_packing, use_packing
@@ -102,7 +102,7 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
     """
     network, config = model.network, model.network.config.to_dict()
     labels = model.labels if isinstance(model, HeadModel) else []
-    head = "language" if isinstance(model, ReloadedModel) else head_of({"architectures": config["architectures"]})
+    head = model.head if isinstance(model, HeadModel) else "language"
     if config.get("problem_type") == SEVERAL_LABELS:
         raise RequestError(
             "it judges each label by itself (multi_label_classification), and a record has one label",
@@ -111,7 +111,7 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
         )
     bound = planned.for_head(host, head, len(labels), source)
     tokenizer = carrying(template_of(bound), model.tokenizer)
-    template = chat_template_of(tokenizer, planned.today, planned.chat_of(model.chat))
+    template = chat_template_of(tokenizer, planned.today, chat_options(bound, model.chat))
     check_arguments(bound, template)
     check_end_of_turn(bound, tokenizer)
     encoder = encoder_of(
