@@ -52,6 +52,7 @@ def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> graftkit.
         "training": {"steps": 6, "tokens_per_step": 512, "learning_rate": 1e-2, "device": "cpu", "dtype": "float32"},
         "evaluation": {"answers": 4, "max_new_tokens": 12, "metrics": ["contains", "exact-match"]},
         "export": ["peft", "merged"],
+        "proof": "later",
     }
     return graftkit.run(recipe, out=folder / "run")
 
@@ -76,7 +77,8 @@ def test_other_records_are_read_as_the_runs_are(run: graftkit.RunResult, tmp_pat
     assert found.records == 1 and not found.answers and found.measured.answers == 0 and not found.notices
     own = [json.loads(line) for line in (run.folder.parent / "records.jsonl").read_text().splitlines()]
     [found] = graftkit.evaluate(run.exports["merged"], own, overrides=["evaluation.answers=0"])
-    assert list(found.notices) == ["24 of 30 records are among those that the recipe trains on"]
+    assert found.notices[0] == "24 of 30 records are among those that the recipe trains on"
+    assert len(found.notices) == 2 and "its proof was put off" in found.notices[1]
     with pytest.raises(DataError, match="no format fits"):
         graftkit.evaluate(run.exports["merged"], {"path": str(path), "unused": []})
 
@@ -117,6 +119,7 @@ def test_models_with_a_head_are_measured_by_what_it_tells(tmp_path: Path) -> Non
         "objective": "classification",
         "training": training,
         "export": ["merged"],
+        "proof": "later",
     }
     result = graftkit.run(recipe, out=tmp_path / "run")
     merged = result.exports["merged"]
