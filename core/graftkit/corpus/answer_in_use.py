@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from graftkit.corpus.layout import Piece, joined, lay_out, rendered
@@ -21,7 +20,7 @@ def after_prompt_in_use(
     generation_prompt: str,
     controls: Collection[str],
     left_out: set[str] | None,
-) -> list[Piece]:
+) -> list[Piece] | None:
     """Returns a layout whose last message stands after the template's own prompt of the messages before it.
 
     A template may write those otherwise once they are answered: that of gpt-oss leaves out the reasoning before a call
@@ -36,24 +35,26 @@ def after_prompt_in_use(
         left_out: As for `lay_out`.
 
     Returns:
-        The pieces as they are where the prompt is what stands before the answer, or can't be told from it: where the
-        answer or the prompt doesn't begin after the generation prompt, or the template lays out no prompt.
+        None where the prompt is what stands before the answer, or can't be told from it: where the answer or the prompt
+        doesn't begin after the generation prompt, or the template lays out no prompt.
     """
     answer = len(conversation.messages) - 1
     first = next((place for place, piece in enumerate(pieces) if piece.message == answer), 0)
-    between = pieces[first - 1] if first else Piece("", answer)
-    begin = between.text.rfind(generation_prompt) if between.message is None and generation_prompt else -1
-    if begin < 0:
-        return list(pieces)
-    begin += len(generation_prompt)
+    between = pieces[first - 1] if first else None
+    if between is None or between.message is not None or not generation_prompt:
+        return None
+    head, said, rest = between.text.rpartition(generation_prompt)
+    if not said:
+        return None
+    before = "".join(piece.text for piece in pieces[: first - 1]) + head + said
     asked = replace(conversation, messages=conversation.messages[:-1])
-    before = "".join(piece.text for piece in pieces[: first - 1]) + between.text[:begin]
-    with suppress(DataError):
+    try:
         prompt = rendered(template, asked, add_generation_prompt=True)
         if prompt == before or not prompt.endswith(generation_prompt):
-            return list(pieces)
+            return None
         found = lay_out(
             template, asked, add_generation_prompt=True, controls=controls, left_out=left_out, shortened=answer
         )
-        return list(joined(iter([*found, replace(between, text=between.text[begin:]), *pieces[first:]])))
-    return list(pieces)
+    except DataError:  # it takes no conversation without an answer
+        return None
+    return list(joined([*found, replace(between, text=rest), *pieces[first:]]))

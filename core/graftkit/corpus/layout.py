@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from graftkit.corpus.marks import Marks, Stretch, parts_of
 from graftkit.corpus.template import ChatTemplate
@@ -70,29 +71,48 @@ def lay_out(
     Raises:
         DataError: The template refuses the conversation, or rewrites or leaves out some of it.
     """
-    found: DataError | None = None
-    for form in _forms(template, conversation):
-        try:
-            return _Layout(template, conversation, form, add_generation_prompt, controls, shortened).pieces(left_out)
-        except DataError as error:
-            found = found or error
-    assert found is not None
-    if _takes_system_in_user(template, conversation, controls, left_out):
+
+    def in_form(form: TemplateForm) -> list[Piece]:
+        return _Layout(template, conversation, form, add_generation_prompt, controls, shortened).pieces(left_out)
+
+    try:
+        return _in_first_form(template, conversation, in_form)
+    except DataError as found:
+        if not _takes_system_in_user(template, conversation, controls, left_out):
+            raise
         hint = f"{found.hint} {_SYSTEM}" if found.hint else _SYSTEM
-        raise DataError(found.message, where=found.where, hint=hint)
-    raise found
+        raise DataError(found.message, where=found.where, hint=hint) from None
 
 
 def rendered(template: ChatTemplate, conversation: Conversation, *, add_generation_prompt: bool = False) -> str:
     """Returns the text of a conversation as `lay_out` renders it, without its pieces.
 
+    Args:
+        template: The chat template.
+        conversation: The conversation.
+        add_generation_prompt: Whether the text ends with the beginning of an answer.
+
     Raises:
         DataError: The template refuses the conversation.
+    """
+    return _in_first_form(
+        template, conversation, lambda form: _Layout(template, conversation, form, add_generation_prompt, ()).text
+    )
+
+
+_T = TypeVar("_T")
+
+
+def _in_first_form(template: ChatTemplate, conversation: Conversation, made: Callable[[TemplateForm], _T]) -> _T:
+    """Returns what is made of the first form of a conversation that the template takes.
+
+    Raises:
+        DataError: It takes none; of several the usual one's.
     """
     refused: DataError | None = None
     for form in _forms(template, conversation):
         try:
-            return _Layout(template, conversation, form, add_generation_prompt, ()).text
+            return made(form)
         except DataError as error:
             refused = refused or error
     assert refused is not None
@@ -366,7 +386,7 @@ def _end(text: str) -> str:
     return text[len(text.rstrip()) :] if text.strip() else ""
 
 
-def joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
+def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Joins neighbours that the template wrote."""
     last: Piece | None = None
     for piece in pieces:

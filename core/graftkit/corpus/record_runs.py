@@ -160,20 +160,19 @@ class RecordRuns:
         """
         count = len(conversation.messages)
         template = self._required_template(conversation.where).taking(conversation.tools)
+        told = left_out if self._reports_dropped else None
         pieces = lay_out(
             template,
             conversation,
             add_generation_prompt=reply,
             controls=self.specials,
-            left_out=left_out if self._reports_dropped else None,
+            left_out=told,
             shortened=count if reply else count - 1 if self.each else 0,
         )
         if reply or not self.each:
             return pieces
         prompt = self._learnt(conversation).generation_prompt
-        return after_prompt_in_use(
-            pieces, template, conversation, prompt, self.specials, left_out if self._reports_dropped else None
-        )
+        return after_prompt_in_use(pieces, template, conversation, prompt, self.specials, told) or pieces
 
     def _chat_parts(self, conversation: Conversation, notes: Notes, *, reply: bool = False) -> list[LearntPart]:
         """Lays a conversation out; what is to be told of it is put into `notes`."""
