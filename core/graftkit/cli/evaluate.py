@@ -29,6 +29,7 @@ from graftkit.visible import one_line
 if TYPE_CHECKING:
     from graftkit.flow.evaluate import Evaluation
     from graftkit.flow.preparation.plan_adapter import TokenizerOf
+    from graftkit.flow.run import Measured
     from graftkit.flow.training.answers import Answer
 
 __all__ = ["command"]
@@ -105,8 +106,12 @@ def command(
 
 def _show(found: list[Evaluation], wrong: int) -> None:
     """Prints a row a model, and answers that are wrong."""
-    columns = _columns(found)
-    rows = [[one_line(each.source), *(_cell(each, column) for column in columns)] for each in found]
+    figures = [_figures(each.measured) for each in found]
+    columns = list(dict.fromkeys(name for said in figures for name in said))
+    rows = [
+        [one_line(each.source), *(said.get(column, "-") for column in columns)]
+        for each, said in zip(found, figures, strict=True)
+    ]
     show_table(["", *columns], rows)
     for each in found:
         many = f"{one_line(each.source)}: " if len(found) > 1 else ""
@@ -132,22 +137,10 @@ def _wrong(found: list[Evaluation]) -> Iterator[tuple[str, str, str, list[tuple[
             yield *key, [(source, answer.answered.answer) for source, answer in given]
 
 
-_LOSS, _BITS = "loss", "bits per byte"
-
-
-def _columns(found: list[Evaluation]) -> list[str]:
-    names: dict[str, None] = {_LOSS: None}
-    for each in found:
-        if each.measured.bits_per_byte is not None:
-            names[_BITS] = None
-        names |= dict.fromkeys(map(one_line, [*each.measured.metrics, *each.measured.scores]))
-    return list(names)
-
-
-def _cell(each: Evaluation, column: str) -> str:
-    measured = each.measured
-    scores = {one_line(name): value for name, value in measured.scores.items()}
-    if column in scores:
-        return score_text(scores[column])
-    known = {one_line(name): value for name, value in measured.metrics.items()}
-    return number_text({**known, _LOSS: measured.holdout_loss, _BITS: measured.bits_per_byte}.get(column))
+def _figures(measured: Measured) -> dict[str, str]:
+    """Returns the text of each figure by its column's name."""
+    found = {"loss": number_text(measured.holdout_loss)}
+    if measured.bits_per_byte is not None:
+        found["bits per byte"] = number_text(measured.bits_per_byte)
+    found |= {one_line(name): number_text(value) for name, value in measured.metrics.items()}
+    return found | {one_line(name): score_text(value) for name, value in measured.scores.items()}
