@@ -54,6 +54,7 @@ def test_a_step_is_that_of_transformers_and_every_export_computes_it(
         adapter={"use": "lora", "rank": 4, "targets": ["q_proj"], **fields},
         training=training,
         export=["peft", "merged", {"use": "gguf", "type": "f32"}],
+        proof="later",
     )
     done = graftkit.run(recipe, out=tmp_path / "run")
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
