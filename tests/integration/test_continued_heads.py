@@ -19,13 +19,10 @@ from graftkit.flow.answering.reload import AdapterBase, reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.flow.preparation.plan_adapter import plan_adapter
 from graftkit.testing import isolated_host
+from made_records import labelled_texts, written
 from safetensors.torch import load_file, save_file
 
-WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}
-TEXTS = [
-    {"text": f"the film {n} was {WORDS[label][n % 2]} and long", "label": label}
-    for n, label in enumerate(["good", "bad", "bad", "good"] * 15)
-]
+TEXTS = labelled_texts(60)
 STILL = {"steps": 2, "learning_rate": 1e-12}
 """A training that moves no number by more than 2e-12."""
 
@@ -35,7 +32,7 @@ def recipe_for(make_recipe: Any, tmp_path: Path) -> Any:
     def make(objective: Any = "classification", labels: Mapping[str, str] | None = None, **sections: Any) -> Any:
         rows = [{**row, "label": (labels or {}).get(row["label"], row["label"])} for row in TEXTS]
         path = tmp_path / f"records-{len(list(tmp_path.glob('records-*')))}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        written(path, rows)
         training = {"steps": 8, "tokens_per_step": 512, "learning_rate": 1e-2, "device": "cpu"}
         training |= sections.pop("training", {})
         data = {"train": str(path), "holdout": 0.2, "max_length": 64}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,10 @@ from graftkit.cli.evaluate import command
 from graftkit.errors import Cancelled, DataError, GraftkitError, RecipeError, RequestError
 from graftkit.flow.answering.reload import AdapterBase
 from graftkit.flow.events import Event, Progress, StageFinished
+from made_records import labelled_texts, written
 
 QUESTIONS = [{"question": f"what is {n}?", "answer": f"it is {n + 1}, of course"} for n in range(30)]
-WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}
-TEXTS = [
-    {"text": f"the film {n} was {WORDS[label][n % 2]} and long", "label": label}
-    for n, label in enumerate(["good", "bad", "bad", "good"] * 20)
-]
-
-
-def written(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
+TEXTS = labelled_texts(80)
 
 
 def asked(*arguments: str | Path) -> Result:

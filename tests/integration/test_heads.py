@@ -21,18 +21,10 @@ from graftkit.flow.answering.reload import reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import tiny_model_folder
+from made_records import WORDS, labelled_texts, written
 from stopped_runs import run_until
 
-WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}
-TEXTS = [
-    {"text": f"the film {n} was {WORDS[label][n % 2]} and long", "label": label}
-    for n, label in enumerate(["good", "bad", "bad", "good"] * 30)
-]
-
-
-def written(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
+TEXTS = labelled_texts(120)
 
 
 @pytest.fixture

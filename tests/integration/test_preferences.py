@@ -18,6 +18,7 @@ from graftkit.errors import Cancelled, DataError
 from graftkit.flow.events import Event, Notice, StepFinished
 from graftkit.flow.preparation.reference import REFERENCE_FILE
 from graftkit.store.token_store import SEQUENCE, TokenStore
+from made_records import written
 
 PAIRS: list[dict[str, Any]] = [
     {
@@ -30,11 +31,6 @@ PAIRS: list[dict[str, Any]] = [
 LABELLED = [
     {"prompt": f"say {n}: ", "completion": f"{n}!" if n % 2 else "no?", "label": bool(n % 2)} for n in range(40)
 ]
-
-
-def written(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
 
 
 @pytest.fixture

@@ -1,0 +1,27 @@
+"""Records of tests that train or measure: texts with a label, and files of records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["WORDS", "labelled_texts", "written"]
+
+WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}
+"""What tells the label of a text."""
+
+
+def labelled_texts(count: int) -> list[dict[str, Any]]:
+    """Returns texts with the labels good and bad, half of each where the count is a multiple of four."""
+    labels = [("good", "bad", "bad", "good")[n % 4] for n in range(count)]
+    return [
+        {"text": f"the film {n} was {WORDS[label][n % 2]} and long", "label": label} for n, label in enumerate(labels)
+    ]
+
+
+def written(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes a file of records, one a line."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
