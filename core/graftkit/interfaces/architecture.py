@@ -26,21 +26,20 @@ scores of a whole sequence, as transformers' `*ForSequenceClassification` comput
 an encoder that fills in masked tokens, as `*ForMaskedLM` has it."""
 
 NUMBERED_FROM_PADDING = frozenset(
-    [
-        *(
-            "camembert",
-            "data2vec-text",
-            "ibert",
-            "longformer",
-            "mpnet",
-            "roberta",
-            "roberta-prelayernorm",
-            "xlm-roberta",
-        ),
-        *("xlm-roberta-xl", "xmod"),
-    ]
+    {
+        "camembert",
+        "data2vec-text",
+        "ibert",
+        "longformer",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
 )
-"""The types of models that number positions from that after their configuration's padding token's id on."""
+"""The `model_type`s whose first position is one more than the id of their configuration's padding token."""
 
 SEVERAL_LABELS = "multi_label_classification"
 """The `problem_type` of a config.json whose classifier judges each label by itself."""
