@@ -74,11 +74,12 @@ def command(
     and costs a row of the embeddings.
     """
     from graftkit.cli.progress import show_progress
-    from graftkit.cli.stages import stage, watched
     from graftkit.cli.tables import show_table
+    from graftkit.cli.watched_texts import watched
     from graftkit.corpus.texts import split_by_file, text_files
     from graftkit.flow.base_files.find_tokenizer import find_tokenizer
     from graftkit.flow.records.datasets import open_dataset
+    from graftkit.flow.state.told_stage import told_stage
     from graftkit.interfaces.vocabulary import ExtensionSpec
     from graftkit.report.vocabulary_figures import check_picture, savings_figure, write_picture
     from graftkit.vocabulary.analyze import analyze
@@ -92,10 +93,10 @@ def command(
     backend = extendable(host, found)
     ExtensionSpec(counts[-1], min_frequency).check_room(found.tokenizer.vocab_size)
 
-    with show_progress() as on_event, stage("analyzing", on_event):
+    with show_progress() as on_event, told_stage("analyzing", on_event) as stage:
 
         def extend(count: int) -> ExtensionPlan:
-            read = watched(learn, learn.bytes, "analyzing", on_event)
+            read = watched(learn, learn.bytes, stage.progress("KB"))
             return backend.extend(found.tokenizer, read, ExtensionSpec(count, min_frequency))
 
         analysis = analyze(

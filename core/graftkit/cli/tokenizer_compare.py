@@ -48,11 +48,12 @@ def command(
 ) -> None:
     """Put TOKENIZERS side by side on one corpus: tokenizers' folders or files, or models."""
     from graftkit.cli.progress import show_progress
-    from graftkit.cli.stages import stage, watched
     from graftkit.cli.tables import show_table
+    from graftkit.cli.watched_texts import watched
     from graftkit.corpus.texts import text_files
     from graftkit.flow.base_files.find_tokenizer import find_tokenizer
     from graftkit.flow.records.datasets import open_dataset
+    from graftkit.flow.state.told_stage import told_stage
     from graftkit.report.vocabulary_figures import check_picture, comparison_figure, write_picture
     from graftkit.vocabulary.compare import compare_on
 
@@ -64,8 +65,8 @@ def command(
     results: dict[str, Comparison] = {}
     with show_progress() as on_event:
         for name, tokenizer in found.items():
-            with stage(name, on_event):
-                results[name] = compare_on(tokenizer, watched(texts, texts.bytes, name, on_event))
+            with told_stage(name, on_event) as stage:
+                results[name] = compare_on(tokenizer, watched(texts, texts.bytes, stage.progress("KB")))
     headers, rows = table(results)
     title = f"{len(texts.files)} files, {texts.bytes / 1e6:.2f} MB"
     if out:

@@ -64,10 +64,11 @@ def command(
     lists the new tokens, each with the ids that stood for it before.
     """
     from graftkit.cli.progress import show_progress
-    from graftkit.cli.stages import stage, watched
+    from graftkit.cli.watched_texts import watched
     from graftkit.corpus.texts import text_files
     from graftkit.flow.base_files.find_tokenizer import find_tokenizer
     from graftkit.flow.records.datasets import open_dataset
+    from graftkit.flow.state.told_stage import told_stage
     from graftkit.interfaces.vocabulary import ExtensionSpec
     from graftkit.vocabulary.folder import check_folder, check_formats, save_tokenizer_folder
     from graftkit.vocabulary.record import extension_record
@@ -82,8 +83,8 @@ def command(
     saved_as = check_formats(formats, backend.formats)  # type: ignore[attr-defined]
     spec = ExtensionSpec(tokens, min_frequency, max_length, missing_bytes, words)
     spec.check_room(found.tokenizer.vocab_size)
-    with show_progress() as on_event, stage("extending", on_event):
-        read = watched(texts, texts.bytes, "extending", on_event) if texts else ()
+    with show_progress() as on_event, told_stage("extending", on_event) as stage:
+        read = watched(texts, texts.bytes, stage.progress("KB")) if texts else ()
         plan = backend.extend(found.tokenizer, read, spec)
     record = extension_record(found.tokenizer, plan, spec) | {
         "backend": found.registered.qualified_name,

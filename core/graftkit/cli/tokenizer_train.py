@@ -52,9 +52,10 @@ def command(
 ) -> None:
     """Train a tokenizer on FILES: text files, folders of them, patterns such as 'src/**/*.py'."""
     from graftkit.cli.progress import show_progress
-    from graftkit.cli.stages import stage, watched
+    from graftkit.cli.watched_texts import watched
     from graftkit.corpus.texts import text_files
     from graftkit.flow.records.datasets import open_dataset
+    from graftkit.flow.state.told_stage import told_stage
     from graftkit.interfaces.vocabulary import TrainableBackend
     from graftkit.recipe.options import bind_options
     from graftkit.vocabulary.folder import check_folder, check_formats, save_tokenizer_folder
@@ -72,9 +73,9 @@ def command(
     check_folder(out, overwrite=overwrite)
     texts = text_files(files, partial(open_dataset, host))
     with show_progress() as on_event:
-        with stage("training", on_event):
-            tokenizer = backend.train(watched(texts, texts.bytes, "training", on_event), spec)
-        with stage("measuring", on_event):
+        with told_stage("training", on_event) as stage:
+            tokenizer = backend.train(watched(texts, texts.bytes, stage.progress("KB")), spec)
+        with told_stage("measuring", on_event):
             measured = measure(tokenizer, _first(texts, _MEASURED))
     facts = {
         **tokenizer_facts(tokenizer),

@@ -42,17 +42,18 @@ class ToldStage:
 
 
 @contextmanager
-def told_stage(name: str, on_event: OnEvent, cancel: CancelToken) -> Iterator[ToldStage]:
+def told_stage(name: str, on_event: OnEvent, cancel: CancelToken | None = None) -> Iterator[ToldStage]:
     """Tells that a stage begins and, unless it fails, that it is over.
 
     Args:
         name: Its name.
         on_event: Called with events.
-        cancel: Asked whether to stop.
+        cancel: Asked whether to stop; nothing asks for that when left out.
 
     Raises:
         Cancelled: It is to stop.
     """
+    cancel = cancel or CancelToken()
     cancel.poll()
     on_event(StageStarted(name))
     start = time.perf_counter()
