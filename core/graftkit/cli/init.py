@@ -35,7 +35,7 @@ data:
   train: {train}{guessed}
   holdout: 0.05           # the share that training never sees, or a file
   max_length: {max_length}{space}# tokens of an example at most
-{template}{dropped}
+{template}{turns}{dropped}
 {objective}quantizer: {quantizer: <15}# how frozen weights are stored: nf4, int8, none; stored: as the file holds them
 adapter: {{use: lora, rank: 16, alpha: 32, targets: all-linear}}
 
@@ -50,6 +50,9 @@ export: [peft, merged]
 """
 
 _GUESSED = "guessed from the columns' names: change it where it is wrong"
+
+_EACH = "each answer is an example: the chat template leaves out earlier reasoning"
+"""What a recipe says of conversations of which every answer is an example of its own."""
 
 _TEMPLATE_FILE = "chatml.jinja"
 """What graftkit's own chat template is called beside the recipe."""
@@ -126,6 +129,7 @@ def command(
     files = _entry({"path": records, **said}, found, guess)
     guessed = f"  # {_GUESSED}" if guess else ""
     dropped = f"  dropped: report         # {_left_out(found)}\n" if found and found.left_out else ""
+    turns = f"  turns: each             # {_EACH}\n" if found and found.turns == "each" else ""
     objective = _objective(found) if found else ""
     space = " " * max(1, 12 - len(str(numbers["max_length"])))
     name = one_line(path)
@@ -135,6 +139,7 @@ def command(
         train=files,
         guessed=guessed,
         template=template,
+        turns=turns,
         dropped=dropped,
         objective=objective,
         space=space,

@@ -137,7 +137,19 @@ def _irregular(folder: Path) -> str:
     if not folder.is_dir():
         return "has removed the folder that it was to write into"
     strange = next((path for path in folder.rglob("*") if _is_irregular(path)), None)
-    return f"has written {strange.relative_to(folder)}, which is no regular file" if strange else ""
+    if strange:
+        return f"has written {strange.relative_to(folder)}, which is no regular file"
+    unnamed = next((path for path in folder.rglob("*") if not _has_name(path)), None)
+    return (
+        f"has written {unnamed.relative_to(folder)}, a name that is not UTF-8: no manifest keeps it" if unnamed else ""
+    )
+
+
+def _has_name(path: Path) -> bool:
+    try:
+        return bool(path.name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_irregular(path: Path) -> bool:

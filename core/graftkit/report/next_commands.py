@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from graftkit.report.run_manifest import RunManifest
@@ -23,6 +24,7 @@ def next_commands(folder: Path, manifest: RunManifest) -> list[str]:
     prompt = manifest.data.example_prompt if manifest.data else None
     offered = prompt if prompt and prompt == one_line(prompt) and not prompt.startswith("-") else "Hello"
     asked = manifest.head is None or manifest.head.kind == "sequence"  # of a masked model no text is known with a mask
+    asked = asked and not _named_by_class(manifest)
     commands = [f"toolkit generate {_argument(folder)} {shlex.quote(offered)}"] if asked else []
     if manifest.put_off:
         return [*commands, f"toolkit verify {_argument(folder)}"]
@@ -30,6 +32,12 @@ def next_commands(folder: Path, manifest: RunManifest) -> list[str]:
         export = folder / "exports" / next(iter(manifest.exports))
         return [*commands, f"toolkit verify {_argument(export)}"]
     return [*commands, f"toolkit export {_argument(folder)} --to merged"]
+
+
+def _named_by_class(manifest: RunManifest) -> bool:
+    """Tells whether a run uses a class that its recipe names and no plugin offers: no manifest makes it again."""
+    made = (manifest.providers.get(kind) for kind in ("model_source", "tokenizer", "quantizer", "adapter"))
+    return any(isinstance(facts, Mapping) and facts.get("distribution") == "" for facts in made)
 
 
 def _argument(path: Path) -> str:

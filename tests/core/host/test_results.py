@@ -363,3 +363,12 @@ def test_an_export_with_what_is_no_file_is_told(tmp_path: Path, make: Any) -> No
     assert wrong_with("exporter", "export", (None, tmp_path), {}) == ""
     make(tmp_path / "sub" / "odd")
     assert "has written sub/odd, which is no regular file" in wrong_with("exporter", "export", (None, tmp_path), {})
+
+
+def test_an_export_with_a_name_that_no_manifest_keeps_is_told(tmp_path: Path) -> None:
+    """The run finished, and could be neither verified, nor answered with, nor replaced."""
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path / "sub") + b"\xff")).write_text("")
+    except (OSError, UnicodeError):
+        pytest.skip("this disk has names in UTF-8 alone")
+    assert "a name that is not UTF-8" in wrong_with("exporter", "export", (None, tmp_path), {})

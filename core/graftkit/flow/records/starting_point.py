@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
+from typing import Literal
 
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder
@@ -16,6 +17,7 @@ from graftkit.flow.records.datasets import open_path
 from graftkit.flow.records.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps
 from graftkit.flow.records.suggest_format import Guess
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.model_source import PLAIN
 from graftkit.interfaces.samples import LabelledAnswer, LabelledText, PreferencePair, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -60,6 +62,8 @@ class StartingPoint:
         template: graftkit's own chat template, where the model's is missing or leaves out what an assistant calls, and
             the model has the tokens of this one; else None.
         instead_of: What the model's own template leaves out then; empty where it has none.
+        turns: "each" where the template leaves out the reasoning of earlier answers, which are learnt with it so; else
+            "all".
         trouble: Why the records can't be laid out for this model; "" where they can.
     """
 
@@ -76,6 +80,7 @@ class StartingPoint:
     left_out: Sequence[str]
     template: str | None
     instead_of: Sequence[str]
+    turns: Literal["all", "each"]
     trouble: str
 
 
@@ -103,6 +108,8 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
     labels = _labels_of(samples)
     objective = "classification" if labels else _objective_for(next(iter(samples)))
     corpus, template, instead_of = _laid_out(tokenizer, samples, context, labels)
+    by_answer = None if labels else _laid_out_by_answer(tokenizer, template, samples, context, corpus)
+    corpus = by_answer or corpus
     corpus = replace(corpus, scale=corpus.scale * records / len(samples))
     longest = min(context, max(64, math.ceil(corpus.longest_quantile(0.99) / 64) * 64))
     recipe = Recipe.model_validate({"model": model, "data": {"train": train, "max_length": longest}})
@@ -125,6 +132,7 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
         corpus.left_out,
         template,
         instead_of,
+        "each" if by_answer else "all",
         corpus.trouble,
     )
 
@@ -171,3 +179,26 @@ def _laid_out(
     if found.trouble or _CALLS & {*found.left_out}:
         return corpus, None, ()
     return found, template, corpus.left_out
+
+
+def _laid_out_by_answer(
+    tokenizer: Tokenizer, template: str | None, samples: Samples, context: int, corpus: CorpusEstimate
+) -> CorpusEstimate | None:
+    """Lays some of the records out answer by answer, where that keeps reasoning that is left out of conversations.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        template: graftkit's own chat template, where it takes the place of the model's.
+        samples: The records.
+        context: The tokens of an example at most.
+        corpus: What laying out whole conversations came to.
+
+    Returns:
+        What it comes to; None where nothing is gained.
+    """
+    if "reasoning" not in corpus.left_out:
+        return None
+    used = tokenizer if template is None else tokenizer.with_chat_template(template)
+    each = chat_template_of(used, options=ChatOptions(turns="each"))
+    found = estimate_corpus(Encoder(used, each, context, report_dropped=True), samples)
+    return None if found.trouble or "reasoning" in found.left_out else found

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import graftkit
 import pytest
 from click.testing import CliRunner
 from graftkit import PluginHost
 from graftkit.cli.main import cli as toolkit
 from graftkit.flow.records.starting_point import find_starting_point
+from graftkit.recipe.load import load_recipe
 from graftkit.testing import tiny_model_folder
 
 
@@ -39,3 +41,28 @@ def test_init_says_how_many_were_checked(place: Path, monkeypatch: pytest.Monkey
     assert found.exit_code == 0, found.output
     assert "checked are 450 of the records, evenly spread; toolkit plan checks all of them" in found.output
     assert "\n900 records, about" in found.output
+
+
+def test_reasoning_that_a_template_leaves_out_later_is_learnt_answer_by_answer(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = place / "model" / "tokenizer_config.json"
+    settings = json.loads(config.read_text()) | {
+        "chat_template": "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.reasoning_content and loop.last %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    }
+    config.write_text(json.dumps(settings))
+    said = [
+        {"role": role, "content": f"text {n}", **({"reasoning_content": f"thought {n}"} if role == "assistant" else {})}
+        for n, role in enumerate(["user", "assistant"] * 2)
+    ]
+    (place / "talks.jsonl").write_text("".join(json.dumps({"messages": said}) + "\n" for _ in range(30)))
+    monkeypatch.chdir(place)
+    done = CliRunner().invoke(toolkit, ["init", "mine.yaml", "--model", "model", "--train", "talks.jsonl"])
+    assert done.exit_code == 0, done.output
+    data = load_recipe("mine.yaml").recipe.data
+    assert data.turns == "each" and data.dropped == "refuse" and "leaves out" not in done.output
+    assert "example: the chat template leaves out earlier reasoning" in Path("mine.yaml").read_text()
+    planned = graftkit.plan("mine.yaml")
+    assert planned.encoder.encode(next(iter(planned.samples.train))).examples[0].loss_mask.any()
