@@ -136,20 +136,20 @@ def _irregular(folder: Path) -> str:
     """Returns what is wrong with a folder that was to be written into; whoever reads a pipe waits for ever."""
     if not folder.is_dir():
         return "has removed the folder that it was to write into"
-    strange = next((path for path in folder.rglob("*") if _is_irregular(path)), None)
-    if strange:
-        return f"has written {strange.relative_to(folder)}, which is no regular file"
-    unnamed = next((path for path in folder.rglob("*") if not _has_name(path)), None)
-    return (
-        f"has written {unnamed.relative_to(folder)}, a name that is not UTF-8: no manifest keeps it" if unnamed else ""
-    )
+    for path in folder.rglob("*"):
+        if _is_irregular(path):
+            return f"has written {path.relative_to(folder)}, which is no regular file"
+        if not _is_utf8(path.name):
+            return f"has written {path.relative_to(folder)}, a name that is not UTF-8: no manifest keeps it"
+    return ""
 
 
-def _has_name(path: Path) -> bool:
+def _is_utf8(name: str) -> bool:
     try:
-        return bool(path.name.encode())
+        name.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def _is_irregular(path: Path) -> bool:
