@@ -75,13 +75,11 @@ class Examples:
 
     Attributes:
         store: The tokens.
-        tally: What became of the records.
         asked: What the model is to answer, as many as are asked for.
         notices: What the user should know of how they were encoded.
     """
 
     store: TokenStore
-    tally: Tally
     asked: Sequence[Question]
     notices: Sequence[str]
 
@@ -163,7 +161,6 @@ def encoded(model: Prepared, planned: EvaluationPlan, report: Callable[[int, int
         notices.append(f"evaluation.answers asks for {answers} answers; {len(tally.answers)} records have one")
     return Examples(
         MaskedStore.over(store, masking) if masking else store,
-        tally,
         asked(encoder, samples, store, tally.answers, tally.answered) if model.stop else [],
         notices,
     )
