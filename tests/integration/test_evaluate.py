@@ -143,7 +143,10 @@ def test_a_model_that_fills_in_masks_is_measured_by_the_masks_of_its_run(tmp_pat
     assert alone.records == 80 and alone.measured.holdout_loss > 1 and alone.measured.bits_per_byte is None
 
 
-def test_what_changes_nothing_or_can_not_be_measured_is_refused(run: graftkit.RunResult, tiny_model: Path) -> None:
+def test_what_changes_nothing_or_can_not_be_measured_is_refused(
+    run: graftkit.RunResult, tiny_model: Path, tmp_path: Path
+) -> None:
+    empty = {"path": str(written(tmp_path / "empty.jsonl", [{"question": "what?", "answer": ""}])), "empty": "skip"}
     wrong: list[tuple[Any, Any, dict[str, Any], type[GraftkitError], str]] = [
         (tiny_model, None, {}, RequestError, "nothing says which records to evaluate on"),
         ("nowhere", None, {}, RequestError, "nowhere"),
@@ -153,6 +156,7 @@ def test_what_changes_nothing_or_can_not_be_measured_is_refused(run: graftkit.Ru
         (run.folder, None, {"overrides": ["training.steps=3"]}, RecipeError, "'training.steps' changes nothing"),
         (run.folder, "x", {"overrides": ["data.holdout=0.5"]}, RecipeError, "says which records, and --data does"),
         (run.folder, None, {"overrides": ["data.holdout=0"]}, DataError, "no record is held out"),
+        (tiny_model, empty, {}, DataError, "empty.jsonl: all records are left out .empty: skip."),
         (run.folder, None, {"overrides": ["objective=dpo"]}, DataError, "learns from pairs"),
         (run.folder, None, {"on": AdapterBase(quantizer="int8")}, RequestError, "none is evaluated"),
         (run.folder, "nowhere.jsonl", {}, DataError, "nowhere.jsonl"),

@@ -196,8 +196,10 @@ def plan_evaluation(
         records = read_records(bound, host, pinned)
         datasets, samples = list(records.datasets), records.samples.holdout
     if not samples:
-        place = str(datasets[0].source)
-        raise DataError("no record is held out", where=place, hint="Name records to evaluate on: --data FILE.")
+        told, hint = "no record is held out", "Name records to evaluate on: --data FILE."
+        if asked.given:
+            told, hint = "all records are left out (empty: skip)", "Name records with something to measure."
+        raise DataError(told, where=str(datasets[0].source), hint=hint)
     notices = [*told_of_files(bound, datasets), *_told_of_trained(asked.trained, host, pinned, samples)]
     return EvaluationPlan(bound, samples, notices, bound.recipe.data.date or started or date.today())
 
