@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 from graftkit import PluginHost, Provider, hookimpl
-from graftkit.cli.main import _explain
-from graftkit.cli.plugins import _table, describe
+from graftkit.cli.main import main
 from graftkit.errors import PluginError
 from graftkit.host.records import PluginRecord
 
@@ -121,20 +120,25 @@ def test_remains_of_a_distribution_without_metadata_do_not_stop_the_others(site:
 
 @pytest.mark.parametrize("announced", [b"[x]\na = \xff", b"[x]\nno value"])
 def test_a_distribution_whose_announcements_no_program_can_read_is_named(
-    site: Site, announced: bytes, capsys: pytest.CaptureFixture[str]
+    site: Site, announced: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where a library reads them first, as pydantic does: its error names none."""
     site.install("broken")
     (site.folder / "broken-1.0.dist-info" / "entry_points.txt").write_bytes(announced)
     with pytest.raises(PluginError, match=r"broken in .*: its entry_points.txt is damaged"):
         PluginHost()
-    assert _explain(ValueError("of pydantic, which reads them first"), False) == 2
-    assert "broken in" in capsys.readouterr().err
+    monkeypatch.setattr("graftkit.cli.plugins.open_host", lambda _: int("no value"))
+    with pytest.raises(SystemExit) as ended:
+        main(["plugins"])
+    assert ended.value.code == 2 and "broken in" in capsys.readouterr().err
 
 
-def test_what_a_plugin_says_of_itself_is_a_line_of_the_list(site: Site) -> None:
+def test_what_a_plugin_says_of_itself_is_a_line_of_the_list(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.install("long", groups={"graftkit.plugins.v1": {"n" * 5_000: "long"}})
     site.registered("forger", "twig", provider="summary='good\\nadapter lora forged'")
-    lines = _table(describe(PluginHost()))
+    with pytest.raises(SystemExit):
+        main(["plugins"])
+    lines = capsys.readouterr().out.splitlines()
     assert any(line.endswith(r"good\nadapter lora forged") for line in lines)
     assert sum(len(line) > 400 for line in lines) == 1, "others are not as long as the longest name"
 
