@@ -85,9 +85,8 @@ def _curves(found: Comparison) -> list[tuple[str, ...]]:
 
 
 def _show_answer(found: Comparison, answer: ComparedAnswer) -> None:
-    said = [("asked", answer.question), ("expected", answer.expected)]
-    said += [(run.name, "-" if text is None else text) for run, text in zip(found.runs, answer.answers, strict=True)]
-    show_answer(answer.where, said)
+    said = [(run.name, "-" if text is None else text) for run, text in zip(found.runs, answer.answers, strict=True)]
+    show_answer(answer.where, answer.question, answer.expected, said)
 
 
 def _middle_cut(text: str) -> str:

@@ -117,24 +117,25 @@ def _show(found: list[Evaluation], wrong: int) -> None:
         many = f"{one_line(each.source)}: " if len(found) > 1 else ""
         counts = f"{each.records:,} records, {each.tokens:,} tokens, the loss over {each.loss_tokens:,}"
         click.echo(f"{many}{counts}" + (f"; {len(each.answers):,} answers" if each.answers else ""))
-    for where, question, expected, said in islice(_wrong(found), wrong):
-        show_answer(where, [("asked", question), ("expected", expected), *said])
+    for question, said in islice(_wrong(found), wrong):
+        show_answer(*question, said)
 
 
-def _wrong(found: list[Evaluation]) -> Iterator[tuple[str, str, str, list[tuple[str, str]]]]:
-    """Yields the questions that some model has answered wrong: where, asked, expected, and what each model said.
+def _wrong(found: list[Evaluation]) -> Iterator[tuple[tuple[str, str, str], list[tuple[str, str]]]]:
+    """Yields the questions that some model has answered wrong, each with what each model answered.
 
-    Those that the first model has answered wrong come first.
+    A question is its place, what is asked and what is expected. Those that the first model has answered wrong come
+    first.
     """
     asked: dict[tuple[str, str, str], list[tuple[str, Answer]]] = {}
     for each in found:
         for answer in each.answers:
             told = answer.answered
-            key = told.record.where, answer.question, told.expected
-            asked.setdefault(key, []).append((each.source, answer))
-    for key, given in sorted(asked.items(), key=lambda each: each[1][0][1].right):
-        if not all(answer.right for _, answer in given):
-            yield *key, [(source, answer.answered.answer) for source, answer in given]
+            asked.setdefault((told.record.where, answer.question, told.expected), []).append((each.source, answer))
+    wrong = [(key, given) for key, given in asked.items() if not all(answer.right for _, answer in given)]
+    wrong.sort(key=lambda one: one[1][0][1].right)
+    for key, given in wrong:
+        yield key, [(source, answer.answered.answer) for source, answer in given]
 
 
 def _figures(measured: Measured) -> dict[str, str]:

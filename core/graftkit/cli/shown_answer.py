@@ -14,14 +14,17 @@ _LONGEST = 120
 """Characters of a question or an answer that are shown."""
 
 
-def show_answer(where: str, said: Sequence[tuple[str, str]]) -> None:
-    """Prints a line each: who, and what.
+def show_answer(where: str, question: str, expected: str, answers: Sequence[tuple[str, str]]) -> None:
+    """Prints a line each: what was asked, what was expected, and who answered what.
 
     Args:
         where: The record's file and line.
-        said: Who says what, the question and the expected answer among them.
+        question: What was asked.
+        expected: The record's own answer.
+        answers: Who answered, and what.
     """
-    width = max(8, *(len(name) for name, _ in said))
+    said = [("asked", question), ("expected", expected), *answers]
+    width = max(len(name) for name, _ in said)
     click.echo(f"\n{one_line(where)}")
     for name, text in said:
         click.echo(f"  {one_line(name):{width}}  {one_line(text.strip(), _LONGEST)}")
