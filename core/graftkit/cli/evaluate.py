@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graftkit.cli.options import (
+    adapter_base,
     adapter_options,
     disable_option,
     host_of,
@@ -80,10 +81,9 @@ def command(
     of an export in one. Without one, records are read as what they fit, and a model is measured by what it is: the
     likelihood of answers, the labels of a classifier, the rewards of pairs, or the tokens behind masks.
     """
-    from graftkit.flow.answering.reload import AdapterBase
     from graftkit.flow.evaluate import evaluate
 
-    on = AdapterBase(base, quantizer, tokenizer) if base or quantizer or tokenizer else None
+    on = adapter_base(base, quantizer, tokenizer)
     said = None if records is None else said_of_records(records, "--data")
     changed = [*overrides, *([] if answers is None else [f"evaluation.answers={answers}"])]
     with output_to_stderr(), cancel_on_signals() as cancel, show_progress() as on_event:

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from graftkit.cli.chat import converse
-from graftkit.cli.options import adapter_options, disable_option, host_of_run, json_option, offline_option
+from graftkit.cli.options import adapter_base, adapter_options, disable_option, host_of_run, json_option, offline_option
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.tables import side_by_side
 from graftkit.cli.terminal import Styled, console, is_terminal, json_line, say, say_answer
@@ -100,12 +100,12 @@ def command(
     is taken, unless a sampling option is given; those left out are then as the model's generation_config.json says.
     What was trained on plain prompts is given a plain prompt, unless --chat says otherwise.
     """
-    from graftkit.flow.answering.reload import AdapterBase, reload_any, unfinished
+    from graftkit.flow.answering.reload import reload_any, unfinished
     from graftkit.flow.answering.reload_base import reload_base
     from graftkit.flow.answering.reloaded_head import HeadModel
     from graftkit.flow.generate import Asking
 
-    on = AdapterBase(base, quantizer, tokenizer) if base or quantizer or tokenizer else None
+    on = adapter_base(base, quantizer, tokenizer)
     with output_to_stderr():
         host = host_of_run([source], disable)
         model = reload_any(source, host, on)

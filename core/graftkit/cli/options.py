@@ -14,9 +14,12 @@ from graftkit.interfaces.offline import no_network_if
 from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:
+    from graftkit.flow.answering.reload import AdapterBase
+    from graftkit.flow.preparation.plan_adapter import TokenizerOf
     from graftkit.host.host import PluginHost
 
 __all__ = [
+    "adapter_base",
     "adapter_options",
     "disable_option",
     "host_of",
@@ -67,6 +70,19 @@ def adapter_options(function: _F) -> _F:
     return click.option(
         "--base", metavar="MODEL", help="An adapter's: its base model; the folder that it names when left out."
     )(function)
+
+
+def adapter_base(base: str | None, quantizer: str | None, tokenizer: TokenizerOf | None) -> AdapterBase | None:
+    """Returns what an adapter is loaded on, as `adapter_options` say it; None where they say nothing.
+
+    Args:
+        base: `--base`.
+        quantizer: `--quantizer`.
+        tokenizer: `--tokenizer`.
+    """
+    from graftkit.flow.answering.reload import AdapterBase
+
+    return AdapterBase(base, quantizer, tokenizer) if base or quantizer or tokenizer else None
 
 
 def recipe_arguments(function: _F) -> _F:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graftkit.cli.options import adapter_options, disable_option, host_of_run, offline_option
+from graftkit.cli.options import adapter_base, adapter_options, disable_option, host_of_run, offline_option
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import say
@@ -91,13 +91,13 @@ def command(
         if not is_loopback(bound) and key is None:
             hint = f"Set the variable {_KEY} to a key that clients have to show, or leave --host out."
             raise RequestError("other machines reach this address, and anyone there could ask", where=host, hint=hint)
-        from graftkit.flow.answering.reload import AdapterBase, reload, unfinished
+        from graftkit.flow.answering.reload import reload, unfinished
         from graftkit.serve.access import LOOPBACK_NAMES
         from graftkit.serve.answers import AnswerQueue
         from graftkit.serve.app import create_app
         from graftkit.serve.limits import Limits
 
-        on = AdapterBase(base, quantizer, tokenizer) if base or quantizer or tokenizer else None
+        on = adapter_base(base, quantizer, tokenizer)
         with output_to_stderr():
             model = reload(source, host_of_run([source], disable), on)
         notes = [*unfinished(Path(source)), *_how_it_is_asked(model.tokenizer.chat_template, model.prompts)]

@@ -23,7 +23,7 @@ from graftkit.interfaces.objective import TeacherConfig
 from graftkit.interfaces.samples import Sample
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe
-from graftkit.recipe.schema import DatasetSection, ProviderSection
+from graftkit.recipe.schema import DataSection, DatasetSection, ProviderSection
 from graftkit.redact import HIDDEN
 from graftkit.report.run_manifest import RunManifest
 from graftkit.suggest import known_names
@@ -157,7 +157,7 @@ def recipe_of_evaluation(
     loaded, plain = load_recipe(said, overrides), load_recipe(_plain(source, records)).recipe
     sections = {name: getattr(loaded.recipe, name) for name in _SECTIONS if name in loaded.recipe.model_fields_set}
     if records is not None:
-        entry = _read_alike(plain.data.train[0], _entries(loaded))
+        entry = _read_alike(plain.data.train[0], loaded.recipe.data)
         sections["data"] = sections["data"].model_copy(update={"train": [entry], "holdout": 0.0})
     asked = LoadedRecipe(plain.model_copy(update=sections), loaded.document)
     return EvaluationRecipe(asked, records is not None, None if records is None else loaded)
@@ -248,14 +248,10 @@ def _of_run(run: RunManifest) -> dict[str, Any]:
     return kept
 
 
-def _entries(loaded: LoadedRecipe) -> list[DatasetSection]:
-    data = loaded.recipe.data
-    return [*(data.holdout if isinstance(data.holdout, list) else ()), *data.train]
-
-
-def _read_alike(entry: DatasetSection, known: Sequence[DatasetSection]) -> DatasetSection:
+def _read_alike(entry: DatasetSection, known: DataSection) -> DatasetSection:
     """Returns an entry that is read as a recipe's are, where those are all read alike and it says nothing itself."""
-    ways = [{name: getattr(one, name) for name in _ALIKE if name in one.model_fields_set} for one in known]
+    entries = [*known.train, *(known.holdout if isinstance(known.holdout, list) else ())]
+    ways = [{name: getattr(one, name) for name in _ALIKE if name in one.model_fields_set} for one in entries]
     if {*_ALIKE} & entry.model_fields_set or any(way != ways[0] for way in ways):
         return entry
     return entry.model_copy(update=ways[0])
