@@ -40,7 +40,6 @@ _READ = (
     "evaluation.metrics",
     "evaluation.max_new_tokens",
     "evaluation.batch_size",
-    "training.device",
     "training.microbatch_tokens",
     "training.seed",
 )
