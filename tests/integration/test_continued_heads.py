@@ -177,7 +177,7 @@ def test_a_head_of_pefts_is_exported_as_peft_computes_it(outputs: int, tiny_mode
         graftkit.export(folder, "gguf", base=tiny_model, out=tmp_path / "other")
 
 
-def test_where_a_text_may_have_several_labels_each_is_judged_by_itself(
+def test_each_of_several_labels_is_judged_by_itself(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline

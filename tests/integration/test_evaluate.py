@@ -128,7 +128,7 @@ def test_models_with_a_head_are_measured_by_what_it_tells(tmp_path: Path) -> Non
         graftkit.evaluate(away, path, overrides=["evaluation.answers=4"])
 
 
-def test_a_model_that_fills_in_masks_is_measured_by_the_masks_of_its_run(tmp_path: Path) -> None:
+def test_an_encoder_is_measured_by_the_masks_of_its_run(tmp_path: Path) -> None:
     texts = written(tmp_path / "plain.jsonl", [{"text": each["text"]} for each in TEXTS])
     recipe = {
         "model": str(encoder_folder(tmp_path / "bert", "bert")),

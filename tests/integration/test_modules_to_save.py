@@ -41,7 +41,7 @@ def wholes(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_step_is_that_of_transformers_and_every_export_computes_it(
+def test_a_step_is_transformers_and_every_export_computes_it(
     kind: str, make_recipe: RecipeMaker, tmp_path: Path
 ) -> None:
     """An adapter changes nothing at first: a whole module's gradient is then that of the model alone."""

@@ -99,7 +99,7 @@ def test_each_example_is_what_apply_chat_template_gives_at_that_moment(
         assert ends == theirs.decode(whole)[len(theirs.decode(asked)) :].rstrip("\n"), "this answer alone, to its end"
 
 
-def test_an_answer_stands_after_its_prompt_in_use_where_the_template_writes_another(tokenizer: Tokenizer) -> None:
+def test_an_answer_stands_after_its_own_prompt_in_use(tokenizer: Tokenizer) -> None:
     """gpt-oss leaves out the reasoning before a call once its result is answered; as it answers, the model sees it."""
     pytest.importorskip("trl")
     source = (Path(str(find_spec("trl").origin)).parent / "chat_templates" / "gptoss.jinja").read_text()  # type: ignore[union-attr]

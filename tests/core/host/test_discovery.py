@@ -119,7 +119,7 @@ def test_remains_of_a_distribution_without_metadata_do_not_stop_the_others(site:
 
 
 @pytest.mark.parametrize("announced", [b"[x]\na = \xff", b"[x]\nno value"])
-def test_a_distribution_whose_announcements_no_program_can_read_is_named(
+def test_a_distribution_with_damaged_announcements_is_named(
     site: Site, announced: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a library reads them first, as pydantic does: its error names none."""

@@ -154,7 +154,7 @@ def test_no_token_is_learnt_that_is_too_long_to_be_read_again(backend: Any) -> N
     assert max(map(len, model_of(backend().train(corpus, TrainingSpec(400)))["vocab"])) <= LONGEST_TOKEN
 
 
-def test_no_base_is_extended_by_a_token_that_is_too_long_to_be_read_again() -> None:
+def test_no_base_is_extended_by_a_token_too_long_to_be_read() -> None:
     corpus = ["a" * (2 * LONGEST_TOKEN + 10), "bc bc"] * 2
     base = ByteLevelBackend().train(corpus, TrainingSpec(258))
     extended = ByteLevelBackend().extend(base, corpus, ExtensionSpec(20)).tokenizer

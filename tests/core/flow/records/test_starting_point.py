@@ -43,9 +43,7 @@ def test_init_says_how_many_were_checked(place: Path, monkeypatch: pytest.Monkey
     assert "\n900 records, about" in found.output
 
 
-def test_reasoning_that_a_template_leaves_out_later_is_learnt_answer_by_answer(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reasoning_left_out_later_is_learnt_answer_by_answer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = place / "model" / "tokenizer_config.json"
     settings = json.loads(config.read_text()) | {
         "chat_template": "{% for m in messages %}<|im_start|>{{ m.role }}\n"

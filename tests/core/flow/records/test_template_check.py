@@ -54,7 +54,7 @@ def test_every_shape_is_looked_at(tmp_path: Path) -> None:
     assert "!<|im_start|>" in told
 
 
-def test_of_answers_that_are_examples_by_themselves_each_kind_is_looked_at(tmp_path: Path) -> None:
+def test_each_kind_of_answers_by_themselves_is_looked_at(tmp_path: Path) -> None:
     records = [[*PLAIN, *turns("tool", "assistant"), *PLAIN]]
     [told] = notices(tmp_path, NONE_AFTER_A_RESULT, records, ChatOptions(turns="each"))
     assert "t<|im_end|><|im_start|>assistant" in told and told.endswith("a.jsonl:1")
