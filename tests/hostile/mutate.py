@@ -45,13 +45,16 @@ _DEEPEST = 300
 
 
 def dumped(value: Any, depth: int = 0) -> str:
-    """Writes JSON with `Raw` and `Duplicates` in it; lone surrogates are escaped, and what lies too deep is null."""
+    """Writes JSON with `Raw` and `Duplicates` in it; lone surrogates are escaped, and what lies too deep is null.
+
+    Of `Duplicates` whose pairs were changed themselves, those are left out that are none any more.
+    """
     if depth > _DEEPEST:
         return "null"
     if isinstance(value, Raw):
         return str(value)
     if isinstance(value, Mapping | Duplicates):
-        pairs = value.items() if isinstance(value, Mapping) else value
+        pairs = value.items() if isinstance(value, Mapping) else [pair for pair in value if len(pair) == 2]
         return "{" + ", ".join(f"{json.dumps(str(key))}: {dumped(item, depth + 1)}" for key, item in pairs) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(dumped(item, depth + 1) for item in value) + "]"
