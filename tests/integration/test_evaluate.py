@@ -154,7 +154,6 @@ def test_what_changes_nothing_or_can_not_be_measured_is_refused(
         (7, None, {}, RequestError, "of the type int"),
         (run.folder, None, {"overrides": ["adapter.rank=3"]}, RecipeError, "'adapter.rank' changes nothing"),
         (run.folder, None, {"overrides": ["training.steps=3"]}, RecipeError, "'training.steps' changes nothing"),
-        (run.folder, None, {"overrides": ["training.device=cpu"]}, RecipeError, "'training.device' changes nothing"),
         (run.folder, "x", {"overrides": ["data.holdout=0.5"]}, RecipeError, "says which records, and --data does"),
         (run.folder, None, {"overrides": ["data.holdout=0"]}, DataError, "no record is held out"),
         (tiny_model, empty, {}, DataError, "empty.jsonl: all records are left out .empty: skip."),

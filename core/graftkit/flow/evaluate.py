@@ -79,12 +79,11 @@ def evaluate(
 ) -> list[Evaluation]:
     """Evaluates finished models on records, one after the other, all in the same way.
 
-    A recipe says how. Of it are read `data`, `objective`, what `evaluation` says of answers, and of `training`
-    `microbatch_tokens` and the seed; models are loaded on the device that is here, as `generate` does. The recipe is
-    `recipe`, or else that of the first run among the models, or of an export in one. Where there is neither, records
-    are read as what they fit, a language model is measured by the likelihood of their answers, and a model with another
-    head by the objective of that. Each model lays conversations out by its own chat template, as in its training, where
-    the recipe does not say otherwise.
+    A recipe says how: which sections of it are read, `data`, `objective`, `evaluation` and of `training` the device,
+    `microbatch_tokens` and the seed. It is `recipe`, or else that of the first run among the models, or of an export in
+    one; where there is neither, records are read as what they fit, a language model is measured by the likelihood of
+    their answers, and a model with another head by the objective of that. Each model lays conversations out by its own
+    chat template, as in its training, where the recipe does not say otherwise.
 
     Args:
         sources: The models, or one: a run's folder, an export, an adapter of peft's, a model's folder, a GGUF file, or

@@ -40,6 +40,7 @@ _READ = (
     "evaluation.metrics",
     "evaluation.max_new_tokens",
     "evaluation.batch_size",
+    "training.device",
     "training.microbatch_tokens",
     "training.seed",
 )
