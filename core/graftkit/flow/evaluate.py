@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.arguments import check_flags, check_is, check_path, check_several, check_texts
-from graftkit.errors import DataError, RequestError, named
+from graftkit.errors import DataError, RecipeError, RequestError, named
+from graftkit.flow.device import refuse_device, refuse_torch_settings
 from graftkit.flow.events import OnEvent, ignore
 from graftkit.flow.folders.adapter_folder import is_adapter_folder
 from graftkit.flow.planning.evaluation import EvaluationPlan, Records, plan_evaluation, recipe_of_evaluation
@@ -111,6 +112,7 @@ def evaluate(
     if host is not None:
         check_is(host, PluginHost, "host")
     _check_on(on, names)
+    refuse_torch_settings("an evaluation", learns=False)
     tell, cancel = on_event or ignore, cancel or CancelToken()
     where, kept = _file_of(records)
     with no_network_if(offline), naming_plugins(), naming_rows(kept.files if kept else {}):
@@ -119,6 +121,7 @@ def evaluate(
         for name in names:
             _check_source(name, host)
         asked = recipe_of_evaluation(names[0], run, where, recipe, overrides)
+        _check_device(asked.loaded.recipe.training.device)
         with told_stage("records", tell, cancel) as stage:
             started, pinned = (day_of(run), dict(run.data.revisions)) if run and run.data else (None, None)
             planned = plan_evaluation(asked, host, started=started, pinned=pinned)
@@ -197,6 +200,19 @@ def _check_source(name: str, host: PluginHost) -> None:
     check_source(name, host)
 
 
+def _check_device(name: str) -> None:
+    """Makes sure that models can be measured where the recipe says, which may be that of a run on another machine.
+
+    Raises:
+        RecipeError: There is no such device here.
+    """
+    try:
+        refuse_device(name)
+    except RecipeError as error:
+        hint = "`--set training.device=auto` takes what is here."
+        raise RecipeError(error.message, where=error.where, hint=hint) from None
+
+
 def _changed(run: RunManifest, planned: EvaluationPlan) -> list[str]:
     """Returns a notice where a run's holdout records are others by now."""
     kept = run.data.fingerprint.get("holdout") if run.data else None
@@ -243,9 +259,10 @@ class _Evaluating:
                 found.append(text)
                 stage.notice(text)
 
+        device = self.planned.bound.recipe.training.device
         with self._stage("model") as stage:
             note(stage, unfinished(Path(self.source)))
-            model = prepared(reload_any(self.source, self.host, self.on), self.planned, self.host, self.source)
+            model = prepared(reload_any(self.source, self.host, self.on, device), self.planned, self.host, self.source)
             note(stage, model.notices)
         with self._stage("records") as stage, named(self.source):
             examples = encoded(model, self.planned, stage.progress("records"))

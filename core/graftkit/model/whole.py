@@ -82,7 +82,7 @@ def whole_parameters(network: nn.Module, names: Iterable[str]) -> dict[str, nn.P
     return dict(found.values())
 
 
-def _compute_with_copies(network: nn.Module, owners: Mapping[str, nn.Module]) -> None:
+def _compute_with_copies(network: Any, owners: Mapping[str, nn.Module]) -> None:
     """Has modules compute with copies of their own parameters, which are float32, in the type of the computation.
 
     Inside a block the module around one does so, too: some read a parameter rather than call its module, such as
@@ -99,11 +99,9 @@ def _compute_with_copies(network: nn.Module, owners: Mapping[str, nn.Module]) ->
         if any(part.isdigit() for part in around.split(".")):
             found[around] = (*found.get(around, ()), owner)
     for path, substituted in found.items():
-        module = network.get_submodule(path)
-        if isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward:
-            module.forward = partial(_looked_up, module)
-        else:
-            module.forward = partial(_computed, module, substituted)
+        module: Any = network.get_submodule(path)
+        plain = type(module).forward is nn.Embedding.forward
+        module.forward = partial(_looked_up, module) if plain else partial(_computed, module, substituted)
 
 
 def _looked_up(module: nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
