@@ -157,6 +157,7 @@ def test_what_changes_nothing_or_can_not_be_measured_is_refused(
         (run.folder, "x", {"overrides": ["data.holdout=0.5"]}, RecipeError, "says which records, and --data does"),
         (run.folder, None, {"overrides": ["data.holdout=0"]}, DataError, "no record is held out"),
         (tiny_model, empty, {}, DataError, "empty.jsonl: all records are left out .empty: skip."),
+        (run.folder, None, {"overrides": ["training.device=xpu"]}, RecipeError, "(?s)'xpu' can't be used here.*=auto"),
         (run.folder, None, {"overrides": ["objective=dpo"]}, DataError, "learns from pairs"),
         (run.folder, None, {"on": AdapterBase(quantizer="int8")}, RequestError, "none is evaluated"),
         (run.folder, "nowhere.jsonl", {}, DataError, "nowhere.jsonl"),

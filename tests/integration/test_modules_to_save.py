@@ -82,8 +82,10 @@ def test_a_step_is_transformers_and_every_export_computes_it(
 
 
 def test_a_run_that_was_stopped_goes_on_with_them(tiny_model: Path, make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    whole_ones = {"modules_to_save": ["lm_head", "norm"], "ensure_weight_tying": True}
+    training = make_recipe()["training"] | {"dtype": "bfloat16"}
     recipe = make_recipe(
-        model=str(tiny_model), quantizer="nf4", adapter={"use": "lora", "modules_to_save": ["lm_head", "norm"]}
+        model=str(tiny_model), quantizer="nf4", training=training, adapter={"use": "lora", **whole_ones}
     )
     graftkit.run(recipe, out=tmp_path / "whole")
     run_until(3, recipe, tmp_path / "stopped")

@@ -34,12 +34,16 @@ def refuse_device(name: str) -> None:
     pick_device(name)
 
 
-def refuse_torch_settings() -> None:
-    """Refuses settings of torch's in the calling program with which a run would compute something else, or fail late.
+def refuse_torch_settings(what: str = "a run", *, learns: bool = True) -> None:
+    """Refuses settings of torch's in the calling program with which something else would be computed, or fail late.
+
+    Args:
+        what: What computes.
+        learns: Whether it takes gradients.
 
     Raises:
-        RequestError: Tensors are of another dtype or on another device by default, or without gradients, or autocast
-            is on.
+        RequestError: Tensors are of another dtype or on another device by default, or autocast is on, or there are no
+            gradients where those are taken.
     """
     if "torch" not in sys.modules:
         return
@@ -48,14 +52,14 @@ def refuse_torch_settings() -> None:
     others = {
         f"torch.set_default_dtype({torch.get_default_dtype()})": torch.get_default_dtype() != torch.float32,
         f"torch.set_default_device({str(torch.get_default_device())!r})": torch.get_default_device().type != "cpu",
-        "torch.no_grad() or torch.inference_mode()": not torch.is_grad_enabled(),
+        "torch.no_grad() or torch.inference_mode()": learns and not torch.is_grad_enabled(),
         "torch.autocast('cpu')": torch.is_autocast_enabled("cpu"),
         "torch.autocast('cuda')": torch.is_autocast_enabled("cuda"),
     }
     for setting, holds in others.items():
         if holds:
-            hint = "Call it without; the recipe says what the run computes in, and where."
-            raise RequestError("a run in this program would compute something else", where=setting, hint=hint)
+            hint = "Call it without; the recipe says in which type it computes, and where."
+            raise RequestError(f"{what} in this program would compute something else", where=setting, hint=hint)
 
 
 def _torch_build() -> Any:

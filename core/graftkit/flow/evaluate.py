@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.arguments import check_flags, check_is, check_path, check_several, check_texts
-from graftkit.errors import DataError, RequestError, named
+from graftkit.errors import DataError, RecipeError, RequestError, named
 from graftkit.flow.answering.plugins_of_run import plugins_of_run
+from graftkit.flow.device import refuse_device, refuse_torch_settings
 from graftkit.flow.events import OnEvent, ignore
 from graftkit.flow.folders.adapter_folder import is_adapter_folder
 from graftkit.flow.planning.evaluation import EvaluationPlan, Records, plan_evaluation, recipe_of_evaluation
@@ -113,6 +114,7 @@ def evaluate(
     if host is not None:
         check_is(host, PluginHost, "host")
     _check_on(on, names)
+    refuse_torch_settings("an evaluation", learns=False)
     tell, cancel = on_event or ignore, cancel or CancelToken()
     where, kept = _file_of(records)
 
@@ -127,6 +129,7 @@ def evaluate(
         for name in names:
             check_source(name, host)
         asked = recipe_of_evaluation(names[0], run, where, recipe, overrides)
+        _check_device(asked.loaded.recipe.training.device)
         with stage_of("", "records") as stage:
             started, pinned = (day_of(run), dict(run.data.revisions)) if run and run.data else (None, None)
             planned = plan_evaluation(asked, host, started=started, pinned=pinned)
@@ -195,6 +198,19 @@ def _plugins_of(recipe: RecipeSource | None, names: Sequence[str]) -> PluginHost
     return PluginHost(disable=load_recipe(recipe).recipe.plugins.disable)
 
 
+def _check_device(name: str) -> None:
+    """Makes sure that models can be measured where the recipe says, which may be that of a run on another machine.
+
+    Raises:
+        RecipeError: There is no such device here.
+    """
+    try:
+        refuse_device(name)
+    except RecipeError as error:
+        hint = "`--set training.device=auto` takes what is here."
+        raise RecipeError(error.message, where=error.where, hint=hint) from None
+
+
 def _changed(run: RunManifest, planned: EvaluationPlan) -> list[str]:
     """Returns a notice where a run's holdout records are others by now."""
     kept = run.data.fingerprint.get("holdout") if run.data else None
@@ -231,9 +247,10 @@ def _evaluated(
             notices.append(text)
             stage.notice(text)
 
+    device = planned.bound.recipe.training.device
     with stage_of("model") as stage:
         note(stage, unfinished(Path(source)))
-        model = prepared(reload_any(source, host, on), planned, host, source)
+        model = prepared(reload_any(source, host, on, device), planned, host, source)
         note(stage, model.notices)
     with stage_of("records") as stage, named(source):
         examples = encoded(model, planned, stage.progress("records"))

@@ -75,6 +75,9 @@ def test_settings_of_torch_that_change_what_is_computed_are_refused(tmp_path: Pa
             within.enter_context(torch.autocast("cpu") if setting == "autocast" else getattr(torch, setting)())
         with pytest.raises(RequestError, match=rf"torch\..*{setting}.*would compute something else"):
             graftkit.run({}, out=tmp_path / "out")
+        learns_alone = setting in ("no_grad", "inference_mode")
+        with pytest.raises(RequestError, match="no such" if learns_alone else "an evaluation .* something else"):
+            graftkit.evaluate(tmp_path / "nothing")
     assert not (tmp_path / "out").exists()
 
 

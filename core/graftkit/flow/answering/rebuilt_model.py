@@ -43,13 +43,16 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 """What a manifest may name: never any other attribute of torch."""
 
 
-def rebuild_run(folder: Path, manifest: RunManifest, make: MakeProvider, *, heads: bool) -> ReloadedModel | HeadModel:
+def rebuild_run(
+    folder: Path, manifest: RunManifest, make: MakeProvider, device: str, *, heads: bool
+) -> ReloadedModel | HeadModel:
     """Loads the base model of a run and the adapter that it has trained.
 
     Args:
         folder: The run.
         manifest: What it says of itself.
         make: Makes the providers that the manifest names.
+        device: Where it computes, by a recipe's name for it.
         heads: Whether a model with a head may be loaded.
 
     Raises:
@@ -74,7 +77,7 @@ def rebuild_run(folder: Path, manifest: RunManifest, make: MakeProvider, *, head
     seed = manifest.recipe["training"]["seed"]
     whole = whole_of_run(facts, folder)
     network, settings = _adapted(
-        providers, model, facts["targets"], tokenizer, state, dtype, make, change, whole, seed, manifest.head
+        providers, model, facts["targets"], tokenizer, state, dtype, make, device, change, whole, seed, manifest.head
     )
     chat = options_of(data.chat)
     if manifest.head:
@@ -84,7 +87,7 @@ def rebuild_run(folder: Path, manifest: RunManifest, make: MakeProvider, *, head
 
 
 def rebuild_peft(
-    folder: Path, manifest: ExportManifest, make: MakeProvider, *, heads: bool
+    folder: Path, manifest: ExportManifest, make: MakeProvider, device: str, *, heads: bool
 ) -> ReloadedModel | HeadModel:
     """Loads an export in PEFT's format on the base that it was trained on."""
     if not heads:
@@ -99,7 +102,17 @@ def rebuild_peft(
     providers = {"model_source": manifest.model_source, "quantizer": manifest.quantizer, "adapter": manifest.adapter}
     whole = WholeParameters(saved)
     network, settings = _adapted(
-        providers, manifest.model, manifest.targets, tokenizer, state, dtype, make, change, whole, head=manifest.head
+        providers,
+        manifest.model,
+        manifest.targets,
+        tokenizer,
+        state,
+        dtype,
+        make,
+        device,
+        change,
+        whole,
+        head=manifest.head,
     )
     if manifest.head:
         return HeadModel(network, tokenizer, options_of(manifest.chat))
@@ -107,18 +120,18 @@ def rebuild_peft(
 
 
 def rebuild_extended_base(
-    folder: Path, manifest: ExportManifest, host: PluginHost, make: MakeProvider
+    folder: Path, manifest: ExportManifest, host: PluginHost, make: MakeProvider, device: str
 ) -> ReloadedModel:
     """Loads a base that has the new vocabulary, and the plain adapter beside it."""
     _, files = open_model(host, str(folder / "base"))
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder / "base")
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder / "base")
-    device, quantizer = pick_device("auto"), plain_quantizer(host)
-    network = load_base_model(files, quantizer, device=device)
+    place, quantizer = pick_device(device), plain_quantizer(host)
+    network = load_base_model(files, quantizer, device=place)
     adapter = make("adapter", manifest.adapter)
     tensors = read_tensors(folder / "adapter" / "adapter_model.safetensors")
     state = state_from_peft(tensors, adapter, manifest.targets, manifest.expert_layouts())
-    originals = FileOriginals(files, quantizer, device, torch.float32)
+    originals = FileOriginals(files, quantizer, place, torch.float32)
     adapted = adapt(network, adapter, manifest.targets, seed=0, originals=originals)
     AdaptedModel(network, files.reference, files.config, tokenizer, adapter, adapted).load_adapter_state(state)
     return model_of_export(
@@ -134,6 +147,7 @@ def _adapted(
     state: Mapping[str, torch.Tensor],
     dtype: torch.dtype,
     make: MakeProvider,
+    device: str,
     change: VocabularyChange | None,
     whole: WholeParameters,
     seed: int = 0,
@@ -143,8 +157,8 @@ def _adapted(
     files = with_facts(open_named_base(make, providers["model_source"], base.reference), head)
     check_unchanged(base, base_facts(files))
     quantizer = make("quantizer", providers["quantizer"])
-    device = pick_device("auto")
-    network = load_base_model(files, quantizer, device=device, dtype=dtype)
+    place = pick_device(device)
+    network = load_base_model(files, quantizer, device=place, dtype=dtype)
     adapter = make("adapter", providers["adapter"])
     outer = outer_names(network) if change and ties_output(network) else None
     if outer and f"{outer[1].removesuffix('.weight')}.new_rows" in state:
@@ -153,7 +167,7 @@ def _adapted(
     of_head = plan_base_model(files).head if head else ()
     whole = replace(whole, names=[name for name in whole.names if not is_of_head(name, of_head)])
     _put_whole(network, whole)
-    originals = FileOriginals(files, quantizer, device, dtype)
+    originals = FileOriginals(files, quantizer, place, dtype)
     adapted = adapt(network, adapter, targets, seed=seed, originals=originals)
     config = changed_config(files.config, change, tokenizer)
     model = AdaptedModel(

@@ -86,13 +86,16 @@ def reload(
         RequestError: It is none of them, or its files do not belong together, or `on` is given and it is no adapter;
             or it is no language model.
     """
-    found = _loaded(source, host, on, heads=False)
+    found = _loaded(source, host, on, "auto", heads=False)
     assert isinstance(found, ReloadedModel)
     return found
 
 
 def reload_any(
-    source: str | os.PathLike[str], host: PluginHost | None = None, on: AdapterBase | None = None
+    source: str | os.PathLike[str],
+    host: PluginHost | None = None,
+    on: AdapterBase | None = None,
+    device: str = "auto",
 ) -> ReloadedModel | HeadModel:
     """Loads what `reload` does, and models with a head: classifiers, reward models, encoders that fill in tokens.
 
@@ -100,11 +103,13 @@ def reload_any(
         source: As for `reload`.
         host: As for `reload`.
         on: As for `reload`; an adapter of a model with a head is loaded with its run or export alone.
+        device: Where it computes, as a recipe's `training.device` names it.
 
     Raises:
         RequestError: As for `reload`.
+        RecipeError: There is no such device here.
     """
-    return _loaded(source, host, on, heads=True)
+    return _loaded(source, host, on, device, heads=True)
 
 
 def check_source(source: str, host: PluginHost) -> None:
@@ -125,7 +130,7 @@ def check_source(source: str, host: PluginHost) -> None:
 
 
 def _loaded(
-    source: str | os.PathLike[str], host: PluginHost | None, on: AdapterBase | None, *, heads: bool
+    source: str | os.PathLike[str], host: PluginHost | None, on: AdapterBase | None, device: str, *, heads: bool
 ) -> ReloadedModel | HeadModel:
     """Loads what a source names; what has a head is refused unless `heads` says otherwise."""
     import_transformers()
@@ -133,8 +138,8 @@ def _loaded(
     try:
         with named(source):
             if on is not None:
-                return _adapter_on(source, host, on, heads=heads)
-            return _reload(source, host, InstalledProviders(host).make, heads=heads)
+                return _adapter_on(source, host, on, device, heads=heads)
+            return _reload(source, host, InstalledProviders(host).make, device, heads=heads)
     except GraftkitError:
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -142,7 +147,9 @@ def _loaded(
         raise FolderError(f"its files are incomplete or damaged: {reason}", where=source) from error
 
 
-def _reload(source: str, host: PluginHost, make: MakeProvider, *, heads: bool) -> ReloadedModel | HeadModel:
+def _reload(
+    source: str, host: PluginHost, make: MakeProvider, device: str, *, heads: bool
+) -> ReloadedModel | HeadModel:
     folder = export_around(Path(source))
     manifest = RunManifest.read(folder)
     if manifest is not None:
@@ -150,19 +157,19 @@ def _reload(source: str, host: PluginHost, make: MakeProvider, *, heads: bool) -
         if manifest.artifacts:  # which are listed once the run has finished
             _check_nothing_was_added(folder, manifest.artifacts)
         with this_machine_alone():
-            return rebuild_run(folder, manifest, make, heads=heads)
+            return rebuild_run(folder, manifest, make, device, heads=heads)
     export = ExportManifest.read(folder, ("files",)) if (folder / EXPORT_MANIFEST).is_file() else None
     if export is not None:
         refuse_bad_export(folder)
         check_all_listed(folder, export)
     check_as_the_run_lists(folder)
     if (folder / "adapter_config.json").is_file() and export is None:
-        return _adapter_on(source, host, AdapterBase(), heads=heads)
+        return _adapter_on(source, host, AdapterBase(), device, heads=heads)
     if (folder / "adapter_config.json").is_file():
         with this_machine_alone():
-            return rebuild_peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make, heads=heads)
+            return rebuild_peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make, device, heads=heads)
     if (folder / "adapter" / "adapter_config.json").is_file() and (folder / "base").is_dir():
-        return rebuild_extended_base(folder, _ours(folder, export, TO_LOAD), host, make)
+        return rebuild_extended_base(folder, _ours(folder, export, TO_LOAD), host, make, device)
     if export is not None and not (folder / "config.json").is_file() and not gguf_in(folder):
         raise FolderError(
             f"an export of '{export.exporter.get('name')}' can't be tried by graftkit itself",
@@ -171,17 +178,19 @@ def _reload(source: str, host: PluginHost, make: MakeProvider, *, heads: bool) -
         )
     _, files = open_model(host, gguf_in(folder) or (str(folder) if export else source))
     if heads and head_of(files.config) != "language":
-        return opened_head(files, export or ExportManifest(), host)
-    return opened_model(files, str(folder) if export else source, export or ExportManifest(), host)
+        return opened_head(files, export or ExportManifest(), host, device)
+    return opened_model(files, str(folder) if export else source, export or ExportManifest(), host, device)
 
 
-def _adapter_on(source: str, host: PluginHost, on: AdapterBase, *, heads: bool) -> ReloadedModel | HeadModel:
+def _adapter_on(
+    source: str, host: PluginHost, on: AdapterBase, device: str, *, heads: bool
+) -> ReloadedModel | HeadModel:
     """Loads an adapter in PEFT's format on a base model, as `toolkit export` does."""
     planned = plan_adapter(Path(source), host, base=on.base, quantizer=on.quantizer, tokenizer=on.tokenizer)
     if not heads:
         refuse_head_in(planned.head, Path(source))
     targets = check_layers(planned.folder, plan_base_model(planned.files))
-    model, _ = load_adapted(planned, targets, pick_device("auto"))
+    model, _ = load_adapted(planned, targets, pick_device(device))
     if planned.head:
         known = planned.folder.manifest
         return HeadModel(model.network, planned.tokenizer, options_of(known.chat if known else None))

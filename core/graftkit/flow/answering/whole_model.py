@@ -41,12 +41,14 @@ def whole_model(source: str, manifest: ExportManifest, host: PluginHost) -> Relo
     return opened_model(files, source, manifest, host)
 
 
-def opened_model(files: BaseModelFiles, source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedModel:
-    """Loads a model whose headers have been read, as `whole_model` does."""
+def opened_model(
+    files: BaseModelFiles, source: str, manifest: ExportManifest, host: PluginHost, device: str = "auto"
+) -> ReloadedModel:
+    """Loads a model whose headers have been read, as `whole_model` does, on a device of a recipe's name for it."""
     refuse_head(files.config, files.reference, _NO_ANSWERS)
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
-    network = load_base_model(files, plain_quantizer(host), device=pick_device("auto"))
+    network = load_base_model(files, plain_quantizer(host), device=pick_device(device))
     settings = generation_config(files, None, tokenizer, ())
     found = model_of_export(network, tokenizer, manifest.stop_tokens, manifest, settings)
     if found.stop:
@@ -54,8 +56,8 @@ def opened_model(files: BaseModelFiles, source: str, manifest: ExportManifest, h
     return replace(found, stop=ends_of_answers(found, source, stop_tokens(files, None, tokenizer, ())))
 
 
-def opened_head(files: BaseModelFiles, manifest: ExportManifest, host: PluginHost) -> HeadModel:
-    """Loads a model with a head whose headers have been read.
+def opened_head(files: BaseModelFiles, manifest: ExportManifest, host: PluginHost, device: str = "auto") -> HeadModel:
+    """Loads a model with a head whose headers have been read, on a device of a recipe's name for it.
 
     Raises:
         ModelError: Its files lack the head, as those of a base model do.
@@ -65,7 +67,7 @@ def opened_head(files: BaseModelFiles, manifest: ExportManifest, host: PluginHos
         raise ModelError(f"its files lack the head ({new[0]}), which must be trained first", where=files.reference)
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
-    network = load_base_model(files, plain_quantizer(host), device=pick_device("auto"))
+    network = load_base_model(files, plain_quantizer(host), device=pick_device(device))
     return HeadModel(network, tokenizer, options_of(manifest.chat))
 
 
