@@ -32,6 +32,8 @@ __all__ = ["HuggingFaceFolder", "HuggingFaceSource"]
 
 _MADE_HERE = ("manifest.json", "graftkit.json")
 """What lies in a run, and in an export."""
+_SHOWN = 5
+"""How many of what lies in a folder an error names."""
 _HUB_ID = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SPECIAL_FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _TOKENIZER_FILES = (
@@ -343,7 +345,7 @@ def _is_on_the_hub(reference: str, place: Path) -> bool:
     """
     if _is_dir(place) or _is_file(place) or _HUB_ID.fullmatch(reference) is None:
         return False
-    found = [] if reference.startswith("hub:") else _beside(place)
+    found = [] if reference.startswith("hub:") else _made_in(place.parent)
     near = difflib.get_close_matches(place.name, found, n=1)
     if near:
         raise ModelError(
@@ -354,10 +356,10 @@ def _is_on_the_hub(reference: str, place: Path) -> bool:
     return True
 
 
-def _beside(place: Path) -> list[str]:
-    """Returns the names of the runs and exports that lie where one is looked for."""
+def _made_in(folder: Path) -> list[str]:
+    """Returns the names of the runs and exports that lie in a folder."""
     try:
-        return sorted({path.parent.name for name in _MADE_HERE for path in place.parent.glob(f"*/{name}")})
+        return sorted({path.parent.name for name in _MADE_HERE for path in folder.glob(f"*/{name}")})
     except OSError:
         return []
 
@@ -390,7 +392,10 @@ def _download(reference: str, patterns: list[str]) -> Path:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    config = _read_json(path, "A model's folder holds config.json, *.safetensors and tokenizer.json.")
+    made = [] if path.exists() else _made_in(folder)
+    named = f"Name one of what lies in it: {', '.join(made[:_SHOWN])}{', ...' if len(made) > _SHOWN else ''}."
+    holds = "A model's folder holds config.json, *.safetensors and tokenizer.json."
+    config = _read_json(path, named if made else holds)
     if not isinstance(config.get("model_type"), str):
         raise ModelError("it has no model_type", where=str(path))
     return config

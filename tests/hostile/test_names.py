@@ -95,13 +95,14 @@ def test_what_no_manifest_makes_again_is_not_offered_to_be_asked() -> None:
 
 @pytest.mark.parametrize("folder", ["-o", "--overwrite", "a\nb", "a b", "it's"])
 def test_a_folder_is_offered_as_an_argument(folder: str) -> None:
-    for exports in ({"peft": {}}, {}):
+    for exports in ({"peft": {}, "gguf": {}}, {}):
         lines = next_commands(Path(folder), _manifest("what's 'it'?", exports))
         assert len(lines) == 2 and all("\n" not in line for line in lines)
         words = shlex.split(lines[0])
         assert words[:2] == ["toolkit", "generate"] and Path(words[2]) == Path(one_line(folder))
         assert words[3:] == ["what's 'it'?"] and not words[2].startswith("-")
-        assert not shlex.split(lines[1])[-1].startswith("-")
+        last = shlex.split(lines[1])[-1]
+        assert last == "merged" or (last.endswith("/exports/gguf") and not last.startswith("-")), "the newest export"
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,19 @@ __all__ = ["command"]
     "--data",
     "records",
     metavar="FILE",
-    help="The records: a file, a folder or a pattern, or a mapping as a recipe's data.train has it; the holdout "
-    "records of the run or of the recipe when left out.",
+    help="The records: a file, a folder or a pattern, or a mapping as a recipe's data.train has it; when left out, "
+    "the holdout records of the recipe.",
 )
-@click.option("--recipe", type=click.Path(), help="What says how; the first run's among the sources when left out.")
-@click.option("--answers", type=click.IntRange(0), help="Answer so many records, and compare the answers.")
+@click.option(
+    "--recipe",
+    type=click.Path(),
+    help="How records are read and what is measured; when left out, as the first run among the sources says.",
+)
+@click.option(
+    "--answers",
+    type=click.IntRange(0),
+    help="Answer so many of the records, and score the answers; when left out, as many as the recipe says, or none.",
+)
 @click.option(
     "--set",
     "overrides",
@@ -75,11 +83,15 @@ def command(
     """Evaluate finished models on records: the loss, bits per byte, and answers by metrics.
 
     A SOURCE is a run, an export, an adapter of peft's, a model's folder, a GGUF file or a hub id; several are measured
-    alike, one after the other. Bits per byte compare across vocabularies, the loss of a token does not.
+    alike, one after the other, a row each. Less loss and fewer bits per byte are better; bits per byte compare across
+    vocabularies, the loss of a token does not.
 
-    How records are read and what is measured, a recipe says: --recipe, else that of the first run among the sources, or
-    of an export in one. Without one, records are read as what they fit, and a model is measured by what it is: the
-    likelihood of answers, the labels of a classifier, the rewards of pairs, or the tokens behind masks.
+    Such as `toolkit evaluate runs/chat ./my-model`, on the run's holdout records, or `toolkit evaluate runs/chat --data
+    new.jsonl --answers 20`, on other records, with scored answers.
+
+    A recipe says how records are read and what is measured: --recipe, else that of the first run among the sources, or
+    of an export in one. Without a recipe records are read in the format that fits them, and a model is measured by what
+    it is: the likelihood of answers, the labels of a classifier, the rewards of pairs, or the tokens behind masks.
     """
     from graftkit.flow.evaluate import evaluate
 
@@ -113,12 +125,19 @@ def _show(found: list[Evaluation], wrong: int) -> None:
         for each, said in zip(found, figures, strict=True)
     ]
     show_table(["", *columns], rows)
-    for each in found:
-        many = f"{one_line(each.source)}: " if len(found) > 1 else ""
-        counts = f"{each.records:,} records, {each.tokens:,} tokens, the loss over {each.loss_tokens:,}"
-        click.echo(f"{many}{counts}" + (f"; {len(each.answers):,} answers" if each.answers else ""))
+    counts = [_counts(each) for each in found]
+    if len(set(counts)) == 1:
+        click.echo(counts[0])
+    else:
+        for each, text in zip(found, counts, strict=True):
+            click.echo(f"{one_line(each.source)}: {text}")
     for question, said in islice(_wrong(found), wrong):
         show_answer(*question, said)
+
+
+def _counts(each: Evaluation) -> str:
+    answers = f"; {len(each.answers):,} answers" if each.answers else ""
+    return f"{each.records:,} records, {each.tokens:,} tokens, the loss over {each.loss_tokens:,}{answers}"
 
 
 def _wrong(found: list[Evaluation]) -> Iterator[tuple[tuple[str, str, str], list[tuple[str, str]]]]:

@@ -62,10 +62,12 @@ def adapter_options(function: _F) -> _F:
     function = click.option(
         "--tokenizer",
         type=click.Choice(["adapter", "base"]),
-        help="An adapter's: whose, where its own and its base's differ.",
+        help="An adapter's: which tokenizer is taken where its own and its base's differ.",
     )(function)
     function = click.option(
-        "--quantizer", metavar="NAME", help="An adapter's: how the base is stored; as in training, or as it is."
+        "--quantizer",
+        metavar="NAME",
+        help="An adapter's: how its base is stored; when left out, as in training, or as its files are.",
     )(function)
     return click.option(
         "--base", metavar="MODEL", help="An adapter's: its base model; the folder that it names when left out."

@@ -312,10 +312,11 @@ def check_files(folder: Path) -> list[str]:
         FolderError: It is no export, or a manifest is damaged.
         ExportError: A file is missing, new or changed.
     """
+    hint = "Name the folder of a run, or RUN/exports/NAME."
     if not folder.is_dir():
-        raise FolderError("no such folder", where=str(folder), hint="Name the folder of a run, or RUN/exports/NAME.")
+        raise FolderError("no such folder", where=str(folder), hint=hint)
     if not (folder / EXPORT_MANIFEST).is_file():
-        raise FolderError(f"no export of graftkit's: it has no {EXPORT_MANIFEST}", where=str(folder))
+        raise FolderError(f"no export of graftkit's: it has no {EXPORT_MANIFEST}", where=str(folder), hint=hint)
     refuse_bad_export(folder)
     own = loadable(ExportManifest.read(folder, ("files",)).files_in(folder))
     try:

@@ -16,7 +16,7 @@ from graftkit.errors import RecipeError
 from graftkit.interfaces.long_numbers import LONG_NUMBER, is_long_number
 from graftkit.redact import HIDDEN, without_secrets
 
-__all__ = ["MAX_DEPTH", "Document", "KeyPath", "parse_value", "read_document", "refuse_extremes"]
+__all__ = ["MAX_DEPTH", "RECIPE_SUFFIXES", "Document", "KeyPath", "parse_value", "read_document", "refuse_extremes"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -65,7 +65,8 @@ def read_document(path: Path) -> Document:
     """
     parse = _PARSERS.get(path.suffix)
     if parse is None:
-        raise RecipeError("a recipe's name ends in .yaml, .yml or .toml", where=str(path))
+        hint = "Name the recipe's file; `toolkit init` writes one to start from."
+        raise RecipeError("a recipe's name ends in .yaml, .yml or .toml", where=str(path), hint=hint)
     return parse(_read_text(path), str(path))
 
 
@@ -299,3 +300,6 @@ def _toml_path(text: str) -> KeyPath:
 
 
 _PARSERS = {".yaml": _parse_yaml, ".yml": _parse_yaml, ".toml": _parse_toml}
+
+RECIPE_SUFFIXES = tuple(_PARSERS)
+"""What a recipe's name ends in."""

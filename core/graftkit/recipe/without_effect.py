@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graftkit.interfaces.config import StrictModel
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.bind import BoundRecipe
+from graftkit.recipe.schema import EvaluationSection
 
 __all__ = ["without_effect"]
 
 
-def without_effect(recipe: Recipe) -> Iterator[str]:
+def without_effect(bound: BoundRecipe) -> Iterator[str]:
     """Yields a sentence for each key that the recipe says and that changes nothing, since another one says otherwise.
 
-    Example:
-        >>> recipe = {"model": "./m", "data": {"train": "a.jsonl"}, "evaluation": {"metrics": "json-valid"}}
-        >>> list(without_effect(Recipe.model_validate(recipe)))
-        ['evaluation.metrics has no effect: evaluation.answers is 0']
+    A recipe of a manifest says every key: what it says as it is when left out is no such key.
     """
+    recipe = bound.recipe
     evaluation, training, tokenizer = recipe.evaluation, recipe.training, recipe.tokenizer
     if tokenizer and not tokenizer.changes_vocabulary:
         yield from _idle(
             "tokenizer", tokenizer, ("embedding_init",), "the rows are those of the adapter in adapter.from"
         )
     if not evaluation.answers:
-        yield from _idle("evaluation", evaluation, _OF_ANSWERS, "evaluation.answers is 0")
+        metrics = () if _usual_metrics(bound) else ("metrics",)
+        yield from _idle("evaluation", evaluation, (*metrics, *_OF_ANSWERS), "evaluation.answers is 0")
     if evaluation.every is None:
         yield from _idle("evaluation", evaluation, _OF_EVERY, "evaluation.every is not said")
     elif evaluation.patience is None:
@@ -35,11 +35,18 @@ def without_effect(recipe: Recipe) -> Iterator[str]:
         yield "proof has no effect: export names no format"
 
 
+def _usual_metrics(bound: BoundRecipe) -> bool:
+    """Tells whether the metrics are those of a recipe that names none, and their fields as when left out."""
+    usual = {metric.label: metric.use for metric in EvaluationSection().metrics}
+    named = {label: choice.use for label, choice in bound.metrics.items()}
+    return named == usual and all(choice.config == type(choice.config)() for choice in bound.metrics.values())
+
+
 def _idle(name: str, section: StrictModel, keys: tuple[str, ...], why: str) -> Iterator[str]:
     fields = type(section).model_fields
     said = (key for key in keys if getattr(section, key) != fields[key].default)
     return (f"{name}.{key} has no effect: {why}" for key in said)
 
 
-_OF_ANSWERS = ("metrics", "max_new_tokens", "batch_size")
+_OF_ANSWERS = ("max_new_tokens", "batch_size")
 _OF_EVERY = ("sample", "min_delta")

@@ -29,7 +29,7 @@ def next_commands(folder: Path, manifest: RunManifest) -> list[str]:
     if manifest.put_off:
         return [*commands, f"toolkit verify {_argument(folder)}"]
     if manifest.exports:
-        export = folder / "exports" / next(iter(manifest.exports))
+        export = folder / "exports" / next(reversed(manifest.exports))  # the newest, which may be all that is new
         return [*commands, f"toolkit verify {_argument(export)}"]
     return [*commands, f"toolkit export {_argument(folder)} --to merged"]
 

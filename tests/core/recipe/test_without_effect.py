@@ -23,6 +23,7 @@ BASE: dict[str, Any] = {"model": "./m", "data": {"train": "a.jsonl"}}
             {"evaluation": {"metrics": "json-valid", "max_new_tokens": 3}},
             ["evaluation.metrics", "evaluation.max_new_tokens"],
         ),
+        ({"evaluation": {"metrics": {"use": "exact-match", "ignore_case": True}}}, ["evaluation.metrics"]),
         ({"evaluation": {"sample": 3, "min_delta": 0.1}}, ["evaluation.sample", "evaluation.min_delta"]),
         ({"evaluation": {"every": 5, "sample": 3, "min_delta": 0.1}}, ["evaluation.min_delta"]),
         ({"evaluation": {"every": 5, "sample": 3, "min_delta": 0.1, "patience": 2}}, []),
@@ -32,7 +33,10 @@ BASE: dict[str, Any] = {"model": "./m", "data": {"train": "a.jsonl"}}
     ],
 )
 def test_a_key_that_another_one_puts_out_of_action_is_told(sections: dict[str, Any], keys: list[str]) -> None:
-    told = list(without_effect(load_recipe(BASE | sections).recipe))
+    bound = bind(load_recipe(BASE | sections), isolated_host())
+    assert [line.split()[0] for line in without_effect(bound)] == keys
+    of_a_manifest = bind(load_recipe(bound.resolved()), isolated_host())  # as `toolkit export` reads it
+    told = list(without_effect(of_a_manifest))
     assert [line.split()[0] for line in told] == keys
 
 

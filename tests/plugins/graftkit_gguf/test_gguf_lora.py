@@ -233,7 +233,7 @@ def test_what_was_written_again_without_damage_is_proved(copied: Path) -> None:
 def test_without_llama_cpp_an_adapter_is_said_to_be_unproved(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_export, "_installed", lambda name: False)
     found = proof(copied)
-    assert proof_text(found) == "not proved: xllamacpp is not installed"
+    assert proof_text(found) == "not proved: xllamacpp is not installed: pip install xllamacpp"
 
 
 def replaced(data: bytes, old: bytes, new: bytes) -> bytes:

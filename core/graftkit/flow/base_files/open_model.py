@@ -21,6 +21,7 @@ from graftkit.interfaces.model_source import (
 )
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.interfaces.tokenizer import AddedTokens, Tokenizer, TokenizerBackend, bytes_of
+from graftkit.recipe.document import RECIPE_SUFFIXES
 
 __all__ = [
     "added_tokens",
@@ -122,7 +123,18 @@ def _asked(host: PluginHost, reference: str, where: str) -> RegisteredProvider:
             )
         if accepting:
             return accepting[0]
-    raise ProviderError(f"no model source can open '{reference}'", where=where)
+    raise ProviderError(f"no model source can open '{reference}'", where=where, hint=_no_model(reference))
+
+
+def _no_model(reference: str) -> str:
+    """Returns what to name in the place of what no source opens."""
+    path = Path(reference)
+    if path.suffix in RECIPE_SUFFIXES:
+        run = Path("runs", path.stem)
+        return (
+            f"A recipe is no model: name the run that it made, such as {run}; `toolkit evaluate` takes it by --recipe."
+        )
+    return "Name a model's folder, a .gguf file, package:NAME/FILE, or a hub's id."
 
 
 def load_tokenizer(files: TokenizerFiles, backend: TokenizerBackend) -> Tokenizer:

@@ -68,7 +68,8 @@ def check_export(folder: Path, probes_file: Path, make: MakeProvider) -> dict[st
     exporter: Exporter = make("exporter", manifest.exporter)
     missing = [name for name in getattr(exporter, "proved_with", ()) if not _installed(name)]
     if missing:
-        return {"status": "not possible", "reason": f"{', '.join(missing)} is not installed"}
+        reason = f"{', '.join(missing)} is not installed: pip install {' '.join(missing)}"
+        return {"status": "not possible", "reason": reason}
     onto = manifest.merge.onto if manifest.merge else "dequantized"
     trained, probes = _kept_probes(probes_file, onto)
     base = _TrainedBase(manifest, make)

@@ -19,14 +19,14 @@ from graftkit.flow.planning.read_records import read_records
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head
-from graftkit.interfaces.objective import TeacherConfig
+from graftkit.interfaces.objective import LearnsFrom, TeacherConfig
 from graftkit.interfaces.samples import Sample
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe
 from graftkit.recipe.schema import DataSection, DatasetSection, ProviderSection
 from graftkit.redact import HIDDEN
 from graftkit.report.run_manifest import RunManifest
-from graftkit.suggest import known_names
+from graftkit.suggest import nearest
 
 __all__ = ["EvaluationPlan", "EvaluationRecipe", "Records", "plan_evaluation", "recipe_of_evaluation"]
 
@@ -112,14 +112,19 @@ class EvaluationPlan:
             )
         if config.uses_reference or isinstance(config, TeacherConfig):
             other = "a teacher" if isinstance(config, TeacherConfig) else "the model before training"
+            alone = _MEASURED_ALONE.get(config.learns_from)
+            by = f" To measure the model by another objective: --set objective={alone}" if alone else ""
             raise RequestError(
                 f"the objective {use} compares a model with {other}, which is not there",
                 where=bound.document.where(("objective",)),
-                hint="A run of the recipe measures it; of a finished model, say objective: sft or another one.",
+                hint=f"A run of the recipe measures it; its manifest has the figures.{by}",
             )
         refuse_answers(bound)
         return bound
 
+
+_MEASURED_ALONE: Mapping[LearnsFrom, str] = {"answers": "sft", "pairs": "simpo"}
+"""What measures a model without another one beside it, by the records that it is measured on."""
 
 _MODELS: Mapping[Head, str] = {
     "language": "language models",
@@ -266,10 +271,19 @@ def _refuse_unread(overrides: Sequence[str], records: Records | None) -> None:
     for text in overrides:
         key = text.partition("=")[0].strip()
         if not any(key == read or key.startswith(f"{read}.") for read in _READ):
+            alike = [
+                read for read in _READ if nearest(_last(key), [_last(read)])
+            ]  # the sections alone make no likeness
             raise RecipeError(
-                f"'{key}' changes nothing of an evaluation", where=f"--set {key}", hint=known_names(key, _READ)
+                f"'{key}' changes nothing of an evaluation",
+                where=f"--set {key}",
+                hint=f"{nearest(key, alike)}What does: {', '.join(sorted(_READ))}.",
             )
         if records is not None and key.startswith(("data.train", "data.holdout")):
             raise RecipeError(
                 f"'{key}' says which records, and --data does, too", where=f"--set {key}", hint="Leave one of them out."
             )
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]

@@ -126,7 +126,7 @@ def make_plan(
     laid_out_by = template_in_use if chats(bound, samples) else None
     notices = [
         *bound.document.notices,
-        *without_effect(bound.recipe),
+        *without_effect(bound),
         *(told_of_origin(origin, bound, files, tokenizer, beside, brought) if origin else []),
         *told_of_several(bound, own_files.config),
         *told_of_records(bound, records, labels, differences),

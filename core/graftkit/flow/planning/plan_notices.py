@@ -75,10 +75,10 @@ def told_of_losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -
     lost = [] if section and section.extend and section.extend.missing_bytes else lost_characters(tokenizer)
     if not lost or (section and section.train):
         return []
-    adds = "tokenizer.extend.missing_bytes adds what a base lacks"
     rare = all(unicodedata.category(character) in ("Cc", "Cn") for character in lost)
-    only = ", all of them control characters or unassigned" if rare else ""
-    return [f"the tokenizer loses {describe_losses(lost)}{only}; {adds}"]
+    only = "all are control characters or unassigned, so ordinary texts lose nothing; " if rare else ""
+    adds = "tokenizer.extend.missing_bytes adds what a base lacks"
+    return [f"the tokenizer loses {describe_losses(lost)}; {only}{adds}"]
 
 
 _FILES_SHOWN = 5

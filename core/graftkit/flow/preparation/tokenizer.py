@@ -159,7 +159,8 @@ def _tell(stage: StageScope, built: BuiltTokenizer, change: VocabularyChange) ->
     }
     if not plan.coarsens:
         stage.notice(
-            "texts may be cut elsewhere than before, even where no new token stands: the family does not coarsen"
+            "texts may become other tokens of the base's, too, also where no new one stands: this kind of tokenizer "
+            "does more than join tokens that the base makes"
         )
     if len(plan.scaffolding) > len(plan.tokens) // 2:
         stage.notice(f"{len(plan.scaffolding)} of {len(plan.tokens)} new tokens are never used by themselves")
