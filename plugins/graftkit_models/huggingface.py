@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.file_state import FileStates
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
@@ -398,6 +399,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(path, named if made else holds)
     if not isinstance(config.get("model_type"), str):
         raise ModelError("it has no model_type", where=str(path))
+    if not isinstance(text_settings(config).get("model_type", ""), str):
+        raise ModelError("the model_type in its text_config is no text", where=str(path))
     return config
 
 

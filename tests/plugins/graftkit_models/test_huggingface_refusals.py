@@ -99,6 +99,7 @@ def test_an_index_that_means_nothing_is_refused(tmp_path: Path, index: object, m
     [
         ({}, "it has no model_type"),
         ({"model_type": 3}, "it has no model_type"),
+        ({"model_type": "gemma3", "text_config": {"model_type": ["gemma3_text"]}}, "in its text_config is no text"),
         ([], "no JSON object"),
         ({**CONFIG, "quantization_config": {"bits": 4}}, "the weights are already quantized\nGive the unquantized"),
     ],
