@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.recipe.bind import BoundRecipe
+from graftkit.report.figure_text import about_time
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,7 @@ def described_time(found: TimedPass | str, bound: BoundRecipe, training: Mapping
         took = tokens / speed
         a_step = took / max(1, training["steps"])
         facts["seconds"] = round(took)
-        total = f"about {took:.0f} s of training: " if took < 90 else f"about {took / 60:.0f} minutes of training: "
+        total = f"{about_time(took)} of training: "
     facts["seconds_a_step"] = round(a_step, 3)
     layers = " and ".join(map(str, found.layers))
     objective = "" if bound.objective_config.likelihood else "; passes that the objective runs twice count once"

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["number_text", "score_text"]
+__all__ = ["about_time", "number_text", "score_text"]
+
+
+def about_time(seconds: float) -> str:
+    """Returns how long something takes that is only known about.
+
+    Example:
+        >>> about_time(0.2), about_time(89), about_time(700)
+        ('about 1 s', 'about 89 s', 'about 12 minutes')
+    """
+    return f"about {max(1, round(seconds))} s" if seconds < 90 else f"about {seconds / 60:.0f} minutes"
 
 
 def number_text(value: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.flow.records.estimate import CorpusEstimate, describe_chosen, estimate_steps
 from graftkit.interfaces.counts import count_weights
+from graftkit.report.figure_text import about_time
 from graftkit.report.run_manifest import MemoryForecast, RunManifest, StageMemory
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _time(plan: RunPlan, earlier: RunManifest | None, training: Mapping[str, Any
     if not earlier or not speed or not _same_computation(plan.bound.resolved(), earlier.recipe):
         return {"seconds": None, "text": "not known before a run's first steps, whose speed `toolkit run` tells"}
     seconds = round(training["tokens"] * training["epochs"] / speed)
-    text = f"about {seconds / 60:.1f} minutes of training, at the {speed:,.0f} tokens/s of the last run of this recipe"
+    text = f"{about_time(seconds)} of training, at the {speed:,.0f} tokens/s of the last run of this recipe"
     return {"seconds": seconds, "text": text}
 
 
