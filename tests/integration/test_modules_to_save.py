@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,8 @@ def test_a_run_that_was_stopped_goes_on_with_them(tiny_model: Path, make_recipe:
     recipe = make_recipe(
         model=str(tiny_model), quantizer="nf4", training=training, adapter={"use": "lora", **whole_ones}
     )
+    for as_run, told in ((False, "and lm_head, norm as wholes$"), (True, r"as wholes, about [\d,]+ trainable")):
+        assert re.search(told, graftkit.plan(recipe, as_run=as_run).to_json()["adapter"]["text"])
     graftkit.run(recipe, out=tmp_path / "whole")
     run_until(3, recipe, tmp_path / "stopped")
     graftkit.run(recipe, out=tmp_path / "stopped", resume=True)

@@ -57,6 +57,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None, memory: MemoryFo
             "targets": plan.targets,
             "parameters": expected["adapter_parameters"],
             "text": f"{_label(bound.adapter.registered)} on {layers}{fields and f': {fields}'}"
+            + (f", and {', '.join(whole)} as wholes" if (whole := bound.recipe.adapter.modules_to_save) else "")
             + _about(expected["adapter_parameters"], "trainable parameters"),
         },
         "records": {

@@ -150,7 +150,7 @@ def make_plan(
         records.datasets,
         shares,
         notices,
-        _forecast(bound, files, targets),
+        _forecast(bound, files, targets, wholes=bool(recipe.adapter.modules_to_save or (origin and origin.saved))),
         chosen=chosen,
         corpus=corpus,
         origin=origin,
@@ -198,11 +198,17 @@ def _likely_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
         return certain_targets(bound, files)
 
 
-def _forecast(bound: BoundRecipe, files: BaseModelFiles, targets: list[str]) -> Mapping[str, int | None]:
-    """Returns what the file's names and shapes say; nothing where the layers have other names than its tensors."""
+def _forecast(
+    bound: BoundRecipe, files: BaseModelFiles, targets: list[str], *, wholes: bool
+) -> Mapping[str, int | None]:
+    """Returns what the file's names and shapes say; nothing where the layers have other names than its tensors.
+
+    Which parameters whole modules have, where there are any, the model itself says.
+    """
     if not names_are_certain(files.tensors):
         return {"adapter_parameters": None, "frozen_linear_bytes": None}
-    return forecast(bound, _likely_infos(files), targets, outer=_likely_outer(files))
+    found = forecast(bound, _likely_infos(files), targets, outer=_likely_outer(files))
+    return {**found, "adapter_parameters": None} if wholes else found
 
 
 def _likely_outer(files: BaseModelFiles) -> list[LayerInfo]:

@@ -52,7 +52,9 @@ def named_wholes(bound: BoundRecipe, planned: Loader, targets: Sequence[str]) ->
             what = "a part of the head, which is trained anyway" if is_of_head(name, planned.head) else refusal(name)
             if what:
                 raise TargetError(
-                    f"adapter.modules_to_save: '{wanted}' holds '{name}', {what}", where=where, hint="Leave it out."
+                    f"adapter.modules_to_save: '{wanted}' holds '{name}', {what}",
+                    where=where,
+                    hint="Leave it out; adapter.targets names the layers that are adapted.",
                 )
             found[name] = tuple(parameters[name].shape)
     if section.ensure_weight_tying:
