@@ -15,6 +15,7 @@ from graftkit.interfaces.architecture import model_class
 from graftkit.interfaces.block_memory import _file_mappings, float32_by_block
 from graftkit.interfaces.exporter import Probe
 from graftkit.model.load import load_base_model, load_dense_model
+from graftkit.model.row_scale import row_scale_of
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource
@@ -61,6 +62,10 @@ def test_a_scale_that_is_rounded_in_half_precision_is_exact_in_float32(name: str
     with float32_by_block(model):
         found = model(input_ids=IDS).logits
     torch.testing.assert_close(found, exact(input_ids=IDS).logits, atol=1e-5, rtol=1e-5)
+    embedding, scale = model.get_input_embeddings(), row_scale_of(model.get_input_embeddings())
+    for rows in (torch.ones(1, 80), torch.ones(1, 80, dtype=torch.bfloat16)):
+        embedding.weight.data = rows
+        assert torch.equal(scale.times(rows), embedding(torch.tensor([0]))), "also with new or adapted rows"
 
 
 @torch.no_grad()
