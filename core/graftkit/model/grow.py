@@ -13,7 +13,7 @@ from graftkit.articles import with_article
 from graftkit.errors import ModelError
 from graftkit.interfaces.initializer import MatrixRole
 from graftkit.interfaces.vocabulary import VocabularyChange
-from graftkit.model.row_scale import row_scale
+from graftkit.model.row_scale import row_scale, row_scale_of
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear, TrainedRows
 
 __all__ = ["GrownVocabulary", "MakeRows", "check_growable", "grow", "rows_of_base"]
@@ -90,9 +90,7 @@ def grow(network: Any, change: VocabularyChange, make_rows: MakeRows, where: str
         network.config.get_text_config().vocab_size = change.size
         return GrownVocabulary(change, embedding_path, None if tied else head_path, {})
     trained = _trained(old.weight, change, make_rows, "tied" if tied else "input")
-    scale = row_scale(old, old.weight.dtype)
-    assert scale is not None  # check_growable
-    embedding = NewRowsEmbedding(_rearranged(old.weight, change), trained, scale)
+    embedding = NewRowsEmbedding(_rearranged(old.weight, change), trained, row_scale_of(old))
     network.set_submodule(embedding_path, embedding)
     rows = {embedding_path: trained}
     weight = embedding.weight

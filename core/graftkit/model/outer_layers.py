@@ -20,7 +20,7 @@ from graftkit.interfaces.frozen_weight import EmbeddingWeight, FrozenWeight, Pla
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.model.layers import embedding_layer, output_layer
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.row_scale import row_scale
+from graftkit.model.row_scale import RowScale, row_scale_of
 
 __all__ = [
     "EmbeddingLayer",
@@ -63,7 +63,7 @@ class EmbeddingLayer(OuterLayer):
         scale: What every row is multiplied by once it is looked up and adapted, as Gemma does.
     """
 
-    def __init__(self, core: FrozenWeight | AdaptedWeight, info: LayerInfo, scale: float = 1.0) -> None:
+    def __init__(self, core: FrozenWeight | AdaptedWeight, info: LayerInfo, scale: RowScale) -> None:
         super().__init__(core, info)
         self.scale = scale
 
@@ -82,7 +82,7 @@ class EmbeddingLayer(OuterLayer):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Maps ids `[...]` to `[..., hidden]`."""
         rows: torch.Tensor = self.core(ids)
-        return rows if self.scale == 1 else rows * self.scale
+        return self.scale.times(rows)
 
 
 def outer_layers(model: nn.Module) -> list[LayerInfo]:
@@ -110,8 +110,7 @@ def outer_layer_at(network: Any, path: str) -> OuterLayer | None:
         return None
     layer: OuterLayer
     if info.kind == "embedding":
-        scale = row_scale(own, own.weight.dtype)
-        layer = EmbeddingLayer(EmbeddingWeight(own.weight, own.padding_idx), info, 1.0 if scale is None else scale)
+        layer = EmbeddingLayer(EmbeddingWeight(own.weight, own.padding_idx), info, row_scale_of(own))
     else:
         layer = OutputLinear(PlainWeight(own.weight), info)
         layer.bias = own.bias

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["row_scale"]
+__all__ = ["RowScale", "row_scale", "row_scale_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowScale:
+    """What rows are multiplied by once they are looked up.
+
+    Attributes:
+        own: The factor in the type that the model computes in.
+        exact: The factor in float32, in which exports are proved.
+    """
+
+    own: float = 1.0
+    exact: float = 1.0
+
+    def times(self, rows: torch.Tensor) -> torch.Tensor:
+        """Returns rows, `[..., hidden]`, multiplied by the factor in their type."""
+        scale = self.exact if rows.dtype == torch.float32 else self.own
+        return rows if scale == 1 else rows * scale
+
+
+def row_scale_of(module: Any) -> RowScale:
+    """Returns what an embedding multiplies its rows by, which it is known to do at most."""
+    own, exact = (row_scale(module, dtype) for dtype in (module.weight.dtype, torch.float32))
+    return RowScale(1.0 if own is None else own, 1.0 if exact is None else exact)
 
 
 @torch.no_grad()

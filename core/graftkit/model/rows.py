@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn.functional import embedding, linear
 
+from graftkit.model.row_scale import RowScale
+
 __all__ = ["NewRowsEmbedding", "NewRowsLinear", "TrainedRows"]
 
 
@@ -48,7 +50,7 @@ class NewRowsEmbedding(nn.Module):
             rows are not scaled, and a tied output layer takes them as they are.
     """
 
-    def __init__(self, weight: torch.Tensor, new: TrainedRows, scale: float = 1.0) -> None:
+    def __init__(self, weight: torch.Tensor, new: TrainedRows, scale: RowScale) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.new = new
@@ -64,7 +66,7 @@ class NewRowsEmbedding(nn.Module):
         slots = self.new.slots[ids]
         trained = embedding(slots.clamp(min=0), self.new.rows).to(self.weight.dtype)
         rows = torch.where((slots >= 0).unsqueeze(-1), trained, embedding(ids, self.weight))
-        return rows if self.scale == 1 else rows * self.scale
+        return self.scale.times(rows)
 
 
 class NewRowsLinear(nn.Module):

@@ -14,10 +14,12 @@ from graftkit.errors import StorageError
 from graftkit.interfaces.architecture import model_class
 from graftkit.interfaces.block_memory import _file_mappings, float32_by_block
 from graftkit.interfaces.exporter import Probe
-from graftkit.model.load import load_dense_model
+from graftkit.model.load import load_base_model, load_dense_model
+from graftkit.model.row_scale import row_scale_of
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource
+from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.nf4 import Nf4
 from transformers import AutoConfig
 
@@ -42,6 +44,28 @@ def test_a_model_in_half_precision_computes_as_it_does_in_float32(name: str, tmp
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     after = model.state_dict()
     assert all(after[name].dtype == stored[name].dtype and torch.equal(after[name], stored[name]) for name in stored)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "gemma4_text"])
+def test_a_scale_that_is_rounded_in_half_precision_is_exact_in_float32(name: str, tmp_path: Path) -> None:
+    """The square root of 80, by which Gemma scales its embeddings: who loads an export computes with that."""
+    folder = tiny_model_folder(tmp_path, **{**ARCHITECTURES[name], "hidden_size": 80, "head_dim": 16})
+    files, half, exact = (
+        HuggingFaceSource().open(str(folder)),
+        load(folder, torch.bfloat16),
+        load(folder, torch.float32),
+    )
+    model = load_base_model(files, Dense(), device=torch.device("cpu"), dtype=torch.bfloat16)
+    assert torch.equal(model(input_ids=IDS).logits, half(input_ids=IDS).logits), "as transformers computes it"
+    exact.load_state_dict(half.state_dict())
+    with float32_by_block(model):
+        found = model(input_ids=IDS).logits
+    torch.testing.assert_close(found, exact(input_ids=IDS).logits, atol=1e-5, rtol=1e-5)
+    embedding, scale = model.get_input_embeddings(), row_scale_of(model.get_input_embeddings())
+    for rows in (torch.ones(1, 80), torch.ones(1, 80, dtype=torch.bfloat16)):
+        embedding.weight.data = rows
+        assert torch.equal(scale.times(rows), embedding(torch.tensor([0]))), "also with new or adapted rows"
 
 
 @torch.no_grad()
