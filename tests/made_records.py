@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["WORDS", "labelled_texts", "written"]
+__all__ = ["WORDS", "labelled_texts", "multi_labelled_texts", "scored_texts", "written"]
 
 WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}
 """What tells the label of a text."""
@@ -18,6 +18,24 @@ def labelled_texts(count: int) -> list[dict[str, Any]]:
     labels = [("good", "bad", "bad", "good")[n % 4] for n in range(count)]
     return [
         {"text": f"the film {n} was {WORDS[label][n % 2]} and long", "label": label} for n, label in enumerate(labels)
+    ]
+
+
+def multi_labelled_texts(count: int) -> list[dict[str, Any]]:
+    """Returns texts that have the labels good and long, one of them, or neither."""
+    found = []
+    for n in range(count):
+        word, length = WORDS["good" if n % 2 else "bad"][n // 4 % 2], "long" if n & 2 else "short"
+        labels = [*(["good"] if n % 2 else []), *(["long"] if n & 2 else [])]
+        found.append({"text": f"the film {n} was {word} and {length}", "labels": labels})
+    return found
+
+
+def scored_texts(count: int) -> list[dict[str, Any]]:
+    """Returns texts with the numbers 0.75 and -0.5, as they are good and bad."""
+    return [
+        {"text": record["text"], "score": 0.75 if record["label"] == "good" else -0.5}
+        for record in labelled_texts(count)
     ]
 
 

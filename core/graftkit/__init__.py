@@ -98,7 +98,9 @@ if TYPE_CHECKING:
     from graftkit.interfaces.samples import LongText as LongText
     from graftkit.interfaces.samples import Message as Message
     from graftkit.interfaces.samples import PreferencePair as PreferencePair
+    from graftkit.interfaces.samples import ScoredText as ScoredText
     from graftkit.interfaces.samples import Text as Text
+    from graftkit.interfaces.samples import TextWithLabels as TextWithLabels
     from graftkit.interfaces.samples import Tokens as Tokens
     from graftkit.interfaces.samples import ToolCall as ToolCall
     from graftkit.interfaces.stored_weight import StoredWeight as StoredWeight
@@ -183,6 +185,7 @@ _HOMES = {
     "ReportText": "graftkit.interfaces.report_section",
     "RunInfo": "graftkit.host.lifecycle",
     "RunResult": "graftkit.flow.run",
+    "ScoredText": "graftkit.interfaces.samples",
     "Scores": "graftkit.interfaces.objective",
     "SequenceObjective": "graftkit.interfaces.objective",
     "SequenceScores": "graftkit.interfaces.objective",
@@ -192,6 +195,7 @@ _HOMES = {
     "TeacherConfig": "graftkit.interfaces.objective",
     "TensorInfo": "graftkit.interfaces.model_source",
     "Text": "graftkit.interfaces.samples",
+    "TextWithLabels": "graftkit.interfaces.samples",
     "Tokenizer": "graftkit.interfaces.tokenizer",
     "TokenizerBackend": "graftkit.interfaces.tokenizer",
     "TokenizerCapabilities": "graftkit.interfaces.tokenizer",

@@ -58,6 +58,15 @@ def graftkit_formats() -> list[Provider]:
             "graftkit_formats.config:LabelConfig",
         ),
         _provider(
+            "labels",
+            "graftkit_formats.label:Labels",
+            "a text and a list of the labels that it has, which may be empty",
+            "graftkit_formats.config:LabelConfig",
+        ),
+        _provider(
+            "score", "graftkit_formats.label:Score", "a text and a number", "graftkit_formats.config:ScoreConfig"
+        ),
+        _provider(
             "preference",
             "graftkit_formats.preference:Preference",
             "a chosen and a rejected answer to a prompt, or an answer that is wanted or not",

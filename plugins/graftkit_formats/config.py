@@ -7,7 +7,7 @@ from typing import Literal
 from graftkit import ProviderConfig
 from pydantic import Field
 
-__all__ = ["LabelConfig", "PreferenceConfig", "RolesConfig"]
+__all__ = ["LabelConfig", "PreferenceConfig", "RolesConfig", "ScoreConfig"]
 
 RoleName = Literal["system", "user", "assistant", "tool"]
 
@@ -32,6 +32,12 @@ class PreferenceConfig(RolesConfig):
 
 
 class LabelConfig(ProviderConfig):
-    """Fields of the format `label`."""
+    """Fields of the formats `label` and `labels`."""
 
     names: list[str] = Field(default=[], description="the words for labels that are numbers, from 0 on")
+
+
+class ScoreConfig(ProviderConfig):
+    """Fields of the format `score`."""
+
+    as_text: bool = Field(default=False, description="whether numbers are written as text, as CSV and TSV have them")

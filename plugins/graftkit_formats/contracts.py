@@ -9,12 +9,14 @@ from graftkit.testing import FormatContract
 __all__ = [
     "AlpacaContract",
     "LabelContract",
+    "LabelsContract",
     "MessageTreeContract",
     "MessagesContract",
     "PlainTextContract",
     "PreferenceContract",
     "PromptCompletionContract",
     "QuestionAnswerContract",
+    "ScoreContract",
     "ShareGptContract",
     "TokenIdsContract",
 ]
@@ -103,4 +105,21 @@ class LabelContract(FormatContract):
     """Texts with labels."""
 
     options: ClassVar[dict[str, Any]] = {"names": ["bad", "good"]}
-    records = ({"text": "one", "label": "good"}, {"text": "one", "label": 1})
+    records = ({"text": "one", "label": "good"}, {"text": "one", "label": 1}, {"text": "one", "label": 0.5})
+
+
+class LabelsContract(FormatContract):
+    """Texts with any number of labels."""
+
+    options: ClassVar[dict[str, Any]] = {"names": ["bad", "good"]}
+    records = (
+        {"text": "one", "labels": ["good", "long"]},
+        {"text": "one", "labels": [0, 1]},
+        {"text": "one", "labels": []},
+    )
+
+
+class ScoreContract(FormatContract):
+    """Texts with numbers."""
+
+    records = ({"text": "one", "score": 0.5}, {"text": "one", "score": 3})

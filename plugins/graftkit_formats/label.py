@@ -1,23 +1,29 @@
-"""Texts with labels."""
+"""Texts with a label, with several, or with a number."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from graftkit import Column, LabelledText, Message
-from graftkit.errors import DataError
+from graftkit import Column, LabelledText, Message, ScoredText, TextWithLabels
+from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.record_format import kind_of
+from graftkit.interfaces.samples import MOST_SCORE
 
 from graftkit_formats.answered import conversation
-from graftkit_formats.config import LabelConfig
+from graftkit_formats.config import LabelConfig, ScoreConfig
 from graftkit_formats.turns import string_of
 
-__all__ = ["Label"]
+__all__ = ["Label", "Labels", "Score"]
+
+_MEANT_AS_NUMBER = "where the number itself is learnt: format: score, columns: {score: label}"
 
 
 class Label:
     """Reads `{"text": ..., "label": ...}`: the user gives the text, the assistant answers the label.
+
+    A label that is no whole number, such as 0.5, is a number that the text has.
 
     Args:
         config: Its fields.
@@ -31,22 +37,127 @@ class Label:
         both = "text" in found and found["text"].is_text and "label" in found
         return ["text", "label"] if both else None
 
-    def sample(self, record: Mapping[str, Any], where: str) -> LabelledText:
+    def sample(self, record: Mapping[str, Any], where: str) -> LabelledText | ScoredText:
         """Returns the text with its label."""
-        messages = (Message("user", string_of(record, "text", where)), Message("assistant", self._label(record, where)))
+        text, label = string_of(record, "text", where), record.get("label")
+        if type(label) is float:
+            return ScoredText(_learnt(text, where), where, _number(label, "label", where))
+        messages = (Message("user", text), Message("assistant", self._label(record, where)))
         return LabelledText(conversation(messages, where).messages, where)
 
     def _label(self, record: Mapping[str, Any], where: str) -> str:
         label = record.get("label")
-        if type(label) is not int:
-            if label is not None and not isinstance(label, str):
-                raise DataError(f'"label" is {kind_of(label)}, no text and no whole number', where=where)
-            return string_of(record, "label", where)
-        if not 0 <= label < len(self._names):
+        if type(label) is int:
+            return _name(label, self._names, where, f"or, to learn the texts alone, format: text; {_MEANT_AS_NUMBER}")
+        if label is not None and not isinstance(label, str):
+            raise DataError(f'"label" is {kind_of(label)}, no text and no number', where=where)
+        return string_of(record, "label", where)
+
+
+class Labels:
+    """Reads `{"text": ..., "labels": [...]}`: a text, and those labels of a few that it has; an empty list is none.
+
+    Args:
+        config: Its fields.
+    """
+
+    def __init__(self, config: LabelConfig) -> None:
+        self._names = config.names
+
+    def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
+        """Fits where there are a text and lists of labels, and no single label beside them."""
+        lists = "labels" in found and "list" in found["labels"].types and "object" not in found["labels"].items
+        fits = lists and "label" not in found
+        return ["text", "labels"] if fits and "text" in found and found["text"].is_text else None
+
+    def sample(self, record: Mapping[str, Any], where: str) -> TextWithLabels:
+        """Returns the text with its labels."""
+        labels = record.get("labels")
+        if not isinstance(labels, list):
+            told = "is missing or null" if labels is None else f"is {kind_of(labels)}, no list"
+            raise DataError(f'"labels" {told}', where=where, hint="A text without a label has an empty list: [].")
+        names = tuple(self._named(label, where) for label in labels)
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
             raise DataError(
-                f"the label is the number {label}, for which there is no word",
+                f"the label {twice[:60]!r} stands there twice",
                 where=where,
-                hint="Give the words: format: {use: label, names: [FIRST, SECOND]}; or, to learn the texts alone, "
-                "format: text.",
+                hint="Name each label once. A row of zeros and ones is written as the labels whose place has a one.",
             )
-        return self._names[label]
+        return TextWithLabels(_learnt(string_of(record, "text", where), where), where, names)
+
+    def _named(self, label: object, where: str) -> str:
+        if type(label) is int:
+            return _name(label, self._names, where, "")
+        if not isinstance(label, str) or not label:
+            told = "empty" if label == "" else f"{kind_of(label)}, no text and no whole number"
+            raise DataError(f'one of "labels" is {told}', where=where)
+        return label
+
+
+class Score:
+    """Reads `{"text": ..., "score": ...}`: a text, and a number.
+
+    Args:
+        config: Its fields.
+    """
+
+    def __init__(self, config: ScoreConfig) -> None:
+        self._as_text = config.as_text
+
+    def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
+        """Fits where there are a text and a number, and no label beside them."""
+        numbers = "score" in found and {"number", *(["string"] if self._as_text else [])} & found["score"].types
+        fits = numbers and not {"label", "labels"} & found.keys()
+        return ["text", "score"] if fits and "text" in found and found["text"].is_text else None
+
+    def sample(self, record: Mapping[str, Any], where: str) -> ScoredText:
+        """Returns the text with its number."""
+        text = string_of(record, "text", where)
+        score = record.get("score")
+        if self._as_text and isinstance(score, str):
+            with suppress(ValueError):
+                score = float(score)
+        return ScoredText(_learnt(text, where), where, _number(score, "score", where))
+
+
+def _learnt(text: str, where: str) -> str:
+    """Returns a text that there is something in.
+
+    Raises:
+        NothingToLearn: There is nothing.
+    """
+    if not text.strip():
+        raise NothingToLearn('"text" is empty: there is nothing to learn', where=where)
+    return text
+
+
+def _name(label: int, names: Sequence[str], where: str, otherwise: str) -> str:
+    """Returns the word for a label that is a number.
+
+    Raises:
+        DataError: There is none.
+    """
+    if 0 <= label < len(names):
+        return names[label]
+    raise DataError(
+        f"the label is the number {label}, for which there is no word",
+        where=where,
+        hint="Give the words, as format: {use: label, names: [FIRST, SECOND]} does"
+        + (f"; {otherwise}." if otherwise else "."),
+    )
+
+
+def _number(value: object, key: str, where: str) -> float:
+    """Returns a record's number.
+
+    Raises:
+        DataError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        told = "missing or null" if value is None else f"{kind_of(value)}, no number"
+        hint = "Where numbers are written as text: format: {use: score, as_text: true}." if type(value) is str else ""
+        raise DataError(f'"{key}" is {told}', where=where, hint=hint)
+    if not abs(value) <= MOST_SCORE:
+        raise DataError(f'"{key}" is {value!r:.40}, no number from -{MOST_SCORE:g} to {MOST_SCORE:g}', where=where)
+    return float(value)

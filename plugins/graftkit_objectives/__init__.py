@@ -1,4 +1,4 @@
-"""The built-in objectives: sft and distill; dpo, orpo, simpo, kto for preferences; three that put heads on models."""
+"""The built-in objectives: sft and distill; dpo, orpo, simpo, kto for preferences; five that put heads on models."""
 
 from graftkit import Provider, hookimpl
 
@@ -48,6 +48,18 @@ def graftkit_objectives() -> list[Provider]:
             target="graftkit_objectives.classification:Classification",
             config="graftkit_objectives.config:ClassificationConfig",
             summary="which of a few labels a text has, by a head that is trained beside the adapter",
+        ),
+        Provider(
+            name="multi-label-classification",
+            target="graftkit_objectives.multi_label:MultiLabelClassification",
+            config="graftkit_objectives.config:MultiLabelConfig",
+            summary="which of a few labels a text has, any number of them, by a head that judges each by itself",
+        ),
+        Provider(
+            name="regression",
+            target="graftkit_objectives.regression:Regression",
+            config="graftkit_objectives.config:RegressionConfig",
+            summary="a number of a text, by a head with one output: the mean squared error",
         ),
         Provider(
             name="reward",

@@ -1,7 +1,8 @@
 """Classification: which of a few labels a text has.
 
 The cross-entropy of the scores that a head gives a text, one a label, as transformers' `*ForSequenceClassification`
-classes minimize it with `problem_type="single_label_classification"`.
+classes minimize it with `problem_type="single_label_classification"`; with `class_weights` torch's
+`cross_entropy(weight=...)`, whose mean core takes.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Mapping
 import torch
 from graftkit import SequenceScores
 from graftkit.interfaces.objective import LABEL
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 from graftkit_objectives.config import ClassificationConfig
+from graftkit_objectives.f1 import macro_f1
 
 __all__ = ["Classification"]
 
@@ -31,3 +33,10 @@ class Classification:
     def metrics(self, scores: SequenceScores) -> Mapping[str, torch.Tensor]:
         """Returns whether each text's label has the highest score."""
         return {"accuracy": (scores.values[:, 0].argmax(1) == scores.by_example[LABEL]).float()}
+
+    def overall(self, scores: SequenceScores) -> Mapping[str, float]:
+        """Returns the mean of the labels' F1, each label counting alike however rare it is."""
+        values = scores.values[:, 0]
+        labels = (scores.by_example[LABEL].long(), values.argmax(1))
+        true, told = (one_hot(numbers, values.shape[1]).bool() for numbers in labels)
+        return {"macro_f1": macro_f1(true, told)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from graftkit import ObjectiveConfig, TeacherConfig
@@ -16,7 +16,9 @@ __all__ = [
     "DpoConfig",
     "KtoConfig",
     "MaskedLmConfig",
+    "MultiLabelConfig",
     "OrpoConfig",
+    "RegressionConfig",
     "RewardConfig",
     "SftConfig",
     "SimpoConfig",
@@ -27,6 +29,9 @@ NllWeight = Annotated[
     float,
     Field(ge=0, le=100, description="how much the mean negative log-likelihood of a chosen token counts besides"),
 ]
+
+
+_ClassWeight = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
 
 class SftConfig(ObjectiveConfig):
@@ -133,11 +138,12 @@ class KtoConfig(_ReferenceConfig):
     )
 
 
-class ClassificationConfig(ObjectiveConfig):
-    """Which labels there are."""
+class _LabelsConfig(ObjectiveConfig):
+    """Of objectives that tell labels of a text."""
 
     head: ClassVar[Head] = "sequence"
-    learns_from: ClassVar[LearnsFrom] = "labels"
+    fewest: ClassVar[int] = 1
+    """How many labels there must be."""
 
     labels: list[str] = Field(
         default=[],
@@ -148,7 +154,7 @@ class ClassificationConfig(ObjectiveConfig):
     @classmethod
     def _distinct(cls, labels: list[str]) -> list[str]:
         repeated = next((label for label in labels if labels.count(label) > 1), None)
-        if repeated is not None or len(labels) == 1:
+        if repeated is not None or 0 < len(labels) < cls.fewest:
             told = f"'{repeated}' is there twice" if repeated is not None else "there must be two at least"
             raise ValueError(f"labels: {told}")
         return labels
@@ -163,6 +169,58 @@ class ClassificationConfig(ObjectiveConfig):
         if unknown:
             raise ValueError(f"records have the label {unknown[0][:60]!r}, which `labels` doesn't list")
         return self.labels or sorted(found)
+
+
+class ClassificationConfig(_LabelsConfig):
+    """Which labels there are, and how much texts of each count."""
+
+    learns_from: ClassVar[LearnsFrom] = "labels"
+    fewest: ClassVar[int] = 2
+
+    class_weights: Literal["balanced"] | dict[str, _ClassWeight] | None = Field(
+        default=None,
+        description="how much a text of each label counts in the loss, by label; 1 where a label is not named. "
+        "balanced: training records / (labels * records with the label)",
+    )
+
+    @property
+    def label_weights(self) -> Mapping[str, float]:
+        """Those of `class_weights`; none where they follow from records that are not known yet."""
+        return self.class_weights if isinstance(self.class_weights, dict) else {}
+
+    @property
+    def awaits_records(self) -> bool:
+        """Whether balanced weights are not yet numbers."""
+        return self.class_weights == "balanced"
+
+    def for_records(self, counts: Mapping[str, int]) -> Self:
+        """Returns the fields with the balanced weights as numbers.
+
+        Raises:
+            ValueError: A label is given a weight that no record has.
+        """
+        unknown = next((label for label in self.label_weights if label not in {*counts, *self.labels}), None)
+        if unknown is not None:
+            known = ", ".join(f"{label:.40}" for label in sorted(counts)[:6]) + (", ..." if len(counts) > 6 else "")
+            raise ValueError(f"class_weights: no training record has the label {unknown[:60]!r}; they have {known}")
+        if self.class_weights != "balanced":
+            return self
+        records = sum(counts.values())
+        weights = {label: records / (len(counts) * count) for label, count in sorted(counts.items())}
+        return self.model_copy(update={"class_weights": weights})
+
+
+class MultiLabelConfig(_LabelsConfig):
+    """Which labels there are."""
+
+    learns_from: ClassVar[LearnsFrom] = "label_sets"
+
+
+class RegressionConfig(ObjectiveConfig):
+    """Regression has no fields."""
+
+    head: ClassVar[Head] = "sequence"
+    learns_from: ClassVar[LearnsFrom] = "scores"
 
 
 class RewardConfig(ObjectiveConfig):

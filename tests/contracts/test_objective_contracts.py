@@ -80,3 +80,16 @@ class TestRewardWithMargin(ObjectiveContract):
 
 class TestMaskedLm(ObjectiveContract):
     provider = "masked-lm"
+
+
+class TestWeightedClassification(ObjectiveContract):
+    provider = "classification"
+    options = {"class_weights": {"bad": 2.0}}
+
+
+class TestMultiLabelClassification(ObjectiveContract):
+    provider = "multi-label-classification"
+
+
+class TestRegression(ObjectiveContract):
+    provider = "regression"

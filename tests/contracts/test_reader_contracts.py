@@ -66,5 +66,13 @@ class TestTokenIds(formats.TokenIdsContract):
     provider = "tokens"
 
 
+class TestLabels(formats.LabelsContract):
+    provider = "labels"
+
+
+class TestScore(formats.ScoreContract):
+    provider = "score"
+
+
 class TestLabel(formats.LabelContract):
     provider = "label"

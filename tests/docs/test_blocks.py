@@ -214,6 +214,8 @@ def test_parts_of_recipes_in_the_text_are_such(page: str) -> None:
 
 KINDS_OF_RECORDS = {
     "classification": [{"text": f"it was {n}", "label": "good" if n % 2 else "bad"} for n in range(20)],
+    "multi-label-classification": [{"text": f"it was {n}", "labels": ["good"] * (n % 2)} for n in range(20)],
+    "regression": [{"text": f"it was {n}", "score": n / 8} for n in range(20)],
     "preference": [{"prompt": f"say {n}", "chosen": f"{n}!", "rejected": "no"} for n in range(20)],
     "chat": tiny_records("chat", 20),
 }
@@ -227,7 +229,7 @@ def test_a_recipe_can_be_planned(block: Block, tiny_model: Path, tmp_path: Path)
     value = {"model": "", "data": {}, **recipe_of(block)}
     objective = value.get("objective", "sft")
     name = objective if isinstance(objective, str) else objective["use"]
-    kind = {"dpo": "preference", "classification": "classification"}.get(name, "chat")
+    kind = "preference" if name == "dpo" else name if name in KINDS_OF_RECORDS else "chat"
     records = tmp_path / "records.jsonl"
     records.write_text("".join(json.dumps(record) + "\n" for record in KINDS_OF_RECORDS[kind]))
     (tmp_path / "src").mkdir()

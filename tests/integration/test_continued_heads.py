@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from encoder_models import encoder_folder
 from graftkit.cli import generate
-from graftkit.errors import FolderError, ModelError, RecipeError, RequestError
+from graftkit.errors import DataError, FolderError, ModelError, RecipeError, RequestError
 from graftkit.flow.answering.reload import AdapterBase, reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.flow.preparation.plan_adapter import plan_adapter
@@ -197,8 +197,14 @@ def test_each_of_several_labels_is_judged_by_itself(
         assert model.judge(text).facts["probabilities"] == pytest.approx(shares, abs=1e-5)
     assert "logits[0].sigmoid()" in (merged / "README.md").read_text()
     labelled = [{"text": f"a text {n}", "label": f"LABEL_{n % 3}"} for n in range(12)]
-    with pytest.raises(RequestError, match="it judges each label by itself"):
+    with pytest.raises(
+        DataError, match=r"a text and a label, .* multi-label-classification learns from texts with lists"
+    ):
         graftkit.evaluate(str(merged), labelled)
+    with pytest.raises(RequestError, match="its scores tell each label by itself, and the objective classification"):
+        graftkit.evaluate(str(merged), labelled, overrides=["objective=classification"])
+    [found] = graftkit.evaluate(str(merged), [{"text": text, "labels": ["LABEL_2"]}, {"text": "or not", "labels": []}])
+    assert found.measured.metrics.keys() == {"subset_accuracy", "micro_f1", "macro_f1"}
     recipe = {"model": str(merged), "data": {"max_length": 64}, "objective": "classification"}
     told = graftkit.plan(recipe, train=labelled).notices
     assert any("it learns to give a text one" in notice for notice in told)

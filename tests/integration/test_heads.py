@@ -21,7 +21,7 @@ from graftkit.flow.answering.reload import reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import tiny_model_folder
-from made_records import WORDS, labelled_texts, written
+from made_records import WORDS, labelled_texts, multi_labelled_texts, scored_texts, written
 from stopped_runs import run_until
 
 TEXTS = labelled_texts(120)
@@ -135,6 +135,95 @@ def test_an_encoder_learns_labels_and_its_cards_programs_run(with_head: Any, tmp
         assert sum(float(line.split()[1]) for line in lines) == pytest.approx(1, abs=1e-5)
 
 
+def test_texts_learn_any_number_of_labels(
+    with_head: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = with_head(
+        "multi-label-classification", multi_labelled_texts(120), export=["peft", "merged"], training={"steps": 24}
+    )
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert result.before is not None and result.after is not None
+    assert result.after.metrics == {"subset_accuracy": 1.0, "micro_f1": 1.0, "macro_f1": 1.0}
+    assert result.before.metrics["subset_accuracy"] < 0.9
+    assert result.manifest["head"] == {"kind": "sequence", "labels": ["good", "long"], "pad": 256, "several": True}
+    store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
+    assert store.by_example["labels"].shape == (96, 2) and store.by_example["labels"].dtype == "uint8"
+    assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
+    merged = json.loads((result.exports["merged"] / "config.json").read_text())
+    assert merged["problem_type"] == "multi_label_classification" and merged["id2label"] == {"0": "good", "1": "long"}
+    for name, folder in result.exports.items():
+        lines = run_card(folder, tiny_model if name == "peft" else None).splitlines()
+        assert [line.split()[0] for line in lines] == ["good", "long"]
+
+    from transformers import pipeline
+
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    classify = pipeline("text-classification", str(result.exports["merged"]), top_k=None)
+    asked = ["the film 5 was lovely and long", "the film 6 was awful and short"]
+    for folder in (result.folder, *result.exports.values()):
+        model = reload_any(str(folder))
+        assert isinstance(model, HeadModel)
+        for text, labels in zip(asked, (["good", "long"], []), strict=True):
+            facts = model.judge(text).facts
+            theirs = {share["label"]: share["score"] for share in classify([text])[0]}
+            assert facts["probabilities"] == pytest.approx(theirs, abs=1e-4)
+            assert sorted(facts["labels"]) == labels
+    [found] = graftkit.evaluate(result.folder)
+    assert found.measured.holdout_loss == pytest.approx(result.after.holdout_loss, rel=1e-4)
+    assert found.measured.metrics == pytest.approx(result.after.metrics)
+
+
+def test_rare_labels_may_weigh_more(with_head: Any, tmp_path: Path) -> None:
+    """As scikit-learn's `balanced` says it; the loss is the weighted mean, in training and of a finished run."""
+    rare = [record for n, record in enumerate(TEXTS) if record["label"] == "good" or n % 3 == 0]
+    options = {"use": "classification", "class_weights": "balanced"}
+    result = graftkit.run(with_head(options, rare, training={"steps": 4}), out=tmp_path / "run")
+    store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
+    labels = store.by_example["label"].tolist()
+    expected = [len(labels) / (2 * labels.count(label)) for label in (0, 1)]
+    assert store.by_example["weight"].tolist() == pytest.approx([expected[label] for label in labels])
+    assert result.manifest["recipe"]["objective"]["class_weights"] == pytest.approx(
+        dict(zip(("bad", "good"), expected, strict=True))
+    )
+    assert result.after is not None and {"accuracy", "macro_f1"} == result.after.metrics.keys()
+    [found] = graftkit.evaluate(result.folder)
+    assert found.measured.holdout_loss == pytest.approx(result.after.holdout_loss, rel=1e-4)
+    for weights, message in (
+        ({"godo": 2.0}, "class_weights: no training record has the label 'godo'; they have bad, good"),
+        ({"good": 0}, "greater than 0"),
+        ({"good": ".inf"}, "class_weights"),
+        ("balance", "class_weights"),
+    ):
+        with pytest.raises(RecipeError, match=message) as refused:
+            graftkit.plan(with_head({"use": "classification", "class_weights": weights}, rare))
+        assert refused.value.where
+
+
+def test_texts_learn_a_number(with_head: Any, tmp_path: Path, bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    recipe = with_head("regression", scored_texts(120), model=bert, export=["peft", "merged"], training={"steps": 40})
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert result.before is not None and result.after is not None
+    assert result.after.metrics["mae"] < 0.2 < result.before.metrics["mae"]
+    assert result.after.metrics["pearson"] > 0.95
+    assert result.manifest["head"] == {"kind": "sequence", "labels": ["score"], "pad": 0}
+    assert not any("nothing is learnt of it" in notice for notice in result.manifest["notices"])
+    assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
+    merged = json.loads((result.exports["merged"] / "config.json").read_text())
+    assert merged["problem_type"] == "regression" and merged["id2label"] == {"0": "score"}
+    text = "the film 5 was lovely and long"
+
+    from transformers import pipeline
+
+    [theirs] = pipeline("text-classification", str(result.exports["merged"]))([text])
+    for folder in (result.folder, *result.exports.values()):
+        model = reload_any(str(folder))
+        assert isinstance(model, HeadModel)
+        assert model.judge(text).facts["score"] == pytest.approx(theirs["score"], abs=1e-4)
+    for name, folder in result.exports.items():
+        assert float(run_card(folder, Path(bert) if name == "peft" else None)) == pytest.approx(0, abs=2)
+
+
 def test_texts_become_the_tokens_that_transformers_makes_of_them(with_head: Any, tmp_path: Path, bert: str) -> None:
     from transformers import AutoTokenizer
 
@@ -241,6 +330,11 @@ def test_what_has_no_head_is_refused_before_records_are_encoded(with_head: Any, 
     "records,message",
     [
         ([{"text": f"{n}", "label": "same"} for n in range(9)], "every record has the label 'same'"),
+        (
+            [{"text": f"{n}", "labels": ["a"]} for n in range(9)],
+            "From several labels of a text learns objective: multi",
+        ),
+        ([{"text": f"{n}", "label": n / 2} for n in range(9)], "From numbers learns objective: regression."),
         ([{"text": f"text {n}"} for n in range(9)], "learns from texts with labels"),
         ([{"prompt": "a", "chosen": f"{n}", "rejected": "c"} for n in range(9)], "learns from texts with labels"),
     ],
@@ -248,6 +342,26 @@ def test_what_has_no_head_is_refused_before_records_are_encoded(with_head: Any, 
 def test_records_without_labels_are_refused(with_head: Any, records: Any, message: str) -> None:
     with pytest.raises(DataError, match=re.escape(message)):
         graftkit.plan(with_head("classification", records))
+
+
+def test_records_of_another_kind_say_which_objective_learns_them(with_head: Any) -> None:
+    ones = [{"text": f"text {n}", "labels": []} for n in range(9)]
+    same = [{"text": f"text {n}", "score": 0.5} for n in range(9)]
+    for objective, records, message in (
+        ("multi-label-classification", TEXTS, 'for this one write "labels"'),
+        ("multi-label-classification", same, "learns objective: regression"),
+        ("multi-label-classification", ones, "no record has a label"),
+        ("regression", TEXTS, "columns: {score: label}"),
+        ("regression", ones, "learns objective: multi-label-classification"),
+        ("regression", same, "every record has the number 0.5"),
+        ("regression", [{"text": "a"}], "columns: {text: ..., score: ...}"),
+        ("dpo", same, "a text and a number, and the objective dpo learns from pairs"),
+    ):
+        with pytest.raises(DataError, match=re.escape(message)):
+            graftkit.plan(with_head(objective, records))
+    for records in (ones, same):
+        [told] = [line for line in graftkit.plan(with_head("sft", records)).notices if "beside its text" in line]
+        assert "records.jsonl:1: the record has" in told and "objective sft does not learn" in told
 
 
 def test_labels_are_learnt_as_answers_where_nothing_else_is_said(with_head: Any, tmp_path: Path) -> None:
@@ -428,6 +542,32 @@ def test_labelled_records_take_three_commands(bert: str, tmp_path: Path, monkeyp
     assert done.exit_code == 0, done.output
     said = cli.invoke(toolkit, ["generate", "run", "the film was lovely"])
     assert re.match(r"(bad|good) 0\.\d{4}, ", said.stdout), said.output
+
+
+@pytest.mark.parametrize(
+    "records,objective,shown",
+    [
+        (multi_labelled_texts(40), "multi-label-classification", {"labels": ["", "good", "long", "good, long"]}),
+        (scored_texts(40), "regression", {"score": ["0.75", "-0.5"]}),
+        ([{"text": f"film {n}", "label": n / 7} for n in range(1, 7)], "regression", None),
+        ([{"text": f"film {n}", "labels": [f"label {n}"]} for n in range(40)], "sft", None),
+        ([{"text": f"film {n}", "labels": []} for n in range(40)], "sft", None),
+    ],
+)
+def test_init_takes_lists_of_few_labels_and_numbers(
+    bert: str, tmp_path: Path, records: Any, objective: str, shown: Any
+) -> None:
+    """The recipe is one that plans, and preview shows what is learnt of a text."""
+    path, cli = written(tmp_path / "train.jsonl", records), CliRunner()
+    model = bert if objective != "sft" else str(tiny_model_folder(tmp_path / "tiny"))
+    found = cli.invoke(toolkit, ["init", str(tmp_path / "r.yaml"), "--model", model, "--train", str(path)])
+    assert found.exit_code == 0 and (f"objective: {objective}" in found.output) == (objective != "sft"), found.output
+    planned = graftkit.plan(str(tmp_path / "r.yaml"))
+    assert planned.bound.objective.use == objective
+    if shown:
+        lines = cli.invoke(toolkit, ["preview", str(tmp_path / "r.yaml"), "--json", "--records", "1"])
+        _, learnt = json.loads(lines.stdout)["authors"]
+        assert learnt["text"] in shown[learnt["author"]]
 
 
 @pytest.mark.parametrize(

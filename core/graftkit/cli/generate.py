@@ -93,8 +93,8 @@ def command(
 ) -> None:
     """Answer a PROMPT with a run, an export, an adapter of peft's, a model's folder or a GGUF file.
 
-    A classifier says how likely each label of the text is, a reward model its reward, of a JSON list of messages, too,
-    and an encoder what the mask tokens in it stand for.
+    A classifier says how likely each label of the text is, a regression its number, a reward model its reward, of a
+    JSON list of messages, too, and an encoder what the mask tokens in it stand for.
 
     Without a PROMPT: a conversation on a terminal, else the answer to each line of standard input. The likeliest token
     is taken, unless a sampling option is given; those left out are then as the model's generation_config.json says.

@@ -19,9 +19,11 @@ from graftkit.interfaces.samples import (
     LongText,
     PreferencePair,
     Sample,
+    ScoredText,
     Text,
+    TextWithLabels,
 )
-from graftkit.store.token_store import SEQUENCE, Example
+from graftkit.store.token_store import SEQUENCE, ByExample, Example
 
 __all__ = ["WANTED", "WithMismatched", "as_one_example", "check_learns_from", "shown", "with_mismatched"]
 
@@ -97,9 +99,7 @@ def as_one_example(sample: Sample, sequences: Sequence[Example]) -> Example:
         One example: its prompt is that of the first, and a column says which token is of which sequence.
     """
     numbers = [np.full(len(sequence.ids), number, np.uint8) for number, sequence in enumerate(sequences)]
-    by_example: dict[str, np.generic] = {}
-    if isinstance(sample, LabelledAnswer):
-        by_example[WANTED] = np.uint8(sample.wanted)
+    by_example: ByExample = {WANTED: np.uint8(sample.wanted)} if isinstance(sample, LabelledAnswer) else {}
     return Example(
         np.concatenate([sequence.ids for sequence in sequences]),
         np.concatenate([sequence.loss_weight for sequence in sequences]),
@@ -113,6 +113,8 @@ _SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
     PreferencePair: ("pairs", "a chosen and a rejected answer"),
     LabelledAnswer: ("labelled", "an answer that is labelled as wanted or not"),
     LabelledText: ("labels", "a text and a label"),
+    TextWithLabels: ("label_sets", "a text and a list of labels"),
+    ScoredText: ("scores", "a text and a number"),
     Text: ("texts", "nothing that its answer is compared with"),
     LongText: ("texts", "nothing that its answer is compared with"),
 }
@@ -122,8 +124,17 @@ _WANTED_BY: dict[LearnsFrom, str] = {
     "labelled": 'labelled answers: {"prompt": ..., "completion": ..., "label": true}, the label true or false',
     "texts": 'plain texts: {"text": ...}',
     "labels": 'texts with labels: {"text": ..., "label": ...}',
+    "label_sets": 'texts with lists of labels: {"text": ..., "labels": ["...", "..."]}',
+    "scores": 'texts with numbers: {"text": ..., "score": 0.5}',
 }
-_INSTEAD: dict[tuple[LearnsFrom, LearnsFrom], str] = {
+_COLUMNS = "Name the columns that hold the text and its {0}: columns: {{text: ..., {0}: ...}}."
+_NUMBERS = (
+    "Name the columns that hold the text and its number: format: score, columns: {text: ..., score: ...}; in CSV, "
+    "where numbers are text, with format: {use: score, as_text: true}."
+)
+_AS_TEXTS = ("texts", "label_sets", "scores")
+"""The shapes of records of which whoever learns texts learns the text alone."""
+_INSTEAD: dict[tuple[str, str], str] = {
     ("answers", "pairs"): "To learn from both: objective: dpo. To learn the chosen ones alone: format: {use: "
     "preference, learn: chosen}.",
     (
@@ -134,11 +145,24 @@ _INSTEAD: dict[tuple[LearnsFrom, LearnsFrom], str] = {
     ("pairs", "labelled"): "From labelled answers learns objective: kto.",
     ("labelled", "pairs"): "From pairs learn the objectives dpo, orpo, simpo and reward.",
     ("labels", "pairs"): "From pairs learn the objectives dpo, orpo, simpo and reward.",
-    ("labels", "texts"): "Name the columns that hold the text and its label: columns: {text: ..., label: ...}.",
+    **{
+        (learns_from, shape): _COLUMNS.format(column)
+        for learns_from, column in (("labels", "label"), ("label_sets", "labels"))
+        for shape in ("texts", "answers")
+    },
+    ("scores", "texts"): _NUMBERS,
+    ("scores", "answers"): _NUMBERS,
     ("texts", "labels"): "To learn the texts alone: format: text.",
     ("texts", "answers"): "Say which column holds the text: {path: FILE, format: text, columns: {text: ...}}.",
-    ("labels", "answers"): "Name the columns that hold the text and its label: columns: {text: ..., label: ...}.",
     ("pairs", "labels"): "From texts with labels learns objective: classification.",
+    ("labels", "label_sets"): "From several labels of a text learns objective: multi-label-classification.",
+    ("labels", "scores"): "From numbers learns objective: regression.",
+    ("label_sets", "labels"): 'From one label of a text learns objective: classification; for this one write "labels": '
+    '["..."].',
+    ("label_sets", "scores"): "From numbers learns objective: regression.",
+    ("scores", "labels"): "Where the label is a number, say so: format: score, columns: {score: label}. From labels "
+    "learns objective: classification.",
+    ("scores", "label_sets"): "From several labels of a text learns objective: multi-label-classification.",
 }
 
 
@@ -149,7 +173,9 @@ def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -
         DataError: It is of another shape.
     """
     shape, described = _SHAPES.get(type(sample), ("answers", "nothing that its answer is compared with"))
-    if learns_from == shape or (learns_from == "answers" and shape in ("labels", "texts")):
+    if learns_from == shape or (learns_from == "answers" and shape in ("labels", *_AS_TEXTS)):
+        return
+    if learns_from == "texts" and shape in _AS_TEXTS:
         return
     raise DataError(
         f"the record has {described}, and the objective {objective} learns from {_WANTED_BY[learns_from]}",

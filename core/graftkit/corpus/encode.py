@@ -23,9 +23,9 @@ from graftkit.corpus.record_runs import Notes, RecordRuns, Unencoded
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.stretches import is_long, stretches_of
 from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.text_targets import JudgedText, TextTargets
 from graftkit.corpus.turns import ByAnswer, sizes_of
 from graftkit.errors import DataError
-from graftkit.interfaces.objective import LABEL
 from graftkit.interfaces.samples import (
     Completion,
     Conversation,
@@ -34,7 +34,9 @@ from graftkit.interfaces.samples import (
     LongText,
     PreferencePair,
     Sample,
+    ScoredText,
     Text,
+    TextWithLabels,
     Tokens,
 )
 from graftkit.interfaces.tokenizer import ROLES, PutsAround, Tokenizer
@@ -123,8 +125,8 @@ class Encoder:
             with the last answer that fits as a whole; "drop": it is left out; "truncate": it is cut off; "error".
         parse_special_tokens: Whether special tokens that texts, prompts and completions spell are such, in place of
             plain characters. What begins with the `bos` token, or ends with any, gets none put around it.
-        labels: Where a classifier is trained, what its scores are of: a text with a label is then the text alone, with
-            what the tokenizer puts around one, and the number of its label.
+        targets: Where something of each text as a whole is learnt, what that is: a record is then its text alone, with
+            what the tokenizer puts around one, and the number of its label, say.
         whole_texts: Whether each window of a text has around it what the tokenizer puts around a text, as encoders see
             texts, and every token of the text itself is in the loss.
     """
@@ -139,7 +141,7 @@ class Encoder:
         report_dropped: bool = False,
         overflow: Overflow = "drop_turns",
         parse_special_tokens: bool = False,
-        labels: Sequence[str] = (),
+        targets: TextTargets | None = None,
         whole_texts: bool = False,
     ) -> None:
         self._tokenizer = with_control_tokens(tokenizer, template)
@@ -152,7 +154,7 @@ class Encoder:
         self._exact = ExactRuns(self._tokenizer)
         self._shortened: _LaidOut | None = None
         self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
-        self.labels = {label: number for number, label in enumerate(labels)}
+        self.targets = targets
         self.whole_texts = whole_texts
 
     def for_tokenizer(self, tokenizer: Tokenizer, template: ChatTemplate | None, rows: int | None = None) -> Encoder:
@@ -165,7 +167,7 @@ class Encoder:
             report_dropped=self.report_dropped,
             overflow=self.overflow,
             parse_special_tokens=self.parse_special_tokens,
-            labels=[*self.labels],
+            targets=self.targets,
             whole_texts=self.whole_texts,
         )
 
@@ -190,8 +192,8 @@ class Encoder:
         Raises:
             DataError: As for `encode`; of the first record that is refused.
         """
-        if self.labels:
-            return self._labelled([sample for sample in samples if isinstance(sample, LabelledText)])
+        if self.targets:
+            return self._judged(self.targets, [sample for sample in samples if isinstance(sample, JudgedText)])
         if self.whole_texts:
             return [self._windows(sample) for sample in samples if isinstance(sample, Text | LongText)]
         of_each: list[list[Encoded]] = [[] for _ in samples]
@@ -218,7 +220,7 @@ class Encoder:
             DataError: When they are iterated over: as for `encode`.
         """
         match sample:
-            case LabelledText() if self.labels:
+            case LabelledText() | TextWithLabels() | ScoredText() if self.targets:
                 return [sample]
             case PreferencePair():
                 return [sample.chosen, sample.rejected]
@@ -256,8 +258,13 @@ class Encoder:
         whole = len(sequences) == len(parts)
         return replace(own, examples=[as_one_example(sample, sequences)] if whole else [])
 
-    def _labelled(self, samples: Sequence[LabelledText]) -> list[Encoded]:
-        """Returns the tokens of texts with labels; a text is cut where it is too long, unless it is to be left out.
+    @property
+    def in_turn(self) -> bool:
+        """Whether every record, a text too, becomes examples by itself, and none a stretch at a time."""
+        return self.whole_texts or self.targets is not None
+
+    def _judged(self, targets: TextTargets, samples: Sequence[JudgedText]) -> list[Encoded]:
+        """Returns the tokens of texts that are learnt as wholes; what is too long is cut, unless it is to be left out.
 
         The position that scores are made at is counted as its token in the loss: the last one.
 
@@ -276,9 +283,8 @@ class Encoder:
             ids = np.array([*before, *inside[: max(0, room)], *after], np.int64)
             weights = np.zeros(len(ids), np.float32)
             weights[-1:] = 1
-            label = np.int32(self.labels[sample.label])
             kept = len(ids) > 0 and not (over and self.overflow == "drop")
-            examples = [Example(ids, weights, 0, {}, {LABEL: label})] if kept else []
+            examples = [Example(ids, weights, 0, {}, targets.columns(sample))] if kept else []
             found.append(Encoded(examples, truncated=over, stops=True))
         return found
 
@@ -577,14 +583,14 @@ class Encoder:
     def authors(self, sample: Part) -> list[tuple[str, str]]:
         """Returns the text of a record in stretches, each with who wrote it: "template", "message 1 (user)", ...
 
-        Of a text of over 4 MB it is the beginning. Of a text with a label that a classifier learns they are the text
-        and the label, which is no token.
+        Of a text of over 4 MB it is the beginning. Of a text that is learnt as a whole they are the text and what is
+        learnt of it, which is no token.
 
         Raises:
             DataError: As for `encode`.
         """
-        if isinstance(sample, LabelledText) and self.labels:
-            return [(sample.text, "text"), (sample.label, "label")]
+        if self.targets and isinstance(sample, JudgedText):
+            return [(sample.text, "text"), self.targets.shown(sample)]
         return self._layout.authors(sample)
 
     def spelt(self, sample: Text | LongText) -> str | None:
@@ -641,7 +647,7 @@ class Encoder:
             "overflow": self.overflow,
             "report_dropped": self.report_dropped,
             **({"special_tokens": "parse"} if self.parse_special_tokens else {}),
-            **({"labels": self.labels, "around": self._put_around} if self.labels else {}),
+            **({**self.targets.facts(), "around": self._put_around} if self.targets else {}),
             **({"whole texts": self._put_around} if self.whole_texts else {}),
         }
         return fingerprint(facts)

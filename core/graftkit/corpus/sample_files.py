@@ -16,11 +16,27 @@ from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.sample_digest import DIGEST, digest_sample
 from graftkit.errors import DataError
-from graftkit.interfaces.samples import Completion, Conversation, LabelledText, LongText, Sample, Text, Tokens
+from graftkit.interfaces.samples import (
+    Completion,
+    Conversation,
+    LabelledText,
+    LongText,
+    Sample,
+    ScoredText,
+    Text,
+    TextWithLabels,
+    Tokens,
+)
 
 __all__ = ["Samples", "scan_samples"]
 
-_KINDS: dict[type[Any], int] = {Conversation: 0, LabelledText: 0, Completion: 1, Text: 2, LongText: 2, Tokens: 3}
+_KINDS: dict[type[Any], int] = {
+    Conversation: 0,
+    LabelledText: 0,
+    Completion: 1,
+    **dict.fromkeys((Text, TextWithLabels, ScoredText, LongText), 2),
+    Tokens: 3,
+}
 _NAMES = ("chat", "completion", "text", "tokens")
 
 Digests = NDArray[np.bytes_]

@@ -99,7 +99,7 @@ def tokenize(encoder: Encoder, samples: Samples, position: Position) -> Iterator
     """
     done = position.records
     records = _in_order(samples, done)
-    for way, group in _in_turn(records) if encoder.whole_texts else _groups(encoder, records):
+    for way, group in _in_turn(records) if encoder.in_turn else _groups(encoder, records):
         if way == "stretches" and is_long(group[0]):
             yield from _long_text(encoder, group[0], position if position.records == done else Position(done))
         elif way == "together":
@@ -192,7 +192,7 @@ def encoded_parts(encoder: Encoder, sample: Sample) -> Iterator[Iterable[Example
     Raises:
         DataError: The record can't be encoded.
     """
-    if is_long(sample) and not encoder.whole_texts and _way(encoder.plain, sample) == "stretches":
+    if is_long(sample) and not encoder.in_turn and _way(encoder.plain, sample) == "stretches":
         yield from (chunk.tokens for chunk in _long_text(encoder, sample, Position()))
     else:
         yield encoder.encode(sample).examples

@@ -109,6 +109,7 @@ def with_head(
         config: The base model's.
         head: The head.
         labels: What the scores of a sequence are of, in their order; a single one without a name where there are none.
+            A single score is a number, unless a text may have `several`.
         pad: The id of the tokenizer's padding token, by which decoders find the last token of a padded sequence; it
             takes the place of the base's, unless the base numbers positions from that on.
         several: Whether a text may have several of the labels, each of which is judged by itself.
@@ -121,10 +122,11 @@ def with_head(
     found = {**config, "architectures": [f"{_END.sub('', str(named))}{_CLASSES[head]}"]}
     if head == "sequence":
         names = list(labels) or ["LABEL_0"]
+        problem = SEVERAL_LABELS if several else "single_label_classification"
         found |= {
             "id2label": {str(number): name for number, name in enumerate(names)},
             "label2id": {name: number for number, name in enumerate(names)},
-            "problem_type": SEVERAL_LABELS if several else "single_label_classification" if labels else "regression",
+            "problem_type": problem if len(names) > 1 or several else "regression",
         }
         found.pop("num_labels", None)
         numbered = config.get("pad_token_id") is not None and config.get("model_type") in NUMBERED_FROM_PADDING

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from graftkit.interfaces.architecture import Head
+from graftkit.interfaces.architecture import SEVERAL_LABELS, Head
 
 __all__ = ["CardExporter", "CardRequest", "ExportCard", "LoadingExample"]
 
@@ -57,7 +57,8 @@ class CardRequest:
         base: What the base model is loaded by once it lies beside the program, `./NAME`, or its id on the hub.
         chat: Whether it is asked in its chat template.
         head: What it has on its hidden states.
-        labels: Of a head on sequences, what its scores are of; empty for the one score of a reward model.
+        labels: Of a head on sequences, what its scores are of; empty for the one score of a reward model. A single one
+            is the name of a number, unless a text may have `several`.
         pad: The id of the padding token that the base model is given with such a head, if any.
         several: Whether a text may have several of the labels, each of which is judged by itself.
     """
@@ -91,14 +92,18 @@ class CardRequest:
         elif self.head == "masked":
             ask, answer = _WITH_A_MASK, _FILLED
         else:
-            ask, answer = _WITH_AN_ANSWER if self.chat else _PLAINLY, _LABELS if self.labels else _REWARD
+            ask, answer = (
+                _WITH_AN_ANSWER if self.chat else _PLAINLY,
+                _REWARD if len(self.labels) < 2 and not self.several else _LABELS,
+            )
             answer = answer.replace("softmax(0)", "sigmoid()") if self.several else answer
         return "\n".join(imports) + f"\n\n{load}\n{ask}{answer}"
 
     def load_base(self) -> str:
         """Returns the arguments of `from_pretrained` for the base model: which, and with which head."""
         named = dict(enumerate(self.labels))
-        kept = {"pad_token_id": self.pad} if self.pad is not None else {}
+        kept: dict[str, Any] = {"pad_token_id": self.pad} if self.pad is not None else {}
+        kept |= {"problem_type": SEVERAL_LABELS} if self.several else {}
         head = {**({"id2label": named} if named else {"num_labels": 1}), **kept} if self.head == "sequence" else {}
         return ", ".join([self._base(), *(f"{name}={value!r}" for name, value in head.items())])
 

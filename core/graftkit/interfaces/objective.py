@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field
 
@@ -16,26 +16,39 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LABEL",
+    "LABELS",
+    "SCORE",
+    "WEIGHT",
     "LearnsFrom",
     "MeanOf",
     "Objective",
     "ObjectiveConfig",
+    "Overall",
     "Scores",
     "SequenceObjective",
     "SequenceScores",
     "TeacherConfig",
 ]
 
-LearnsFrom = Literal["answers", "pairs", "labelled", "labels", "texts"]
+LearnsFrom = Literal["answers", "pairs", "labelled", "labels", "label_sets", "scores", "texts"]
 """Which records an objective learns from: `answers`, any that shows what is to be said; `pairs` of a chosen and a
-rejected answer; `labelled` answers, each wanted or not; `labels`, texts each with one of a few labels;
-`texts`, plain ones alone."""
+rejected answer; `labelled` answers, each wanted or not; `labels`, texts each with one of a few labels; `label_sets`,
+texts each with any number of them; `scores`, texts each with a number; `texts`, plain ones alone."""
 
 MeanOf = Literal["examples", "tokens"]
 """What a step minimizes the mean over."""
 
 LABEL = "label"
 """The number by example that says which of the labels a text has, from 0."""
+
+LABELS = "labels"
+"""The row by example that says of each label whether a text has it, 1 or 0, `[labels]`."""
+
+SCORE = "score"
+"""The number by example that a text has."""
+
+WEIGHT = "weight"
+"""The number by example that says how much it weighs in the mean of a step's losses; without the column it is 1."""
 
 
 class ObjectiveConfig(ProviderConfig):
@@ -75,12 +88,38 @@ class ObjectiveConfig(ProviderConfig):
         return 2 if self.learns_from in ("pairs", "labelled") else 1
 
     @property
+    def judges_texts(self) -> bool:
+        """Whether it learns something of each text as a whole, which is then laid out by no chat template."""
+        return self.learns_from in ("labels", "label_sets", "scores")
+
+    @property
+    def label_weights(self) -> Mapping[str, float]:
+        """How much a text of each label weighs in the mean of a step's losses; 1 where a label is not named."""
+        return {}
+
+    @property
+    def awaits_records(self) -> bool:
+        """Whether `for_records` has something to fill in; until then every label weighs alike."""
+        return False
+
+    def for_records(self, counts: Mapping[str, int]) -> Self:
+        """Returns the fields with what follows from the training records, where a recipe leaves something to them.
+
+        Args:
+            counts: How many training records have each label, for an objective that learns from `labels`.
+
+        Raises:
+            ValueError: The fields do not hold for these records.
+        """
+        return self
+
+    @property
     def masked_share(self) -> float:
         """The share of a text's tokens that are masked, for an objective whose head is `masked`."""
         return 0.0
 
     def label_order(self, found: Collection[str]) -> Sequence[str]:
-        """Returns the labels in the order of their numbers, for an objective that learns from `labels`.
+        """Returns the labels in the order of their numbers, for an objective that learns from `labels` or `label_sets`.
 
         Args:
             found: Those that the records have.
@@ -199,10 +238,11 @@ class SequenceScores:
     """What a head gives the sequences of some examples.
 
     Attributes:
-        values: `[examples, sequences, outputs]`, float32: of a text with a label one sequence and an output a label; of
-            a pair the chosen answer and the rejected one, with one output each. A gradient by it becomes one by the
-            parameters of the head and the adapter.
-        by_example: The examples' further numbers by name, `[examples]` each: `label`, the number of a text's label.
+        values: `[examples, sequences, outputs]`, float32: of a text with labels one sequence and an output a label; of
+            a text with a number one output; of a pair the chosen answer and the rejected one, with one output each. A
+            gradient by it becomes one by the parameters of the head and the adapter.
+        by_example: The examples' further numbers by name, `[examples]` or `[examples, n]` each: `label`, the number of
+            a text's label; `labels`, `[examples, labels]`, 1 where it has one; `score`, its number.
     """
 
     values: torch.Tensor
@@ -213,10 +253,29 @@ class SequenceObjective(Protocol):
     """What training minimizes of scores of whole sequences, where its config says `head = "sequence"`."""
 
     def losses(self, scores: SequenceScores) -> torch.Tensor:
-        """Returns the loss of each example, `[examples]`, float32. A step minimizes their mean."""
+        """Returns the loss of each example, `[examples]`, float32.
+
+        A step minimizes their mean, in which each weighs what `ObjectiveConfig.label_weights` says of its label: the
+        sum of the losses, each times its weight, is divided by the sum of the weights.
+        """
 
     def metrics(self, scores: SequenceScores) -> Mapping[str, torch.Tensor]:
         """Returns what else is told of the examples, as `Objective.metrics` does."""
+
+
+@runtime_checkable
+class Overall(Protocol):
+    """What a `SequenceObjective` may have besides: figures that are no means over examples, such as an F1."""
+
+    def overall(self, scores: SequenceScores) -> Mapping[str, float]:
+        """Returns figures of all holdout records together, by name; a name of `metrics` takes that one's place.
+
+        Args:
+            scores: Those of all records, on the CPU, without a gradient.
+
+        Returns:
+            Each a number; NaN where the records say nothing of it, and it is not told.
+        """
 
 
 class Objective(Protocol):

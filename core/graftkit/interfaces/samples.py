@@ -12,6 +12,7 @@ __all__ = [
     "LONG_TEXT",
     "MOST_CALLS",
     "MOST_MESSAGES",
+    "MOST_SCORE",
     "ROLES",
     "Completion",
     "Conversation",
@@ -21,7 +22,9 @@ __all__ = [
     "Message",
     "PreferencePair",
     "Sample",
+    "ScoredText",
     "Text",
+    "TextWithLabels",
     "Tokens",
     "ToolCall",
 ]
@@ -34,6 +37,9 @@ LONG_TEXT = 4 << 20
 
 MOST_MESSAGES = 100_000
 """The most messages of a record: as tokens more than any model reads, and each takes tens of microseconds."""
+
+MOST_SCORE = 1e18
+"""The largest number that a text has: the square of a larger one is infinite in float32."""
 
 MOST_CALLS = 50_000
 """The most tool calls of a record."""
@@ -164,6 +170,38 @@ class Text:
     def key(self) -> Any:
         """Returns what makes this sample equal to another, as JSON."""
         return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class TextWithLabels(Text):
+    """A text and those of a few labels that it has: any number of them, or none.
+
+    Whoever learns texts learns the text alone.
+
+    Attributes:
+        labels: The labels, each once.
+    """
+
+    labels: tuple[str, ...]
+
+    def key(self) -> Any:
+        """Returns what makes this sample equal to another, as JSON: the order of the labels says nothing."""
+        return {"text": self.text, "labels": sorted(self.labels)}
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredText(Text):
+    """A text and a number. Whoever learns texts learns the text alone.
+
+    Attributes:
+        score: The number, up to `MOST_SCORE` in size.
+    """
+
+    score: float
+
+    def key(self) -> Any:
+        """Returns what makes this sample equal to another, as JSON."""
+        return {"text": self.text, "score": self.score}
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,8 @@ class HeadFacts(Facts):
 
     Attributes:
         kind: What it scores.
-        labels: What its scores are of, in their order; empty for the one score of a reward model.
+        labels: What its scores are of, in their order; empty for the one score of a reward model. A single one is the
+            name of a number, unless a text may have `several`.
         pad: The id of the tokenizer's padding token.
         several: Whether a text may have several of the labels, each of which is judged by itself.
     """

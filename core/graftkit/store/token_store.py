@@ -36,6 +36,9 @@ _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 Columns = Mapping[str, NDArray[Any]]
 
+ByExample = Mapping[str, np.generic | NDArray[Any]]
+"""An example's further columns by name: a number each, or a row of several, `[n]`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -46,14 +49,15 @@ class Example:
         loss_weight: What predicting each token weighs in the loss, `[tokens]`, float32, from 0; 0: it is not learnt.
         prompt_length: The tokens before the last stretch in the loss: the prompt of a generation.
         by_token: Further columns by name, each `[tokens]`, or `[tokens, n]` of several numbers a token.
-        by_example: Further numbers by name, such as a group or a target, each of a NumPy type.
+        by_example: Further numbers by name, such as a group or a target, each of a NumPy type; or a row of them, `[n]`,
+            as wide in every example of a store.
     """
 
     ids: NDArray[np.int64]
     loss_weight: NDArray[np.float32]
     prompt_length: int
     by_token: Columns = field(default_factory=dict)
-    by_example: Mapping[str, np.generic] = field(default_factory=dict)
+    by_example: ByExample = field(default_factory=dict)
 
     @property
     def loss_mask(self) -> NDArray[np.bool_]:
@@ -92,8 +96,8 @@ class TokenStore:
     """Examples as tokens.
 
     `by_token` and `by_example` are open: whoever makes examples may add a column of any name and of a type of
-    `graftkit.store.array_file.STORED_TYPES`; it is stored, mapped, and in every batch under its name. A column by token
-    may have several numbers a token.
+    `graftkit.store.array_file.STORED_TYPES`; it is stored, mapped, and in every batch under its name. A column may have
+    several numbers a token, or an example: a row of the same width each.
 
     Attributes:
         offsets: Where each example begins, and where the last one ends, `[examples + 1]`, int64.
@@ -103,7 +107,7 @@ class TokenStore:
         loss_weight: Each token's weight in the loss, `[tokens]`, float32.
         ids: The ids of all examples, one after the other, `[tokens]`, uint32.
         by_token: Further columns by name, each `[tokens]` or `[tokens, n]`.
-        by_example: Further columns by name, each `[examples]`.
+        by_example: Further columns by name, each `[examples]` or `[examples, n]`.
     """
 
     offsets: NDArray[np.int64]
@@ -192,7 +196,7 @@ class TokenStore:
                     raise ValueError(f"a column's name is lower-case letters, digits and _, not {name!r}")
                 if values.dtype.newbyteorder("<") not in STORED_TYPES:
                     raise ValueError(f"the column {name!r} has the type {values.dtype}, which is not stored")
-                if values.shape[:1] != (length,) or values.ndim > (2 if columns is self.by_token else 1):
+                if values.shape[:1] != (length,) or values.ndim > 2:
                     raise ValueError(f"the column {name!r} has the shape {list(values.shape)}, not [{length}]")
         both = sorted(self.by_token.keys() & self.by_example.keys())
         if both:
@@ -208,7 +212,7 @@ class TokenStore:
             np.array(self.loss_weight[start:end]),
             int(self.prompt_lengths[example]),
             {name: np.array(values[start:end]) for name, values in self.by_token.items()},
-            {name: values[example] for name, values in self.by_example.items()},
+            {name: np.array(values[example])[()] for name, values in self.by_example.items()},
         )
 
     def __iter__(self) -> Iterator[Example]:

@@ -26,7 +26,7 @@ class PackedBatch:
         weights: What each weighs in the loss, `[loss tokens]`, float32; None where each weighs 1.
         weight_sum: The sum of those weights.
         by_token: The store's further columns by token, `[tokens]` or `[tokens, n]` each, in the pass's order.
-        by_example: Its further columns by example, `[examples]` each.
+        by_example: Its further columns by example, `[examples]` or `[examples, n]` each.
     """
 
     sequences: tuple[torch.Tensor, ...]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import nn
 
-from graftkit.interfaces.objective import SequenceObjective, SequenceScores
+from graftkit.interfaces.objective import WEIGHT, Overall, SequenceObjective, SequenceScores
 from graftkit.model.head import sequence_scores
 from graftkit.model.packing import forward_inputs
 from graftkit.store.token_store import Example, TokenStore
@@ -56,10 +58,36 @@ class HeadPass:
         return sequence_scores(self._network, batch.sequences, inputs)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What an objective said of the examples of a group.
+
+    Attributes:
+        scores: What it was given.
+        losses: `[examples]`.
+        weights: What each weighs in their mean, `[examples]`.
+        metrics: `[examples]` each.
+        batches: The passes that computed them.
+    """
+
+    scores: SequenceScores
+    losses: torch.Tensor
+    weights: torch.Tensor
+    metrics: Mapping[str, torch.Tensor]
+    batches: list[PackedBatch]
+
+    def add_to(self, total: ScoreSums) -> None:
+        """Adds it to the sums over a step or an evaluation."""
+        losses = self.losses.detach() * self.weights
+        total.add(losses, self.metrics, self.batches, self.weights.double().cpu().sum().item())
+
+
 class SequenceLoss:
     """The mean of the losses that an objective gives examples by the scores of their sequences.
 
-    A sequence has a few scores, so that a pass is run once, forward and backward.
+    Where the store has a column of weights, each loss counts as often as its example weighs, as in torch's
+    `cross_entropy(weight=...)`: the sum is divided by the weights of all examples of the step, whichever process and
+    pass they are in. A sequence has a few scores, so that a pass is run once, forward and backward.
 
     Args:
         network: A transformers model with a head on sequences.
@@ -80,21 +108,48 @@ class SequenceLoss:
     ) -> StepScore:
         """Takes one forward and one backward pass over each group."""
         before = before_each(poll, on_pass, seed_pass)
-        total, count = ScoreSums(), sum(map(len, groups))
-        for losses, metrics, batches in self._asked(store, groups, self._passes.own(store, groups), before):
-            (losses.sum() / count).backward()  # type: ignore[no-untyped-call]
-            total.add(losses.detach(), metrics, batches)
+        total, weight = ScoreSums(), _weight_of(store, groups)
+        for asked in self._asked(store, groups, self._passes.own(store, groups), before):
+            ((asked.losses * asked.weights).sum() / weight).backward()  # type: ignore[no-untyped-call]
+            asked.add_to(total)
         return total.over(self._passes.processes).score()
 
     @torch.no_grad()
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Takes one forward pass over each group."""
-        total, own, found = ScoreSums(), self._passes.own(store, groups), list[float]()
-        for losses, metrics, batches in self._asked(store, groups, own, lambda done, every, *_: poll(done, every)):
-            total.add(losses, metrics, batches)
-            found += losses.tolist()
+        total, own, found, values = ScoreSums(), self._passes.own(store, groups), list[float](), list[torch.Tensor]()
+        for asked in self._asked(store, groups, own, lambda done, every, *_: poll(done, every)):
+            asked.add_to(total)
+            found += asked.losses.tolist()
+            values.append(asked.scores.values.cpu())
         score = total.over(self._passes.processes).score()
-        return replace(score, losses=self._passes.gathered(groups, own, found))
+        losses = self._passes.gathered(groups, own, found)
+        return replace(score, losses=losses, metrics={**score.metrics, **self._overall(store, groups, own, values)})
+
+    def _overall(
+        self,
+        store: TokenStore,
+        groups: Sequence[Sequence[int]],
+        own: Sequence[int],
+        values: Sequence[torch.Tensor],
+    ) -> dict[str, float]:
+        """Returns what the objective tells of all examples together, if it tells anything of that kind.
+
+        Args:
+            store: The examples.
+            groups: Their numbers, by group.
+            own: The numbers of the groups that this process has computed.
+            values: The scores of these, `[examples, sequences, outputs]` each.
+        """
+        if not isinstance(self._objective, Overall):
+            return {}
+        every = torch.cat(list(values)) if values else torch.zeros(0)
+        if self._passes.processes.count > 1:
+            every = torch.tensor(self._passes.gathered(groups, own, every.tolist()))
+        order = [number for group in groups for number in group]
+        columns = {name: torch.from_numpy(column[order]) for name, column in store.by_example.items()}
+        told = self._objective.overall(SequenceScores(every, columns))
+        return {name: value for name, value in told.items() if not math.isnan(value)}
 
     def _asked(
         self,
@@ -102,8 +157,8 @@ class SequenceLoss:
         groups: Sequence[Sequence[int]],
         numbers: Sequence[int],
         before: BeforePass,
-    ) -> Iterator[tuple[torch.Tensor, Mapping[str, torch.Tensor], list[PackedBatch]]]:
-        """Yields the losses of some groups' examples, `[examples]` each, and the metrics, and their passes.
+    ) -> Iterator[_Asked]:
+        """Yields what the objective says of some groups' examples, a group at a time.
 
         Args:
             store: The examples.
@@ -124,7 +179,15 @@ class SequenceLoss:
             losses = self._objective.losses(scores)
             with torch.no_grad():
                 metrics = self._objective.metrics(scores)
-            yield losses, metrics, batches
+            weights = scores.by_example.get(WEIGHT, torch.ones_like(losses))
+            yield _Asked(scores, losses, weights.to(losses), metrics, batches)
+
+
+def _weight_of(store: TokenStore, groups: Sequence[Sequence[int]]) -> float:
+    """Returns what the examples of some groups weigh together: as many as they are where none weighs otherwise."""
+    numbers = [number for group in groups for number in group]
+    weights = store.by_example.get(WEIGHT)
+    return len(numbers) if weights is None else float(weights[numbers].sum(dtype=np.float64))
 
 
 def _scores(examples: Sequence[Example], values: torch.Tensor) -> SequenceScores:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ TEACHER_IDS = "teacher_ids"
 
 TEACHER_LOGPS = "teacher_logps"
 """The column by token with the teacher's log-probabilities of these, `[tokens, k]`, float32, descending."""
+
+Value = TypeVar("Value")
 
 OnPass = Callable[[int, int], None]
 """Called with how many passes are done and how many there are."""
@@ -123,15 +125,15 @@ class Passes:
         tokens = [sum(int(starts[example + 1] - starts[example]) for example in group) for group in groups]
         return shares(tokens, self.processes.count)[self.processes.rank]
 
-    def gathered(self, groups: Sequence[Sequence[int]], own: Sequence[int], values: Sequence[float]) -> list[float]:
+    def gathered(self, groups: Sequence[Sequence[int]], own: Sequence[int], values: Sequence[Value]) -> list[Value]:
         """Returns a value of each example, in the order of the groups, of what every process has found out.
 
         Args:
             groups: The examples' numbers, by group.
             own: The numbers of the groups that this process has computed.
-            values: What it found out of their examples, in this order.
+            values: What it found out of their examples, in this order, as JSON.
         """
-        found: dict[int, list[float]] = {}
+        found: dict[int, list[Value]] = {}
         for numbers, theirs in self.processes.gather([list(own), list(values)]):
             rest = iter(theirs)
             found |= {number: list(islice(rest, len(groups[number]))) for number in numbers}
@@ -516,9 +518,9 @@ def _column(batches: Sequence[PackedBatch], name: str) -> torch.Tensor | None:
 
 
 def by_example(examples: Sequence[Example], device: torch.device) -> dict[str, torch.Tensor]:
-    """Returns the further numbers of some examples by name, `[examples]` each."""
+    """Returns the further numbers of some examples by name, `[examples]` or `[examples, n]` each."""
     return {
-        name: torch.tensor([example.by_example[name].item() for example in examples], device=device)
+        name: torch.from_numpy(np.stack([example.by_example[name] for example in examples])).to(device)
         for name in examples[0].by_example
     }
 
@@ -536,16 +538,24 @@ class ScoreSums:
         self._losses: list[tuple[float, float]] = []
         self._sums: dict[str, list[tuple[float, float]]] = {}
 
-    def add(self, losses: torch.Tensor, metrics: Mapping[str, torch.Tensor], batches: Sequence[PackedBatch]) -> None:
+    def add(
+        self,
+        losses: torch.Tensor,
+        metrics: Mapping[str, torch.Tensor],
+        batches: Sequence[PackedBatch],
+        of_examples: float | None = None,
+    ) -> None:
         """Adds what an objective said of some examples, and the passes that computed them.
 
         Args:
             losses: `[examples]`.
             metrics: `[examples]` each; NaN leaves one out, which is for means over examples alone.
             batches: The passes.
+            of_examples: What the examples weigh together in a mean over examples; their number when None.
         """
         weights = sum(batch.weight_sum for batch in batches)
-        self._losses.append((losses.sum().item(), len(losses) if self._mean_of == "examples" else weights))
+        each = len(losses) if of_examples is None else of_examples
+        self._losses.append((losses.sum().item(), each if self._mean_of == "examples" else weights))
         self._tokens += sum(batch.tokens for batch in batches)
         self._loss_tokens += sum(len(batch.labels) for batch in batches)
         for name, values in metrics.items():

@@ -19,10 +19,13 @@ from graftkit.interfaces.samples import (
     Completion,
     Conversation,
     LabelledAnswer,
+    LabelledText,
     Message,
     PreferencePair,
     Sample,
+    ScoredText,
     Text,
+    TextWithLabels,
     Tokens,
     ToolCall,
 )
@@ -323,10 +326,48 @@ def test_ids_are_read_with_labels_or_a_mask(tmp_path: Path) -> None:
         ({"input_ids": [4, 5], "assistant_masks": ["0", "1"]}, '"assistant_masks" is no list of whole numbers'),
         ({"input_ids": [4, 5.5]}, '"input_ids" is no list of whole numbers'),
         ({"text": "x", "label": 1}, "the label is the number 1, for which there is no word"),
+        ({"text": "x", "label": True}, '"label" is a boolean, no text and no number'),
+        ({"text": "x", "labels": ["a", "b", "a"]}, "the label 'a' stands there twice"),
+        ({"text": "x", "labels": [0]}, "the label is the number 0, for which there is no word"),
+        ({"text": "x", "labels": [""]}, 'one of "labels" is empty'),
+        ({"text": " ", "labels": ["a"]}, '"text" is empty'),
+        ({"text": "x", "score": 1e19}, '"score" is 1e+19, no number from -1e+18 to 1e+18'),
+        ({"text": "x", "score": 10**400}, "no number from -1e+18 to 1e+18"),
     ],
 )
 def test_ids_and_labels_that_are_none_are_refused(tmp_path: Path, record: dict[str, object], message: str) -> None:
     assert message in refusal(tmp_path, json.dumps(record))
+
+
+def test_texts_are_read_with_labels_or_a_number(tmp_path: Path) -> None:
+    place = f"{tmp_path / 'records.jsonl'}:1"
+    for record, expected in (
+        ({"text": "a", "labels": ["x", "y"]}, TextWithLabels("a", place, ("x", "y"))),
+        ({"text": "a", "labels": []}, TextWithLabels("a", place, ())),
+        ({"text": "a", "score": 2, "id": "7"}, ScoredText("a", place, 2.0)),
+        ({"text": "a", "label": -0.5}, ScoredText("a", place, -0.5)),
+        ({"text": "a", "label": "b", "score": 0.5}, "b"),
+    ):
+        [found] = records(tmp_path, json.dumps(record))
+        assert found == expected or (isinstance(found, LabelledText) and found.label == expected)
+    (tmp_path / "records.csv").write_text("text,score\na,0.5\n")
+    [dataset] = open_path(PluginHost(), str(tmp_path / "records.csv"), {"format": {"use": "score", "as_text": True}})
+    assert [sample.score for sample in dataset if isinstance(sample, ScoredText)] == [0.5]
+    first = '{"text": "a", "%s": %s}\n{"text": "b", "%s": %s}\n'
+    for key, good, bad, told in (
+        ("labels", '["x"]', "null", '"labels" is missing or null'),
+        ("labels", '["x"]', '"x"', '"labels" is a string, no list'),
+        ("labels", '["x"]', "[0.5]", 'one of "labels" is a number, no text and no whole number'),
+        ("labels", '["x"]', "[true]", 'one of "labels" is a boolean'),
+        ("score", "0.5", "true", '"score" is a boolean, no number'),
+        ("score", "0.5", "null", '"score" is missing or null'),
+        ("score", "0.5", '"0.5"', '"score" is a string, no number'),
+        ("score", "0.5", "NaN", "records.jsonl:2"),
+    ):
+        (tmp_path / "records.jsonl").write_text(first % (key, good, key, bad))
+        with pytest.raises(DataError) as refused:
+            read_samples(tmp_path / "records.jsonl")
+        assert told in str(refused.value) and "records.jsonl:2" in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from graftkit.errors import StorageError
 from graftkit.store.token_store import ARRAYS, Example, TokenStore
 from graftkit.store.token_writer import TokenWriter, find_store
+from graftkit.training.batch import pack
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -210,14 +212,38 @@ def test_columns_of_several_numbers_grow_with_the_rest_and_survive_a_kill(tmp_pa
     assert find_store(tmp_path / "a", "key") == {"examples": 7}
 
 
+def rowed(*lengths: int, width: int = 3) -> TokenStore:
+    rows = [np.arange(n, n + width, dtype=np.uint8) for n in lengths]
+    return TokenStore.of(
+        Example(np.arange(n), np.ones(n), 0, {}, {"labels": row}) for n, row in zip(lengths, rows, strict=True)
+    )
+
+
+def test_rows_by_example_grow_with_the_rest_and_survive_a_kill(tmp_path: Path) -> None:
+    writer = TokenWriter(tmp_path / "parts", "key")
+    writer.append(rowed(3, 1))
+    writer.checkpoint({"examples": 7})
+    writer.append(rowed(5))
+    writer.close()
+    again = TokenWriter(tmp_path / "parts", "key")
+    with pytest.raises(ValueError, match="those before them of .*'example.labels': 3"):
+        again.append(rowed(1, width=2))
+    again.append(rowed(2))
+    sealed(again, tmp_path / "a")
+    found = TokenStore.load(tmp_path / "a")
+    assert found.by_example["labels"].tolist() == [[3, 4, 5], [1, 2, 3], [2, 3, 4]]
+    assert [example.by_example["labels"].tolist() for example in found] == found.by_example["labels"].tolist()
+    assert pack([*found], torch.device("cpu")).by_example["labels"].tolist() == found.by_example["labels"].tolist()
+    with pytest.raises(ValueError, match="inhomogeneous"):
+        TokenStore.of([rowed(1)[0], rowed(1, width=2)[0]])
+
+
 def test_a_column_that_is_none_of_its_store_is_refused(tmp_path: Path) -> None:
     made = wide(3)
     given = {name: getattr(made, name) for name in ("ids", "loss_weight", "offsets", "prompt_lengths")}
-    for column, by in ((np.zeros((2, 3), np.float32), "by_token"), (np.zeros((1, 3), np.float32), "by_example")):
+    for shape, by in (((2, 3), "by_token"), ((3, 2, 2), "by_token"), ((2, 3), "by_example"), ((1, 2, 2), "by_example")):
         with pytest.raises(ValueError, match="has the shape"):
-            TokenStore.from_arrays(**given, **{by: {"several": column}})
-    with pytest.raises(ValueError, match="has the shape"):
-        TokenStore.from_arrays(**given, by_token={"several": np.zeros((3, 2, 2), np.float32)})
+            TokenStore.from_arrays(**given, **{by: {"several": np.zeros(shape, np.float32)}})
 
 
 def as_before_loss_weights(made: TokenStore) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,24 @@ import numpy as np
 import pytest
 import torch
 from encoder_models import encoder_folder
-from graftkit.interfaces.objective import LABEL
+from graftkit.interfaces.objective import LABEL, LABELS, SCORE, WEIGHT, SequenceScores
+from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import SEQUENCE, Example, TokenStore
 from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import Passes, StepScore
 from graftkit_objectives.classification import Classification
-from graftkit_objectives.config import ClassificationConfig, RewardConfig
+from graftkit_objectives.config import ClassificationConfig, MultiLabelConfig, RegressionConfig, RewardConfig
+from graftkit_objectives.multi_label import MultiLabelClassification
+from graftkit_objectives.regression import Regression
 from graftkit_objectives.reward import Reward
 from reference import gradients, step_gradients
+from torch.nn.functional import cross_entropy
 
 CPU = torch.device("cpu")
 IDS = [[2, 40, 41, 9, 12, 3], [2, 7, 3], [2, *range(20, 45), 3], [2, 30, 31, 3], [2, 5, 6, 7, 8, 3]]
-LABELS = [0, 2, 1, 1, 2]
+CLASSES = [0, 2, 1, 1, 2]
+SETS = [[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0], [0, 1, 1]]
+NUMBERS = [0.5, -1.25, 3.0, 0.1, 0.0]
 
 
 def adapted(folder: Path, *, labels: int, modules: Sequence[str], targets: Sequence[str]) -> Any:
@@ -42,11 +49,17 @@ def adapted(folder: Path, *, labels: int, modules: Sequence[str], targets: Seque
 
 
 @pytest.fixture(scope="module", params=["llama", "bert"])
-def model(request: Any, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def made(request: Any, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Any]:
+    """Makes the models with so many outputs, each once."""
     if request.param == "llama":
-        return adapted(tiny_model, labels=3, modules=["score"], targets=["q_proj", "down_proj"])
+        return cache(partial(_adapted_to, tiny_model, modules=["score"], targets=["q_proj", "down_proj"]))
     folder = encoder_folder(tmp_path_factory.mktemp("models") / "bert", "bert")
-    return adapted(folder, labels=3, modules=["bert.pooler", "classifier"], targets=["query", "intermediate.dense"])
+    names = {"modules": ["bert.pooler", "classifier"], "targets": ["query", "intermediate.dense"]}
+    return cache(partial(_adapted_to, folder, **names))
+
+
+def _adapted_to(folder: Path, labels: int, **names: Any) -> Any:
+    return adapted(folder, labels=labels, **names)
 
 
 def padded(ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
@@ -76,24 +89,98 @@ def check(loss: float, theirs: Mapping[str, torch.Tensor], score: StepScore, our
         assert torch.allclose(ours[name], gradient, atol=1e-5 * largest, rtol=1e-4), name
 
 
-@pytest.mark.parametrize("packed,microbatch", [(True, 30), (True, 1000), (False, 1000)])
-def test_classification(model: Any, packed: bool, microbatch: int) -> None:
-    model.zero_grad()
-    model.get_base_model().set_attn_implementation("eager")
-    output = model(**padded(IDS), labels=torch.tensor(LABELS))
-    output.loss.backward()
-    expected = output.loss.item(), gradients(model)
-    right = (output.logits.argmax(1) == torch.tensor(LABELS)).float().mean().item()
-
-    def example(ids: Sequence[int], label: int) -> Example:
+def stored(columns: Sequence[Mapping[str, Any]]) -> TokenStore:
+    def example(ids: Sequence[int], column: Mapping[str, Any]) -> Example:
         weights = np.array([0] * (len(ids) - 1) + [1], np.float32)
-        return Example(np.array(ids), weights, 0, {}, {LABEL: np.int32(label)})
+        return Example(np.array(ids), weights, 0, {}, column)
 
-    store = TokenStore.of(example(ids, label) for ids, label in zip(IDS, LABELS, strict=True))
+    return TokenStore.of(example(ids, column) for ids, column in zip(IDS, columns, strict=True))
+
+
+def learnt_there(model: Any, problem: str, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the loss that transformers' class gives the texts, and their scores; a padded batch."""
+    model.zero_grad()
+    model.get_base_model().config.problem_type = problem
+    model.get_base_model().set_attn_implementation("eager")
+    output = model(**padded(IDS), labels=labels)
+    return output.loss, output.logits
+
+
+PASSES = pytest.mark.parametrize("packed,microbatch", [(True, 30), (True, 1000), (False, 1000)])
+
+
+@PASSES
+def test_classification(made: Callable[[int], Any], packed: bool, microbatch: int) -> None:
+    model = made(3)
+    loss, logits = learnt_there(model, "single_label_classification", torch.tensor(CLASSES))
+    loss.backward()
+    expected = loss.item(), gradients(model)
+    right = (logits.argmax(1) == torch.tensor(CLASSES)).float().mean().item()
+    store = stored([{LABEL: np.int32(label)} for label in CLASSES])
     found = trained_here(model, Classification(ClassificationConfig()), store, packed=packed, microbatch=microbatch)
     check(*expected, *found)
     assert found[0].metrics == {"accuracy": pytest.approx(right)}
     assert found[0].tokens == sum(map(len, IDS)) and found[0].loss_tokens == len(IDS)
+
+
+@PASSES
+def test_class_weights_are_those_of_cross_entropy(made: Callable[[int], Any], packed: bool, microbatch: int) -> None:
+    model, weights = made(3), [0.25, 3.0, 1.0]
+    _, logits = learnt_there(model, "single_label_classification", torch.tensor(CLASSES))
+    loss = cross_entropy(logits, torch.tensor(CLASSES), weight=torch.tensor(weights))
+    loss.backward()
+    expected = loss.item(), gradients(model)
+    store = stored([{LABEL: np.int32(label), WEIGHT: np.float32(weights[label])} for label in CLASSES])
+    found = trained_here(model, Classification(ClassificationConfig()), store, packed=packed, microbatch=microbatch)
+    check(*expected, *found)
+
+
+@PASSES
+def test_multi_label_classification(made: Callable[[int], Any], packed: bool, microbatch: int) -> None:
+    model = made(3)
+    loss, logits = learnt_there(model, "multi_label_classification", torch.tensor(SETS).float())
+    loss.backward()
+    expected = loss.item(), gradients(model)
+    exact = ((logits.sigmoid() > 0.5) == torch.tensor(SETS).bool()).all(1).float().mean().item()
+    store = stored([{LABELS: np.array(row, np.uint8)} for row in SETS])
+    objective = MultiLabelClassification(MultiLabelConfig())
+    found = trained_here(model, objective, store, packed=packed, microbatch=microbatch)
+    check(*expected, *found)
+    assert found[0].metrics == {"subset_accuracy": pytest.approx(exact)}
+
+
+@PASSES
+def test_regression(made: Callable[[int], Any], packed: bool, microbatch: int) -> None:
+    model = made(1)
+    loss, logits = learnt_there(model, "regression", torch.tensor(NUMBERS))
+    loss.backward()
+    expected = loss.item(), gradients(model)
+    mae = (logits[:, 0] - torch.tensor(NUMBERS)).abs().mean().item()
+    store = stored([{SCORE: np.float32(number)} for number in NUMBERS])
+    found = trained_here(model, Regression(RegressionConfig()), store, packed=packed, microbatch=microbatch)
+    check(*expected, *found)
+    assert found[0].metrics == {"mae": pytest.approx(mae)}
+
+
+def test_figures_of_all_records_are_no_means_of_passes(made: Callable[[int], Any]) -> None:
+    """As scikit-learn's f1_score gives them for these texts, and torch's corrcoef; passes of one text have none."""
+    objective = MultiLabelClassification(MultiLabelConfig())
+    scores = torch.tensor([[1, -1, 1], [1, -1, -1], [-1, 1, 1], [-1, 1, -1], [-1, -1, 1]]).float()[:, None]
+    told = objective.overall(SequenceScores(scores, {LABELS: torch.tensor(SETS)}))
+    assert told == {"micro_f1": pytest.approx(0.8), "macro_f1": pytest.approx((0.5 + 0.8 + 1) / 3)}
+    values = torch.eye(3)[[0, 2, 2, 1, 0]][:, None]
+    told = Classification(ClassificationConfig()).overall(SequenceScores(values, {LABEL: torch.tensor(CLASSES)}))
+    assert told == {"macro_f1": pytest.approx((2 / 3 + 2 / 3 + 0.5) / 3)}
+    network, store = made(1), stored([{SCORE: np.float32(number)} for number in NUMBERS])
+    passes = Passes(10, True, CPU)
+    use_packing(network.get_base_model(), Packing(True))
+    loss = SequenceLoss(network.get_base_model(), Regression(RegressionConfig()), passes)
+    found = loss.evaluate(store, passes.all_groups(store), lambda done, every: None)
+    with torch.no_grad():
+        network.get_base_model().set_attn_implementation("eager")
+        theirs = network(**padded(IDS)).logits[:, 0]
+    together = torch.stack([theirs, torch.tensor(NUMBERS)])
+    assert found.metrics["pearson"] == pytest.approx(torch.corrcoef(together)[0, 1].item(), rel=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore")

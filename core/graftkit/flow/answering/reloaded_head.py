@@ -51,7 +51,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class HeadModel:
-    """A model that gives texts labels, or a reward, or fills in their masked tokens.
+    """A model that gives texts labels, a number or a reward, or fills in their masked tokens.
 
     Attributes:
         network: The model.
@@ -64,10 +64,11 @@ class HeadModel:
     chat: ChatOptions = field(default_factory=ChatOptions)
 
     def judge(self, text: str) -> Judgement:
-        """Returns the labels of a text with their probabilities, its reward, or the likeliest fills of its masks.
+        """Returns the labels of a text with their probabilities, its number, or the likeliest fills of its masks.
 
         What they are transformers' pipelines `text-classification` and `fill-mask` say, too. Of a classifier they are
-        its scores' softmax, or each score's sigmoid where a text may have several labels; a reward is the score itself.
+        its scores' softmax, or each score's sigmoid where a text may have several labels, which are those of more
+        than 0.5; a reward, or the number of a regression, is the score itself.
 
         Args:
             text: The text, with what the tokenizer puts around one; or a JSON list of messages, which the chat template
@@ -87,11 +88,17 @@ class HeadModel:
 
     @property
     def labels(self) -> list[str]:
-        """What the scores of a sequence are of, in their order; none where there is one score alone."""
+        """What the scores of a sequence are of, in their order; none where there is one score without a name."""
         config = self.network.config
-        if config.num_labels == 1:
-            return []
+        if config.num_labels == 1 and not self.several:
+            return own_labels(config.to_dict())
         return own_labels(config.to_dict()) or [f"LABEL_{number}" for number in range(config.num_labels)]
+
+    @property
+    def several(self) -> bool:
+        """Whether a text may have several of the labels, each of which is judged by itself."""
+        found: bool = self.network.config.problem_type == SEVERAL_LABELS
+        return found
 
     @property
     def head(self) -> Head:
@@ -117,15 +124,16 @@ class HeadModel:
         sequence = torch.tensor(ids, device=self.network.device)
         inputs = forward_inputs([sequence], packed=False)
         scores = sequence_scores(self.network, [sequence], inputs)[0]
-        if not self.labels:
-            reward = scores[0].item()
-            return Judgement(f"{reward:.4f}", {"reward": reward, "tokens": len(ids)})
-        several = self.network.config.problem_type == SEVERAL_LABELS
-        shares = dict(zip(self.labels, (scores.sigmoid() if several else scores.softmax(0)).tolist(), strict=True))
+        if len(scores) == 1 and not self.several:
+            [name] = self.labels or ["reward"]
+            return Judgement(f"{scores[0].item():.4f}", {name: scores[0].item(), "tokens": len(ids)})
+        shares = dict(zip(self.labels, (scores.sigmoid() if self.several else scores.softmax(0)).tolist(), strict=True))
         order = sorted(shares, key=lambda label: -shares[label])
         text = ", ".join(f"{label} {shares[label]:.4f}" for label in order[:_SHOWN])
-        facts = {"label": order[0], "probabilities": {label: shares[label] for label in order}, "tokens": len(ids)}
-        return Judgement(text, facts)
+        above = {label for label, score in zip(self.labels, scores.tolist(), strict=True) if score > 0}
+        found = {"labels": [label for label in order if label in above]} if self.several else {}
+        facts = {"label": order[0], **found, "probabilities": {label: shares[label] for label in order}}
+        return Judgement(text, facts | {"tokens": len(ids)})
 
     @torch.no_grad()
     def _filled(self, ids: Sequence[int]) -> Judgement:

@@ -85,14 +85,17 @@ class EvaluationPlan:
     notices: Sequence[str]
     today: date
 
-    def for_head(self, host: PluginHost, head: Head, labels: int, where: str) -> BoundRecipe:
+    def for_head(
+        self, host: PluginHost, head: Head, labels: Sequence[str], where: str, *, several: bool = False
+    ) -> BoundRecipe:
         """Returns the recipe by which a model is measured: where it says no objective, by that of the model's head.
 
         Args:
             host: The plugins.
             head: The model's head.
-            labels: How many labels it tells apart; 0 for a reward model, or for a head of another kind.
+            labels: What its scores are of; none for a reward model, or for a head of another kind.
             where: The model, for errors.
+            several: Whether it judges each label by itself.
 
         Raises:
             RequestError: The recipe's objective is of models with another head, or takes more than the model; or it
@@ -100,10 +103,11 @@ class EvaluationPlan:
         """
         bound = self.bound
         if "objective" not in bound.recipe.model_fields_set and head != "language":
-            use = "masked-lm" if head == "masked" else "classification" if labels else "reward"
+            use = "masked-lm" if head == "masked" else _sequence_objective(labels, several=several)
             recipe = bound.recipe.model_copy(update={"objective": ProviderSection(use=use)})
             bound = bind(LoadedRecipe(recipe, bound.document), host)
         config, use = bound.objective_config, bound.objective.use
+        _refuse_outputs(bound, labels, several=several, where=where) if config.head == head == "sequence" else None
         if config.head != head:
             raise RequestError(
                 f"the objective {use} does not measure {_MODELS[head]}",
@@ -121,6 +125,34 @@ class EvaluationPlan:
             )
         refuse_answers(bound)
         return bound
+
+
+def _sequence_objective(labels: Sequence[str], *, several: bool) -> str:
+    """Returns the objective that measures a head on sequences, by what its scores are of."""
+    if several:
+        return "multi-label-classification"
+    if len(labels) > 1:
+        return "classification"
+    return "regression" if labels else "reward"
+
+
+def _refuse_outputs(bound: BoundRecipe, labels: Sequence[str], *, several: bool, where: str) -> None:
+    """Refuses to measure scores of a text by an objective that they are not made for.
+
+    Raises:
+        RequestError: One judges each label by itself and the other gives a text one; or one knows labels, the other a
+            single score.
+    """
+    kinds = {"labels": "one label of a text", "label_sets": "each label by itself", "scores": "one number", "pairs": ""}
+    model = "label_sets" if several else "labels" if len(labels) > 1 else "scores"
+    asked = bound.objective_config.learns_from
+    if asked != model and not (asked == "pairs" and model == "scores"):
+        raise RequestError(
+            f"its scores tell {kinds[model]}, and the objective {bound.objective.use} measures "
+            f"{kinds[asked] or 'one number'}",
+            where=where,
+            hint=f"Such a model is measured by objective: {_sequence_objective(labels, several=several)}.",
+        )
 
 
 _MEASURED_ALONE: Mapping[LearnsFrom, str] = {"answers": "sft", "pairs": "simpo"}

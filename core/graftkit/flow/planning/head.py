@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 from graftkit.errors import DataError, ModelError, RecipeError
 from graftkit.flow.folders.adapter_folder import AdapterFolder
+from graftkit.flow.planning.read_records import ReadRecords
 from graftkit.interfaces.architecture import SEVERAL_LABELS, Head, head_of, is_multimodal, labels_of, with_head
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.tokenizer import NamedTokens, Tokenizer
@@ -15,6 +17,7 @@ from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.run_manifest import HeadFacts
 
 __all__ = [
+    "NUMBER",
     "config_of_objective",
     "head_facts",
     "labels_in_order",
@@ -26,6 +29,7 @@ __all__ = [
     "refuse_with_head",
     "told_of_several",
     "with_facts",
+    "with_objective_of",
     "with_run_head",
 ]
 
@@ -93,7 +97,8 @@ def head_facts(bound: BoundRecipe, labels: Sequence[str], tokenizer: Tokenizer) 
     head = bound.objective_config.head
     if head == "language":
         return None
-    return HeadFacts(kind=head, labels=list(labels), pad=tokenizer.role_token("pad"))
+    facts = HeadFacts(kind=head, labels=list(labels), pad=tokenizer.role_token("pad"))
+    return facts.model_copy(update={"several": True}) if bound.objective_config.learns_from == "label_sets" else facts
 
 
 _HEADS: Mapping[Head, str] = {
@@ -112,6 +117,8 @@ def labels_in_order(
 ) -> list[str]:
     """Returns the labels in the order of their numbers: the recipe's, the base model's own, or sorted.
 
+    The one output of a head that learns a number is called `NUMBER`.
+
     Args:
         bound: The recipe.
         found: The labels that the records have.
@@ -120,15 +127,20 @@ def labels_in_order(
         origin: The adapter that training goes on with, if any, whose head has an order, where graftkit trained it.
 
     Raises:
-        DataError: There are fewer than two.
+        DataError: There are none, or one alone where a text has one.
         RecipeError: The recipe lists others, or another order than the base model or the adapter has; or one of these
             is a classifier of other labels.
     """
-    if bound.objective_config.learns_from != "labels":
+    learns_from = bound.objective_config.learns_from
+    if learns_from == "scores":
+        return [NUMBER]
+    if learns_from not in ("labels", "label_sets"):
         return []
-    if len(found) < 2:
+    if not found:
+        raise DataError("no record has a label: there is nothing to tell apart", where=where)
+    if learns_from == "labels" and len(found) < 2:
         raise DataError(
-            f"every record has the label {next(iter(found), '')!r:.60}: there is nothing to tell apart", where=where
+            f"every record has the label {next(iter(found))!r:.60}: there is nothing to tell apart", where=where
         )
     try:
         order = list(bound.objective_config.label_order(found))
@@ -155,16 +167,41 @@ def labels_in_order(
     return list(own)
 
 
-def told_of_several(bound: BoundRecipe, config: Mapping[str, Any]) -> list[str]:
-    """Returns a notice where a base model that judges each label by itself is trained to give a text one of them.
+def with_objective_of(bound: BoundRecipe, records: ReadRecords) -> BoundRecipe:
+    """Returns a recipe whose objective has what follows from the training records, such as balanced weights of labels.
+
+    Raises:
+        RecipeError: Its fields do not hold for these records.
+    """
+    choice, config = bound.objective, bound.objective_config
+    try:
+        settled = config.for_records(records.kinds.counts(records.samples.train))
+    except ValueError as error:
+        raise RecipeError(str(error), where=bound.document.where(("objective",))) from None
+    return replace(bound, choices={**bound.choices, ("objective",): replace(choice, config=settled)})
+
+
+def told_of_several(bound: BoundRecipe, config: Mapping[str, Any], origin: AdapterFolder | None) -> list[str]:
+    """Returns a notice where a classifier that judges each label by itself learns to give a text one, or vice versa.
 
     Args:
         bound: The recipe.
         config: The base model's own config.json.
+        origin: The adapter that training goes on with, if any.
     """
-    if bound.objective_config.learns_from != "labels" or config.get("problem_type") != SEVERAL_LABELS:
-        return []
-    return ["the base model judges each label by itself (multi_label_classification); it learns to give a text one"]
+    learns_from = bound.objective_config.learns_from
+    trained = origin.manifest.head if origin and origin.manifest else None
+    whose = "adapter" if trained else "base model"
+    judges_each = trained.several if trained else config.get("problem_type") == SEVERAL_LABELS
+    if learns_from == "labels" and judges_each:
+        return [f"the {whose} judges each label by itself (multi_label_classification); it learns to give a text one"]
+    if learns_from == "label_sets" and not judges_each and len(trained.labels if trained else labels_of(config)) > 1:
+        return [f"the {whose} gives a text one label; it learns to judge each label by itself"]
+    return []
+
+
+NUMBER = "score"
+"""What config.json calls the one output of a head that learns a number; that of a reward model has no name."""
 
 
 def own_labels(config: Mapping[str, Any]) -> list[str]:
@@ -189,7 +226,8 @@ def refuse_head(config: Mapping[str, Any], reference: str, why: str) -> None:
         raise ModelError(
             f"the model scores whole sequences ({named}), and {why}",
             where=reference,
-            hint="Such models are trained with objective: classification or reward.",
+            hint="Such models are trained with objective: classification, multi-label-classification, regression or "
+            "reward.",
         )
     if head == "masked":
         raise ModelError(

@@ -25,6 +25,7 @@ from graftkit.flow.planning.head import (
     refuse_with_head,
     told_of_several,
     with_facts,
+    with_objective_of,
     with_run_head,
 )
 from graftkit.flow.planning.plan_notices import told_of_losses, told_of_records
@@ -104,6 +105,7 @@ def make_plan(
     records = read_records(bound, host, pinned)
     samples, shares = records.samples, records.shares
     labels = labels_in_order(bound, records.labels, own_files.config, str(records.datasets[0].source), origin)
+    bound = with_objective_of(bound, records)
     known, made_by = tokenizer, backend
     if vocabulary and vocabulary.replacement:
         known, made_by = vocabulary.replacement, vocabulary.registered
@@ -128,7 +130,7 @@ def make_plan(
         *bound.document.notices,
         *without_effect(bound),
         *(told_of_origin(origin, bound, files, tokenizer, beside, brought) if origin else []),
-        *told_of_several(bound, own_files.config),
+        *told_of_several(bound, own_files.config, origin),
         *told_of_records(bound, records, labels, differences),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound), laid_out_by)) else []),
         *([told] if corpus and (told := too_short(bound.recipe, estimate_steps(bound.recipe, corpus))) else []),

@@ -43,7 +43,8 @@ def told_of_records(
         *differences,
         *told_of_files(bound, records.datasets),
         *_holdout(bound, records.samples),
-        *records.kinds.told(records.samples.train, labels),
+        *records.kinds.told(records.samples.train, [] if bound.objective_config.learns_from == "scores" else labels),
+        *([] if bound.objective_config.judges_texts else records.kinds.told_of_texts(bound.objective.use)),
         *_unseen(bound, records.shares),
     ]
 

@@ -11,11 +11,12 @@ from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
+from graftkit.corpus.text_targets import labels_in
 from graftkit.errors import DataError
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.flow.records.seen_kinds import SeenKinds
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.samples import LabelledText, Sample
+from graftkit.interfaces.samples import Sample
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.training.order import DatasetShare
 
@@ -63,8 +64,8 @@ def read_records(bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str]
 
     def held_out(sample: Sample) -> None:
         check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
-        if isinstance(sample, LabelledText):
-            held_labels.setdefault(sample.label, sample.where)
+        for label in labels_in(sample) if bound.objective_config.judges_texts else ():
+            held_labels.setdefault(label, sample.where)
 
     files = open_datasets(bound, host, "train", pinned)
     held = []
@@ -77,6 +78,9 @@ def read_records(bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str]
     if not found.train:
         told = "every record is held out" if found.holdout else "every record is empty"
         raise DataError(f"{told}: there is nothing to learn from", where=str(files[0].source))
+    if bound.objective_config.learns_from == "scores" and kinds.one_score is not None:
+        told = f"every record has the number {kinds.one_score:g}: there is nothing to tell apart"
+        raise DataError(told, where=str(files[0].source))
     records: Counter[int] = Counter()
     for file, count in zip(files, found.train.counts_by_file(), strict=True):
         records[file.entry] += count

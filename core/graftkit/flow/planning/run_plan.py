@@ -164,8 +164,8 @@ class RunPlan:
 
 
 def chats(bound: BoundRecipe, samples: Split) -> bool:
-    """Whether training records are laid out by a chat template; a classifier is given texts as they are."""
-    return bound.objective_config.learns_from != "labels" and "chat" in samples.train.counts()
+    """Whether training records are laid out by a chat template; texts that are judged as wholes stay as they are."""
+    return not bound.objective_config.judges_texts and "chat" in samples.train.counts()
 
 
 def seen_an_epoch(shares: Sequence[DatasetShare]) -> float:

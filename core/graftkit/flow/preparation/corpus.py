@@ -238,9 +238,8 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
             where=str(run.plan.datasets[0].source),
             hint="Raise data.max_length: the prompts alone fill it.",
         )
-    learns_from = run.plan.bound.objective_config.learns_from
     for side, tally in (("records", train), ("holdout records", tallies["holdout"])):
-        for text in told_of_encoding(tally, side, encoder, learns_from):
+        for text in told_of_encoding(tally, side, encoder, run.plan.bound.objective_config):
             stage.notice(text)
     if train.endless:
         told = f"{train.endless} of {train.records} records end without a stop token"

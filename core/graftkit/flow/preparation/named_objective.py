@@ -14,7 +14,7 @@ from graftkit.flow.records.named_providers import Named
 from graftkit.host.guard import note_once
 from graftkit.host.records import RegisteredProvider
 from graftkit.host.results import LARGEST_SCORE, kind_named
-from graftkit.interfaces.objective import Scores, SequenceScores
+from graftkit.interfaces.objective import Overall, Scores, SequenceScores
 
 __all__ = ["NamedObjective"]
 
@@ -76,11 +76,29 @@ class NamedObjective(Named):
             raise self.wrong(f"gave {kind_named(found)} as metrics, not a mapping")
         return {name: self._metric(name, values, scores) for name, values in dict(found).items()}
 
-    def _metric(self, name: object, values: object, scores: Any) -> torch.Tensor:
+    def overall(self, scores: SequenceScores) -> dict[str, float]:
+        """Returns what is told of all examples together, each a number or NaN; nothing where the objective has none."""
+        if not isinstance(self._objective, Overall):
+            return {}
+        found = self._objective.overall(_copied(scores))
+        if not isinstance(found, Mapping):
+            raise self.wrong(f"gave {kind_named(found)} as figures of all examples, not a mapping")
+        return {self._metric_name(name): self._figure(name, value) for name, value in dict(found).items()}
+
+    def _figure(self, name: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST_SCORE:
+            raise self.wrong(f"gave {value!r:.40} as '{name}': a number up to {LARGEST_SCORE:g} is due, or NaN")
+        return float(value)
+
+    def _metric_name(self, name: object) -> str:
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
             raise self.wrong(
                 f"named a metric {name!r:.80}, which is no text of 1 to {_LONGEST_NAME} printable characters"
             )
+        return name
+
+    def _metric(self, name: object, values: object, scores: Any) -> torch.Tensor:
+        self._metric_name(name)
         if not isinstance(values, torch.Tensor) or values.shape != (_examples(scores),):
             told = f"gave {_shape(values)} as the metric '{name}' of {_examples(scores)} examples"
             raise self.wrong(f"{told}: one each is due")

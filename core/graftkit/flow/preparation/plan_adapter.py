@@ -156,10 +156,9 @@ def _head(folder: AdapterFolder, files: BaseModelFiles, tokenizer: Tokenizer) ->
             where=str(folder.path),
             hint="Name the classifier that it was trained on with --base.",
         )
-    if outputs == 1:
-        return HeadFacts(kind="sequence", pad=tokenizer.role_token("pad"))
-    labels = own if len(own) == outputs else [f"LABEL_{number}" for number in range(outputs)]
     several = named is not None and files.config.get("problem_type") == SEVERAL_LABELS
+    unnamed = [f"LABEL_{number}" for number in range(outputs)] if outputs > 1 or several else []
+    labels = own if len(own) == outputs else unnamed
     return HeadFacts(kind="sequence", labels=labels, pad=tokenizer.role_token("pad"), several=several)
 
 

@@ -186,7 +186,7 @@ def _beginning(sample: Sample) -> tuple[Sample, float]:
                 size += len(block)
         return Text(head.decode("utf-8-sig", errors="ignore"), sample.where), size / max(1, len(head))
     if isinstance(sample, Text) and len(sample.text) > _MOST_TEXT:
-        return Text(sample.text[:_MOST_TEXT], sample.where), len(sample.text) / _MOST_TEXT
+        return replace(sample, text=sample.text[:_MOST_TEXT]), len(sample.text) / _MOST_TEXT
     return sample, 1.0
 
 

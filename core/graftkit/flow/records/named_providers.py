@@ -21,6 +21,7 @@ from graftkit.interfaces.reader import Reader
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.record_source import Record, RecordSource
 from graftkit.interfaces.samples import (
+    MOST_SCORE,
     ROLES,
     Completion,
     Conversation,
@@ -30,7 +31,9 @@ from graftkit.interfaces.samples import (
     Message,
     PreferencePair,
     Sample,
+    ScoredText,
     Text,
+    TextWithLabels,
     Tokens,
     ToolCall,
 )
@@ -179,6 +182,10 @@ def _wrong_with(sample: object) -> str:
             return told or _wrong_answer(answer)
         case Completion(prompt, completion):
             return _no_text("a completion", prompt=prompt, completion=completion)
+        case TextWithLabels(text, _, labels):
+            return _no_text("a text", text=text) or _wrong_labels(labels)
+        case ScoredText(text, _, score):
+            return _no_text("a text", text=text) or _wrong_score(score)
         case Text(text):
             return _no_text("a text", text=text)
         case LongText(source):
@@ -189,6 +196,21 @@ def _wrong_with(sample: object) -> str:
         case Tokens(ids, weights):
             return _wrong_tokens(ids, weights)
     return ""
+
+
+def _wrong_labels(labels: object) -> str:
+    if not isinstance(labels, list | tuple):
+        return f"a text whose 'labels' is {kind_named(labels)}, not a tuple of texts"
+    strange = next((label for label in labels if not isinstance(label, str)), None)
+    if strange is not None:
+        return f"a text with {kind_named(strange)} in place of a label"
+    return "a text with a label that it has twice" if len({*labels}) < len(labels) else ""
+
+
+def _wrong_score(score: object) -> str:
+    if isinstance(score, int | float) and not isinstance(score, bool) and abs(score) <= MOST_SCORE:
+        return ""
+    return f"a text of the score {score!r:.40}, which is no number up to {MOST_SCORE:g}"
 
 
 def _wrong_answer(sample: object) -> str:

@@ -15,7 +15,9 @@ from graftkit.interfaces.samples import (
     Message,
     PreferencePair,
     Sample,
+    ScoredText,
     Text,
+    TextWithLabels,
     Tokens,
     ToolCall,
 )
@@ -23,7 +25,18 @@ from graftkit.interfaces.samples import (
 __all__ = ["SAMPLES", "plain_sample", "plain_value"]
 
 SAMPLES: frozenset[type] = frozenset(
-    {Conversation, LabelledText, Completion, Text, LongText, Tokens, PreferencePair, LabelledAnswer}
+    {
+        Conversation,
+        LabelledText,
+        Completion,
+        Text,
+        TextWithLabels,
+        ScoredText,
+        LongText,
+        Tokens,
+        PreferencePair,
+        LabelledAnswer,
+    }
 )
 """The classes of samples; one of a plugin's own may say anything of itself."""
 

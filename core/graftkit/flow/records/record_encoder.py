@@ -8,6 +8,7 @@ from typing import Any
 
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.template import ChatTemplate
+from graftkit.corpus.text_targets import TextTargets
 from graftkit.errors import DataError, RecipeError
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -38,7 +39,8 @@ def encoder_of(
         rows: How many rows the model's embedding has, where that is known.
         labels: The labels of texts in the order of their numbers.
     """
-    data = bound.recipe.data
+    data, objective = bound.recipe.data, bound.objective_config
+    targets = TextTargets(objective.learns_from, labels, objective.label_weights) if objective.judges_texts else None
     return Encoder(
         tokenizer,
         template,
@@ -47,8 +49,8 @@ def encoder_of(
         report_dropped=data.dropped == "report",
         overflow=data.overflow,
         parse_special_tokens=data.special_tokens == "parse",
-        labels=labels,
-        whole_texts=bound.objective_config.head == "masked",
+        targets=targets,
+        whole_texts=objective.head == "masked",
     )
 
 

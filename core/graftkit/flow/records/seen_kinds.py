@@ -1,42 +1,93 @@
-"""Which labels training sees, and whether it sees wanted and unwanted answers."""
+"""Which labels and numbers training sees, and whether it sees wanted and unwanted answers."""
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from graftkit.corpus.sample_files import Samples
-from graftkit.interfaces.samples import LabelledAnswer, LabelledText, Sample
+from graftkit.corpus.text_targets import labels_in
+from graftkit.interfaces.samples import LabelledAnswer, LabelledText, Sample, ScoredText, TextWithLabels
 from graftkit.visible import one_line
 
 __all__ = ["SeenKinds"]
 
 _SHOWN = 5
 
+_Kind = tuple[str, ...] | bool | None
+"""What a record is: labels, sorted; whether its answer is wanted; or neither."""
+
+_BESIDE: dict[type[Sample], tuple[str, str]] = {
+    TextWithLabels: ("labels", "multi-label-classification"),
+    ScoredText: ("a number", "regression"),
+}
+"""What texts have beside them that whoever learns texts does not learn, and which objective does."""
+
 
 class SeenKinds:
-    """Of each record of the training files, in their order, its label, or whether its answer is wanted."""
+    """Of each record of the training files, in their order, its labels or number, or whether its answer is wanted."""
 
     def __init__(self) -> None:
-        self._names: dict[str | bool | None, int] = {}
+        self._names: dict[_Kind, int] = {}
         self._of_record = array("I")
+        self._beside: dict[type[Sample], str] = {}
+        self._lowest, self._highest = math.inf, -math.inf
 
     def note(self, sample: Sample) -> None:
         """Notes a record; every one of the files in turn."""
-        kind: str | bool | None = None
-        if isinstance(sample, LabelledText):
-            kind = sample.label
+        kind: _Kind = None
+        if isinstance(sample, LabelledText | TextWithLabels):
+            kind = tuple(sorted(labels_in(sample)))
         elif isinstance(sample, LabelledAnswer):
             kind = sample.wanted
+        elif isinstance(sample, ScoredText):
+            self._lowest, self._highest = min(self._lowest, sample.score), max(self._highest, sample.score)
         self._of_record.append(self._names.setdefault(kind, len(self._names)))
+        if isinstance(sample, TextWithLabels | ScoredText):
+            self._beside.setdefault(type(sample), sample.where)
 
     @property
     def labels(self) -> set[str]:
         """The labels of all records that were noted."""
-        return {name for name in self._names if isinstance(name, str)}
+        return {label for kind in self._names if isinstance(kind, tuple) for label in kind}
+
+    def counts(self, train: Samples) -> Counter[str]:
+        """Counts the records that training sees with each label.
+
+        Args:
+            train: The records that training sees, of all that were noted.
+        """
+        found: Counter[str] = Counter()
+        for kind, count in self._seen(train).items():
+            found.update(dict.fromkeys(kind, count) if isinstance(kind, tuple) else {})
+        return found
+
+    @property
+    def one_score(self) -> float | None:
+        """The number that every record has which was noted; None where they have several, or none."""
+        return self._lowest if self._lowest == self._highest else None
+
+    def told_of_texts(self, objective: str) -> list[str]:
+        """Tells of labels or numbers beside texts that are learnt as texts alone.
+
+        Args:
+            objective: What they are learnt by.
+        """
+        return [
+            f"{where}: the record has {_BESIDE[kind][0]} beside its text, which the objective {objective} does not "
+            f"learn: {_BESIDE[kind][1]} does"
+            for kind, where in self._beside.items()
+        ]
+
+    def _seen(self, train: Samples) -> dict[_Kind, int]:
+        """Returns each kind of which training sees a record, and how many."""
+        counts = np.bincount(np.frombuffer(self._of_record, np.uintc)[train.kept], minlength=len(self._names))
+        return {kind: count for kind, count in zip(self._names, counts.tolist(), strict=True) if count}
 
     def told(self, train: Samples, labels: Sequence[str]) -> list[str]:
         """Tells what nothing is learnt of, and which labels are probably meant to be one.
@@ -45,16 +96,16 @@ class SeenKinds:
             train: The records that training sees, of all that were noted.
             labels: The labels that a classifier tells apart; none for other objectives.
         """
-        present = {*np.unique(np.frombuffer(self._of_record, np.uintc)[train.kept]).tolist()}
-        seen = {name for name, number in self._names.items() if number in present}
+        kinds = {*self._seen(train)}
+        seen = {label for kind in kinds if isinstance(kind, tuple) for label in kind}
         alike = _alike(labels)
         missing = [label for label in labels if label not in seen]
         if missing:
             shown = ", ".join(repr(one_line(label, 40)) for label in missing[:_SHOWN])
             more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
             return [f"no training record has the label {shown}{more}: nothing is learnt of it", *alike]
-        if seen in ({True}, {False}):
-            kind = "wanted" if True in seen else "unwanted"
+        if kinds in ({True}, {False}):
+            kind = "wanted" if True in kinds else "unwanted"
             return [f"the answer of every training record is {kind}: there is none of the other kind to learn from"]
         return alike
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
 from typing import Literal
@@ -11,6 +11,7 @@ from typing import Literal
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_files import Samples, scan_samples
+from graftkit.corpus.text_targets import TextTargets, labels_in
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
 from graftkit.flow.records.datasets import open_path
@@ -19,7 +20,8 @@ from graftkit.flow.records.suggest_format import Guess
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.model_source import PLAIN
-from graftkit.interfaces.samples import LabelledAnswer, LabelledText, PreferencePair, Sample
+from graftkit.interfaces.objective import LearnsFrom
+from graftkit.interfaces.samples import LabelledAnswer, LabelledText, PreferencePair, Sample, ScoredText, TextWithLabels
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.recipe.schema import Recipe
@@ -54,7 +56,8 @@ class StartingPoint:
         tokens_per_step: Tokens of an optimizer step: about eight examples.
         epochs: How often every record is seen: three times, or as often as thirty steps take.
         objective: What suits the records: sft; dpo for pairs, kto for answers that are wanted or not,
-            classification for texts with one of a few labels.
+            classification for texts with one of a few labels, multi-label-classification where they have any number of
+            them, regression for texts with a number.
         quantizer: How frozen weights are stored: as they lie where the file holds them quantized, else in NF4.
         learning_rate: The highest rate of a low-rank adapter for a model of this size.
         steps: How many steps that makes, about.
@@ -105,10 +108,10 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
     _, files = open_model(host, model)
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     context = context_length(files.config) or 1 << 17
-    labels = _labels_of(samples)
-    objective = "classification" if labels else _objective_for(next(iter(samples)))
-    corpus, template, instead_of = _laid_out(tokenizer, samples, context, labels)
-    by_answer = None if labels else _laid_out_by_answer(tokenizer, template, samples, context, corpus)
+    targets = _targets_of(samples)
+    objective = _JUDGING[targets.kind] if targets else _objective_for(next(iter(samples)))
+    corpus, template, instead_of = _laid_out(tokenizer, samples, context, targets)
+    by_answer = None if targets else _laid_out_by_answer(tokenizer, template, samples, context, corpus)
     corpus = by_answer or corpus
     corpus = replace(corpus, scale=corpus.scale * records / len(samples))
     longest = min(context, max(64, math.ceil(corpus.longest_quantile(0.99) / 64) * 64))
@@ -146,27 +149,48 @@ def _objective_for(sample: Sample) -> str:
     return "sft"
 
 
-def _labels_of(samples: Samples) -> list[str]:
-    """Returns the labels of texts where they name classes: two at least, short, seen several times; or none."""
+_JUDGING: Mapping[LearnsFrom, str] = {
+    "labels": "classification",
+    "label_sets": "multi-label-classification",
+    "scores": "regression",
+}
+"""The objectives of texts that are learnt as wholes, by what is learnt of them."""
+
+
+def _targets_of(samples: Samples) -> TextTargets | None:
+    """Returns what is learnt of texts as wholes: their numbers, or labels that name classes.
+
+    Those are two at least, or one that a text may lack, short, and seen several times in the mean.
+    """
+    kinds: Mapping[type[Sample], LearnsFrom] = {
+        LabelledText: "labels",
+        TextWithLabels: "label_sets",
+        ScoredText: "scores",
+    }
+    first = type(next(iter(samples)))
+    if first not in kinds:
+        return None
     most, found = min(_MOST_LABELS, len(samples) // _TIMES_SEEN), set[str]()
     for sample in samples:
-        if not isinstance(sample, LabelledText) or not 0 < len(sample.label) <= _LABEL_LENGTH:
-            return []
-        found.add(sample.label)
-        if len(found) > most:
-            return []
-    return sorted(found) if len(found) > 1 else []
+        labels = labels_in(sample)
+        found.update(labels)
+        named = all(0 < len(label) <= _LABEL_LENGTH for label in labels)
+        if type(sample) is not first or not named or len(found) > most:
+            return None
+    if first is not ScoredText and len(found) < (2 if first is LabelledText else 1):
+        return None
+    return TextTargets(kinds[first], sorted(found))
 
 
 def _laid_out(
-    tokenizer: Tokenizer, samples: Samples, context: int, labels: Sequence[str]
+    tokenizer: Tokenizer, samples: Samples, context: int, targets: TextTargets | None
 ) -> tuple[CorpusEstimate, str | None, Sequence[str]]:
     """Lays some of the records out; with graftkit's own chat template where the model's can't.
 
-    A classifier of some labels sees the texts alone.
+    What learns something of texts as wholes sees them alone.
     """
-    if labels:
-        encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, labels=labels)
+    if targets:
+        encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, targets=targets)
         return estimate_corpus(encoder, samples), None, ()
     encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, report_dropped=True)
     corpus = estimate_corpus(encoder, samples)

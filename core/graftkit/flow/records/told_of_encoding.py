@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from graftkit.corpus.encode import Encoder, Overflow
 from graftkit.corpus.tally import Tally
-from graftkit.interfaces.objective import LearnsFrom
+from graftkit.interfaces.objective import ObjectiveConfig
 
 __all__ = ["told_of_encoding"]
 
@@ -18,19 +18,19 @@ _LOSE: dict[Overflow, str] = {
 }
 
 
-def told_of_encoding(tally: Tally, side: str, encoder: Encoder, learns_from: LearnsFrom) -> Iterator[str]:
+def told_of_encoding(tally: Tally, side: str, encoder: Encoder, objective: ObjectiveConfig) -> Iterator[str]:
     """Yields what the user should know of records that were encoded.
 
     Args:
         tally: What became of them.
         side: What they are called: "records", "holdout records".
         encoder: What has encoded them.
-        learns_from: What kind of records the objective takes.
+        objective: What it says of the records that it takes.
     """
     if tally.truncated:
         places = ", ".join(tally.overlong) + (", ..." if tally.truncated > len(tally.overlong) else "")
         told = f"{tally.truncated} of {tally.records} {side} are longer than {encoder.max_length} tokens"
-        yield f"{told} and {_LOSE[_overflow(encoder, learns_from)]}: {places}"
+        yield f"{told} and {_LOSE[_overflow(encoder, objective)]}: {places}"
     if tally.lost:
         yield f"{tally.lost} of {tally.records} {side} have nothing left to learn and are not used"
     for what, count in tally.left_out.items():
@@ -41,11 +41,11 @@ def told_of_encoding(tally: Tally, side: str, encoder: Encoder, learns_from: Lea
         yield f"{told} {{% generation %}} blocks, which is not learnt"
 
 
-def _overflow(encoder: Encoder, learns_from: LearnsFrom) -> Overflow:
+def _overflow(encoder: Encoder, objective: ObjectiveConfig) -> Overflow:
     """Returns what becomes of records that are too long."""
-    if encoder.overflow != "drop_turns" or learns_from == "answers":
+    if encoder.overflow != "drop_turns" or objective.learns_from == "answers":
         return encoder.overflow
-    return "truncate" if learns_from == "labels" else "drop"
+    return "truncate" if objective.judges_texts else "drop"
 
 
 def _spelt(tally: Tally, side: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from graftkit.corpus.encode import Encoder
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, tokenize
 from graftkit.corpus.tokenizer_template import chat_template_of
-from graftkit.errors import DataError, ModelError, RequestError
+from graftkit.errors import DataError, ModelError
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.flow.answering.reloaded_model import ReloadedModel
 from graftkit.flow.planning.evaluation import EvaluationPlan
@@ -29,7 +29,7 @@ from graftkit.flow.training.answers import Answer, Question, answer_all, asked, 
 from graftkit.flow.training.evaluate import measured_of
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import SEVERAL_LABELS
-from graftkit.interfaces.samples import LabelledText, Sample
+from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.packing import Packing, choose_packing, use_packing
 from graftkit.recipe.bind import BoundRecipe
@@ -66,7 +66,10 @@ class Prepared:
     @property
     def notices(self) -> list[str]:
         """What the user should know of it."""
-        return [] if self.packing.packed else [f"sequences run one by one: {self.packing.reason}"]
+        told = [] if self.packing.packed else [f"sequences run one by one: {self.packing.reason}"]
+        if self.bound.objective_config.awaits_records:
+            told.append("weights of labels follow from the records of a training: in this loss all labels weigh alike")
+        return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +104,8 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
     network, config = model.network, model.network.config.to_dict()
     labels = model.labels if isinstance(model, HeadModel) else []
     head = model.head if isinstance(model, HeadModel) else "language"
-    if config.get("problem_type") == SEVERAL_LABELS:
-        raise RequestError(
-            "it judges each label by itself (multi_label_classification), and a record has one label",
-            where=source,
-            hint="`toolkit generate` says what it says of a text.",
-        )
-    bound = planned.for_head(host, head, len(labels), source)
+    several = config.get("problem_type") == SEVERAL_LABELS
+    bound = planned.for_head(host, head, labels, source, several=several)
     tokenizer = carrying(template_of(bound), model.tokenizer)
     template = chat_template_of(tokenizer, planned.today, chat_options(bound, model.chat))
     check_arguments(bound, template)
@@ -118,7 +116,7 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
         template,
         longest_example(bound, config),
         network.get_input_embeddings().num_embeddings,
-        labels if bound.objective_config.learns_from == "labels" else (),
+        labels,
     )
     weights = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers()))
     packing = choose_packing(config, source, weights)
@@ -156,7 +154,7 @@ def encoded(model: Prepared, planned: EvaluationPlan, report: Callable[[int, int
     store = TokenStore.of(tokens[number] for tokens in chunks for number in range(len(tokens)))
     rows = model.network.get_input_embeddings().num_embeddings
     masking = masking_of(bound, "holdout", model.tokenizer, model.source, rows)
-    notices = [*told_of_encoding(tally, "records", encoder, bound.objective_config.learns_from)]
+    notices = [*told_of_encoding(tally, "records", encoder, bound.objective_config)]
     if len(tally.answers) < answers:
         notices.append(f"evaluation.answers asks for {answers} answers; {len(tally.answers)} records have one")
     return Examples(
@@ -172,12 +170,12 @@ def _check(sample: Sample, model: Prepared) -> None:
     Raises:
         DataError: It can't.
     """
-    objective, known = model.bound.objective, model.encoder.labels
+    objective, targets = model.bound.objective, model.encoder.targets
     check_learns_from(sample, model.bound.objective_config.learns_from, objective.use)
-    if known and isinstance(sample, LabelledText) and sample.label not in known:
-        raise DataError(
-            f"the label {sample.label[:60]!r} is none of the model's: {listed_labels([*known])}", where=sample.where
-        )
+    unknown = targets.unknown(sample) if targets else None
+    if targets and unknown is not None:
+        told = f"the label {unknown[:60]!r} is none of the model's: {listed_labels(targets.labels)}"
+        raise DataError(told, where=sample.where)
 
 
 def measured_by(

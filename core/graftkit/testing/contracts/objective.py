@@ -9,14 +9,23 @@ from functools import cached_property
 import pytest
 import torch
 
-from graftkit.interfaces.objective import LABEL, ObjectiveConfig, Scores, SequenceScores, TeacherConfig
+from graftkit.interfaces.objective import (
+    LABEL,
+    LABELS,
+    SCORE,
+    ObjectiveConfig,
+    Overall,
+    Scores,
+    SequenceScores,
+    TeacherConfig,
+)
 from graftkit.recipe.bind import Choice
 from graftkit.testing.contracts.base import Contract, choose
 
 __all__ = ["ObjectiveContract"]
 
-LABELS = 3
-"""The labels that texts have."""
+CLASSES = 3
+"""How many labels texts have."""
 
 AnyScores = Scores | SequenceScores
 """What an objective is given: log-probabilities of tokens, or a head's scores of sequences, as its config says."""
@@ -160,6 +169,22 @@ class ObjectiveContract(Contract):
                 assert values.shape == (MOST,), f"the metric {name} is {list(values.shape)} for {MOST} examples"
                 assert not values.isinf().any(), f"the metric {name} is infinite"
 
+    def test_figures_of_all_examples_are_numbers(self) -> None:
+        """By the same names each time, whatever the order of the records is, where it has any."""
+        objective, scores = self.make(), self.scores()
+        if not isinstance(objective, Overall) or not isinstance(scores, SequenceScores):
+            return
+        scores = SequenceScores(scores.values.detach(), scores.by_example)
+        other_way = {name: values.flip(0) for name, values in scores.by_example.items()}
+        turned = objective.overall(SequenceScores(scores.values.flip(0), other_way))
+        told = objective.overall(scores)
+        assert told.keys() == turned.keys(), f"overall() gives {[*told]} and, in another order, {[*turned]}"
+        for name, value in told.items():
+            assert isinstance(value, int | float), f"overall() gives a {type(value).__name__} as {name}, no number"
+            assert turned[name] == pytest.approx(value, rel=1e-5, abs=1e-6, nan_ok=True), (
+                f"in another order of the examples {name} is another number"
+            )
+
     def test_what_it_is_given_stays_as_it_is(self) -> None:
         """Core goes on with the scores, and with the process's random state."""
         scores = self.scores()
@@ -195,10 +220,9 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
     random = torch.Generator().manual_seed(seed)
     per_example = config.sequences
     if config.head == "sequence":
-        outputs = LABELS if config.learns_from == "labels" else 1
+        outputs = CLASSES if config.learns_from in ("labels", "label_sets") else 1
         values = scale * torch.randn(examples, per_example, outputs, generator=random)
-        labels = {LABEL: torch.arange(examples, dtype=torch.int32) % LABELS} if config.learns_from == "labels" else {}
-        return SequenceScores(values.requires_grad_(), labels)
+        return SequenceScores(values.requires_grad_(), made_targets(config, examples))
     lengths = torch.randint(1, 8, (examples * per_example,), generator=random)
     tokens = int(lengths.sum())
 
@@ -218,6 +242,21 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
         teacher=teacher,
         by_example={"wanted": wanted.to(torch.uint8)} if config.learns_from == "labelled" else {},
     )
+
+
+def made_targets(config: ObjectiveConfig, examples: int) -> dict[str, torch.Tensor]:
+    """Returns what an objective learns of texts as wholes: labels, sets of them, or numbers; nothing for another one.
+
+    Args:
+        config: The objective's.
+        examples: How many examples.
+    """
+    numbers = torch.arange(examples)
+    if config.learns_from == "labels":
+        return {LABEL: (numbers % CLASSES).to(torch.int32)}
+    if config.learns_from == "label_sets":
+        return {LABELS: ((numbers[:, None] >> torch.arange(CLASSES)) & 1).to(torch.uint8)}
+    return {SCORE: numbers / 2 - 1} if config.learns_from == "scores" else {}
 
 
 def made_candidates(tokens: int, scale: float, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -124,7 +124,8 @@ def test_a_pair_is_forecast_as_long_as_both_of_its_sequences(tiny_model: Path, t
 
 def test_a_head_is_counted_in_the_place_of_the_output_layer(recipe_of_a_config: Path) -> None:
     """By hand: its rows in float32, their gradients and two moments; no logits of a vocabulary."""
-    asked = {"sft": 0, "reward": 1, "{use: classification, labels: [a, b, c]}": 3}
+    several = "{use: multi-label-classification, labels: [a, b, c]}"
+    asked = {"sft": 0, "reward": 1, "regression": 1, "{use: classification, labels: [a, b, c]}": 3, several: 3}
     adapter, language = 0, 0
     for objective, labels in asked.items():
         parts, head = _stages(recipe_of_a_config, objective), 4 * 1024 * labels

@@ -1,0 +1,82 @@
+"""What is learnt of a text as a whole: its label, those that it has, or its number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from graftkit.interfaces.objective import LABEL, LABELS, SCORE, WEIGHT, LearnsFrom
+from graftkit.interfaces.samples import LabelledText, Sample, ScoredText, TextWithLabels
+from graftkit.store.token_store import ByExample
+
+__all__ = ["JudgedText", "TextTargets", "labels_in"]
+
+JudgedText = LabelledText | TextWithLabels | ScoredText
+"""A text of which something is learnt as a whole."""
+
+_KINDS: Mapping[str, type[JudgedText]] = {"labels": LabelledText, "label_sets": TextWithLabels, "scores": ScoredText}
+
+
+def labels_in(sample: Sample) -> tuple[str, ...]:
+    """Returns the labels that a record has: one, several, or none."""
+    match sample:
+        case LabelledText():
+            return (sample.label,)
+        case TextWithLabels():
+            return sample.labels
+    return ()
+
+
+@dataclass(frozen=True)
+class TextTargets:
+    """What examples of texts have to be learnt, beside their tokens.
+
+    Attributes:
+        kind: What that is, as the `learns_from` of an objective calls it that judges texts.
+        labels: The labels in the order of their numbers.
+        weights: How much a text of each label weighs in the loss; 1 where a label is not named.
+    """
+
+    kind: LearnsFrom
+    labels: Sequence[str] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def takes(self, sample: Sample) -> bool:
+        """Whether a record is of this kind."""
+        return type(sample) is _KINDS[self.kind]
+
+    def unknown(self, sample: Sample) -> str | None:
+        """Returns the first label of a record that is none of these; None where there is none."""
+        return next((label for label in labels_in(sample) if label not in self._numbers), None)
+
+    def columns(self, sample: JudgedText) -> ByExample:
+        """Returns the further columns of a text's example."""
+        if isinstance(sample, ScoredText):
+            return {SCORE: np.float32(sample.score)}
+        if isinstance(sample, TextWithLabels):
+            row = np.zeros(len(self.labels), np.uint8)
+            row[[self._numbers[label] for label in sample.labels]] = 1
+            return {LABELS: row}
+        weight = {WEIGHT: np.float32(self.weights.get(sample.label, 1))} if self.weights else {}
+        return {LABEL: np.int32(self._numbers[sample.label]), **weight}
+
+    def shown(self, sample: JudgedText) -> tuple[str, str]:
+        """Returns what is learnt of a text, as it is shown, and what that is called."""
+        if isinstance(sample, ScoredText):
+            return f"{sample.score:g}", "score"
+        if isinstance(sample, TextWithLabels):
+            return ", ".join(sample.labels), "labels"
+        return sample.label, "label"
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what the columns depend on, as JSON."""
+        kind = {} if self.kind == "labels" else {"learnt": self.kind}
+        return {"labels": self._numbers, **kind, **({"weights": dict(self.weights)} if self.weights else {})}
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {label: number for number, label in enumerate(self.labels)}

@@ -1,0 +1,45 @@
+"""Multi-label classification: which of a few labels a text has, any number of them.
+
+The binary cross-entropy of each label's score, as transformers' `*ForSequenceClassification` classes minimize it with
+`problem_type="multi_label_classification"`: of a text the mean over the labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from graftkit import SequenceScores
+from graftkit.interfaces.objective import LABELS
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from graftkit_objectives.config import MultiLabelConfig
+from graftkit_objectives.f1 import macro_f1, micro_f1
+
+__all__ = ["MultiLabelClassification"]
+
+
+class MultiLabelClassification:
+    """Makes the labels that a text has likelier than not, and the others less likely."""
+
+    def __init__(self, config: MultiLabelConfig) -> None:
+        pass
+
+    def losses(self, scores: SequenceScores) -> torch.Tensor:
+        """Returns the mean over the labels of each text's negative log-likelihood, in nats, `[examples]`."""
+        values = scores.values[:, 0]
+        return binary_cross_entropy_with_logits(values, scores.by_example[LABELS].to(values), reduction="none").mean(1)
+
+    def metrics(self, scores: SequenceScores) -> Mapping[str, torch.Tensor]:
+        """Returns whether each text has just those labels whose probability is more than one half."""
+        return {"subset_accuracy": (_told(scores) == scores.by_example[LABELS].bool()).all(1).float()}
+
+    def overall(self, scores: SequenceScores) -> Mapping[str, float]:
+        """Returns the F1 of all labels counted together, and the mean of the labels' own."""
+        true, told = scores.by_example[LABELS].bool(), _told(scores)
+        return {"micro_f1": micro_f1(true, told), "macro_f1": macro_f1(true, told)}
+
+
+def _told(scores: SequenceScores) -> torch.Tensor:
+    """Returns which labels each text is told to have, `[examples, labels]`."""
+    return scores.values[:, 0] > 0
