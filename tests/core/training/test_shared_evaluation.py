@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from graftkit.interfaces.objective import SequenceScores
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.processes import ALONE, Processes
+from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import LikelihoodLoss, ObjectiveLoss, Passes, StepScore
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 COUNT = 3
 
@@ -127,3 +132,42 @@ def test_a_shared_evaluation_gives_the_same_number(kind: str, network: LlamaForC
     assert [score for score, _ in found] == [alone] * COUNT
     parts = [part for _, part in found]
     assert sum(parts) == all_passes == len(store) and max(parts) < all_passes / 2
+
+
+class Correlated:
+    """An objective of sequences with a figure that is no mean over examples."""
+
+    def losses(self, scores: SequenceScores) -> torch.Tensor:
+        return (scores.values[:, 0, 0] - scores.by_example["score"]).square()
+
+    def metrics(self, scores: SequenceScores) -> dict[str, torch.Tensor]:
+        return {}
+
+    def overall(self, scores: SequenceScores) -> dict[str, float]:
+        pair = torch.stack([scores.values[:, 0, 0].double(), scores.by_example["score"].double()])
+        return {"pearson": torch.corrcoef(pair)[0, 1].item(), "nothing": math.nan}
+
+
+def test_figures_of_all_examples_and_their_weights_are_shared(network: LlamaForCausalLM, store: TokenStore) -> None:
+    """Those of the records in their own order, whoever scored them; the mean is divided by the weights of all."""
+    torch.manual_seed(0)
+    scorer = LlamaForSequenceClassification(network.config.__class__(**network.config.to_dict(), num_labels=1)).eval()
+    scorer.config.pad_token_id = 0
+    columns = {"score": np.linspace(-1, 1, len(store), dtype=np.float32)}
+    columns["weight"] = np.arange(1, len(store) + 1, dtype=np.float32)
+    judged = replace(store, by_example=columns)
+
+    def evaluate(processes: Processes) -> StepScore:
+        passes = Passes(12, False, torch.device("cpu"), processes)
+        loss = SequenceLoss(deepcopy(scorer), Correlated(), passes)
+        return loss.evaluate(judged, passes.all_groups(judged), lambda done, every: None)
+
+    alone = evaluate(ALONE)
+    assert InThreads(COUNT).call(evaluate) == [alone] * COUNT
+    with torch.no_grad():
+        values = torch.cat([scorer(torch.from_numpy(example.ids)[None]).logits[0] for example in judged]).double()
+    numbers, weights = torch.from_numpy(columns["score"]).double(), columns["weight"].astype(float)
+    assert alone.metrics == {
+        "pearson": pytest.approx(torch.corrcoef(torch.stack([values, numbers]))[0, 1].item(), abs=1e-5)
+    }
+    assert alone.loss == pytest.approx(np.average((values - numbers).square().numpy(), weights=weights), rel=1e-5)
