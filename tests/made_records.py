@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["WORDS", "labelled_texts", "multi_labelled_texts", "scored_texts", "written"]
+__all__ = ["WORDS", "labelled_texts", "multi_labelled_texts", "paired_texts", "scored_texts", "written"]
 
 WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}
 """What tells the label of a text."""
@@ -28,6 +28,18 @@ def multi_labelled_texts(count: int) -> list[dict[str, Any]]:
         word, length = WORDS["good" if n % 2 else "bad"][n // 4 % 2], "long" if n & 2 else "short"
         labels = [*(["good"] if n % 2 else []), *(["long"] if n & 2 else [])]
         found.append({"text": f"the film {n} was {word} and {length}", "labels": labels})
+    return found
+
+
+def paired_texts(count: int) -> list[dict[str, str]]:
+    """Returns pairs of texts, and whether both like the film."""
+    words = ("lovely", "awful", "great", "poor")
+    liked = {"lovely", "great"}
+    found = []
+    for number in range(count):
+        first, second = words[number % 4], words[number // 4 % 4]
+        same = "yes" if (first in liked) == (second in liked) else "no"
+        found.append({"premise": f"film {number} was {first}", "hypothesis": f"it was {second}", "label": same})
     return found
 
 

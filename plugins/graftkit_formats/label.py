@@ -9,7 +9,7 @@ from typing import Any
 from graftkit import Column, LabelledText, Message, ScoredText, TextWithLabels
 from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.record_format import kind_of
-from graftkit.interfaces.samples import MOST_SCORE
+from graftkit.interfaces.samples import MOST_SCORE, joined
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import LabelConfig, ScoreConfig
@@ -20,9 +20,19 @@ __all__ = ["Label", "Labels", "Score"]
 _MEANT_AS_NUMBER = "where the number itself is learnt: format: score, columns: {score: label}"
 
 
+_TEXTS = (
+    ("text", "text_pair"),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+)
+"""The columns of a text and of the second one of a pair, by the names that data sets give them."""
+
+
 class Label:
     """Reads `{"text": ..., "label": ...}`: the user gives the text, the assistant answers the label.
 
+    A second text, `text_pair`, makes a pair of it, of which a classifier learns the label; so for the formats below.
     A label that is no whole number, such as 0.5, is a number that the text has.
 
     Args:
@@ -34,16 +44,16 @@ class Label:
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Fits where there are a text and a label."""
-        both = "text" in found and found["text"].is_text and "label" in found
-        return ["text", "label"] if both else None
+        texts = _text_columns(found)
+        return [*texts, "label"] if texts and "label" in found else None
 
     def sample(self, record: Mapping[str, Any], where: str) -> LabelledText | ScoredText:
         """Returns the text with its label."""
-        text, label = string_of(record, "text", where), record.get("label")
+        (text, second), label = _texts_of(record, where), record.get("label")
         if type(label) is float:
-            return ScoredText(_learnt(text, where), where, _number(label, "label", where))
+            return ScoredText(_learnt(text, where), where, _number(label, "label", where), second)
         messages = (Message("user", text), Message("assistant", self._label(record, where)))
-        return LabelledText(conversation(messages, where).messages, where)
+        return LabelledText(conversation(messages, where).messages, where, second=second)
 
     def _label(self, record: Mapping[str, Any], where: str) -> str:
         label = record.get("label")
@@ -68,7 +78,8 @@ class Labels:
         """Fits where there are a text and lists of labels, and no single label beside them."""
         lists = "labels" in found and "list" in found["labels"].types and "object" not in found["labels"].items
         fits = lists and "label" not in found
-        return ["text", "labels"] if fits and "text" in found and found["text"].is_text else None
+        texts = _text_columns(found)
+        return [*texts, "labels"] if fits and texts else None
 
     def sample(self, record: Mapping[str, Any], where: str) -> TextWithLabels:
         """Returns the text with its labels."""
@@ -84,7 +95,8 @@ class Labels:
                 where=where,
                 hint="Name each label once. A row of zeros and ones is written as the labels whose place has a one.",
             )
-        return TextWithLabels(_learnt(string_of(record, "text", where), where), where, names)
+        text, second = _texts_of(record, where)
+        return TextWithLabels(_learnt(text, where), where, names, second)
 
     def _named(self, label: object, where: str) -> str:
         if type(label) is int:
@@ -109,26 +121,51 @@ class Score:
         """Fits where there are a text and a number, and no label beside them."""
         numbers = "score" in found and {"number", *(["string"] if self._as_text else [])} & found["score"].types
         fits = numbers and not {"label", "labels"} & found.keys()
-        return ["text", "score"] if fits and "text" in found and found["text"].is_text else None
+        texts = _text_columns(found)
+        return [*texts, "score"] if fits and texts else None
 
     def sample(self, record: Mapping[str, Any], where: str) -> ScoredText:
         """Returns the text with its number."""
-        text = string_of(record, "text", where)
+        text, second = _texts_of(record, where)
         score = record.get("score")
         if self._as_text and isinstance(score, str):
             with suppress(ValueError):
                 score = float(score)
-        return ScoredText(_learnt(text, where), where, _number(score, "score", where))
+        return ScoredText(_learnt(text, where), where, _number(score, "score", where), second)
 
 
-def _learnt(text: str, where: str) -> str:
+def _text_columns(found: Mapping[str, Column]) -> list[str]:
+    """Returns the columns of the text, or of the two of a pair; none where there is no text."""
+    for pair in _TEXTS:
+        if all(name in found and found[name].is_text for name in pair):
+            return [*pair]
+    return ["text"] if "text" in found and found["text"].is_text else []
+
+
+def _texts_of(record: Mapping[str, Any], where: str) -> tuple[str, str | None]:
+    """Returns the text of a record, which of a pair ends with the second one, and that second one.
+
+    Raises:
+        DataError: A text is missing or no text.
+    """
+    names = next((pair for pair in _TEXTS if pair[0] in record), _TEXTS[0])
+    text = string_of(record, names[0], where)
+    if names[1] not in record:
+        if names[0] != "text":
+            raise DataError(f'"{names[1]}" is missing or null', where=where)
+        return text, None
+    second = _learnt(string_of(record, names[1], where), where, names[1])
+    return joined(_learnt(text, where, names[0]), second), second
+
+
+def _learnt(text: str, where: str, name: str = "text") -> str:
     """Returns a text that there is something in.
 
     Raises:
         NothingToLearn: There is nothing.
     """
     if not text.strip():
-        raise NothingToLearn('"text" is empty: there is nothing to learn', where=where)
+        raise NothingToLearn(f'"{name}" is empty: there is nothing to learn', where=where)
     return text
 
 

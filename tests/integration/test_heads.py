@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from graftkit.flow.answering.reload import reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import tiny_model_folder
-from made_records import WORDS, labelled_texts, multi_labelled_texts, scored_texts, written
+from made_records import WORDS, labelled_texts, multi_labelled_texts, paired_texts, scored_texts, written
 from stopped_runs import run_until
 
 TEXTS = labelled_texts(120)
@@ -171,6 +172,58 @@ def test_texts_learn_any_number_of_labels(
     [found] = graftkit.evaluate(result.folder)
     assert found.measured.holdout_loss == pytest.approx(result.after.holdout_loss, rel=1e-4)
     assert found.measured.metrics == pytest.approx(result.after.metrics)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "llama"])
+def test_pairs_of_texts_are_told_apart_as_transformers_does(
+    kind: str, with_head: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_model if kind == "llama" else encoder_folder(tmp_path / "base", kind)
+    long = {"premise": "the film was long " * 9, "hypothesis": "it was short " * 4, "label": "no"}
+    records = [*paired_texts(60), long]
+    data = {"holdout": 0.0, "max_length": 48}
+    training = {"steps": 4}
+    recipe = with_head(
+        "classification", records, model=str(base), export=["peft", "merged"], data=data, training=training
+    )
+    result = graftkit.run(recipe, out=tmp_path / "run")
+
+    from transformers import AutoTokenizer, pipeline
+
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.truncation_side = "right"
+    texts = [(record["premise"], record["hypothesis"]) for record in records]
+    theirs = [tokenizer(*pair, truncation="longest_first", max_length=48) for pair in texts]
+    store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
+    assert [example.ids.tolist() for example in store] == [found["input_ids"] for found in theirs]
+    if kind == "bert":
+        assert [example.by_token["type"].tolist() for example in store] == [found["token_type_ids"] for found in theirs]
+    else:
+        assert "type" not in store.by_token
+    assert result.manifest["head"]["pairs"]
+    assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
+    for name, folder in result.exports.items():
+        assert 'tokenizer("Hello", "Hi!"' in card_code(folder)
+        assert len(run_card(folder, base if name == "peft" else None).splitlines()) == 2
+    asked = {"text": "the film was lovely", "text_pair": "it was awful"}
+    classify = pipeline("text-classification", str(result.exports["merged"]), top_k=None)
+    expected = {share["label"]: share["score"] for share in classify(asked)}
+    for source in (result.folder, *result.exports.values()):
+        model = reload_any(str(source))
+        assert isinstance(model, HeadModel)
+        assert model.judge(json.dumps(asked)).facts["probabilities"] == pytest.approx(expected, abs=1e-4)
+    [found] = graftkit.evaluate(result.exports["merged"], records[:8])
+    shares = classify([{"text": first, "text_pair": second} for first, second in texts[:8]])
+    likely = [
+        next(share["score"] for share in of if share["label"] == record["label"])
+        for of, record in zip(shares, records, strict=False)
+    ]
+    assert found.measured.holdout_loss == pytest.approx(-sum(map(math.log, likely)) / 8, abs=1e-4)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe))
+    shown = CliRunner().invoke(toolkit, ["preview", str(path), "--json", "--records", "1"])
+    assert shown.exit_code == 0 and '"text_pair"' in shown.stdout
 
 
 def test_rare_labels_may_weigh_more(with_head: Any, tmp_path: Path) -> None:

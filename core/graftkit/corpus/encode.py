@@ -18,6 +18,7 @@ from graftkit.corpus.exact_runs import ExactRuns
 from graftkit.corpus.fitting_answers import fitting_answers
 from graftkit.corpus.learnt import Part as LearntPart
 from graftkit.corpus.long_text import encode_stretches
+from graftkit.corpus.pairs import longest_first, pair_layout_of
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.record_runs import Notes, RecordRuns, Unencoded
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
@@ -39,9 +40,9 @@ from graftkit.interfaces.samples import (
     TextWithLabels,
     Tokens,
 )
-from graftkit.interfaces.tokenizer import ROLES, PutsAround, Tokenizer
+from graftkit.interfaces.tokenizer import ROLES, PairLayout, PutsAround, Tokenizer
 from graftkit.store.fingerprint import fingerprint
-from graftkit.store.token_store import Example, prompt_length
+from graftkit.store.token_store import TYPE, Example, prompt_length
 
 __all__ = ["Encoded", "Encoder", "Overflow", "Part", "has_answer"]
 
@@ -127,6 +128,7 @@ class Encoder:
             plain characters. What begins with the `bos` token, or ends with any, gets none put around it.
         targets: Where something of each text as a whole is learnt, what that is: a record is then its text alone, with
             what the tokenizer puts around one, and the number of its label, say.
+        types: Of how many types of tokens the model has embeddings; see `PairLayout`. 0: of none.
         whole_texts: Whether each window of a text has around it what the tokenizer puts around a text, as encoders see
             texts, and every token of the text itself is in the loss.
     """
@@ -142,6 +144,7 @@ class Encoder:
         overflow: Overflow = "drop_turns",
         parse_special_tokens: bool = False,
         targets: TextTargets | None = None,
+        types: int = 0,
         whole_texts: bool = False,
     ) -> None:
         self._tokenizer = with_control_tokens(tokenizer, template)
@@ -154,7 +157,7 @@ class Encoder:
         self._exact = ExactRuns(self._tokenizer)
         self._shortened: _LaidOut | None = None
         self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
-        self.targets = targets
+        self.targets, self.types = targets, types
         self.whole_texts = whole_texts
 
     def for_tokenizer(self, tokenizer: Tokenizer, template: ChatTemplate | None, rows: int | None = None) -> Encoder:
@@ -168,6 +171,7 @@ class Encoder:
             overflow=self.overflow,
             parse_special_tokens=self.parse_special_tokens,
             targets=self.targets,
+            types=self.types,
             whole_texts=self.whole_texts,
         )
 
@@ -271,22 +275,45 @@ class Encoder:
         Raises:
             DataError: A text is too long, and `overflow` is "error"; or the model lacks a row for one of its tokens.
         """
-        before, after = self._put_around
-        room = self.max_length - len(before) - len(after)
-        texts = self.encode_plainly([sample.text for sample in samples])
+        texts = iter(self.encode_plainly([part for sample in samples for part in sample.parts]))
         found = []
-        for sample, inside in zip(samples, texts, strict=True):
-            self.check_rows([*before, *inside, *after], sample.where)
-            over = len(inside) > room
+        for sample in samples:
+            parts = [next(texts) for _ in sample.parts]
+            whole, _ = self._around(parts)
+            self.check_rows(whole, sample.where)
+            over = len(whole) > self.max_length
             if over and self.overflow == "error":
-                self._refuse_length(f"{len(inside) + len(before) + len(after):,}", sample.where)
-            ids = np.array([*before, *inside[: max(0, room)], *after], np.int64)
+                self._refuse_length(f"{len(whole):,}", sample.where)
+            room = self.max_length - len(whole) + sum(map(len, parts))
+            ids, types = self._around(longest_first(parts, room) if over else parts)
             weights = np.zeros(len(ids), np.float32)
             weights[-1:] = 1
             kept = len(ids) > 0 and not (over and self.overflow == "drop")
-            examples = [Example(ids, weights, 0, {}, targets.columns(sample))] if kept else []
-            found.append(Encoded(examples, truncated=over, stops=True))
+            columns = {TYPE: np.array(types, np.uint8)} if self.types else {}
+            example = Example(np.array(ids, np.int64), weights, 0, columns, targets.columns(sample))
+            found.append(Encoded([example] if kept else [], truncated=over, stops=True))
         return found
+
+    def _around(self, parts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+        """Returns the ids of a text, or of the two of a pair, with what is put around them, and their types.
+
+        Raises:
+            DataError: The tokenizer does not say what it puts around a pair.
+        """
+        if len(parts) == 1:
+            before, after = self._put_around
+            ids = [*before, *parts[0], *after]
+            return ids, [0] * len(ids)
+        return self.pair_layout.of(*parts)
+
+    @cached_property
+    def pair_layout(self) -> PairLayout:
+        """What the tokenizer puts around the two texts of a pair.
+
+        Raises:
+            DataError: It does not say.
+        """
+        return pair_layout_of(self._tokenizer, self.types)
 
     def _windows(self, sample: Text | LongText) -> Encoded:
         """Returns a text in windows of at most `max_length` tokens, each with what is put around a text.
@@ -590,7 +617,8 @@ class Encoder:
             DataError: As for `encode`.
         """
         if self.targets and isinstance(sample, JudgedText):
-            return [(sample.text, "text"), self.targets.shown(sample)]
+            texts = zip(sample.parts, ("text", "text_pair"), strict=False)
+            return [*texts, self.targets.shown(sample)]
         return self._layout.authors(sample)
 
     def spelt(self, sample: Text | LongText) -> str | None:
@@ -648,6 +676,7 @@ class Encoder:
             "report_dropped": self.report_dropped,
             **({"special_tokens": "parse"} if self.parse_special_tokens else {}),
             **({**self.targets.facts(), "around": self._put_around} if self.targets else {}),
+            **({"types": self.types} if self.types and self.targets else {}),
             **({"whole texts": self._put_around} if self.whole_texts else {}),
         }
         return fingerprint(facts)

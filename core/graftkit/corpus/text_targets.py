@@ -13,12 +13,17 @@ from graftkit.interfaces.objective import LABEL, LABELS, SCORE, WEIGHT, LearnsFr
 from graftkit.interfaces.samples import LabelledText, Sample, ScoredText, TextWithLabels
 from graftkit.store.token_store import ByExample
 
-__all__ = ["JudgedText", "TextTargets", "labels_in"]
+__all__ = ["JudgedText", "TextTargets", "is_pair", "labels_in"]
 
 JudgedText = LabelledText | TextWithLabels | ScoredText
 """A text of which something is learnt as a whole."""
 
 _KINDS: Mapping[str, type[JudgedText]] = {"labels": LabelledText, "label_sets": TextWithLabels, "scores": ScoredText}
+
+
+def is_pair(sample: Sample) -> bool:
+    """Tells whether a record has two texts of which something is learnt together."""
+    return isinstance(sample, JudgedText) and sample.second is not None
 
 
 def labels_in(sample: Sample) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ __all__ = [
     "load_pretrained",
     "model_class",
     "text_settings",
+    "token_types",
     "with_head",
 ]
 
@@ -51,6 +52,8 @@ _CLASSES: Mapping[Head, str] = {
 }
 """How the names of transformers' classes with each head end."""
 _END = re.compile(r"(For[A-Z][A-Za-z]*|LMHeadModel|DoubleHeadsModel|Model)$")
+
+_MOST_TYPES = 256
 
 _PARTS = ("text_config", "vision_config", "audio_config")
 
@@ -93,6 +96,23 @@ def labels_of(config: Mapping[str, Any]) -> list[str]:
     if not isinstance(named, Mapping) or not all(str(key).isdecimal() for key in named):
         return []
     return [str(named[key]) for key in sorted(named, key=int)]
+
+
+def token_types(config: Mapping[str, Any]) -> int:
+    """Returns of how many types of tokens a model has embeddings, by which it tells the two texts of a pair apart.
+
+    Args:
+        config: Its config.json.
+
+    Returns:
+        The number; 0 where there is one type alone, or none.
+
+    Example:
+        >>> token_types({"model_type": "bert", "type_vocab_size": 2})
+        2
+    """
+    count = config.get("type_vocab_size")
+    return count if isinstance(count, int) and 1 < count <= _MOST_TYPES else 0
 
 
 def with_head(

@@ -61,6 +61,7 @@ class CardRequest:
             is the name of a number, unless a text may have `several`.
         pad: The id of the padding token that the base model is given with such a head, if any.
         several: Whether a text may have several of the labels, each of which is judged by itself.
+        pairs: Whether it was trained on pairs of texts.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class CardRequest:
     labels: Sequence[str] = ()
     pad: int | None = None
     several: bool = False
+    pairs: bool = False
 
     @property
     def auto_class(self) -> str:
@@ -93,7 +95,7 @@ class CardRequest:
             ask, answer = _WITH_A_MASK, _FILLED
         else:
             ask, answer = (
-                _WITH_AN_ANSWER if self.chat else _PLAINLY,
+                _OF_A_PAIR if self.pairs else _WITH_AN_ANSWER if self.chat else _PLAINLY,
                 _REWARD if len(self.labels) < 2 and not self.several else _LABELS,
             )
             answer = answer.replace("softmax(0)", "sigmoid()") if self.several else answer
@@ -115,6 +117,8 @@ class CardRequest:
 
 
 _PLAINLY = 'inputs = tokenizer("Hello", return_tensors="pt")\n'
+
+_OF_A_PAIR = 'inputs = tokenizer("Hello", "Hi!", return_tensors="pt")\n'
 
 _WITH_AN_ANSWER = """messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}]
 inputs = tokenizer.apply_chat_template(messages, return_dict=True, return_tensors="pt")

@@ -185,10 +185,13 @@ class Probe:
         ids: Token ids, `[tokens]`.
         positions: The positions whose logits are compared, ascending; the last one alone where the model has a head
             on sequences, whose scores of the sequence are compared.
+        types: The type of each token, `[tokens]`, for a model that has embeddings of them; empty where all are of the
+            first one.
     """
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
+    types: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +325,8 @@ class ProofRequest:
         found: list[torch.Tensor] = []
         with torch.no_grad(), float32_by_block(model):
             for probe in self.probes:
-                inputs = {"input_ids": torch.tensor([probe.ids]), "use_cache": False}
+                inputs: dict[str, Any] = {"input_ids": torch.tensor([probe.ids]), "use_cache": False}
+                inputs |= {"token_type_ids": torch.tensor([probe.types])} if probe.types else {}
                 found.append(logits_at(model, inputs, torch.tensor(probe.positions)).float().cpu())
         return found
 

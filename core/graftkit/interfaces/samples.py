@@ -27,6 +27,7 @@ __all__ = [
     "TextWithLabels",
     "Tokens",
     "ToolCall",
+    "joined",
 ]
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -129,17 +130,45 @@ class Conversation:
         return {"messages": turns, "tools": list(self.tools)} if self.tools else turns
 
 
+_BETWEEN = "\n\n"
+"""Between the two texts of a pair, where whoever learns from records takes one text."""
+
+
+def joined(first: str, second: str | None) -> str:
+    """Returns the text of a pair for whoever takes one text, or that of a text alone.
+
+    Args:
+        first: The text, or the first of two.
+        second: The second one; None where there is none.
+    """
+    return first if second is None else f"{first}{_BETWEEN}{second}"
+
+
+def _parts(text: str, second: str | None) -> tuple[str, ...]:
+    return (text,) if second is None else (text.removesuffix(f"{_BETWEEN}{second}"), second)
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledText(Conversation):
-    """A text that the user gives, and the label that the assistant answers.
+    """A text, or a pair of texts, that the user gives, and the label that the assistant answers.
 
     Whoever learns answers learns the label as one; a classifier learns which of its labels it is.
+
+    Attributes:
+        second: The second text of a pair, with which the user's message ends, as `joined` puts them together.
     """
 
+    second: str | None = None
+
+    def key(self) -> Any:
+        """Returns what makes this sample equal to another, as JSON."""
+        whole = Conversation.key(self)
+        return whole if self.second is None else {"pair": whole, "second": self.second}
+
     @property
-    def text(self) -> str:
-        """The text."""
-        return self.messages[0].content
+    def parts(self) -> tuple[str, ...]:
+        """The text, or the two of a pair."""
+        return _parts(self.messages[0].content, self.second)
 
     @property
     def label(self) -> str:
@@ -180,13 +209,20 @@ class TextWithLabels(Text):
 
     Attributes:
         labels: The labels, each once.
+        second: The second text of a pair, with which the text ends, as `joined` puts them together.
     """
 
     labels: tuple[str, ...]
+    second: str | None = None
 
     def key(self) -> Any:
         """Returns what makes this sample equal to another, as JSON: the order of the labels says nothing."""
-        return {"text": self.text, "labels": sorted(self.labels)}
+        return {"text": list(self.parts), "labels": sorted(self.labels)}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The text, or the two of a pair."""
+        return _parts(self.text, self.second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +231,20 @@ class ScoredText(Text):
 
     Attributes:
         score: The number, up to `MOST_SCORE` in size.
+        second: The second text of a pair, with which the text ends, as `joined` puts them together.
     """
 
     score: float
+    second: str | None = None
 
     def key(self) -> Any:
         """Returns what makes this sample equal to another, as JSON."""
-        return {"text": self.text, "score": self.score}
+        return {"text": list(self.parts), "score": self.score}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The text, or the two of a pair."""
+        return _parts(self.text, self.second)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ __all__ = [
     "CertainCuts",
     "ControlTokens",
     "Encoding",
+    "JoinsPairs",
     "NamedTemplates",
     "NamedTokens",
+    "PairLayout",
     "PutsAround",
     "Role",
     "Specials",
@@ -231,6 +233,49 @@ class PutsAround(Protocol):
     @property
     def put_around(self) -> tuple[Sequence[int], Sequence[int]]:
         """The ids before a text and those after it, as a program adds them that is not told to leave them out."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairLayout:
+    """What a tokenizer puts around the two texts of a pair, such as BERT's `[CLS] first [SEP] second [SEP]`.
+
+    Attributes:
+        before: The ids before the first text.
+        between: Those between the two.
+        after: Those after the second one.
+        types: What a model is told of each token that has embeddings of them (`token_type_ids`): of those before, of
+            the first text's, of those between, of the second text's, and of those after.
+    """
+
+    before: Sequence[int]
+    between: Sequence[int]
+    after: Sequence[int]
+    types: tuple[Sequence[int], int, Sequence[int], int, Sequence[int]]
+
+    @property
+    def added(self) -> int:
+        """How many ids are put around the two texts."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+    def of(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Returns the ids of a pair, and their types.
+
+        Args:
+            first: The ids of the first text.
+            second: Those of the second one.
+        """
+        before, of_first, between, of_second, after = self.types
+        ids = [*self.before, *first, *self.between, *second, *self.after]
+        return ids, [*before, *[of_first] * len(first), *between, *[of_second] * len(second), *after]
+
+
+@runtime_checkable
+class JoinsPairs(Protocol):
+    """What a tokenizer may tell besides: how the two texts of a pair become one sequence."""
+
+    @property
+    def pair_layout(self) -> PairLayout:
+        """What it puts around the two texts, as a program adds it that is not told to leave it out."""
 
 
 class TokenizerBackend(Protocol):

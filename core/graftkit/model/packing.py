@@ -179,7 +179,9 @@ def _shifted(embeddings: Any, inputs: Any, keywords: dict[str, Any]) -> Any:
     return inputs, {**keywords, "position_ids": positions + embeddings.padding_idx + 1}
 
 
-def forward_inputs(sequences: Sequence[torch.Tensor], *, packed: bool) -> dict[str, Any]:
+def forward_inputs(
+    sequences: Sequence[torch.Tensor], *, packed: bool, types: torch.Tensor | None = None
+) -> dict[str, Any]:
     """Returns the keywords of a forward pass.
 
     Packed sequences are one row without padding, their boundaries told by transformers' own names. One sequence
@@ -188,10 +190,13 @@ def forward_inputs(sequences: Sequence[torch.Tensor], *, packed: bool) -> dict[s
     Args:
         sequences: Token ids, each `[tokens]`; exactly one where `packed` is False.
         packed: Whether the network computes with packed attention.
+        types: The type of each token, `[tokens]` of all sequences, for a model that has embeddings of them; all are of
+            the first one when left out.
     """
+    typed = {} if types is None else {"token_type_ids": types.long().unsqueeze(0)}
     if not packed:
         (ids,) = sequences
-        return {"input_ids": ids.unsqueeze(0), "use_cache": False}
+        return {"input_ids": ids.unsqueeze(0), "use_cache": False, **typed}
     lengths = torch.tensor([len(ids) for ids in sequences])
     device = sequences[0].device
     bounds = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(device, torch.int32)
@@ -204,6 +209,7 @@ def forward_inputs(sequences: Sequence[torch.Tensor], *, packed: bool) -> dict[s
         "cu_seq_lens_k": bounds,
         "max_length_q": longest,
         "max_length_k": longest,
+        **typed,
     }
 
 

@@ -112,12 +112,14 @@ class HeadFacts(Facts):
             name of a number, unless a text may have `several`.
         pad: The id of the tokenizer's padding token.
         several: Whether a text may have several of the labels, each of which is judged by itself.
+        pairs: Whether it was trained on pairs of texts.
     """
 
     kind: Head
     labels: list[str] = []
     pad: int | None = None
     several: bool = False
+    pairs: bool = False
 
 
 class AdapterSource(Facts):

@@ -32,6 +32,9 @@ BY_TOKEN, BY_EXAMPLE = "token.", "example."
 SEQUENCE = "sequence"
 """The column by token with the number of the sequence that a token is of, where examples have several."""
 
+TYPE = "type"
+"""The column by token with its type (`token_type_ids`), where a model has embeddings of those."""
+
 _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 Columns = Mapping[str, NDArray[Any]]

@@ -13,7 +13,7 @@ from torch import nn
 from graftkit.interfaces.objective import WEIGHT, Overall, SequenceObjective, SequenceScores
 from graftkit.model.head import sequence_scores
 from graftkit.model.packing import forward_inputs
-from graftkit.store.token_store import Example, TokenStore
+from graftkit.store.token_store import TYPE, Example, TokenStore
 from graftkit.training.batch import PackedBatch
 from graftkit.training.step_loss import (
     BeforePass,
@@ -54,7 +54,7 @@ class HeadPass:
         return total.detach()
 
     def _scores(self, batch: PackedBatch) -> torch.Tensor:
-        inputs = forward_inputs(batch.sequences, packed=self._packed)
+        inputs = forward_inputs(batch.sequences, packed=self._packed, types=batch.by_token.get(TYPE))
         return sequence_scores(self._network, batch.sequences, inputs)
 
 
@@ -172,7 +172,7 @@ class SequenceLoss:
             batches, scored = self._passes.batches(examples), []
             for place, batch in enumerate(batches):
                 before(done, every, number, place)
-                inputs = forward_inputs(batch.sequences, packed=self._passes.packed)
+                inputs = forward_inputs(batch.sequences, packed=self._passes.packed, types=batch.by_token.get(TYPE))
                 scored.append(sequence_scores(self._network, batch.sequences, inputs))
                 done += 1
             scores = _scores(examples, torch.cat(scored))

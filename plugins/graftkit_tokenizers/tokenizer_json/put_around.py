@@ -12,11 +12,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from graftkit.interfaces.tokenizer import PairLayout
 from graftkit.tokenization.side_files import content_of
 from graftkit.tokenization.tokenizer_json import dump, template
 from tokenizers import Tokenizer as Backend
 
-__all__ = ["around", "bos_as_configured", "with_true_flags"]
+__all__ = ["around", "bos_as_configured", "pair_layout", "with_true_flags"]
 
 Json = dict[str, Any]
 
@@ -30,6 +31,25 @@ def around(backend: Backend) -> tuple[list[int], list[int]]:
     starts = [n for n in range(len(whole) - len(alone) + 1) if whole[n : n + len(alone)] == alone]
     start = starts[0] if starts and alone else len(whole) - len(alone)
     return whole[:start], whole[start + len(alone) :]
+
+
+def pair_layout(backend: Backend, config: Mapping[str, Any]) -> PairLayout:
+    """Returns what the post-processor puts around the two texts of a pair.
+
+    Args:
+        backend: The tokenizer that the library makes of the tokenizer.json.
+        config: The fields of tokenizer_config.json: by `model_input_names` a model is told nothing of types.
+    """
+    found = backend.encode(_ANY, _ANY)
+    of = found.sequence_ids
+    first, second = ([place for place, number in enumerate(of) if number == text] for text in (0, 1))
+    parts = slice(0, first[0]), slice(first[-1] + 1, second[0]), slice(second[-1] + 1, len(of))
+    inputs = config.get("model_input_names")
+    typed = not isinstance(inputs, list) or "token_type_ids" in inputs
+    types = found.type_ids if typed else [0] * len(of)
+    before, between, after = (found.ids[part] for part in parts)
+    of_before, of_between, of_after = (types[part] for part in parts)
+    return PairLayout(before, between, after, (of_before, types[first[0]], of_between, types[second[0]], of_after))
 
 
 def bos_as_configured(spec: Mapping[str, Any], config: Mapping[str, Any], backend: Backend) -> Json | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from graftkit import Encoding, TokenizerCapabilities
 from graftkit.errors import ModelError, RequestError
-from graftkit.interfaces.tokenizer import Specials, StreamDecoder
+from graftkit.interfaces.tokenizer import PairLayout, Specials, StreamDecoder
 from graftkit.tokenization.bounds import check_bounds
 from graftkit.tokenization.panics import no_panic
 from graftkit.tokenization.side_files import (
@@ -34,7 +34,7 @@ from graftkit_tokenizers.tokenizer_json.added_in_config import with_added_tokens
 from graftkit_tokenizers.tokenizer_json.certain_cuts import CertainCuts
 from graftkit_tokenizers.tokenizer_json.fast import FastEncoder
 from graftkit_tokenizers.tokenizer_json.lossless import keeps_every_text
-from graftkit_tokenizers.tokenizer_json.put_around import around, bos_as_configured, with_true_flags
+from graftkit_tokenizers.tokenizer_json.put_around import around, bos_as_configured, pair_layout, with_true_flags
 from graftkit_tokenizers.tokenizer_json.streaming import ByteStream, WindowStream, looks_back
 from graftkit_tokenizers.tokenizer_json.token_bytes import BYTE_PIECE, TokenBytes
 
@@ -283,6 +283,12 @@ class HuggingFaceTokenizer:
         """The ids that the post-processor puts before a text, and those that it puts after it."""
         with no_panic(self._where):
             return around(self._full)
+
+    @cached_property
+    def pair_layout(self) -> PairLayout:
+        """What the post-processor puts around the two texts of a pair."""
+        with no_panic(self._where):
+            return pair_layout(self._full, self._config)
 
     def encode(self, text: str, specials: Specials = "none") -> list[int]:
         """Returns the ids of one text."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import tokenizers
 from graftkit import Tokenizer
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.pairs import longest_first
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Completion, Text, Tokens
 from graftkit.store.token_store import Example
@@ -130,3 +132,12 @@ def test_ids_are_taken_as_they_are_and_those_of_no_token_refused(bytewise: Token
     for odd in (-1, bytewise.vocab_size):
         with pytest.raises(DataError, match=r"a.jsonl:1: it holds the id"):
             Encoder(bytewise, None, 8).encode(Tokens((5, odd), (1.0, 1.0), "a.jsonl:1"))
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(1, 14))
+def test_a_pair_is_cut_as_the_tokenizers_library_cuts_the_longest_first(first: int, second: int, room: int) -> None:
+    theirs = tokenizers.Tokenizer(tokenizers.models.WordLevel({"x": 0}, unk_token="x"))
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    theirs.enable_truncation(room, strategy="longest_first")
+    found = theirs.encode("x " * first, "x " * second).sequence_ids
+    assert [len(part) for part in longest_first([[0] * first, [0] * second], room)] == [found.count(0), found.count(1)]

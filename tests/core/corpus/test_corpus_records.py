@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from graftkit.corpus.sample_files import scan_samples
+from graftkit.corpus.text_targets import is_pair
 from graftkit.errors import DataError, PluginError
 from graftkit.flow.records.datasets import open_path
 from graftkit.host import registry
@@ -331,6 +332,7 @@ def test_ids_are_read_with_labels_or_a_mask(tmp_path: Path) -> None:
         ({"text": "x", "labels": [0]}, "the label is the number 0, for which there is no word"),
         ({"text": "x", "labels": [""]}, 'one of "labels" is empty'),
         ({"text": " ", "labels": ["a"]}, '"text" is empty'),
+        ({"text": "x", "text_pair": " ", "label": "a"}, '"text_pair" is empty'),
         ({"text": "x", "score": 1e19}, '"score" is 1e+19, no number from -1e+18 to 1e+18'),
         ({"text": "x", "score": 10**400}, "no number from -1e+18 to 1e+18"),
     ],
@@ -350,6 +352,16 @@ def test_texts_are_read_with_labels_or_a_number(tmp_path: Path) -> None:
     ):
         [found] = records(tmp_path, json.dumps(record))
         assert found == expected or (isinstance(found, LabelledText) and found.label == expected)
+    for names in (("text", "text_pair"), ("sentence1", "sentence2"), ("premise", "hypothesis")):
+        pair = dict(zip(names, ("a", "b\n\nc"), strict=True))
+        for target in ({"label": "x"}, {"labels": ["x"]}, {"score": 0.5}):
+            [sample] = records(tmp_path, json.dumps(pair | target))
+            assert isinstance(sample, LabelledText | TextWithLabels | ScoredText)
+            assert sample.parts == ("a", "b\n\nc") and is_pair(sample)
+            [joined] = records(tmp_path, json.dumps({"text": "a\n\nb\n\nc"} | target))
+            assert isinstance(joined, type(sample)) and not is_pair(joined) and joined.key() != sample.key()
+            whole = [one.messages[0].content if isinstance(one, LabelledText) else one.text for one in (sample, joined)]
+            assert whole[0] == whole[1]
     (tmp_path / "records.csv").write_text("text,score\na,0.5\n")
     [dataset] = open_path(PluginHost(), str(tmp_path / "records.csv"), {"format": {"use": "score", "as_text": True}})
     assert [sample.score for sample in dataset if isinstance(sample, ScoredText)] == [0.5]

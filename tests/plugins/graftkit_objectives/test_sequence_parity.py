@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from encoder_models import encoder_folder
 from graftkit.interfaces.objective import LABEL, LABELS, SCORE, WEIGHT, SequenceScores
 from graftkit.model.packing import Packing, use_packing
-from graftkit.store.token_store import SEQUENCE, Example, TokenStore
+from graftkit.store.token_store import SEQUENCE, TYPE, Example, TokenStore
 from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import Passes, StepScore
 from graftkit_objectives.classification import Classification
@@ -121,6 +122,27 @@ def test_classification(made: Callable[[int], Any], packed: bool, microbatch: in
     check(*expected, *found)
     assert found[0].metrics == {"accuracy": pytest.approx(right)}
     assert found[0].tokens == sum(map(len, IDS)) and found[0].loss_tokens == len(IDS)
+
+
+@PASSES
+def test_pairs_of_texts_are_told_apart_by_types(tmp_path: Path, packed: bool, microbatch: int) -> None:
+    folder = encoder_folder(tmp_path / "bert", "bert")
+    model = adapted(folder, labels=3, modules=["bert.pooler", "classifier"], targets=["query", "intermediate.dense"])
+    types = [[0] * (len(ids) // 2) + [1] * (len(ids) - len(ids) // 2) for ids in IDS]
+    longest = max(map(len, IDS))
+    of = torch.tensor([[*row, *[0] * (longest - len(row))] for row in types])
+    loss = model(**padded(IDS), token_type_ids=of, labels=torch.tensor(CLASSES)).loss
+    loss.backward()
+    expected = loss.item(), gradients(model)
+    untyped = stored([{LABEL: np.int32(label)} for label in CLASSES])
+    typed = [
+        replace(example, by_token={TYPE: np.array(row, np.uint8)}) for example, row in zip(untyped, types, strict=True)
+    ]
+    objective = Classification(ClassificationConfig())
+    found = trained_here(model, objective, TokenStore.of(typed), packed=packed, microbatch=microbatch)
+    check(*expected, *found)
+    without = trained_here(model, objective, untyped, packed=packed, microbatch=microbatch)[0]
+    assert abs(without.loss - found[0].loss) > 1e-3
 
 
 @PASSES

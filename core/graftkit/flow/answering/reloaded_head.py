@@ -9,17 +9,19 @@ from typing import Any
 import torch
 
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.text_targets import TextTargets
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RequestError
 from graftkit.flow.planning.head import mask_token, own_labels
-from graftkit.interfaces.architecture import SEVERAL_LABELS, Head, head_of
+from graftkit.interfaces.architecture import SEVERAL_LABELS, Head, head_of, token_types
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.samples import Conversation, Message, Text
+from graftkit.interfaces.samples import Conversation, Message, Sample, ScoredText, Text, joined
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.model.head import sequence_scores
 from graftkit.model.packing import forward_inputs
+from graftkit.store.token_store import TYPE
 
 __all__ = ["HeadModel", "Judgement"]
 
@@ -72,19 +74,21 @@ class HeadModel:
 
         Args:
             text: The text, with what the tokenizer puts around one; or a JSON list of messages, which the chat template
-                lays out where there is one. Of a masked model it has the tokenizer's mask token in it.
+                lays out where there is one; or a JSON object `{"text": ..., "text_pair": ...}` for a pair of texts. Of
+                a masked model it has the tokenizer's mask token in it.
 
         Raises:
             RequestError: The text is empty, or too long, or has no mask token; or the messages can't be laid out.
+            DataError: The tokenizer does not say how a pair of texts becomes one sequence.
         """
         masked = self.head == "masked"
-        ids = self._ids(text, masked=masked)
+        ids, types = self._ids(text, masked=masked)
         context = context_length(self.network.config.to_dict())
         if not ids:
             raise RequestError("the text is empty", hint="Give it a word.")
         if context is not None and len(ids) > context:
             raise RequestError(f"the text has {len(ids)} tokens; the model's context is {context}")
-        return self._filled(ids) if masked else self._scored(ids)
+        return self._filled(ids) if masked else self._scored(ids, types)
 
     @property
     def labels(self) -> list[str]:
@@ -105,24 +109,35 @@ class HeadModel:
         """What stands on its hidden states."""
         return head_of({"architectures": self.network.config.architectures})
 
-    def _ids(self, text: str, *, masked: bool) -> list[int]:
-        messages = None if masked or self.tokenizer.chat_template is None else _messages(text)
+    def _ids(self, text: str, *, masked: bool) -> tuple[list[int], list[int]]:
+        """Returns the ids of a text and their types; no types where the model has no embeddings of them."""
+        pair = None if masked else _pair(text)
+        messages = None if masked or pair or self.tokenizer.chat_template is None else _messages(text)
         encoder = Encoder(
             self.tokenizer,
             chat_template_of(self.tokenizer, options=self.chat),
             max_length=1 << 30,
             rows=self.network.get_input_embeddings().num_embeddings,
             report_dropped=True,
-            whole_texts=messages is None,
+            whole_texts=messages is None and pair is None,
             parse_special_tokens=masked,
+            targets=TextTargets("scores") if pair else None,
+            types=token_types(self.network.config.to_dict()) if pair else 0,
         )
-        sample = Text(text, "the text") if messages is None else Conversation(messages, "the messages")
-        return [int(id) for example in encoder.encode(sample).examples for id in example.ids]
+        sample: Sample
+        if pair:
+            sample = ScoredText(joined(*pair), "the texts", 0.0, pair[1])
+        else:
+            sample = Text(text, "the text") if messages is None else Conversation(messages, "the messages")
+        examples = encoder.encode(sample).examples
+        ids = [int(id) for example in examples for id in example.ids]
+        return ids, [int(type) for example in examples for type in example.by_token.get(TYPE, ())]
 
     @torch.no_grad()
-    def _scored(self, ids: Sequence[int]) -> Judgement:
+    def _scored(self, ids: Sequence[int], types: Sequence[int]) -> Judgement:
         sequence = torch.tensor(ids, device=self.network.device)
-        inputs = forward_inputs([sequence], packed=False)
+        of = torch.tensor(types, device=self.network.device) if types else None
+        inputs = forward_inputs([sequence], packed=False, types=of)
         scores = sequence_scores(self.network, [sequence], inputs)[0]
         if len(scores) == 1 and not self.several:
             [name] = self.labels or ["reward"]
@@ -172,3 +187,23 @@ def _messages(text: str) -> tuple[Message, ...] | None:
     if not all(isinstance(role, str) and isinstance(content, str) for role, content in told):
         raise RequestError("each of the messages has a role and a content, which are texts")
     return tuple(Message(str(role), str(content)) for role, content in told)
+
+
+def _pair(text: str) -> tuple[str, str] | None:
+    """Returns the two texts that a text is a JSON object of; None where it is none.
+
+    Raises:
+        RequestError: It is such an object, and has something else in it.
+    """
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        found = parse_json(text.encode(), unicode=True)
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or "text_pair" not in found:
+        return None
+    texts = found.get("text"), found["text_pair"]
+    if found.keys() != {"text", "text_pair"} or not all(isinstance(one, str) and one for one in texts):
+        raise RequestError('a pair of texts is {"text": "...", "text_pair": "..."}, both of which are texts')
+    return str(texts[0]), str(texts[1])

@@ -188,7 +188,8 @@ def settle_merge(loaded: LoadedModel, exporter: Exporter, request: MergeRequest)
     facts = _measured(loaded, dtype, request) if onto == "auto" else MergeFacts(onto=onto, asked=onto)
     with on_base(loaded.model.network, facts.onto, loaded.originals):
         if facts.onto != "dequantized":
-            probes = run_probes(loaded, request.probes.ids, request.probes.coverage.get("longest_example", 0))
+            of, longest = request.probes, request.probes.coverage.get("longest_example", 0)
+            probes = run_probes(loaded, of.ids, longest, of.types)
             replace(probes, assets=request.probes.assets).save(reference_file(request.probes_file, facts.onto))
         yield {"merge": facts}
     loaded.originals.forget()

@@ -116,7 +116,7 @@ def _of_the_format(
     if not isinstance(exporter, CardExporter):
         return None
     base = hub_id(reference) or f"./{public_name(reference)}"  # a bare name would be looked for on the hub
-    about = (head.kind, tuple(head.labels), head.pad, head.several) if head else ()
+    about = (head.kind, tuple(head.labels), head.pad, head.several, head.pairs) if head else ()
     found = exporter.card(CardRequest(folder, base, chat, *about))
     if not isinstance(found, ExportCard):
         raise ExportError(

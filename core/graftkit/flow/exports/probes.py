@@ -26,7 +26,7 @@ from graftkit.interfaces.forward import logits_at
 from graftkit.model.head import sequence_scores
 from graftkit.model.packing import forward_inputs
 from graftkit.store.files import write_bytes
-from graftkit.store.token_store import TokenStore
+from graftkit.store.token_store import TYPE, TokenStore
 
 __all__ = [
     "PROBES_FILE",
@@ -70,6 +70,7 @@ class Probes:
             `[1, outputs]`.
         columns: How many columns of the logits an export must have: what lies beyond the tokenizer's ids is padding.
             0 in what was written before that was kept.
+        types: The type of each probe's tokens, `[tokens]`, where the model has embeddings of them; else none at all.
     """
 
     ids: list[list[int]]
@@ -81,6 +82,7 @@ class Probes:
     sketches: Mapping[str, torch.Tensor] = field(default_factory=dict)
     head: Head = "language"
     columns: int = 0
+    types: list[list[int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.positions:
@@ -92,7 +94,8 @@ class Probes:
     @property
     def requested(self) -> list[Probe]:
         """The sequences and positions as an exporter is asked for them."""
-        return [Probe(tuple(ids), tuple(positions)) for ids, positions in zip(self.ids, self.positions, strict=True)]
+        types = self.types or [[]] * len(self.ids)
+        return [Probe(*map(tuple, asked)) for asked in zip(self.ids, self.positions, types, strict=True)]
 
     def agrees_with(self, other: Probes) -> bool:
         """Tells whether other probes are of the same model, by logits that differ by rounding at most.
@@ -106,7 +109,8 @@ class Probes:
 
     def _asked(self) -> tuple[Any, ...]:
         shapes = [logits.shape for logits in self.logits]
-        return shapes, self.ids, self.positions, self.tokenizer_fingerprint, self.coverage, self.assets, self.head
+        asked = self.ids, self.positions, self.types, self.tokenizer_fingerprint
+        return shapes, *asked, self.coverage, self.assets, self.head
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file."""
@@ -115,6 +119,7 @@ class Probes:
         tensors = {f"ids.{n}": torch.tensor(ids) for n, ids in enumerate(self.ids)}
         tensors |= {f"logits.{n}": logits.contiguous() for n, logits in enumerate(self.logits)}
         tensors |= {f"positions.{n}": torch.tensor(positions) for n, positions in enumerate(self.positions)}
+        tensors |= {f"types.{n}": torch.tensor(types) for n, types in enumerate(self.types)}
         tensors |= {f"{_SKETCH}{name}": sketch.contiguous() for name, sketch in self.sketches.items()}
         metadata = {"tokenizer_fingerprint": self.tokenizer_fingerprint}
         metadata |= {f"coverage.{name}": str(value) for name, value in self.coverage.items()}
@@ -152,10 +157,13 @@ class Probes:
         numbers = range(sum(name.startswith("ids.") for name in tensors))
         ids, positions = ([tensors[f"{name}.{n}"] for n in numbers] for name in ("ids", "positions"))
         logits = [tensors[f"logits.{n}"] for n in numbers]
+        types = [tensors[f"types.{n}"] for n in numbers] if "types.0" in tensors else []
         heads: dict[str | None, Head] = {"sequence": "sequence", "masked": "masked"}
         head = heads.get(metadata.get("head"), "language")
         for found, at, values in zip(ids, positions, logits, strict=True):
             _check_probe(found, at, values, head)
+        if any(of.shape != found.shape or of.dtype != torch.int64 for found, of in zip(ids, types, strict=False)):
+            raise ValueError("a probe has not a type for each token")
         return cls(
             [found.tolist() for found in ids],
             logits,
@@ -170,6 +178,7 @@ class Probes:
             {name.removeprefix(_SKETCH): tensor for name, tensor in tensors.items() if name.startswith(_SKETCH)},
             head,
             int(metadata.get("columns", "0")),
+            [of.tolist() for of in types],
         )
 
 
@@ -238,12 +247,14 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
     store = corpus.holdout if len(corpus.holdout) else corpus.train
     head = head_of(loaded.model.config)
     count = SCORED if head == "sequence" else COUNT
-    ids = _sequences(store, max(LEAST, int(SHARE * trained_tokens)), count)
-    return run_probes(loaded, ids, max(store.longest_sequence, corpus.train.longest_sequence))
+    ids, types = _sequences(store, max(LEAST, int(SHARE * trained_tokens)), count)
+    return run_probes(loaded, ids, max(store.longest_sequence, corpus.train.longest_sequence), types)
 
 
 @torch.no_grad()
-def run_probes(loaded: LoadedModel, sequences: Sequence[list[int]], longest_example: int) -> Probes:
+def run_probes(
+    loaded: LoadedModel, sequences: Sequence[list[int]], longest_example: int, types: Sequence[list[int]] = ()
+) -> Probes:
     """Runs a model on token sequences as training does.
 
     It runs in float32 whatever it was trained in, block by block, so that what is compared are the weights and not the
@@ -253,32 +264,44 @@ def run_probes(loaded: LoadedModel, sequences: Sequence[list[int]], longest_exam
         loaded: The model.
         sequences: Token ids.
         longest_example: Tokens of the longest example that it was trained on, for whoever reads the proof.
+        types: The type of each token of each sequence, where the model has embeddings of them.
     """
     # The shortest first: dynamic rope in transformers keeps the frequencies of the longest sequence that it has seen.
-    ids = sorted(sequences, key=len)
+    order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]))
+    ids, types = [sequences[number] for number in order], [types[number] for number in order if types]
     network, head = loaded.model.network, head_of(loaded.model.config)
     positions = [[len(probe) - 1] if head == "sequence" else _spread(len(probe)) for probe in ids]
     tensors = [torch.tensor(probe, device=loaded.device) for probe in ids]
     with float32_by_block(network):
-        compute = _scores if head == "sequence" else _logits
-        logits = compute(network, tensors, positions, loaded.packing.packed)
+        if head == "sequence":
+            logits = _scores(network, tensors, types, loaded.packing.packed)
+        else:
+            logits = _logits(network, tensors, positions, loaded.packing.packed)
     coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest_example}
     width = logits[0].shape[1]
     columns = width if head == "sequence" else min(width, loaded.model.tokenizer.vocab_size)
-    return Probes(ids, logits, positions, loaded.model.tokenizer.fingerprint, coverage, head=head, columns=columns)
+    fingerprint = loaded.model.tokenizer.fingerprint
+    return Probes(ids, logits, positions, fingerprint, coverage, head=head, columns=columns, types=types)
 
 
-def _sequences(store: TokenStore, tokens: int, count: int = COUNT) -> list[list[int]]:
-    """Returns the longest example and the first others, cut where they would have more than `tokens` together."""
+def _sequences(store: TokenStore, tokens: int, count: int = COUNT) -> tuple[list[list[int]], list[list[int]]]:
+    """Returns the longest example and the first others, cut where they would have more than `tokens` together.
+
+    Returns:
+        The ids of each, and the types of its tokens; no types where the store has none.
+    """
     longest = int(store.lengths.argmax())
     others = [number for number in range(min(count, len(store))) if number != longest]
     found: list[list[int]] = []
+    types: list[list[int]] = []
     room = tokens
     for number in [longest, *others[: count - 1]]:
-        ids = max((sequence.ids for sequence in store[number].sequences), key=len)[:room].tolist()
+        longest_of = max(store[number].sequences, key=lambda sequence: len(sequence.ids))
+        ids = longest_of.ids[:room].tolist()
         room -= len(ids)
         found += [ids] if ids else []
-    return found
+        types += [longest_of.by_token[TYPE][: len(ids)].tolist()] if ids and TYPE in longest_of.by_token else []
+    return found, types
 
 
 def _spread(length: int) -> list[int]:
@@ -300,12 +323,14 @@ def _logits(
 
 
 def _scores(
-    network: Any, sequences: Sequence[torch.Tensor], positions: Sequence[Sequence[int]], packed: bool
+    network: Any, sequences: Sequence[torch.Tensor], types: Sequence[Sequence[int]], packed: bool
 ) -> list[torch.Tensor]:
     """Returns the scores that a head gives each sequence, `[1, outputs]`, likewise."""
-    passes = [sequences] if packed else [[ids] for ids in sequences]
-    scored = [sequence_scores(network, ids, forward_inputs(ids, packed=packed)) for ids in passes]
-    return [scores.unsqueeze(0).cpu() for scores in torch.cat(scored)]
+    if not packed and len(sequences) > 1:
+        return [_scores(network, [ids], types[number : number + 1], packed)[0] for number, ids in enumerate(sequences)]
+    of = torch.tensor([type for one in types for type in one], device=sequences[0].device) if types else None
+    scored = sequence_scores(network, sequences, forward_inputs(sequences, packed=packed, types=of))
+    return [scores.unsqueeze(0).cpu() for scores in scored]
 
 
 def allowed_difference(probes: Probes, share: float) -> float:

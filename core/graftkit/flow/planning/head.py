@@ -86,19 +86,24 @@ def _with_config(files: BaseModelFiles, config: Mapping[str, Any]) -> BaseModelF
     return found
 
 
-def head_facts(bound: BoundRecipe, labels: Sequence[str], tokenizer: Tokenizer) -> HeadFacts | None:
+def head_facts(
+    bound: BoundRecipe, labels: Sequence[str], tokenizer: Tokenizer, *, pairs: bool = False
+) -> HeadFacts | None:
     """Returns what manifests say of the head; None for a language model's own.
 
     Args:
         bound: The recipe, whose objective says of what kind the head is.
         labels: What its outputs stand for.
         tokenizer: What names the token of padding.
+        pairs: Whether records have two texts each.
     """
     head = bound.objective_config.head
     if head == "language":
         return None
+    learnt = bound.objective_config
+    said = {"several": learnt.learns_from == "label_sets", "pairs": pairs and learnt.judges_texts}
     facts = HeadFacts(kind=head, labels=list(labels), pad=tokenizer.role_token("pad"))
-    return facts.model_copy(update={"several": True}) if bound.objective_config.learns_from == "label_sets" else facts
+    return facts.model_copy(update={name: True for name, holds in said.items() if holds})
 
 
 _HEADS: Mapping[Head, str] = {

@@ -47,7 +47,7 @@ from graftkit.flow.records.estimate import (
 from graftkit.flow.records.record_encoder import encoder_of, longest_example, template_of
 from graftkit.flow.records.template_check import check_template
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.architecture import is_multimodal
+from graftkit.interfaces.architecture import is_multimodal, token_types
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.model.targets import likely_embedding, likely_layers, likely_output, names_are_certain
@@ -111,13 +111,15 @@ def make_plan(
         known, made_by = vocabulary.replacement, vocabulary.registered
     check_promises(known)
     check_saved(known, host.registry.create(made_by))
-    head = head_facts(bound, labels, known)
+    head = head_facts(bound, labels, known, pairs=records.pairs)
     files = with_facts(own_files, head)
     today = recipe.data.date or started or date.today()
     trained = vocabulary.rows(files) if vocabulary else embedding_rows(files)
     template_in_use, length = chat_template_of(known, today, chat_options(bound)), longest_example(bound, files.config)
     teacher = open_teacher(bound, host, known, trained, length, vocabulary)
-    encoder = encoder_of(bound, known, template_in_use, length, trained, labels)
+    encoder = encoder_of(bound, known, template_in_use, length, trained, labels, token_types(files.config))
+    if head and head.pairs:
+        encoder.pair_layout  # noqa: B018 (a tokenizer that does not say how pairs are joined is refused)
     if encoder.whole_texts:
         mask_token(known, files.reference, trained)
     check_arguments(bound, template_in_use)

@@ -11,7 +11,7 @@ from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
-from graftkit.corpus.text_targets import labels_in
+from graftkit.corpus.text_targets import is_pair, labels_in
 from graftkit.errors import DataError
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.flow.records.seen_kinds import SeenKinds
@@ -33,6 +33,7 @@ class ReadRecords:
         shares: How often those of each entry of `data.train` are seen.
         labels: The labels that texts have.
         kinds: What kinds of records training sees.
+        pairs: Whether a record has two texts.
     """
 
     samples: Split
@@ -40,6 +41,7 @@ class ReadRecords:
     shares: Sequence[DatasetShare]
     labels: Collection[str]
     kinds: SeenKinds
+    pairs: bool
 
 
 def read_records(bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str] | None) -> ReadRecords:
@@ -57,12 +59,17 @@ def read_records(bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str]
     data, seed = bound.recipe.data, bound.recipe.training.seed
     kinds = SeenKinds()
     held_labels: dict[str, str] = {}
+    pairs = False
 
     def learnt(sample: Sample) -> None:
+        nonlocal pairs
+        pairs = pairs or is_pair(sample)
         check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
         kinds.note(sample)
 
     def held_out(sample: Sample) -> None:
+        nonlocal pairs
+        pairs = pairs or is_pair(sample)
         check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
         for label in labels_in(sample) if bound.objective_config.judges_texts else ():
             held_labels.setdefault(label, sample.where)
@@ -85,7 +92,7 @@ def read_records(bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str]
     for file, count in zip(files, found.train.counts_by_file(), strict=True):
         records[file.entry] += count
     shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
-    return ReadRecords(found, [*files, *held], shares, {*kinds.labels, *held_labels}, kinds)
+    return ReadRecords(found, [*files, *held], shares, {*kinds.labels, *held_labels}, kinds, pairs)
 
 
 def _refuse_unlearnt(bound: BoundRecipe, labels: Collection[str], held: Mapping[str, str]) -> None:

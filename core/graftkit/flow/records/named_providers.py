@@ -171,6 +171,8 @@ def _wrong_with(sample: object) -> str:
     match sample:
         case LabelledText(messages) if len(messages) != 2:
             return f"a text with a label in {len(messages)} messages, where one of each is due"
+        case LabelledText(messages, _, tools, second):
+            return _wrong_messages(messages) or _wrong_tools(tools) or _wrong_second(messages[0].content, second)
         case Conversation(messages, _, tools):
             return _wrong_messages(messages) or _wrong_tools(tools)
         case PreferencePair(chosen, rejected):
@@ -182,10 +184,10 @@ def _wrong_with(sample: object) -> str:
             return told or _wrong_answer(answer)
         case Completion(prompt, completion):
             return _no_text("a completion", prompt=prompt, completion=completion)
-        case TextWithLabels(text, _, labels):
-            return _no_text("a text", text=text) or _wrong_labels(labels)
-        case ScoredText(text, _, score):
-            return _no_text("a text", text=text) or _wrong_score(score)
+        case TextWithLabels(text, _, labels, second):
+            return _no_text("a text", text=text) or _wrong_second(text, second) or _wrong_labels(labels)
+        case ScoredText(text, _, score, second):
+            return _no_text("a text", text=text) or _wrong_second(text, second) or _wrong_score(score)
         case Text(text):
             return _no_text("a text", text=text)
         case LongText(source):
@@ -205,6 +207,15 @@ def _wrong_labels(labels: object) -> str:
     if strange is not None:
         return f"a text with {kind_named(strange)} in place of a label"
     return "a text with a label that it has twice" if len({*labels}) < len(labels) else ""
+
+
+def _wrong_second(text: str, second: object) -> str:
+    """Returns what is wrong with the second text of a pair, of which `joined` has made a text; "" if nothing."""
+    if second is None:
+        return ""
+    if not isinstance(second, str):
+        return f"a pair whose second text is {kind_named(second)}, not a text"
+    return "" if text.endswith(second) else "a pair of texts that does not end with the second one"
 
 
 def _wrong_score(score: object) -> str:

@@ -28,7 +28,7 @@ from graftkit.flow.records.told_of_encoding import told_of_encoding
 from graftkit.flow.training.answers import Answer, Question, answer_all, asked, mean_scores, metrics_of
 from graftkit.flow.training.evaluate import measured_of
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.architecture import SEVERAL_LABELS
+from graftkit.interfaces.architecture import SEVERAL_LABELS, token_types
 from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.packing import Packing, choose_packing, use_packing
@@ -117,6 +117,7 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
         longest_example(bound, config),
         network.get_input_embeddings().num_embeddings,
         labels,
+        token_types(config),
     )
     weights = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers()))
     packing = choose_packing(config, source, weights)

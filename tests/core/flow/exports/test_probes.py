@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from graftkit.errors import FolderError
 from graftkit.flow.exports.probes import KEPT, LEAST, Probes, _sequences, _spread, compare
-from graftkit.store.token_store import Example, TokenStore
+from graftkit.interfaces.exporter import Probe
+from graftkit.store.token_store import TYPE, Example, TokenStore
 
 
 def store(*lengths: int) -> TokenStore:
@@ -22,13 +25,13 @@ def probes() -> Probes:
 
 
 def test_the_longest_example_is_among_them_whole() -> None:
-    found = _sequences(store(30, 20, 200, 10, 5), LEAST)
-    assert [len(ids) for ids in found] == [200, 30, 20, 10]
+    found, types = _sequences(store(30, 20, 200, 10, 5), LEAST)
+    assert [len(ids) for ids in found] == [200, 30, 20, 10] and not types
 
 
 def test_they_have_no_more_tokens_than_allowed() -> None:
-    assert [len(ids) for ids in _sequences(store(30, 20, 700), 512)] == [512]
-    assert sum(len(ids) for ids in _sequences(store(100, 100, 100, 100), 250)) == 250
+    assert [len(ids) for ids in _sequences(store(30, 20, 700), 512)[0]] == [512]
+    assert sum(len(ids) for ids in _sequences(store(100, 100, 100, 100), 250)[0]) == 250
 
 
 def test_places_are_spread_and_end_at_the_last_token() -> None:
@@ -43,6 +46,18 @@ def test_probes_are_read_as_they_were_written(tmp_path: Path) -> None:
     read = Probes.load(tmp_path / "probes.safetensors")
     assert (read.ids, read.positions, read.tokenizer_fingerprint) == (written.ids, written.positions, "abc")
     assert read.coverage == {"longest": 4} and torch.equal(read.logits[0], written.logits[0])
+
+
+def test_types_of_tokens_are_kept_with_them(tmp_path: Path) -> None:
+    typed = [replace(example, by_token={TYPE: np.ones(len(example.ids), np.uint8)}) for example in store(30, 700)]
+    found, types = _sequences(TokenStore.of(typed), 512)
+    assert [len(of) for of in types] == [len(ids) for ids in found] == [512]
+    path = tmp_path / "probes.safetensors"
+    replace(probes(), types=[[0, 0, 1, 1]]).save(path)
+    assert Probes.load(path).requested == [Probe((1, 2, 3, 4), (1, 3), (0, 0, 1, 1))]
+    replace(probes(), types=[[0, 0, 1]]).save(path)
+    with pytest.raises(FolderError, match="not a type for each token"):
+        Probes.load(path)
 
 
 def test_the_same_probes_are_the_same_bytes(tmp_path: Path) -> None:
