@@ -144,6 +144,11 @@ def joined(first: str, second: str | None) -> str:
     return first if second is None else f"{first}{_BETWEEN}{second}"
 
 
+def _told(parts: tuple[str, ...]) -> str | list[str]:
+    """Returns a text, or the two of a pair, as JSON."""
+    return parts[0] if len(parts) == 1 else list(parts)
+
+
 def _parts(text: str, second: str | None) -> tuple[str, ...]:
     return (text,) if second is None else (text.removesuffix(f"{_BETWEEN}{second}"), second)
 
@@ -217,7 +222,7 @@ class TextWithLabels(Text):
 
     def key(self) -> Any:
         """Returns what makes this sample equal to another, as JSON: the order of the labels says nothing."""
-        return {"text": list(self.parts), "labels": sorted(self.labels)}
+        return {"text": _told(self.parts), "labels": sorted(self.labels)}
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -239,7 +244,7 @@ class ScoredText(Text):
 
     def key(self) -> Any:
         """Returns what makes this sample equal to another, as JSON."""
-        return {"text": list(self.parts), "score": self.score}
+        return {"text": _told(self.parts), "score": self.score}
 
     @property
     def parts(self) -> tuple[str, ...]:
