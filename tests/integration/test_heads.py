@@ -359,6 +359,10 @@ def test_records_of_another_kind_say_which_objective_learns_them(with_head: Any)
     ):
         with pytest.raises(DataError, match=re.escape(message)):
             graftkit.plan(with_head(objective, records))
+    far = [{"text": f"text {n}", "score": 1990 + n} for n in range(9)]
+    [told] = [line for line in graftkit.plan(with_head("regression", far)).notices if "far from 0" in line]
+    assert "between 1990 and 1998" in told
+    assert not [line for line in graftkit.plan(with_head("regression", scored_texts(20))).notices if "far" in line]
     for records in (ones, same):
         [told] = [line for line in graftkit.plan(with_head("sft", records)).notices if "beside its text" in line]
         assert "records.jsonl:1: the record has" in told and "objective sft does not learn" in told
