@@ -190,8 +190,9 @@ def test_rare_labels_may_weigh_more(with_head: Any, tmp_path: Path) -> None:
     assert found.measured.holdout_loss == pytest.approx(result.after.holdout_loss, rel=1e-4)
     for weights, message in (
         ({"godo": 2.0}, "class_weights: no training record has the label 'godo'; they have bad, good"),
-        ({"good": 0}, "greater than 0"),
-        ({"good": ".inf"}, "class_weights"),
+        ({"good": 0}, "class_weights: 'good' weighs 0, no number above 0"),
+        ({"good": float("inf")}, "class_weights"),
+        ({"good": True}, "class_weights"),
         ("balance", "class_weights"),
     ):
         with pytest.raises(RecipeError, match=message) as refused:
