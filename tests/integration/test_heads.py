@@ -171,6 +171,11 @@ def test_texts_learn_any_number_of_labels(
     [found] = graftkit.evaluate(result.folder)
     assert found.measured.holdout_loss == pytest.approx(result.after.holdout_loss, rel=1e-4)
     assert found.measured.metrics == pytest.approx(result.after.metrics)
+    again = graftkit.plan({**recipe, "adapter": {"from": str(result.exports["peft"])}})
+    assert again.head is not None and again.head.several and not any("by itself" in line for line in again.notices)
+    one = [{"text": record["text"], "label": (record["labels"] or ["good"])[0]} for record in multi_labelled_texts(40)]
+    single = with_head("classification", one, adapter={"from": str(result.exports["peft"])})
+    assert any(line.startswith("the adapter judges each label by itself") for line in graftkit.plan(single).notices)
 
 
 def test_rare_labels_may_weigh_more(with_head: Any, tmp_path: Path) -> None:
@@ -267,6 +272,10 @@ def test_training_goes_on_with_a_classifiers_own_head_and_order(with_head: Any, 
     with pytest.raises(RecipeError, match="objective.labels says bad, good"):  # the head's rows would be exchanged
         graftkit.plan({**again, "objective": {"use": "classification", "labels": ["bad", "good"]}})
     graftkit.plan({**again, "objective": named})
+    sets = [{"text": record["text"], "labels": [record["label"]]} for record in TEXTS]
+    by_sets = graftkit.plan(with_head("multi-label-classification", sets, model=str(first.exports["merged"])))
+    assert by_sets.head is not None and by_sets.head.labels == ["good", "bad"] and by_sets.head.several
+    assert any("learns to judge each label by itself" in notice for notice in by_sets.notices)
     three = [{**record, "label": f"{record['label']}{n % 2}"} for n, record in enumerate(TEXTS)]
     with pytest.raises(RecipeError, match=r"a classifier of other labels \(good, bad\)"):
         graftkit.plan(with_head("classification", three, model=str(first.exports["merged"])))
