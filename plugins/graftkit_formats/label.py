@@ -17,6 +17,7 @@ from graftkit_formats.turns import string_of
 
 __all__ = ["Label", "Labels", "Score"]
 
+_NO_ROW = "A row of zeros and ones is written as the labels whose place has a one."
 _MEANT_AS_NUMBER = "where the number itself is learnt: format: score, columns: {score: label}"
 
 
@@ -58,7 +59,8 @@ class Label:
     def _label(self, record: Mapping[str, Any], where: str) -> str:
         label = record.get("label")
         if type(label) is int:
-            return _name(label, self._names, where, f"or, to learn the texts alone, format: text; {_MEANT_AS_NUMBER}")
+            otherwise = f"; or, to learn the texts alone, format: text; {_MEANT_AS_NUMBER}"
+            return _name(label, self._names, where, "label", otherwise)
         if label is not None and not isinstance(label, str):
             raise DataError(f'"label" is {kind_of(label)}, no text and no number', where=where)
         return string_of(record, "label", where)
@@ -90,20 +92,18 @@ class Labels:
         names = tuple(self._named(label, where) for label in labels)
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise DataError(
-                f"the label {twice[:60]!r} stands there twice",
-                where=where,
-                hint="Name each label once. A row of zeros and ones is written as the labels whose place has a one.",
-            )
+            told = f"the label {twice[:60]!r} stands there twice"
+            raise DataError(told, where=where, hint=f"Name each label once. {_NO_ROW}")
         text, second = _texts_of(record, where)
         return TextWithLabels(_learnt(text, where), where, names, second)
 
     def _named(self, label: object, where: str) -> str:
         if type(label) is int:
-            return _name(label, self._names, where, "")
+            return _name(label, self._names, where, "labels")
         if not isinstance(label, str) or not label:
             told = "empty" if label == "" else f"{kind_of(label)}, no text and no whole number"
-            raise DataError(f'one of "labels" is {told}', where=where)
+            hint = _NO_ROW if type(label) is float else ""
+            raise DataError(f'one of "labels" is {told}', where=where, hint=hint)
         return label
 
 
@@ -169,8 +169,15 @@ def _learnt(text: str, where: str, name: str = "text") -> str:
     return text
 
 
-def _name(label: int, names: Sequence[str], where: str, otherwise: str) -> str:
+def _name(label: int, names: Sequence[str], where: str, use: str, otherwise: str = "") -> str:
     """Returns the word for a label that is a number.
+
+    Args:
+        label: The number.
+        names: The words.
+        where: File and line.
+        use: The format.
+        otherwise: What else may be meant.
 
     Raises:
         DataError: There is none.
@@ -180,8 +187,7 @@ def _name(label: int, names: Sequence[str], where: str, otherwise: str) -> str:
     raise DataError(
         f"the label is the number {label}, for which there is no word",
         where=where,
-        hint="Give the words, as format: {use: label, names: [FIRST, SECOND]} does"
-        + (f"; {otherwise}." if otherwise else "."),
+        hint=f"Give the words: format: {{use: {use}, names: [FIRST, SECOND]}}{otherwise}.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from graftkit import ObjectiveConfig, TeacherConfig
 from graftkit.interfaces.architecture import Head
@@ -29,9 +29,6 @@ NllWeight = Annotated[
     float,
     Field(ge=0, le=100, description="how much the mean negative log-likelihood of a chosen token counts besides"),
 ]
-
-
-_ClassWeight = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
 
 class SftConfig(ObjectiveConfig):
@@ -138,6 +135,9 @@ class KtoConfig(_ReferenceConfig):
     )
 
 
+_MOST_WEIGHT = 1e6
+
+
 class _LabelsConfig(ObjectiveConfig):
     """Of objectives that tell labels of a text."""
 
@@ -177,11 +177,19 @@ class ClassificationConfig(_LabelsConfig):
     learns_from: ClassVar[LearnsFrom] = "labels"
     fewest: ClassVar[int] = 2
 
-    class_weights: Literal["balanced"] | dict[str, _ClassWeight] | None = Field(
+    class_weights: Literal["balanced"] | dict[str, float] | None = Field(
         default=None,
         description="how much a text of each label counts in the loss, by label; 1 where a label is not named. "
         "balanced: training records / (labels * records with the label)",
     )
+
+    @field_validator("class_weights")
+    @classmethod
+    def _positive(cls, weights: Any) -> Any:
+        for label, weight in weights.items() if isinstance(weights, dict) else ():
+            if not 0 < weight <= _MOST_WEIGHT:
+                raise ValueError(f"class_weights: {label[:60]!r} weighs {weight:g}, no number above 0, up to 1e6")
+        return weights
 
     @property
     def label_weights(self) -> Mapping[str, float]:

@@ -172,6 +172,11 @@ def test_texts_learn_any_number_of_labels(
     [found] = graftkit.evaluate(result.folder)
     assert found.measured.holdout_loss == pytest.approx(result.after.holdout_loss, rel=1e-4)
     assert found.measured.metrics == pytest.approx(result.after.metrics)
+    again = graftkit.plan({**recipe, "adapter": {"from": str(result.exports["peft"])}})
+    assert again.head is not None and again.head.several and not any("by itself" in line for line in again.notices)
+    one = [{"text": record["text"], "label": (record["labels"] or ["good"])[0]} for record in multi_labelled_texts(40)]
+    single = with_head("classification", one, adapter={"from": str(result.exports["peft"])})
+    assert any(line.startswith("the adapter judges each label by itself") for line in graftkit.plan(single).notices)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "llama"])
@@ -243,8 +248,9 @@ def test_rare_labels_may_weigh_more(with_head: Any, tmp_path: Path) -> None:
     assert found.measured.holdout_loss == pytest.approx(result.after.holdout_loss, rel=1e-4)
     for weights, message in (
         ({"godo": 2.0}, "class_weights: no training record has the label 'godo'; they have bad, good"),
-        ({"good": 0}, "greater than 0"),
-        ({"good": ".inf"}, "class_weights"),
+        ({"good": 0}, "class_weights: 'good' weighs 0, no number above 0"),
+        ({"good": float("inf")}, "class_weights"),
+        ({"good": True}, "class_weights"),
         ("balance", "class_weights"),
     ):
         with pytest.raises(RecipeError, match=message) as refused:
@@ -319,6 +325,10 @@ def test_training_goes_on_with_a_classifiers_own_head_and_order(with_head: Any, 
     with pytest.raises(RecipeError, match="objective.labels says bad, good"):  # the head's rows would be exchanged
         graftkit.plan({**again, "objective": {"use": "classification", "labels": ["bad", "good"]}})
     graftkit.plan({**again, "objective": named})
+    sets = [{"text": record["text"], "labels": [record["label"]]} for record in TEXTS]
+    by_sets = graftkit.plan(with_head("multi-label-classification", sets, model=str(first.exports["merged"])))
+    assert by_sets.head is not None and by_sets.head.labels == ["good", "bad"] and by_sets.head.several
+    assert any("learns to judge each label by itself" in notice for notice in by_sets.notices)
     three = [{**record, "label": f"{record['label']}{n % 2}"} for n, record in enumerate(TEXTS)]
     with pytest.raises(RecipeError, match=r"a classifier of other labels \(good, bad\)"):
         graftkit.plan(with_head("classification", three, model=str(first.exports["merged"])))
@@ -412,6 +422,10 @@ def test_records_of_another_kind_say_which_objective_learns_them(with_head: Any)
     ):
         with pytest.raises(DataError, match=re.escape(message)):
             graftkit.plan(with_head(objective, records))
+    far = [{"text": f"text {n}", "score": 1990 + n} for n in range(9)]
+    [told] = [line for line in graftkit.plan(with_head("regression", far)).notices if "far from 0" in line]
+    assert "between 1990 and 1998" in told
+    assert not [line for line in graftkit.plan(with_head("regression", scored_texts(20))).notices if "far" in line]
     for records in (ones, same):
         [told] = [line for line in graftkit.plan(with_head("sft", records)).notices if "beside its text" in line]
         assert "records.jsonl:1: the record has" in told and "objective sft does not learn" in told

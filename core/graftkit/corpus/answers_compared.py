@@ -160,8 +160,8 @@ _INSTEAD: dict[tuple[str, str], str] = {
     ("label_sets", "labels"): 'From one label of a text learns objective: classification; for this one write "labels": '
     '["..."].',
     ("label_sets", "scores"): "From numbers learns objective: regression.",
-    ("scores", "labels"): "Where the label is a number, say so: format: score, columns: {score: label}. From labels "
-    "learns objective: classification.",
+    ("scores", "labels"): "Where the label is a number, say so: format: score, columns: {score: label}; in CSV, where "
+    "numbers are text, with format: {use: score, as_text: true}. From labels learns objective: classification.",
     ("scores", "label_sets"): "From several labels of a text learns objective: multi-label-classification.",
 }
 

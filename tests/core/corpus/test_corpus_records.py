@@ -369,7 +369,7 @@ def test_texts_are_read_with_labels_or_a_number(tmp_path: Path) -> None:
     for key, good, bad, told in (
         ("labels", '["x"]', "null", '"labels" is missing or null'),
         ("labels", '["x"]', '"x"', '"labels" is a string, no list'),
-        ("labels", '["x"]', "[0.5]", 'one of "labels" is a number, no text and no whole number'),
+        ("labels", '["x"]', "[0.0, 1.0]", "A row of zeros and ones is written as the labels whose place"),
         ("labels", '["x"]', "[true]", 'one of "labels" is a boolean'),
         ("score", "0.5", "true", '"score" is a boolean, no number'),
         ("score", "0.5", "null", '"score" is missing or null'),

@@ -39,11 +39,12 @@ def told_of_records(
     Raises:
         RecipeError: Training sees no record at all.
     """
+    by_scores = bound.objective_config.learns_from == "scores"
     return [
         *differences,
         *told_of_files(bound, records.datasets),
         *_holdout(bound, records.samples),
-        *records.kinds.told(records.samples.train, [] if bound.objective_config.learns_from == "scores" else labels),
+        *(records.kinds.told_of_scores() if by_scores else records.kinds.told(records.samples.train, labels)),
         *([] if bound.objective_config.judges_texts else records.kinds.told_of_texts(bound.objective.use)),
         *_unseen(bound, records.shares),
     ]

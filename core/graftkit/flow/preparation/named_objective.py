@@ -83,12 +83,16 @@ class NamedObjective(Named):
         found = self._objective.overall(_copied(scores))
         if not isinstance(found, Mapping):
             raise self.wrong(f"gave {kind_named(found)} as figures of all examples, not a mapping")
-        return {self._metric_name(name): self._figure(name, value) for name, value in dict(found).items()}
+        known = bool(scores.values.isfinite().all())
+        return {self._metric_name(name): self._figure(name, value, known) for name, value in dict(found).items()}
 
-    def _figure(self, name: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST_SCORE:
-            raise self.wrong(f"gave {value!r:.40} as '{name}': a number up to {LARGEST_SCORE:g} is due, or NaN")
-        return float(value)
+    def _figure(self, name: str, value: object, known: bool) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if not abs(value) > LARGEST_SCORE:
+                return float(value)
+            if not known:
+                return math.nan
+        raise self.wrong(f"gave {value!r:.40} as '{name}': a number up to {LARGEST_SCORE:g} is due, or NaN")
 
     def _metric_name(self, name: object) -> str:
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:

@@ -19,6 +19,9 @@ __all__ = ["SeenKinds"]
 
 _SHOWN = 5
 
+_FAR = 100
+"""The size of numbers from which on a head takes long to come to them."""
+
 _Kind = tuple[str, ...] | bool | None
 """What a record is: labels, sorted; whether its answer is wanted; or neither."""
 
@@ -71,6 +74,15 @@ class SeenKinds:
     def one_score(self) -> float | None:
         """The number that every record has which was noted; None where they have several, or none."""
         return self._lowest if self._lowest == self._highest else None
+
+    def told_of_scores(self) -> list[str]:
+        """Tells of numbers that a head, whose output begins near 0, takes long to come to."""
+        if max(abs(self._lowest), abs(self._highest)) <= _FAR:
+            return []
+        return [
+            f"the records' numbers lie between {self._lowest:g} and {self._highest:g}, far from 0, where the head "
+            "begins: bring them to a range of about 1, or training takes long to come near them"
+        ]
 
     def told_of_texts(self, objective: str) -> list[str]:
         """Tells of labels or numbers beside texts that are learnt as texts alone.

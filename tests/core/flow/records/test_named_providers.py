@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from pathlib import Path
@@ -23,6 +24,8 @@ from graftkit.interfaces.samples import (
     LabelledText,
     LongText,
     PreferencePair,
+    ScoredText,
+    TextWithLabels,
     Tokens,
     ToolCall,
 )
@@ -164,6 +167,11 @@ def test_a_format_names_columns(given: Any) -> None:
         (Text("a", "b:2"), "a sample whose 'where' is 'b:2', not the text that it was given"),
         (LabelledText((Message("user", "a"),), "a:1"), "a text with a label in 1 messages"),
         (LabelledText(None, "a:1"), "raised TypeError"),  # type: ignore[arg-type]
+        (TextWithLabels("a", "a:1", "good"), "a text whose 'labels' is a str"),  # type: ignore[arg-type]
+        (TextWithLabels("a", "a:1", ("good", 1)), "a text with an int in place of a label"),  # type: ignore[arg-type]
+        (TextWithLabels("a", "a:1", ("good", "good")), "a text with a label that it has twice"),
+        (ScoredText("a", "a:1", "0.5"), "a text of the score '0.5'"),  # type: ignore[arg-type]
+        (ScoredText("a", "a:1", float("nan")), r"a text of the score nan, which is no number up to 1e\+18"),
         (
             Conversation((Message("assistant", "", tool_calls=(ToolCall(None, {}),)),), "a:1"),
             "a call whose 'name' is None",
@@ -258,6 +266,30 @@ def test_an_objective_gives_a_number_an_example_of_each_metric(metrics: Any, mes
         assert {*objective(None, {"a": torch.zeros(2)}).metrics(given)} == {"a"}
         with pytest.raises(PluginCallError, match=message):
             objective(None, metrics).metrics(given)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"a": torch.zeros(1)}, r"gave tensor.* as 'a'"),
+        ({"a": True}, "gave True as 'a'"),
+        ({"a": math.inf}, "gave inf as 'a': a number up to"),
+        ({1: 0.5}, "named a metric 1"),
+        ([0.5], "gave a list as figures of all examples"),
+    ],
+)
+def test_an_objective_gives_numbers_of_all_examples(told: Any, message: str) -> None:
+    def asked(told: Any, value: float = 0.0) -> dict[str, float]:
+        made = SimpleNamespace(overall=lambda scores: told)
+        return NamedObjective(made, registered("objective")).overall(SequenceScores(torch.full((2, 1, 1), value)))
+
+    assert (
+        asked({"a": 0.5, "b": 1}) == {"a": 0.5, "b": 1.0}
+        and objective(None).overall(SequenceScores(torch.zeros(1))) == {}
+    )
+    assert math.isnan(asked({"a": math.inf}, math.nan)["a"]), "of a model that has diverged"
+    with pytest.raises(PluginCallError, match=message):
+        asked(told)
 
 
 def test_metrics_of_scores_that_are_no_numbers_may_be_none() -> None:
