@@ -53,13 +53,16 @@ EXPECTED = {
     "modules_to_save": "adapter.modules_to_save",
     "lora_modules_to_save": "adapter.modules_to_save",
     "optim": "training.optimizer",
+    "neftune_noise_alpha": "training.neftune_noise_alpha",
+    "adam_beta2": "training.beta2",
+    "adam_epsilon": "training.epsilon",
+    "min_lr_rate": "training.min_rate",
     "gradient_checkpointing": "memory.checkpoint",
 }
 WITHOUT = [
     "output_dir",
     "packing",
     "sample_packing",
-    "neftune_noise_alpha",
     "train_on_inputs",
     "assistant_only_loss",
     "completion_only_loss",
@@ -108,7 +111,7 @@ def test_what_is_to_be_written_is_a_recipe_that_says_that_key(name: str, host: P
         ({"learning_rate": 1e-3}, "learning_rate is training.learning_rate"),
         (
             {"training": {"warmup_steps": 10}},
-            "it is a share of the steps, not a number: write training: {warmup: 0.05}",
+            "up to 1 it is a share of the steps: write training: {warmup: 20}",
         ),
         ({"data": {"train": "a.jsonl", "dataset": "b"}}, "dataset is data.train"),
         ({"lora_r": 8, "base_model": "m"}, "2 things are wrong"),
