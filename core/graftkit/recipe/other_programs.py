@@ -62,6 +62,7 @@ _FOUR_BITS = OtherKey("quantizer", "quantizer: nf4")
 _COMPUTE = OtherKey("training.dtype", "training: {dtype: bfloat16}", "what is trained stays float32")
 _MODEL = OtherKey("model", "model: ./folder")
 _DATA = OtherKey("data.train", "data: {train: train.jsonl}", "the format is found out, or said by data.train.format")
+_FIRST = OtherKey("data.train", "data: {train: {path: train.jsonl, first: 1000}}")
 _HOLDOUT = OtherKey(
     "data.holdout", "data: {train: train.jsonl, holdout: 0.05}", "a share from 0 to 0.5, or a file; not a number"
 )
@@ -156,6 +157,7 @@ OTHER_PROGRAMS: dict[str, OtherKey] = {
     "torch_dtype": _COMPUTE,
     **dict.fromkeys(("base_model", "model_name_or_path", "model_name", "model_id", "base_model_config"), _MODEL),
     **dict.fromkeys(("dataset", "datasets", "train_file", "dataset_name", "dataset_path", "train_dataset"), _DATA),
+    **dict.fromkeys(("max_samples", "max_train_samples"), _FIRST),
     **dict.fromkeys(
         ("val_set_size", "val_size", "eval_split", "test_datasets", "eval_dataset", "validation_file"), _HOLDOUT
     ),

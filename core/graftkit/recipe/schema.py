@@ -328,6 +328,9 @@ class DatasetSection(StrictModel):
         description="how often each record is seen in an epoch: 2 for twice, 0.5 for a half of them, the other half in "
         "the next epoch",
     )
+    first: int | None = Field(
+        default=None, ge=1, le=MOST_COUNTED, description="only that many records are read, from the beginning on"
+    )
     revision: str | None = Field(
         default=None, min_length=1, description="a hub data set's branch, tag or commit; its main branch when left out"
     )

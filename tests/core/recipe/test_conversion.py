@@ -50,6 +50,7 @@ LLAMA_FACTORY = {
     "pref_beta": 0.2,
     "pref_loss": "sigmoid",
     "dataset": "pairs, unknown",
+    "max_samples": 500,
     "cutoff_len": 1024,
     "template": "qwen",
     "per_device_train_batch_size": 1,
@@ -126,8 +127,11 @@ def test_llama_factorys_preferences_and_its_data_sets() -> None:
         "path": "data/pairs.json",
         "format": "preference",
         "columns": {"prompt": "conversations", "chosen": "good", "rejected": "bad"},
+        "first": 500,
     }
-    assert unknown == "data/unknown.json" and any("unknown is no name in" in line for line in found.told)
+    assert unknown == {"path": "data/unknown.json", "first": 500} and any(
+        "unknown is no name in" in line for line in found.told
+    )
     training = found.recipe["training"]
     assert training["steps"] == 200 and "epochs" not in training  # steps win, as they do there
     assert training["warmup"] == 20 and training["schedule"] == "constant"
@@ -195,6 +199,11 @@ def test_adams_settings() -> None:
         ({"excess_length_strategy": "truncate"}, "data.overflow", "truncate"),
         ({"excess_length_strategy": "raise"}, "data.overflow", "error"),
         (
+            {"datasets": [{"path": "o/d", "split": "train[:1000]"}]},
+            "data.train",
+            {"path": "hub:o/d", "first": 1000},
+        ),
+        (
             {"datasets": [{"path": "o/d", "type": "chat_template", "field_messages": "talk", "split": "dev"}]},
             "data.train",
             {"path": "hub:o/d", "split": "dev", "format": "messages", "columns": {"messages": "talk"}},
@@ -227,6 +236,7 @@ def test_keys_of_several_meanings(settings: dict[str, Any], section: str, said: 
         ({"a_key_of_tomorrow": 1}, {"a_key_of_tomorrow"}),
         ({"datasets": [{"path": "o/d", "type": "x.load_y"}]}, {"datasets[0].type"}),
         ({"datasets": [{"path": "o/d", "split": "train[:10%]"}]}, {"datasets[0].split"}),
+        ({"datasets": [{"path": "o/d", "split": "train[9:]"}]}, {"datasets[0].split"}),
         ({"datasets": [{"path": "o/d"}, {"name": "o/e"}, "o/f"]}, {"datasets[1]", "datasets[2]"}),
         ({"test_datasets": [{"path": "o/d"}, {"split": "test"}]}, {"test_datasets[1]", "val_set_size"}),
         ({"eval_dataset": "o/d"}, {"eval_dataset"}),

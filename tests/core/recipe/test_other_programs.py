@@ -41,6 +41,7 @@ EXPECTED = {
     "model_name_or_path": "model",
     "datasets": "data.train",
     "dataset": "data.train",
+    "max_samples": "data.train",
     "val_set_size": "data.holdout",
     "eval_split": "data.holdout",
     "bf16": "training.dtype",

@@ -28,7 +28,7 @@ _WHY: Mapping[str, str] = {
     ),
     **dict.fromkeys(("hub_model_id", "push_to_hub", "hub_strategy"), "nothing is uploaded; exports are folders"),
     **dict.fromkeys(("trust_remote_code",), "a model's own code is never run"),
-    **dict.fromkeys(("max_samples", "streaming"), "all records are read; make a smaller file"),
+    "streaming": "records are read from the disk when they are needed",
     **dict.fromkeys(("eot_tokens",), "what ends a turn is found in the template, or said by data.end_of_turn"),
     **dict.fromkeys(("bnb_4bit_compute_dtype",), "training.dtype is the type of the computation"),
     **dict.fromkeys(("plugins",), "plugins of graftkit are installed packages"),
