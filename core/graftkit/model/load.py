@@ -262,7 +262,6 @@ class Loader:
         self._device = device
         self._dtype = dtype
         self._model: Any = build_skeleton(files.config, files.reference, dtype, len(files.tensors))
-        _make_constants_exact(self._model, files)
         self.head = head_modules(self._model)
         self._in_float32 = _kept_in_float32(self._model, head_parameters(self._model, self.head))
         self.layers = [layer for layer in linear_layers(self._model) if not is_of_head(layer.path, self.head)]
@@ -702,25 +701,6 @@ class Loader:
             return tensor.clone()
         dtype = torch.float32 if self._in_float32(name) else self._dtype
         return tensor.to(self._device).to(dtype, copy=True)
-
-
-def _make_constants_exact(model: nn.Module, files: BaseModelFiles) -> None:
-    """Makes float32 of single numbers that an architecture computes itself, such as the scale of Gemma's embeddings.
-
-    A module takes such a one in the type that it computes in, as transformers has it. A proof computes in float32,
-    where one that was rounded to 16 bits is another number than in a program that loads an export in float32.
-    """
-    single = [
-        (path, name)
-        for path, module in model.named_modules()
-        for name, buffer in module.named_buffers(recurse=False)
-        if name in module._non_persistent_buffers_set
-        and not buffer.ndim
-        and buffer.dtype in (torch.bfloat16, torch.float16)
-    ]
-    exact = build_skeleton(files.config, files.reference, tensors=len(files.tensors)) if single else model
-    for path, name in single:
-        model.get_submodule(path)._buffers[name] = exact.get_submodule(path).get_buffer(name)
 
 
 def _kept_in_float32(model: Any, head: Collection[str]) -> Callable[[str], bool]:
