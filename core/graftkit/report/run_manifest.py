@@ -360,6 +360,8 @@ class ProvedFacts(Facts):
         loaded_with: The version of each library that loaded it, by name.
         covers: What was compared besides logits: token ids, chat template and so on.
         coverage: Up to how many tokens the sequences have that it was proved with.
+        chosen_otherwise: How many choices of experts, nearly even ones, it makes otherwise than the trained model, and
+            how many there are: it was compared with that one's experts. None where it was compared with its own.
         set_aside: Positions whose experts were chosen by rounding, and all positions; None where every one counts.
         rounding: What rounding its weights changed, where its format rounds them.
         base_stored_by: The quantizer whose weights it was proved on; None where the export holds its own.
@@ -376,6 +378,7 @@ class ProvedFacts(Facts):
     loaded_with: dict[str, str]
     covers: list[str] = []
     coverage: CoverageFacts = CoverageFacts()
+    chosen_otherwise: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     set_aside: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     rounding: RoundingFacts | None = None
     base_stored_by: str | None = None
