@@ -128,6 +128,18 @@ def test_models_with_a_head_are_measured_by_what_it_tells(tmp_path: Path) -> Non
         graftkit.evaluate(away, path, overrides=["evaluation.answers=4"])
 
 
+def test_models_with_another_head_are_refused_before_one_is_measured(
+    run: graftkit.RunResult, tiny_model: Path, tmp_path: Path
+) -> None:
+    bert = encoder_folder(tmp_path / "bert", "bert")
+    events: list[Event] = []
+    for first in (run.folder, run.exports["merged"], run.exports["peft"], tiny_model):
+        with pytest.raises(RequestError, match="the objective sft does not measure models that fill in") as caught:
+            graftkit.evaluate([first, bert], QUESTIONS, overrides=["objective=sft"], on_event=events.append)
+        assert caught.value.where == str(bert)
+    assert {event.stage for event in events if isinstance(event, StageFinished)} == {"records"}
+
+
 def test_an_encoder_is_measured_by_the_masks_of_its_run(tmp_path: Path) -> None:
     texts = written(tmp_path / "plain.jsonl", [{"text": each["text"]} for each in TEXTS])
     recipe = {
