@@ -181,7 +181,7 @@ class DataFacts(Facts):
             their tokens depend on besides.
         system: The system message that all conversations share, or None.
         tools: Descriptions of the functions that the assistant may call in all conversations; empty where they differ.
-        example_prompt: A holdout prompt to try the model with, or None.
+        example_prompt: A record's prompt to try the model with, a holdout one where there is one; or None.
         chat: How conversations are laid out, or None where that is as usual.
         prompts: How the model is asked, as it was trained: "chat" for the chat template, "plain" for the text alone.
     """
