@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import text_settings
 from graftkit.interfaces.file_state import FileStates
-from graftkit.interfaces.json_file import read_json_object
+from graftkit.interfaces.json_file import read_json_object, special_float
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.offline import network_allowed, offline_asked
 from graftkit.interfaces.references import local_path
@@ -36,7 +36,6 @@ _MADE_HERE = ("manifest.json", "graftkit.json")
 _SHOWN = 5
 """How many of what lies in a folder an error names."""
 _HUB_ID = re.compile(r"(hub:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_SPECIAL_FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -404,14 +403,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _decoded(value: dict[str, Any]) -> Any:
-    """Returns a number in the place of `{"__float__": "Infinity"}`, which transformers 5 writes for what JSON lacks."""
-    tag = value.get("__float__")
-    return _SPECIAL_FLOATS.get(tag, value) if isinstance(tag, str) and len(value) == 1 else value
-
-
 def _read_json(path: Path, missing: str = "") -> dict[str, Any]:
-    return read_json_object(path, MAX_JSON, ModelError, missing=missing, object_hook=_decoded)
+    return read_json_object(path, MAX_JSON, ModelError, missing=missing, object_hook=special_float)
 
 
 def _read_index(folder: Path, config: FileStates) -> tuple[FileTensors, FileStates]:

@@ -29,6 +29,7 @@ from graftkit.errors import (
 )
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.base_files.open_model import load_tokenizer
+from graftkit.flow.config_memory import ConfigModel
 from graftkit.flow.exports.assets import ExpectedAssets
 from graftkit.flow.exports.probes import Probes
 from graftkit.flow.folders.export_configuration import check_configurations
@@ -53,6 +54,7 @@ from graftkit.store.array_file import map_arrays
 from graftkit.store.files import file_facts, sha256_of, write_text
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import TINY_CONFIG, tiny_model_folder, tiny_tokenizer_files
+from graftkit.testing.architectures import ARCHITECTURES
 from graftkit.testing.records import read_samples
 from graftkit.training.checkpoint import damaged_checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
 from graftkit_models.huggingface import HuggingFaceFolder, HuggingFaceSource
@@ -597,6 +599,16 @@ def test_a_configuration_that_its_weights_do_not_explain_is_built_by_no_library(
     with pytest.raises(ModelError, match=said) as caught:
         check_configurations(tmp_path)
     assert caught.value.where == str(folder / "config.json")
+
+
+def test_a_configuration_with_a_number_that_json_lacks_is_built(tmp_path: Path) -> None:
+    """Merged exports of Mamba 2, Bamba and Falcon-H1 failed their proof: `time_step_limit` ends at infinity."""
+    folder = tiny_model_folder(tmp_path, **ARCHITECTURES["mamba2"])
+    written = (folder / "config.json").read_text()
+    limit = {"time_step_limit": [0.0, {"__float__": "Infinity"}]}
+    (folder / "config.json").write_text(json.dumps({**json.loads(written), **limit}))
+    check_configurations(folder)
+    assert ConfigModel.read(str(folder)).tensors
 
 
 @pytest.mark.parametrize("kind", [None, "of-another-program", ["llama"]])

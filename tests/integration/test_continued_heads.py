@@ -210,6 +210,17 @@ def test_each_of_several_labels_is_judged_by_itself(
     assert any("it learns to give a text one" in notice for notice in told)
 
 
+def test_a_card_does_not_move_the_positions_of_roberta(recipe_for: Any, tmp_path: Path) -> None:
+    """It numbers them from its configuration's padding token on, which the tokenizer may not pad with."""
+    base = encoder_folder(tmp_path / "roberta", "roberta")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "pad_token_id": 3}))
+    result = graftkit.run(recipe_for(model=str(base)), out=tmp_path / "run")
+    assert result.manifest["head"]["pad"] == 1 and result.manifest["exports"]["peft"]["proof"]["status"] == "proved"
+    card = (result.exports["peft"] / "README.md").read_text()
+    assert "AutoModelForSequenceClassification.from_pretrained" in card and "pad_token_id" not in card
+
+
 def test_a_head_may_have_more_labels_than_the_model_is_wide(tmp_path: Path) -> None:
     """RoBERTa's head has a square matrix besides, whose rows are no labels."""
     base = encoder_folder(tmp_path / "roberta", "roberta")

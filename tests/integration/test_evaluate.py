@@ -74,6 +74,23 @@ def test_other_records_are_read_as_the_runs_are(run: graftkit.RunResult, tmp_pat
         graftkit.evaluate(run.exports["merged"], {"path": str(path), "unused": []})
 
 
+def test_training_records_that_are_not_looked_at_are_told_of(
+    run: graftkit.RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "more.jsonl", [{"q": "what is 77?", "a": "it is 78, of course"}])
+    told = "whether these records are among those that the recipe trains on was not looked at: "
+    monkeypatch.setattr("graftkit.flow.planning.evaluation._MOST_COMPARED", 100)
+    [large] = graftkit.evaluate(run.folder, path, overrides=["evaluation.answers=0"])
+    assert [notice.removeprefix(told) for notice in large.notices] == ["they are files of 0 MB"]
+    records = run.folder.parent / "records.jsonl"
+    records.rename(records.with_suffix(".away"))
+    try:
+        [gone] = graftkit.evaluate(run.folder, path, overrides=["evaluation.answers=0"])
+    finally:
+        records.with_suffix(".away").rename(records)
+    assert [notice.startswith(told) for notice in gone.notices] == [True]
+
+
 def test_a_model_is_measured_as_transformers_computes_it(tiny_model: Path, tmp_path: Path) -> None:
     """The loss over the answers' tokens and their end, from transformers' own logits and template."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -126,6 +143,18 @@ def test_models_with_a_head_are_measured_by_what_it_tells(tmp_path: Path) -> Non
         graftkit.evaluate(away, path, overrides=["objective=sft"])
     with pytest.raises(RecipeError, match="the objective classification is of a model which writes no answers"):
         graftkit.evaluate(away, path, overrides=["evaluation.answers=4"])
+
+
+def test_models_with_another_head_are_refused_before_one_is_measured(
+    run: graftkit.RunResult, tiny_model: Path, tmp_path: Path
+) -> None:
+    bert = encoder_folder(tmp_path / "bert", "bert")
+    events: list[Event] = []
+    for first in (run.folder, run.exports["merged"], run.exports["peft"], tiny_model):
+        with pytest.raises(RequestError, match="the objective sft does not measure models that fill in") as caught:
+            graftkit.evaluate([first, bert], QUESTIONS, overrides=["objective=sft"], on_event=events.append)
+        assert caught.value.where == str(bert)
+    assert {event.stage for event in events if isinstance(event, StageFinished)} == {"records"}
 
 
 def test_an_encoder_is_measured_by_the_masks_of_its_run(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from click.testing import CliRunner
 from graftkit.cli import verify
 from graftkit.errors import RecipeError
 from graftkit.flow.answering.reload import reload
+from graftkit.report.summary import proof_text
 from graftkit.testing import tiny_model_folder
 from integration.conftest import RecipeMaker
+from safetensors.torch import load_file, save_file
 
 
 @pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss"])
@@ -29,6 +31,27 @@ def test_experts_are_quantized_adapted_merged_and_proved(name: str, make_recipe:
     assert stages["adapter"]["adapted_layers"] == 2 * 4 + 2 * 2 * 4
     sources = [result.folder, result.exports["merged"]]
     assert len({"".join(reload(str(source)).stream("7+7=", max_new_tokens=8)) for source in sources}) == 1
+
+
+def test_a_mixture_whose_choices_rounding_turns_is_proved_with_the_trained_ones(
+    make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    """Stored in float32 and exported in bfloat16 it was refused: the rounded router takes other experts."""
+    model = tiny_model_folder(tmp_path / "model", **settings("qwen3_moe"))
+    weights = load_file(model / "model.safetensors")
+    for name, weight in weights.items():
+        if name.endswith("gate.weight"):
+            weights[name] = weight[:1] + 0.05 * weight
+        elif name.endswith("down_proj.weight"):
+            weights[name] = 30 * weight
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    half = {"use": "merged", "dtype": "bfloat16", "onto": "original"}
+    result = graftkit.run(make_recipe(model=str(model), export=[half]), out=tmp_path / "run")
+    proof = result.manifest["exports"]["merged"]["proof"]
+    turned, choices = proof["chosen_otherwise"]
+    assert proof["status"] == "proved" and 0 < turned < choices / 2
+    assert f"of which {turned} of {choices} are nearly even" in proof_text(proof)
+    assert any(f"turns {turned:,} of {choices:,} choices" in notice for notice in result.manifest["notices"])
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "gpt_oss"])

@@ -243,7 +243,15 @@ def test_other_patterns_or_arguments_are_another_recipe(recipe: dict[str, Any], 
     recipe["adapter"] = {**recipe["adapter"], "alpha_pattern": dict(reversed(patterns.items()))}
     with pytest.raises(RecipeError, match=r"another recipe: the order in adapter\.alpha_pattern was q_proj, layers"):
         graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
-    said = json.loads((tmp_path / "stopped" / "manifest.json").read_text())["recipe"]
+    manifest = json.loads((tmp_path / "stopped" / "manifest.json").read_text())
+    said = json.loads(json.dumps(manifest["recipe"]))
+    del manifest["recipe"]["evaluation"]["batch_size"], manifest["recipe"]["data"]["train"][0]["unused"]
+    (tmp_path / "stopped" / "manifest.json").write_text(json.dumps(manifest))
+    assert find_run(tmp_path / "stopped", said), "keys that an earlier version did not know have their defaults"
+    said["evaluation"]["batch_size"] += 1
+    with pytest.raises(RecipeError, match=r"evaluation\.batch_size was \d+ and is"):
+        find_run(tmp_path / "stopped", said)
+    said["evaluation"]["batch_size"] -= 1
     said["data"]["template_arguments"] = {"enable_thinking": False}
     with pytest.raises(RecipeError, match=r"data\.template_arguments\.enable_thinking was None and is False"):
         find_run(tmp_path / "stopped", said)

@@ -27,7 +27,7 @@ class Tally:
         stops: The special tokens that end a stretch in the loss, ascending.
         systems: What conversations start with, a system message or None: up to two different ones.
         tools: What conversations' assistants may call, as JSON, "" for nothing: up to two different ones.
-        prompt: What the user says in the first short conversation, or None.
+        prompt: What to try the model with: the first short question or prompt, or how a text begins; or None.
         answers: The numbers of the examples that have a prompt and an answer.
         answered: The number of the record that each of `answers` is of.
         left_out: What the chat template leaves out -> in how many records.

@@ -20,7 +20,7 @@ from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.stretches import STRETCH, is_long, stretches_of
 from graftkit.corpus.tally import Tally
 from graftkit.interfaces import samples
-from graftkit.interfaces.samples import Conversation, LabelledAnswer, LongText, Sample, Text
+from graftkit.interfaces.samples import Completion, Conversation, LabelledAnswer, LongText, Sample, Text
 from graftkit.store.token_store import Example, TokenStore
 
 __all__ = ["Chunk", "Position", "encoded_parts", "position_units", "tokenize"]
@@ -33,6 +33,11 @@ _STRETCH = STRETCH
 
 _SAMPLES = 64
 """Conversations and completions that make a chunk."""
+
+_SHORT = 200
+"""Characters that a question has fewer of which a user is shown to try the model with."""
+_WORDS, _LETTERS = 6, 40
+"""Words, and characters, of a text that a user is shown for that at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,11 @@ def _plain_texts(encoder: Encoder, samples: Sequence[Text], done: int) -> Chunk:
     for sample in samples if encoder.lacks_row(tokens.ids) else ():
         encoder.encode(sample)  # the one that is refused says where it is
     lost = counts.count(0)
-    tally = replace(_tally_of_texts(encoder, tokens, len(samples), lost), spelt=_counted(map(encoder.spelt, samples)))
+    tally = replace(
+        _tally_of_texts(encoder, tokens, len(samples), lost),
+        spelt=_counted(map(encoder.spelt, samples)),
+        prompt=next((words for sample in samples if (words := _to_try(sample))), None),
+    )
     return Chunk(tokens, tally, Position(done + len(samples)), _numbers(counts, done))
 
 
@@ -215,7 +224,11 @@ def _long_text(encoder: Encoder, sample: Text | LongText, position: Position) ->
     encoder.check_rows([*plain.start, *plain.end], sample.where)
     tokens = plain.windows([*carry, *([] if encoder.ends_itself(carry) else plain.end)], begins=not begun)
     lost = 0 if begun or len(tokens) else 1
-    tally = replace(_tally_of_texts(encoder, tokens, 1, lost), spelt=_counted([encoder.spelt(sample)]))
+    tally = replace(
+        _tally_of_texts(encoder, tokens, 1, lost),
+        spelt=_counted([encoder.spelt(sample)]),
+        prompt=_beginning(next(stretches_of(sample, _STRETCH), "")),
+    )
     yield Chunk(tokens, tally, Position(position.records + 1), _numbers([len(tokens)], position.records))
 
 
@@ -250,7 +263,7 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
         stops=sorted(ends & {*encoder.tokenizer.special_tokens.values()}),
         systems=list(dict.fromkeys(first.content if first.role == "system" else None for first in openings))[:2],
         tools=list(dict.fromkeys(json.dumps(sample.tools) if sample.tools else "" for sample in chats))[:2],
-        prompt=next((words for sample in chats if (words := _short_question(sample))), None),
+        prompt=next((words for sample in shows if (words := _to_try(sample))), None),
         answers=answers,
         answered=[examples[number][2] for number in answers],
         left_out=dict(Counter(what for item in encoded for what in sorted(item.left_out))),
@@ -264,7 +277,24 @@ def _counted(spelt: Iterable[str | None]) -> dict[str, int]:
     return dict(Counter(token for token in spelt if token is not None))
 
 
-def _short_question(sample: Conversation) -> str | None:
-    """Returns the first user message if it is short, for the report."""
-    words = next((message.content for message in sample.messages if message.role == "user"), "")
-    return words if 0 < len(words) < 200 and "\n" not in words else None
+def _to_try(sample: Sample) -> str | None:
+    """Returns what a model that has learnt a record may be asked: its question if it is short, or how a text begins."""
+    if isinstance(sample, Text):
+        return _beginning(sample.text)
+    if isinstance(sample, Conversation):
+        words = next((message.content for message in sample.messages if message.role == "user"), "")
+    else:
+        words = sample.prompt if isinstance(sample, Completion) else ""
+    return words if 0 < len(words) < _SHORT and "\n" not in words else None
+
+
+def _beginning(text: str) -> str | None:
+    """Returns the first words of a text, up to half of those of its first line.
+
+    Example:
+        >>> _beginning("the sea was calm, and no wind blew")
+        'the sea was calm,'
+    """
+    line = text[:_SHORT].strip().partition("\n")[0]
+    words = line.split(" ")
+    return " ".join(words[: max(1, min(_WORDS, len(words) // 2))])[:_LETTERS] or None

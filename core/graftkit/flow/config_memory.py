@@ -28,7 +28,7 @@ from graftkit.flow.preparation.settle_dtype import faster_dtype
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import with_head
 from graftkit.interfaces.counts import check_layers
-from graftkit.interfaces.json_file import read_json_object
+from graftkit.interfaces.json_file import read_json_object, special_float
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.objective import TeacherConfig
 from graftkit.interfaces.regular_file import MOST_BYTES
@@ -71,9 +71,8 @@ class ConfigModel:
         """
         path = Path(reference)
         path = path / "config.json" if path.is_dir() else path
-        config = read_json_object(
-            path, MOST_BYTES, ModelError, missing=f"`{key}` names its folder, or the file itself."
-        )
+        missing = f"`{key}` names its folder, or the file itself."
+        config = read_json_object(path, MOST_BYTES, ModelError, missing=missing, object_hook=special_float)
         if not isinstance(config.get("model_type"), str):
             raise ModelError("it does not say 'model_type'", where=str(path))
         check_layers(config, str(path))

@@ -126,8 +126,7 @@ def evaluate(
 
         run = first_run(names) if recipe is None else None
         host = host or _plugins_of(recipe, names)
-        for name in names:
-            check_source(name, host)
+        heads = {name: check_source(name, host) for name in names}
         asked = recipe_of_evaluation(names[0], run, where, recipe, overrides)
         _check_device(asked.loaded.recipe.training.device)
         with stage_of("", "records") as stage:
@@ -136,6 +135,9 @@ def evaluate(
             notices = [*planned.notices, *(_changed(run, planned) if run and records is None else ())]
             for text in notices:
                 stage.notice(text)
+        for name, head in heads.items():
+            if head is not None:
+                planned.for_head(host, head.kind, head.labels, name, several=head.several)
         found = []
         for name in names:
             label = f"{name}: " if len(names) > 1 else ""

@@ -6,7 +6,7 @@ import ctypes
 import mmap
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,28 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["float32_by_block", "repeated_blocks"]
+__all__ = ["exact_constants", "float32_by_block", "keep_exact", "repeated_blocks"]
 
 _PAGEOUT = 21
 """Linux's MADV_PAGEOUT: drops clean pages of a mapped file from memory; what was written to them stays."""
+_EXACT = "_exact_constants"
+
+
+def keep_exact(module: nn.Module, name: str, constant: torch.Tensor) -> None:
+    """Keeps a constant's float32 value beside the buffer that holds it rounded to 16 bits.
+
+    Args:
+        module: The module that has the buffer.
+        name: The buffer's name in it.
+        constant: The value, of the buffer's shape, float32.
+    """
+    setattr(module, _EXACT, {**exact_constants(module), name: constant})
+
+
+def exact_constants(module: nn.Module) -> Mapping[str, torch.Tensor]:
+    """Returns the float32 values of a module's own buffers that hold them rounded, by the buffers' names."""
+    found: Mapping[str, torch.Tensor] = getattr(module, _EXACT, {})
+    return found
 
 
 @contextmanager
@@ -27,8 +45,9 @@ def float32_by_block(model: nn.Module) -> Iterator[None]:
 
     While a block runs its tensors are float32; afterwards they are again as they were stored. Blocks are the items of
     each outermost `nn.ModuleList`. What stands outside of them, such as the output layer, is float32 until the end, but
-    for plain embeddings, of which the rows that are looked up are. Tensors that lie in a mapped file, as safetensors
-    loads them, are dropped from memory after use, where the system can.
+    for plain embeddings, of which the rows that are looked up are. Constants have the float32 values that are kept of
+    them (`keep_exact`). Tensors that lie in a mapped file, as safetensors loads them, are dropped from memory after
+    use, where the system can.
 
     Args:
         model: A `transformers` model.
@@ -45,10 +64,10 @@ def float32_by_block(model: nn.Module) -> Iterator[None]:
         handles.append(block.register_forward_hook(_restoring(block, stored, drop), always_call=True))
     for module in others:
         if type(module) is nn.Embedding:
-            _raise(module.buffers(recurse=False), outside)
+            _raise(module, module._buffers, outside)
             handles.append(module.register_forward_hook(lambda module, inputs, rows: rows.float()))
         else:
-            _raise(_tensors(module, recurse=False), outside)
+            _raise(module, {**module._parameters, **module._buffers}, outside)
     try:
         yield
     finally:
@@ -81,14 +100,20 @@ def _tensors(module: nn.Module, recurse: bool) -> Iterator[torch.Tensor]:
     yield from module.buffers(recurse)
 
 
-def _raise(tensors: Iterable[torch.Tensor], stored: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    """Makes tensors float32, and notes what they were."""
+def _raise(
+    module: nn.Module,
+    own: Mapping[str, torch.Tensor | None],
+    stored: list[tuple[torch.Tensor, torch.Tensor]],
+) -> None:
+    """Makes tensors of a module's own, by their names in it, float32, and notes what they were."""
     import torch
 
-    for tensor in tensors:
-        if tensor.dtype in (torch.bfloat16, torch.float16):
+    exact = exact_constants(module)
+    for name, tensor in own.items():
+        if tensor is not None and tensor.dtype in (torch.bfloat16, torch.float16):
             stored.append((tensor, tensor.data))
-            tensor.data = tensor.data.float()
+            constant = exact.get(name)
+            tensor.data = tensor.data.float() if constant is None else constant.to(tensor.device)
 
 
 def _restore(stored: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
@@ -98,7 +123,11 @@ def _restore(stored: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
 
 
 def _raising(block: nn.Module, stored: list[tuple[torch.Tensor, torch.Tensor]]) -> Callable[..., None]:
-    return lambda module, inputs: _raise(_tensors(block, recurse=True), stored)
+    def raise_block(module: nn.Module, inputs: Any) -> None:
+        for part in block.modules():
+            _raise(part, {**part._parameters, **part._buffers}, stored)
+
+    return raise_block
 
 
 def _restoring(

@@ -11,7 +11,9 @@ from graftkit.errors import GraftkitError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 
-__all__ = ["read_json_object", "write_json"]
+__all__ = ["read_json_object", "special_float", "write_json"]
+
+_SPECIAL_FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
 def read_json_object(
@@ -47,6 +49,18 @@ def read_json_object(
     if not isinstance(data, dict):
         raise error("it is no JSON object", where=str(path), hint=damaged)
     return data
+
+
+def special_float(value: dict[str, Any]) -> Any:
+    """Returns a number in the place of `{"__float__": "Infinity"}`, which transformers 5 writes for what JSON lacks.
+
+    It is the `object_hook` with which a config.json is read.
+
+    Args:
+        value: An object; any other is returned as it is.
+    """
+    tag = value.get("__float__")
+    return _SPECIAL_FLOATS.get(tag, value) if isinstance(tag, str) and len(value) == 1 else value
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -131,6 +131,8 @@ def check_stored_weights(files: BaseModelFiles, quantizer: Quantizer) -> list[St
 
 _LARGE = 1 << 16
 """Bytes from which on a tensor is worth a file."""
+_LARGEST = 1e30
+"""What no number of a weight exceeds: quantizers multiply by 127, add scales up, and half precision ends at 3.4e38."""
 
 
 def load_dense_model(
@@ -262,7 +264,6 @@ class Loader:
         self._device = device
         self._dtype = dtype
         self._model: Any = build_skeleton(files.config, files.reference, dtype, len(files.tensors))
-        _make_constants_exact(self._model, files)
         self.head = head_modules(self._model)
         self._in_float32 = _kept_in_float32(self._model, head_parameters(self._model, self.head))
         self.layers = [layer for layer in linear_layers(self._model) if not is_of_head(layer.path, self.head)]
@@ -390,7 +391,7 @@ class Loader:
                 return None
             dense = {name: self._dense(name, part) for name, part in found.items()}
             for name, part in dense.items():
-                self._check_finite(name, part)
+                self._check_numbers(name, part, target)
             self._last = maker.make(dense, self._model)
         return self._last[target]
 
@@ -411,7 +412,7 @@ class Loader:
             weight = planned.get(name)
             if found is not None and weight is not None and not self._adopt(name, weight, found):
                 waiting[name] = self._dense(name, found)
-                self._check_finite(name, waiting[name])
+                self._check_numbers(name, waiting[name], weight.target)
                 if waiting.keys() >= weight.sources.keys():
                     self._make(weight, {source: waiting.pop(source) for source in weight.sources})
             if on_tensor:
@@ -536,12 +537,25 @@ class Loader:
                     hint="If they are meant to differ, config.json should say tie_word_embeddings: false.",
                 )
 
-    def _check_finite(self, name: str, tensor: torch.Tensor) -> None:
+    def _check_numbers(self, name: str, tensor: torch.Tensor, target: str) -> None:
+        """Makes sure that a tensor, of which one of the model's is made, can be computed with.
+
+        Raises:
+            ModelError: It holds NaN or infinity; or is a weight to be frozen, and holds larger numbers than quantizers
+                and half precision can store.
+        """
         if not torch.isfinite(tensor).all():
             raise ModelError(
-                f"tensor '{name}' holds NaN or infinity",
+                f"tensor '{name}' holds NaN or infinity", where=self._files.reference, hint="Download it again."
+            )
+        if target not in self._linear and target not in self._stacks:
+            return
+        smallest, largest = (abs(float(end)) for end in tensor.aminmax())
+        if max(smallest, largest) > _LARGEST:
+            raise ModelError(
+                f"tensor '{name}' holds numbers up to {max(smallest, largest):.2g}, which no model computes with",
                 where=self._files.reference,
-                hint="Download it again.",
+                hint="It is damaged, or was written as another type: download it again.",
             )
 
     def _adopt(self, name: str, weight: PlannedWeight, found: torch.Tensor | StoredWeight) -> bool:
@@ -584,7 +598,7 @@ class Loader:
             return None
         if (frozen.out_features, frozen.in_features) != (layer.out_features, layer.in_features):
             raise self._damaged(name, stored, f"it makes a matrix {[frozen.out_features, frozen.in_features]}")
-        self._check_finite(name, frozen.dequantize(self._dtype))
+        self._check_numbers(name, frozen.dequantize(self._dtype), f"{layer.path}.weight")
         return frozen
 
     def _adoptable(self, weight: PlannedWeight) -> list[LayerInfo]:
@@ -702,25 +716,6 @@ class Loader:
             return tensor.clone()
         dtype = torch.float32 if self._in_float32(name) else self._dtype
         return tensor.to(self._device).to(dtype, copy=True)
-
-
-def _make_constants_exact(model: nn.Module, files: BaseModelFiles) -> None:
-    """Makes float32 of single numbers that an architecture computes itself, such as the scale of Gemma's embeddings.
-
-    A module takes such a one in the type that it computes in, as transformers has it. A proof computes in float32,
-    where one that was rounded to 16 bits is another number than in a program that loads an export in float32.
-    """
-    single = [
-        (path, name)
-        for path, module in model.named_modules()
-        for name, buffer in module.named_buffers(recurse=False)
-        if name in module._non_persistent_buffers_set
-        and not buffer.ndim
-        and buffer.dtype in (torch.bfloat16, torch.float16)
-    ]
-    exact = build_skeleton(files.config, files.reference, tensors=len(files.tensors)) if single else model
-    for path, name in single:
-        model.get_submodule(path)._buffers[name] = exact.get_submodule(path).get_buffer(name)
 
 
 def _kept_in_float32(model: Any, head: Collection[str]) -> Callable[[str], bool]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from graftkit.errors import ModelError
+from graftkit.interfaces.block_memory import exact_constants
 
 __all__ = ["compute_in_float32", "is_text", "move_text", "move_towers", "tower_tensors"]
 
@@ -60,7 +61,14 @@ def move_towers(model: Any, device: str) -> None:
 
 
 def compute_in_float32(model: Any) -> None:
-    """Converts the text part's parameters and buffers to float32, in place; towers stay as the file has them."""
+    """Converts the text part's parameters and buffers to float32, in place; towers stay as the file has them.
+
+    Constants that the model computes itself have the values that they have in a model in float32.
+    """
+    text = is_text(model)
+    for path, module in model.named_modules():
+        for name, constant in exact_constants(module).items() if text(path) else ():
+            module._buffers[name] = constant.to(module._buffers[name].device)
     _convert(model, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, towers=False)
 
 

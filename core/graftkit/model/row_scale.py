@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from graftkit.interfaces.block_memory import exact_constants
+
 __all__ = ["RowScale", "row_scale", "row_scale_of"]
 
 
@@ -32,7 +34,9 @@ class RowScale:
 
 def row_scale_of(module: Any) -> RowScale:
     """Returns what an embedding multiplies its rows by, which it is known to do at most."""
-    own, exact = (row_scale(module, dtype) for dtype in (module.weight.dtype, torch.float32))
+    unrounded = copy.copy(module)
+    unrounded._buffers = {**module._buffers, **exact_constants(module)}
+    own, exact = row_scale(module, module.weight.dtype), row_scale(unrounded, torch.float32)
     return RowScale(1.0 if own is None else own, 1.0 if exact is None else exact)
 
 

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import model_class
+from graftkit.interfaces.block_memory import keep_exact
 
 __all__ = ["EmptyOnMeta", "build_config", "build_skeleton"]
 
@@ -121,7 +122,9 @@ def build_skeleton(
     Args:
         config: The config.json.
         where: The model's reference, for errors.
-        dtype: What the model computes in; constants that it makes itself are of that type where transformers' are.
+        dtype: What the model computes in; constants that it makes itself are of that type where transformers' are,
+            computed in float32 and rounded as transformers loads them. Their values before that are kept
+            (`exact_constants`).
         tensors: How many tensors the weights have; None where that is not known.
 
     Raises:
@@ -144,6 +147,9 @@ def build_skeleton(
         attention = "sdpa" if model_class._supports_sdpa else "eager"
         with EmptyOnMeta(tensors):
             model: nn.Module = model_class._from_config(built, dtype=dtype, attn_implementation=attention)
+            if dtype in (torch.bfloat16, torch.float16) and _constants(model):
+                again = build_config(config)
+                _round_constants(model, model_class._from_config(again, dtype=torch.float32))
     except ModelError as error:
         raise ModelError(error.message, where=where, hint=error.hint) from None
     except Exception as error:
@@ -151,6 +157,29 @@ def build_skeleton(
             f"transformers can't build this {kind} model: {' '.join(str(error).split())[:500]}", where=where
         ) from error
     return model.eval()
+
+
+def _constants(model: nn.Module) -> list[tuple[nn.Module, str, str]]:
+    """Returns the buffers with numbers that no file holds: each one's module, that one's path, and its own name."""
+    return [
+        (module, path, name)
+        for path, module in model.named_modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name in module._non_persistent_buffers_set and buffer.is_floating_point() and not buffer.is_meta
+    ]
+
+
+def _round_constants(model: nn.Module, exact: nn.Module) -> None:
+    """Gives a model in half precision the constants of one in float32, rounded to the types that its own have.
+
+    An architecture's code that computes them in half precision gives others, such as GPT-J's rotary frequencies.
+    """
+    for module, path, name in _constants(model):
+        constant = exact.get_submodule(path).get_buffer(name)
+        rounded = constant.to(module.get_buffer(name).dtype)
+        module._buffers[name] = rounded
+        if rounded.dtype != constant.dtype:
+            keep_exact(module, name, constant)
 
 
 def _class_of(config: Any, where: str) -> Any:

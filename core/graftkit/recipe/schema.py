@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date as Day
 from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from graftkit.interfaces.chat_options import RESERVED_ARGUMENTS
 from graftkit.interfaces.config import MOST_COUNTED, StrictModel
@@ -34,6 +44,7 @@ __all__ = [
     "TokenizerSection",
     "TrainVocabularySection",
     "TrainingSection",
+    "with_defaults",
 ]
 
 
@@ -760,3 +771,15 @@ class Recipe(StrictModel):
     @property
     def _says_tokens_per_step(self) -> bool:
         return "tokens_per_step" in self.training.model_fields_set
+
+
+def with_defaults(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a run's recipe with the keys that it lacks since an earlier version wrote it: their defaults hold.
+
+    Args:
+        recipe: The recipe, as a manifest has it; one that this version can't read is returned as it is.
+    """
+    try:
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Any
 
+from graftkit.recipe.schema import with_defaults
 from graftkit.report.run_data import RunData
 from graftkit.report.run_manifest import RunManifest
 from graftkit.report.series import Curve, thinned
@@ -234,7 +235,7 @@ _HAS = {"failed": "failed", "interrupted": "been stopped"}
 
 
 def _differences(manifests: Sequence[RunManifest]) -> list[Difference]:
-    facts = [_flat(manifest.recipe) | _besides(manifest) for manifest in manifests]
+    facts = [_flat(with_defaults(manifest.recipe)) | _besides(manifest) for manifest in manifests]
     sections = [*dict.fromkeys(section for manifest in manifests for section in manifest.recipe)]
     place = {section: number for number, section in enumerate(sections)}
     found = dict.fromkeys(key for each in facts for key in each)

@@ -184,7 +184,7 @@ class DataFacts(Facts):
             their tokens depend on besides.
         system: The system message that all conversations share, or None.
         tools: Descriptions of the functions that the assistant may call in all conversations; empty where they differ.
-        example_prompt: A holdout prompt to try the model with, or None.
+        example_prompt: A record's prompt to try the model with, a holdout one where there is one; or None.
         chat: How conversations are laid out, or None where that is as usual.
         prompts: How the model is asked, as it was trained: "chat" for the chat template, "plain" for the text alone.
     """
@@ -363,6 +363,8 @@ class ProvedFacts(Facts):
         loaded_with: The version of each library that loaded it, by name.
         covers: What was compared besides logits: token ids, chat template and so on.
         coverage: Up to how many tokens the sequences have that it was proved with.
+        chosen_otherwise: How many choices of experts, nearly even ones, it makes otherwise than the trained model, and
+            how many there are: it was compared with that one's experts. None where it was compared with its own.
         set_aside: Positions whose experts were chosen by rounding, and all positions; None where every one counts.
         rounding: What rounding its weights changed, where its format rounds them.
         base_stored_by: The quantizer whose weights it was proved on; None where the export holds its own.
@@ -379,6 +381,7 @@ class ProvedFacts(Facts):
     loaded_with: dict[str, str]
     covers: list[str] = []
     coverage: CoverageFacts = CoverageFacts()
+    chosen_otherwise: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     set_aside: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     rounding: RoundingFacts | None = None
     base_stored_by: str | None = None

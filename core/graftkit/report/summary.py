@@ -117,6 +117,7 @@ def proof_text(proof: Mapping[str, Any]) -> str:
     covers = ", ".join(proof.get("covers", ["logits"]))
     parts = [
         within + (f", up to {longest} tokens" if longest else ""),
+        _chosen_otherwise(proof.get("chosen_otherwise")),
         _set_aside(proof.get("set_aside")),
         _rounded(proof.get("rounding")),
         _on_base(proof.get("base_stored_by")),
@@ -129,6 +130,13 @@ def proof_text(proof: Mapping[str, Any]) -> str:
         f"claims: loaded with {programs}" if programs else "",
     ]
     return f"proved: {'; '.join(filter(None, parts))}"
+
+
+def _chosen_otherwise(found: Sequence[int] | None) -> str:
+    """Says how many choices a mixture of experts makes otherwise than the trained model, with whose it was compared."""
+    if not found:
+        return ""
+    return f"with the trained model's choices of experts, of which {found[0]} of {found[1]} are nearly even and turned"
 
 
 def _set_aside(found: Sequence[int] | None) -> str:

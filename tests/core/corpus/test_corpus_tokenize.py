@@ -247,6 +247,29 @@ def test_a_real_tokenizer_gives_long_texts_the_same_ids(tmp_path: Path, monkeypa
     assert joined(chunks) == one_by_one(encoder, [Text(source, "code.txt")])
 
 
+LINE = "the sea was calm, and no wind blew over it"
+TO_TRY = {
+    "text": ([{"text": f"  {LINE}\nand so on"}], "the sea was calm, and"),
+    "text of two words": ([{"text": "good morning"}], "good"),
+    "text without spaces": ([{"text": "字" * 300}], "字" * 40),
+    "completion": ([{"prompt": LINE, "completion": "."}], LINE),
+    "question": ([{"question": LINE, "answer": "no"}], LINE),
+    "long question": ([{"question": "why? " * 99, "answer": "no"}, {"question": "who?", "answer": "I"}], "who?"),
+    "long text": ([{"text": f"{LINE} " * 50}], "the sea was calm, and no"),
+}
+
+
+@pytest.mark.parametrize("name", TO_TRY)
+def test_something_to_try_the_model_with_is_found_in_any_record(
+    name: str, merging: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples_module, "LONG_TEXT", 1000)
+    rows, expected = TO_TRY[name]
+    (tmp_path / "r.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    chunks = tokenize(encoder_of(merging), scan_samples(open_files([tmp_path / "r.jsonl"])), Position())
+    assert next(chunk.tally.prompt for chunk in chunks if chunk.tally.prompt) == expected
+
+
 def test_records_are_read_again_and_again_and_none_is_kept(tmp_path: Path) -> None:
     files = write(tmp_path, 1)
     records = scan_samples(open_files(files))

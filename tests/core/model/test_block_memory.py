@@ -46,11 +46,23 @@ def test_a_model_in_half_precision_computes_as_it_does_in_float32(name: str, tmp
     assert all(after[name].dtype == stored[name].dtype and torch.equal(after[name], stored[name]) for name in stored)
 
 
+WIDE = {"hidden_size": 80, "head_dim": 16}
+"""The square root of 80, by which Gemma scales its embeddings, is no bfloat16 number."""
+CONSTANTS: dict[str, dict[str, Any]] = {
+    "gemma2": WIDE,
+    "gemma3_text": WIDE,
+    "gemma4_text": WIDE,
+    "falcon_h1": {"ssm_multipliers": [0.35, 0.7, 0.1, 0.3, 1.3]},
+    "gptj": {},
+    "xglm": {},
+}
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "gemma4_text"])
-def test_a_scale_that_is_rounded_in_half_precision_is_exact_in_float32(name: str, tmp_path: Path) -> None:
-    """The square root of 80, by which Gemma scales its embeddings: who loads an export computes with that."""
-    folder = tiny_model_folder(tmp_path, **{**ARCHITECTURES[name], "hidden_size": 80, "head_dim": 16})
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_that_half_precision_rounds_are_exact_in_float32(name: str, tmp_path: Path) -> None:
+    """Who loads an export in float32 computes with those that the architecture computes in float32."""
+    folder = tiny_model_folder(tmp_path, **{**ARCHITECTURES[name], **CONSTANTS[name]})
     files, half, exact = (
         HuggingFaceSource().open(str(folder)),
         load(folder, torch.bfloat16),
@@ -59,13 +71,26 @@ def test_a_scale_that_is_rounded_in_half_precision_is_exact_in_float32(name: str
     model = load_base_model(files, Dense(), device=torch.device("cpu"), dtype=torch.bfloat16)
     assert torch.equal(model(input_ids=IDS).logits, half(input_ids=IDS).logits), "as transformers computes it"
     exact.load_state_dict(half.state_dict())
+    expected = exact(input_ids=IDS).logits
     with float32_by_block(model):
         found = model(input_ids=IDS).logits
-    torch.testing.assert_close(found, exact(input_ids=IDS).logits, atol=1e-5, rtol=1e-5)
-    embedding, scale = model.get_input_embeddings(), row_scale_of(model.get_input_embeddings())
-    for rows in (torch.ones(1, 80), torch.ones(1, 80, dtype=torch.bfloat16)):
-        embedding.weight.data = rows
-        assert torch.equal(scale.times(rows), embedding(torch.tensor([0]))), "also with new or adapted rows"
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    dense: Any = load_dense_model(files, Dense(), torch.bfloat16)
+    torch.testing.assert_close(dense(input_ids=IDS).logits, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(model(input_ids=IDS).logits, half(input_ids=IDS).logits), "and afterwards"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "gemma4_text"])
+def test_a_scale_of_new_or_adapted_rows_is_exact_in_float32(name: str, tmp_path: Path) -> None:
+    folder = tiny_model_folder(tmp_path, **{**ARCHITECTURES[name], **WIDE})
+    files = HuggingFaceSource().open(str(folder))
+    model = load_base_model(files, Dense(), device=torch.device("cpu"), dtype=torch.bfloat16)
+    scale = row_scale_of(model.get_input_embeddings())
+    for dtype in (torch.float32, torch.bfloat16):
+        embedding = load(folder, dtype).get_input_embeddings()
+        rows = embedding.weight.data = torch.ones(1, 80, dtype=dtype)
+        assert torch.equal(scale.times(rows), embedding(torch.tensor([0])))
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from graftkit.model.packing import attention_as
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
+from graftkit_quantizers.int8 import Int8
 from graftkit_quantizers.nf4 import Nf4
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -121,6 +122,14 @@ def test_a_tensor_that_holds_nan_is_named(tmp_path: Path, name: str) -> None:
     files = changed(tmp_path, lambda t: t[name].view(-1)[3:4].fill_(float("nan")))
     with pytest.raises(ModelError, match=f"'{name}' holds NaN"):
         load_base_model(files, Dense(), device=CPU)
+
+
+@pytest.mark.parametrize("quantizer", [Dense(), Int8(), Nf4()])
+def test_a_weight_that_no_quantizer_can_store_is_named(tmp_path: Path, quantizer: Any) -> None:
+    """int8 and doubly quantized NF4 made infinity and NaN of it."""
+    files = changed(tmp_path, lambda t: t[NAME].view(-1)[3:4].fill_(-3e38))
+    with pytest.raises(ModelError, match=rf"'{NAME}' holds numbers up to 3e\+38"):
+        load_base_model(files, quantizer, device=CPU)
 
 
 def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:

@@ -31,16 +31,17 @@ from graftkit.flow.folders.listed_files import check_listed, check_none_beside
 from graftkit.flow.folders.refused_files import refuse_bad_export
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.planning.check_adapter import check_layers
+from graftkit.flow.planning.head import own_labels
 from graftkit.flow.preparation.adapter_model import load_adapted, stops_of
 from graftkit.flow.preparation.check_model import pick_device
 from graftkit.flow.preparation.plan_adapter import TokenizerOf, plan_adapter
 from graftkit.flow.records.chat import options_of
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.architecture import SEVERAL_LABELS, head_of, labels_of
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.model.load import plan_base_model
 from graftkit.model.whole_transformers import import_transformers
-from graftkit.report.run_manifest import MANIFEST, RunManifest
+from graftkit.report.run_manifest import HeadFacts, RunManifest
 
 __all__ = [
     "AdapterBase",
@@ -112,21 +113,33 @@ def reload_any(
     return _loaded(source, host, on, device, heads=True)
 
 
-def check_source(source: str, host: PluginHost) -> None:
+def check_source(source: str, host: PluginHost) -> HeadFacts | None:
     """Makes sure that something lies where a source leads that a model may be loaded from, by names and headers alone.
 
     Args:
         source: As for `reload`.
         host: The plugins.
 
+    Returns:
+        The model's head; None of an adapter that another program wrote, which its base model decides on.
+
     Raises:
-        RequestError: Nothing does.
+        RequestError: Nothing does, or its manifest is damaged.
     """
     folder = export_around(Path(source))
-    beside = (MANIFEST, EXPORT_MANIFEST, "adapter_config.json")
-    if not any((folder / name).is_file() for name in beside):
-        with named(source):
-            open_model(host, gguf_in(folder) or source)
+    run = RunManifest.read(folder)
+    if run is not None:
+        return run.head or HeadFacts(kind="language")
+    export = ExportManifest.read(folder, ()) if (folder / EXPORT_MANIFEST).is_file() else None
+    if export is not None and (export.head or not (folder / "config.json").is_file()):
+        return export.head or HeadFacts(kind="language")
+    if (folder / "adapter_config.json").is_file():
+        return None
+    with named(source):
+        _, files = open_model(host, gguf_in(folder) or (str(folder) if export else source))
+    labels, several = labels_of(files.config), files.config.get("problem_type") == SEVERAL_LABELS
+    named = labels if several or len(labels) > 1 else own_labels(files.config)
+    return HeadFacts(kind=head_of(files.config), labels=named, several=several)
 
 
 def _loaded(

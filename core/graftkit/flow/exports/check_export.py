@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,8 @@ class _Computed:
         difference: What they are off by.
         on_base_file: What its adapter computes on the base model's own file, where its program reads that.
         rounding: What rounding its weights changes, where its format rounds them.
+        experts: Where the logits were compared with the experts that the trained model took: how many choices of its
+            routers it makes otherwise, and how many there are.
     """
 
     assets: LoadedAssets
@@ -130,6 +132,7 @@ class _Computed:
     difference: Comparison
     on_base_file: BaseFileProof | None
     rounding: RoundingProof | None
+    experts: tuple[int, int] | None
 
     @property
     def holds(self) -> bool:
@@ -165,14 +168,44 @@ def _compute(
     read = read_logits(reading, request, place) if reading else None
     compared = read.comparison(probes, share) if read else ReadComparison(probes, allowed_difference(probes, share))
     wanted, tolerance = compared.probes, compared.tolerance
-    difference = compare_found(exporter, wanted, exporter.logits(replace(request, probes=wanted.requested)))
+    difference, experts = _difference(exporter, wanted, replace(request, probes=wanted.requested), tolerance)
     on_base_file, rounding = None, None
     if difference.within(tolerance):
         check_it_reads(exporter, folder, wanted, request.base, tolerance)
         on_base_file = prove_on_base_file(exporter, probes, request, share)
         if reading and read:
             rounding = compare_rounding(reading, read.exact, probes, request, place)
-    return _Computed(assets, lacking, compared, difference, on_base_file, rounding)
+    return _Computed(assets, lacking, compared, difference, on_base_file, rounding, experts)
+
+
+def _difference(
+    exporter: Exporter, probes: Probes, request: ProofRequest, tolerance: float
+) -> tuple[Comparison, tuple[int, int] | None]:
+    """Compares an export's logits; of a mixture of experts that differs, with the experts that the trained model took.
+
+    Args:
+        exporter: What loads the export.
+        probes: What is kept of the trained model.
+        request: What the exporter is asked.
+        tolerance: How far a logit may be off.
+
+    Returns:
+        How far they are off; where it took the trained model's experts for that, how many choices it makes otherwise by
+        itself, and how many there are.
+    """
+    from graftkit.flow.exports.expert_choices import watched
+    from graftkit.flow.exports.same_experts import same_experts
+
+    if not probes.experts:
+        return compare_found(exporter, probes, exporter.logits(request)), None
+    logits, made = watched(partial(exporter.logits, request))
+    difference = compare_found(exporter, probes, logits)
+    if difference.within(tolerance):
+        return difference, None
+    found = same_experts(probes.experts, probes.positions, made, partial(exporter.logits, request))
+    if found is None or not found.turned:
+        return difference, None
+    return compare_found(exporter, probes, found.logits), (found.turned, found.choices)
 
 
 def _odd_assets(folder: Path, manifest: ExportManifest, probes: Probes, assets: LoadedAssets) -> list[str]:
@@ -195,6 +228,7 @@ def _told(found: _Computed, exporter: Exporter, probes: Probes, odd: list[str]) 
         "mean_abs_diff": min(difference.mean, 1e308),
         "top1_agreement": difference.top1,
         "tolerance": compared.tolerance,
+        **({"chosen_otherwise": list(found.experts)} if found.experts else {}),
         **({"set_aside": [compared.set_aside, sum(map(len, probes.positions))]} if compared.set_aside else {}),
         "coverage": dict(probes.coverage),
         "loaded_with": {name: _version(name) for name in getattr(exporter, "proved_with", ())},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import torch
 
 from graftkit.errors import FolderError
 from graftkit.flow.exports.assets import ExpectedAssets
+from graftkit.flow.exports.expert_choices import watched
+from graftkit.flow.exports.same_experts import RouterChoices, choices_by_sequence
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.interfaces.architecture import Head, head_of
@@ -41,7 +44,7 @@ __all__ = [
 
 PROBES_FILE = "probes.safetensors"
 _ASK_THE_RUN = "An export is proved with what its run has kept beside it: put that file back, or run it again."
-_SKETCH = "sketch."
+_SKETCH, _EXPERTS, _SCORES = "sketch.", "experts.", "scores."
 COUNT, SCORED = 4, 32
 """Sequences at most, and where a head gives each of them a few scores alone."""
 KEPT = 8
@@ -71,6 +74,8 @@ class Probes:
         columns: How many columns of the logits an export must have: what lies beyond the tokenizer's ids is padding.
             0 in what was written before that was kept.
         types: The type of each probe's tokens, `[tokens]`, where the model has embeddings of them; else none at all.
+        experts: For each probe what each router chose (`same_experts.py`); empty for a model without one, and in what
+            was written before that was kept.
     """
 
     ids: list[list[int]]
@@ -83,6 +88,7 @@ class Probes:
     head: Head = "language"
     columns: int = 0
     types: list[list[int]] = field(default_factory=list)
+    experts: Sequence[Sequence[RouterChoices]] = ()
 
     def __post_init__(self) -> None:
         if not self.positions:
@@ -120,6 +126,9 @@ class Probes:
         tensors |= {f"logits.{n}": logits.contiguous() for n, logits in enumerate(self.logits)}
         tensors |= {f"positions.{n}": torch.tensor(positions) for n, positions in enumerate(self.positions)}
         tensors |= {f"types.{n}": torch.tensor(types) for n, types in enumerate(self.types)}
+        for n, routers in enumerate(self.experts):
+            tensors |= {f"{_EXPERTS}{n}.{m}": router.taken for m, router in enumerate(routers)}
+            tensors |= {f"{_SCORES}{n}.{m}": router.scores for m, router in enumerate(routers)}
         tensors |= {f"{_SKETCH}{name}": sketch.contiguous() for name, sketch in self.sketches.items()}
         metadata = {"tokenizer_fingerprint": self.tokenizer_fingerprint}
         metadata |= {f"coverage.{name}": str(value) for name, value in self.coverage.items()}
@@ -179,6 +188,7 @@ class Probes:
             head,
             int(metadata.get("columns", "0")),
             [of.tolist() for of in types],
+            _experts(tensors, ids, positions),
         )
 
 
@@ -190,6 +200,27 @@ def _in_order(data: bytes) -> bytes:
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that numbers stay aligned
     return len(text).to_bytes(8, "little") + text + data[start:]
+
+
+def _experts(
+    tensors: Mapping[str, torch.Tensor], ids: Sequence[torch.Tensor], positions: Sequence[torch.Tensor]
+) -> list[list[RouterChoices]]:
+    """Returns what a probes' file has of each router for each probe.
+
+    Raises:
+        KeyError, ValueError: It is of other tokens, or some is missing.
+    """
+    count = sum(name.startswith(f"{_EXPERTS}0.") for name in tensors)
+    found = []
+    for n, (of, at) in enumerate(zip(ids, positions, strict=True) if count else ()):
+        routers = [RouterChoices(tensors[f"{_EXPERTS}{n}.{m}"], tensors[f"{_SCORES}{n}.{m}"]) for m in range(count)]
+        for router in routers:
+            taken, scores = router.taken, router.scores
+            typed = taken.dtype == torch.int32 and scores.dtype == torch.float32 and taken.ndim == scores.ndim == 3
+            if not typed or len(taken) != len(of) or len(scores) != len(at) or taken.shape[1] != scores.shape[1]:
+                raise ValueError("the experts of a probe are of another type or shape")
+        found.append(routers)
+    return found
 
 
 def _check_probe(ids: torch.Tensor, positions: torch.Tensor, logits: torch.Tensor, head: Head) -> None:
@@ -274,14 +305,24 @@ def run_probes(
     tensors = [torch.tensor(probe, device=loaded.device) for probe in ids]
     with float32_by_block(network):
         if head == "sequence":
-            logits = _scores(network, tensors, types, loaded.packing.packed)
+            compute = partial(_scores, network, tensors, types)
         else:
-            logits = _logits(network, tensors, positions, loaded.packing.packed)
+            compute = partial(_logits, network, tensors, positions)
+        logits, made = watched(partial(compute, loaded.packing.packed))
     coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest_example}
     width = logits[0].shape[1]
     columns = width if head == "sequence" else min(width, loaded.model.tokenizer.vocab_size)
-    fingerprint = loaded.model.tokenizer.fingerprint
-    return Probes(ids, logits, positions, fingerprint, coverage, head=head, columns=columns, types=types)
+    return Probes(
+        ids,
+        logits,
+        positions,
+        loaded.model.tokenizer.fingerprint,
+        coverage,
+        head=head,
+        columns=columns,
+        types=types,
+        experts=choices_by_sequence(made, list(map(len, ids)), positions, packed=loaded.packing.packed),
+    )
 
 
 def _sequences(store: TokenStore, tokens: int, count: int = COUNT) -> tuple[list[list[int]], list[list[int]]]:

@@ -73,6 +73,12 @@ def prove_and_tell(
         notice(f"the export {folder.name} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
         notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
+    if proof.get("chosen_otherwise"):
+        turned, choices = proof["chosen_otherwise"]
+        notice(
+            f"in the export {folder.name} the rounding of weights turns {turned:,} of {choices:,} choices of experts, "
+            "which are nearly even: there it computes something else than what was trained; in float32 it does not"
+        )
     if proof.get("base_tokenizer"):
         notice(
             "transformers makes another tokenizer of the base model's files than the one that was trained with "

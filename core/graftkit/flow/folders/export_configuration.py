@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from graftkit.errors import ExportError, ModelError
 from graftkit.interfaces.counts import check_counts, count_weights
-from graftkit.interfaces.json_file import read_json_object
+from graftkit.interfaces.json_file import read_json_object, special_float
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.regular_file import MOST_BYTES
 from graftkit.model.skeleton import build_skeleton
@@ -41,7 +41,7 @@ def check_configurations(folder: Path) -> None:
     for path in sorted(folder.rglob("config.json")):
         shapes = _shapes_beside(path)
         if shapes:
-            config = read_json_object(path, MOST_BYTES, ExportError)
+            config = read_json_object(path, MOST_BYTES, ExportError, object_hook=special_float)
             check_counts(config, shapes, str(path))
             _check_weights(config, shapes, str(path))
 

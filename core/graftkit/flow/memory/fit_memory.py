@@ -19,6 +19,8 @@ __all__ = ["Change", "FittedRecipe", "MemoryLimits", "fit_memory", "parse_size"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]i?)?b?", re.IGNORECASE)
+_LEAST = 10**6
+"""Bytes that every memory has, and every connection sends in a second."""
 _WORTH = 0.01
 """The share of memory that a change has to save at least."""
 _SMALLEST = {"training.microbatch_tokens": 64, "evaluation.batch_size": 1, "adapter.rank": 4, "data.max_length": 128}
@@ -87,7 +89,7 @@ def parse_size(text: str) -> int:
     """Returns the bytes that a text says.
 
     Raises:
-        RecipeError: It says none.
+        RecipeError: It says none, or one that no memory has.
 
     Example:
         >>> parse_size("8GB"), parse_size("1.5 GiB")
@@ -96,7 +98,13 @@ def parse_size(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if not found or not float(found[1]):
         raise RecipeError(f"'{text}' is no size of a memory", hint="Write it as 8GB, 24GiB or 900MB.")
-    return int(float(found[1]) * _UNITS[(found[2] or "").lower()])
+    size = int(float(found[1]) * _UNITS[(found[2] or "").lower()])
+    if size < _LEAST:
+        raise RecipeError(
+            f"'{text}' is a size of {size:,} bytes",
+            hint="Write it with its unit, as 8GB, 24GiB or 900MB." if found[2] else f"Did you mean {found[1]}GB?",
+        )
+    return size
 
 
 def fit_memory(

@@ -48,6 +48,7 @@ _READ = (
 
 _MOST_COMPARED = 256 << 20
 """Bytes of files of training records that are read to tell which records are among them."""
+_NOT_COMPARED = "whether these records are among those that the recipe trains on was not looked at"
 
 _SECTIONS = ("data", "objective", "evaluation", "training", "plugins")
 _ALIKE = ("format", "reader", "columns", "unused", "empty")
@@ -246,18 +247,19 @@ def _told_of_trained(
 ) -> list[str]:
     """Returns a notice of records that the recipe trains on: what they say of a model trained by it is no evidence.
 
-    Of very large files nothing is told, since that takes reading all of them.
+    Very large files are not read for that, and files may be gone by now: that is told.
     """
     if trained is None:
         return []
     try:
         bound = bind(trained, host)
-        files = [dataset.source.path for dataset in open_datasets(bound, host, "train", pinned)]
-        if sum(path.stat().st_size for path in files) > _MOST_COMPARED:
-            return []
+        size = sum(dataset.source.path.stat().st_size for dataset in open_datasets(bound, host, "train", pinned))
+        if size > _MOST_COMPARED:
+            return [f"{_NOT_COMPARED}: they are files of {size / 1e6:,.0f} MB"]
         learnt = read_records(bound, host, pinned).samples.train
-    except (RequestError, OSError):  # they may be gone by now
-        return []
+    except (RequestError, OSError) as error:
+        reason = error.message if isinstance(error, RequestError) else error.strerror
+        return [f"{_NOT_COMPARED}: {reason}"]
     seen = int(np.isin(samples.digests[samples.kept], learnt.digests[learnt.kept]).sum())
     return [f"{seen:,} of {len(samples):,} records are among those that the recipe trains on"] if seen else []
 

@@ -314,6 +314,6 @@ def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[s
         "data_sets": run.plan.data_sets(),
         "system": systems[0] if len(systems) == 1 else None,
         "tools": json.loads(tools[0]) if len(tools) == 1 and tools[0] else [],
-        "example_prompt": None if run.plan.head else tallies["holdout"].prompt,
+        "example_prompt": None if run.plan.head else tallies["holdout"].prompt or tallies["train"].prompt,
         "prompts": "chat" if run.plan.chats else "plain",
     }

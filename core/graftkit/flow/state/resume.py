@@ -18,7 +18,7 @@ from graftkit.errors import FolderError, RecipeError, RequestError, TrainingErro
 from graftkit.flow.folders.folder import CHECKPOINTS
 from graftkit.flow.folders.listed_files import is_changed, vouched_checkpoints
 from graftkit.flow.planning.unsettled import SETTLED_KEYS
-from graftkit.recipe.schema import Recipe, TrainingSection
+from graftkit.recipe.schema import Recipe, TrainingSection, with_defaults
 from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import RunManifest, SettledKey
 
@@ -174,7 +174,7 @@ def find_run(folder: Path, recipe: Mapping[str, Any], asked: str | None = None) 
     free = _FREE | {f"training.{key}" for key in _LENGTH} if finished else _FREE
     if manifest.failure:
         free |= _RATE
-    differing = list(_differences(manifest.recipe, recipe, free))
+    differing = list(_differences(with_defaults(manifest.recipe), recipe, free))
     if differing:
         raise RecipeError(
             f"the run was started with another recipe: {'; '.join(differing[:3])}",
@@ -196,7 +196,7 @@ def _is_damaged(folder: Path, manifest: RunManifest, export: str) -> bool:
 def _back_to(manifest: RunManifest, recipe: Mapping[str, Any]) -> int | None:
     """Returns the last step to go on after, where the loss had gone wrong and the run trains otherwise now."""
     failure = manifest.failure
-    if failure is None or next(_differences(manifest.recipe, recipe, _FREE), None) is None:
+    if failure is None or next(_differences(with_defaults(manifest.recipe), recipe, _FREE), None) is None:
         return failure.back_to if failure else None
     return failure.good if failure.back_to is None else min(failure.good, failure.back_to)
 

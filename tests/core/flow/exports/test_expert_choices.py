@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from graftkit.errors import ExportError
 from graftkit.flow.exports.expert_choices import Choice, choosing, made_otherwise, nearly_even, same_choices, watched
 from graftkit.flow.exports.probes import Probes
 from graftkit.flow.exports.rounding import ReadLogits
+from graftkit.flow.exports.same_experts import choices_by_sequence, same_experts
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from transformers import AutoModelForCausalLM
@@ -39,6 +41,56 @@ def test_every_router_is_seen_and_can_be_made_to_choose_otherwise(name: str, tmp
     last[-1][..., 7] = True
     moved = (made_otherwise(last, compute)[0] - logits).abs().amax(1)
     assert moved[7] > 0 and not moved[:7].any(), "a choice of the seventh token moves no other in the last layer"
+
+
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3"])
+def test_a_rounded_mixture_is_compared_with_the_same_experts(name: str, tmp_path: Path) -> None:
+    """bfloat16 turns choices that are nearly even, and the experts that are taken then compute something else."""
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model_folder(tmp_path / "m", **ARCHITECTURES[name]))
+    routers = [parameter for path, parameter in model.named_parameters() if path.endswith("gate.weight")]
+    for router in routers:
+        router.data = router.data[:1] + 0.05 * router.data
+    for path, parameter in model.named_parameters():
+        if "experts.down_proj" in path:
+            parameter.data *= 30
+    sequences = [torch.arange(40, 60)[None], torch.arange(70, 170)[None]]
+
+    def compute() -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [model(input_ids=ids, use_cache=False).logits[0] for ids in sequences]
+
+    def off(found: list[torch.Tensor]) -> float:
+        return max((one - other).abs().max().item() for one, other in zip(trained, found, strict=True))
+
+    trained, chosen = watched(compute)
+    at = [[3, 8, 19], [20, 40, 60, 80, 99]]
+    experts = choices_by_sequence(chosen, [20, 100], at, packed=False)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    rounded, made = watched(compute)
+    allowed = 5e-2 * max(logits.abs().max().item() for logits in trained)
+    found = same_experts(experts, at, made, compute)
+    assert off(rounded) > allowed and found is not None and off(found.logits) < allowed
+    assert 0 < found.turned < found.choices / 2
+    assert same_experts([*experts, *experts], [*at, *at], made, compute) is None
+    for router in routers:
+        router.data = router.data.flip(0)
+    assert same_experts(experts, at, watched(compute)[1], compute) is None, "another router"
+
+
+def test_choices_of_sequences_that_share_a_pass_are_those_of_each_alone() -> None:
+    chosen, scores = torch.arange(2 * 7 * 2).view(2, 7, 2), torch.rand(2, 7, 30)
+    made = [Choice(scores[0], chosen[0]), Choice(scores[1][None], chosen[1][None])]
+    alone = [
+        Choice(scores[call, start:end], chosen[call, start:end]) for start, end in ((0, 3), (3, 7)) for call in (0, 1)
+    ]
+    at = [[0, 2], [1]]
+    together = choices_by_sequence(made, [3, 4], at, packed=True)
+    apart = choices_by_sequence(alone, [3, 4], at, packed=False)
+    for ours, theirs in zip(chain(*together), chain(*apart), strict=True):
+        assert torch.equal(ours.taken, theirs.taken) and torch.equal(ours.scores, theirs.scores)
+    assert torch.equal(together[1][1].scores, scores[1, 4].view(1, 1, 30))
+    assert choices_by_sequence([], [3, 4], at, packed=True) == choices_by_sequence(made, [3, 5], at, packed=True) == []
 
 
 def test_a_choice_is_nearly_even_where_its_margin_is_within_rounding() -> None:

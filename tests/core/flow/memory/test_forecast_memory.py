@@ -157,10 +157,19 @@ def test_a_recipe_is_made_to_fit_by_what_does_least_harm(recipe_of_a_config: Pat
 
 
 def test_sizes_are_read_as_they_are_written() -> None:
-    assert [parse_size(text) for text in ("8GB", "1.5 GiB", "900MB", "42")] == [8 * 10**9, 3 << 29, 9 * 10**8, 42]
+    assert [parse_size(text) for text in ("8GB", "1.5 GiB", "900MB", "42000000")] == [
+        8 * 10**9,
+        3 << 29,
+        9 * 10**8,
+        42 * 10**6,
+    ]
     for text in ("", "0GB", "8 gigs", "-1GB", "9" * 400 + "GB", "9" * 5000):
         with pytest.raises(RecipeError, match="no size of a memory"):
             parse_size(text)
+    for text, hint in (("8", "Did you mean 8GB?"), ("1.5 b", "Did you mean 1.5GB?"), ("8KB", "with its unit")):
+        with pytest.raises(RecipeError, match=f"'{text}' is a size of") as caught:
+            parse_size(text)
+        assert hint in caught.value.hint
 
 
 RUN_AND_PLAN = """
