@@ -166,6 +166,17 @@ def test_a_client_that_sends_much_for_nothing_reads_its_answer(served: int, leng
     connection.close()
 
 
+def test_a_request_of_two_lengths_is_refused_and_nothing_after_it_read(served: int) -> None:
+    """A proxy that goes by the other length would take the rest for another client's request."""
+    with socket.create_connection(("127.0.0.1", served), 10) as connection:
+        lengths = b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + lengths + b"\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+        answer = b""
+        while part := connection.recv(1000):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1
+
+
 def test_connections_and_the_lines_that_they_write_are_bounded(
     served: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
