@@ -87,7 +87,8 @@ def prepare(name: str, folder: Path) -> Scenario:
         return go(recipe, out, host, **options)
 
     previous, replace = None, None
-    do, go_on = run, partial(run, resume=True)
+    do: Callable[[Path], dict[str, Any]] = run
+    go_on: Callable[[Path], dict[str, Any]] = partial(run, resume=True)
     if name in ("a further export", "an export written again", "proofs put off until later"):
         previous = run(out)
         do = go_on = prove_again if name == "proofs put off until later" else partial(add, host=host)
