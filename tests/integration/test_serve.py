@@ -234,6 +234,41 @@ def test_a_stopped_server_waits_for_no_body(caplog: pytest.LogCaptureFixture) ->
     assert not caplog.records
 
 
+SLOW = """
+import asyncio, sys
+from graftkit.cli.signals import cancel_on_signals
+from graftkit.serve.server import bind, serve
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"on and on", "more_body": True})
+    await asyncio.sleep(60)
+
+bound = bind("127.0.0.1", 0)
+try:
+    with cancel_on_signals(silent=True) as cancel:
+        serve(app, bound, cancel, on_start=lambda: print(bound.getsockname()[1], flush=True))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_a_second_ctrl_c_ends_a_server_at_once_and_without_a_traceback() -> None:
+    command = [sys.executable, "-c", SLOW]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        with socket.create_connection(("127.0.0.1", int(process.stdout.readline())), 10) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(1000)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130 and time.monotonic() - begun < 4
+        assert process.stderr.read() == ""
+
+
 def refused(*arguments: str | Path, command: str = "serve") -> RequestError:
     done = CliRunner().invoke(cli, [command, *map(str, arguments)])
     assert isinstance(done.exception, RequestError), done.output + repr(done.exception)

@@ -89,18 +89,23 @@ class _Connection(H11Protocol):
 
 
 class _Once(logging.Filter):
-    """Lets each warning pass once in a while; how often it came meanwhile is said the next time."""
+    """Lets each warning pass once in a while; how often it came meanwhile is said the next time.
+
+    Attributes:
+        silent: Whether nothing passes any more.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.silent = False
         self._told: dict[str, float] = {}
         self._kept: dict[str, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tells whether a record is logged; what comes with an exception always is."""
         text, now = str(record.msg), time.monotonic()
-        if record.exc_info:
-            return True
+        if self.silent or record.exc_info:
+            return not self.silent
         if len(self._told) >= _MOST_TOLD and text not in self._told:  # texts of a client's own: begin anew
             self._told.clear()
             self._kept.clear()
@@ -114,9 +119,9 @@ class _Once(logging.Filter):
 
 
 @contextmanager
-def _no_flood(logger: logging.Logger) -> Iterator[None]:
-    """Keeps clients from filling the log with a line for each of their requests."""
-    once = _Once()
+def _no_flood(name: str, once: _Once) -> Iterator[None]:
+    """Keeps clients from filling a log with a line for each of their requests."""
+    logger = logging.getLogger(name)
     logger.addFilter(once)
     try:
         yield
@@ -188,8 +193,13 @@ def serve(
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_STOP_WITHIN,
     )
-    with bound, _no_flood(logging.getLogger("uvicorn.error")), _no_flood(logging.getLogger("asyncio")):
-        asyncio.run(_serve(uvicorn.Server(config), bound, cancel, on_start, on_stop))
+    told = _Once()
+    with bound, _no_flood("uvicorn.error", told), _no_flood("asyncio", told), asyncio.Runner() as runner:
+        try:
+            runner.run(_serve(uvicorn.Server(config), bound, cancel, on_start, on_stop))
+        except KeyboardInterrupt:  # a second Ctrl-C: what it cuts off has not failed
+            told.silent = True
+            raise
 
 
 async def _serve(
