@@ -21,7 +21,7 @@ import yaml
 from graftkit.cli.main import main
 from graftkit.cli.progress import show_progress
 from graftkit.cli.tables import show_table
-from graftkit.cli.terminal import console, guarded_streams, json_line, say_answer
+from graftkit.cli.terminal import Styled, console, guarded_streams, json_line, say, say_answer
 from graftkit.flow.events import Notice, StageFinished, StageStarted
 from graftkit.report.vocabulary_figures import write_picture
 from graftkit.visible import visible
@@ -58,6 +58,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """Both standard streams, as one terminal, once it is opened: pytest puts its own there when a test begins."""
     screen = Terminal()
     screen.patch = monkeypatch
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "4000")
     return screen
@@ -207,6 +209,21 @@ def test_a_line_of_a_progress_bar_is_drawn_again_but_no_line_of_data(terminal: T
         sys.stderr.write("\rover it\n")
         sys.stdout.write("\rover it")
     assert terminal.getvalue() == "\r 50%|#####     | \\x1b[1Aevil\r 100%\\x0dover it\n\\x0dover it"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("NO_COLOR", "1", "\x1b[1mhead\x1b[0m[learnt]\n"),
+        ("TERM", "dumb", "head[learnt]\n"),
+        ("NO_COLOR", "", "\x1b[1mhead\x1b[0m\x1b[32m[learnt]\x1b[0m\n"),
+    ],
+)
+def test_a_terminal_without_colours_is_given_none(terminal: Terminal, name: str, value: str, shown: str) -> None:
+    terminal.patch.setenv(name, value)
+    terminal.open()
+    say([Styled("head", "bold"), Styled("[learnt]", "green")])
+    assert terminal.getvalue() == shown
 
 
 def test_json_means_the_data_exactly() -> None:

@@ -22,11 +22,11 @@ from click.testing import CliRunner
 from graftkit import Provider, hookimpl
 from graftkit.cli import export as export_command
 from graftkit.cli import generate, verify
-from graftkit.errors import ExportError, ModelError, PluginCallError, RecipeError, RequestError
+from graftkit.errors import ExportError, FolderError, ModelError, PluginCallError, RecipeError, RequestError
 from graftkit.flow.answering.reload import AdapterBase, reload
 from graftkit.flow.events import Event, StageStarted
 from graftkit.flow.exports import proof
-from graftkit.flow.exports.kept_proof import folder_of_exports
+from graftkit.flow.exports.kept_proof import KeptProof, folder_of_exports
 from graftkit.flow.exports.probes import PROBES_FILE, Probes
 from graftkit.flow.folders.adapter_folder import read_adapter_folder
 from graftkit.flow.folders.export_manifest import ExportManifest
@@ -514,7 +514,7 @@ def test_a_proof_is_written_onto_the_export_that_it_is_of_alone(
     assert said == ("not yet" if replaced else "failed" if expected else "proved")
 
 
-def test_a_file_in_an_export_that_was_not_proved_is_not_lost(adapter: Path, tmp_path: Path) -> None:
+def test_a_file_in_an_export_that_was_not_finished_is_not_lost(adapter: Path, tmp_path: Path) -> None:
     failed = tmp_path / "out" / "exports" / "merged"
     failed.mkdir(parents=True)
     listed = {"README.md": {"bytes": 4, "sha256": "0" * 64}}  # its card, edited
@@ -522,12 +522,25 @@ def test_a_file_in_an_export_that_was_not_proved_is_not_lost(adapter: Path, tmp_
     for name in ("README.md", "notes.txt"):
         (failed / name).write_text("mine")
         refused = export(adapter, "--to", "merged", "--out", tmp_path / "out")
-        assert refused.exit_code == 2 and f"{name}: it lies in an export that was not proved" in refused.output
+        assert refused.exit_code == 2 and f"{name}: it lies in an export that was not finished" in refused.output
         assert (failed / name).read_text() == "mine"
         (failed / name).unlink()
     (tmp_path / "other" / "exports").mkdir(parents=True)
     (tmp_path / "other" / "exports" / "merged").symlink_to(tmp_path / "nowhere")
     assert "there is an export already" in export(adapter, "--to", "merged", "--out", tmp_path / "other").output
+
+
+def test_what_a_kill_has_left_of_an_export_is_written_again(tmp_path: Path) -> None:
+    """Its card comes after its proof; a half-written file of graftkit's own is nobody's to move away."""
+    export, card = tmp_path / "out" / "exports" / "merged", {"README.md": {"bytes": 4, "sha256": "0" * 64}}
+    export.mkdir(parents=True)
+    for said, listed in (("not yet", {}), ("proved", {}), ("proved", card)):
+        ExportManifest(exporter={"name": "merged"}, files=listed, proof={"status": said}).write(export)
+        (export / ".graftkit.json.graftkit-0a1b2c3d.partial").write_text("{")
+        KeptProof(tmp_path / "made", export)
+    (export / "README.md").write_text("whole")
+    with pytest.raises(FolderError, match="there is an export already"):
+        KeptProof(tmp_path / "made", export)
 
 
 def test_what_other_programs_have_to_be_told_is_told_of_an_adapter_too(

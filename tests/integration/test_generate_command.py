@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -17,7 +18,7 @@ import graftkit
 import pytest
 import torch
 from click.testing import CliRunner
-from graftkit.cli.generate import command
+from graftkit.cli.generate import _lines, command
 from graftkit.cli.terminal import guarded_streams, say_answer
 from graftkit.errors import RequestError
 from graftkit.flow.answering.reload import reload
@@ -99,6 +100,13 @@ def test_drawn_answers_are_the_seeds(run: Any) -> None:
 def test_each_line_of_standard_input_is_answered(run: Any) -> None:
     done = CliRunner().invoke(command, [str(run.folder), "--json", "--max-new-tokens", "4"], input="say 1\n\nsay 2\n")
     assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == ["say 1", "say 2"]
+
+
+def test_lines_are_prompts_whatever_system_wrote_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python leaves another system's ends of lines in standard input, and the mark that a text is UTF-8."""
+    written = io.BytesIO(b"\xef\xbb\xbfsay 1\r\n\r\nsay\r2\nsay 3")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(written, encoding="utf-8", newline="\n"))
+    assert [*_lines()] == ["say 1", "say\r2", "say 3"]
 
 
 def test_a_turn_that_follows_knows_what_was_said(run: Any) -> None:
@@ -189,6 +197,9 @@ class Reply:
     def close(self): pass
 
 def ask(prompt, history):
+    if prompt == "judge":
+        print("judging", flush=True)
+        time.sleep(20)
     return Reply(f"<{prompt!r} after {len(history)}>\\x1b]0;x\\x07", slow=prompt == "slow")
 
 with guarded_streams():
@@ -222,6 +233,10 @@ def test_a_conversation_on_a_terminal() -> None:
             _until(parent, "<")
             os.write(parent, b"\x03")
             assert "(stopped)" in _until(parent, "\n> ")
+            os.write(parent, b"judge\n")
+            _until(parent, "judging")
+            os.write(parent, b"\x03")
+            assert "(stopped)" in _until(parent, "\n> "), "what a classifier says comes at once"
             os.write(parent, b"on\n")
             assert "<'on' after 2>" in _until(parent, "\n> ")
             os.write(parent, b"\x04")

@@ -166,6 +166,17 @@ def test_a_client_that_sends_much_for_nothing_reads_its_answer(served: int, leng
     connection.close()
 
 
+def test_a_request_of_two_lengths_is_refused_and_nothing_after_it_read(served: int) -> None:
+    """A proxy that goes by the other length would take the rest for another client's request."""
+    with socket.create_connection(("127.0.0.1", served), 10) as connection:
+        lengths = b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + lengths + b"\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+        answer = b""
+        while part := connection.recv(1000):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1
+
+
 def test_connections_and_the_lines_that_they_write_are_bounded(
     served: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -221,6 +232,41 @@ def test_a_stopped_server_waits_for_no_body(caplog: pytest.LogCaptureFixture) ->
         thread.join(20)
     assert not thread.is_alive() and time.monotonic() - begun < server._STOP_WITHIN - 1
     assert not caplog.records
+
+
+SLOW = """
+import asyncio, sys
+from graftkit.cli.signals import cancel_on_signals
+from graftkit.serve.server import bind, serve
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"on and on", "more_body": True})
+    await asyncio.sleep(60)
+
+bound = bind("127.0.0.1", 0)
+try:
+    with cancel_on_signals(silent=True) as cancel:
+        serve(app, bound, cancel, on_start=lambda: print(bound.getsockname()[1], flush=True))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_a_second_ctrl_c_ends_a_server_at_once_and_without_a_traceback() -> None:
+    command = [sys.executable, "-c", SLOW]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        with socket.create_connection(("127.0.0.1", int(process.stdout.readline())), 10) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(1000)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130 and time.monotonic() - begun < 4
+        assert process.stderr.read() == ""
 
 
 def refused(*arguments: str | Path, command: str = "serve") -> RequestError:

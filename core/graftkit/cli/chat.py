@@ -62,20 +62,22 @@ def _answered(
     ask: Callable[[str, Sequence[Message]], Reply | Judgement], prompt: str, history: Sequence[Message]
 ) -> str:
     """Says an answer, as far as it comes, and returns it."""
+    reply = None
     try:
-        reply = ask(prompt, history)
-    except GraftkitError as error:  # such as a conversation that has become too long: the next prompt may do
-        click.echo(f"error: {error}", err=True)
-        return ""
-    try:
+        try:
+            reply = ask(prompt, history)
+        except GraftkitError as error:  # such as a conversation that has become too long: the next prompt may do
+            click.echo(f"error: {error}", err=True)
+            return ""
         for piece in reply:
             say_answer(piece)
     except KeyboardInterrupt:
-        reply.close()
+        if reply is not None:
+            reply.close()
         click.echo("\n(stopped)", err=True)
     else:
         say([""])
-    return reply.text
+    return reply.text if reply is not None else ""
 
 
 def read_prompt() -> str:

@@ -32,6 +32,9 @@ __all__ = ["command"]
 _MOST_BYTES = 16 << 20
 
 
+_MARK = "\ufeff"
+"""What some editors begin a file with, to say that it is UTF-8."""
+
 _COLUMNS = 100
 """Columns that a terminal has at least where two answers stand side by side."""
 
@@ -201,6 +204,11 @@ def _read_tools(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines() -> Iterable[str]:
+    """Yields the lines of standard input, whatever system they were written on."""
     if sys.stdin.isatty():
         click.echo("A prompt a line; Ctrl-D ends.", err=True)
-    return (line.rstrip("\n") for line in sys.stdin if line.strip())
+    for number, line in enumerate(sys.stdin):
+        text = line.removesuffix("\n").removesuffix("\r")
+        text = text if number else text.removeprefix(_MARK)
+        if text.strip():
+            yield text

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -253,17 +253,27 @@ def is_terminal(*, err: bool = False) -> bool:
     return _isatty(_stream(err))
 
 
+def _codes() -> Mapping[str, str]:
+    """Returns the codes that standard output may be given: none but on a terminal, colours where they are wanted.
+
+    As rich has it, a terminal that calls itself dumb gets none, and the variable NO_COLOR leaves bold letters.
+    """
+    if not is_terminal() or os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
+        return {}
+    return {"bold": _CODES["bold"]} if os.environ.get("NO_COLOR") else _CODES
+
+
 def say(parts: Iterable[str | Styled], *, end: str = "\n") -> None:
-    """Writes to standard output, styled parts in their colours where that is a terminal.
+    """Writes to standard output, styled parts in their colours where that is a terminal which shows them.
 
     Args:
         parts: What is written, one after the other.
         end: What follows.
     """
-    stream, colours = _stream(False), is_terminal()
+    stream, codes = _stream(False), _codes()
     with _writing(stream):
         for part in parts:
-            code = _CODES[part.style] if colours and isinstance(part, Styled) else ""
+            code = codes.get(part.style, "") if isinstance(part, Styled) else ""
             text = _encodable(visible(part.text if isinstance(part, Styled) else part), stream)
             stream.write(f"\x1b[{code}m{text}\x1b[0m" if code else text)
         stream.write(end)

@@ -100,7 +100,12 @@ def create_app(
 
 def _cors(origins: Sequence[str]) -> Middleware:
     return Middleware(
-        CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"], max_age=600
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        allow_private_network=True,  # what a page on the net asks for at this machine's own address
+        max_age=600,
     )
 
 

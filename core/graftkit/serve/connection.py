@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graftkit.interfaces.bounded_json import parse_strict_json
+from graftkit.serve.access import json_error
 from graftkit.serve.api_error import ApiError, invalid
 from graftkit.serve.limits import Limits
 
@@ -86,6 +87,10 @@ class WholeBodies:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if "content-length" in headers and "transfer-encoding" in headers:  # a proxy may read another request in it
+            message = "the request gives its length twice: by Content-Length and by Transfer-Encoding"
+            await json_error(ApiError(400, message, code="invalid_length", headers=_CLOSE))(scope, receive, send)
+            return
         length = headers.get("content-length", "0")
         more = "expect" not in headers and int(length[:20]) <= _MOST_UNREAD  # else nothing is sent, or too much
 

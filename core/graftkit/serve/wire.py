@@ -161,8 +161,12 @@ async def events(answer: Answer, wire: Wire, *, include_usage: bool) -> AsyncIte
     yield "data: [DONE]\n\n"
 
 
+_OTHER_LINE_ENDS = {ord(end): json.dumps(end)[1:-1] for end in "\x85\u2028\u2029"}
+"""What ends no line of server-sent events, but where clients take them apart as Python's `str.splitlines` does."""
+
+
 def _event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(data, ensure_ascii=False).translate(_OTHER_LINE_ENDS)}\n\n"
 
 
 class EventStream(Response):

@@ -1,4 +1,4 @@
-"""Finds what a tokenizer loses: characters, whose ids are decoded to something else; or all of it, once it is saved."""
+"""Finds what a tokenizer loses: characters, whose ids are decoded to something else."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 
 from graftkit.articles import with_article
-from graftkit.errors import Cancelled
-from graftkit.host.guard import brief, is_watched, wrong_result
+from graftkit.host.guard import is_watched, wrong_result
 from graftkit.host.results import kind_named
-from graftkit.interfaces.temporary import temporary_folder
-from graftkit.interfaces.tokenizer import ROLES, Tokenizer, TokenizerBackend, TokenizerCapabilities
+from graftkit.interfaces.tokenizer import ROLES, Tokenizer, TokenizerCapabilities
 
-__all__ = ["check_promises", "check_saved", "describe_losses", "lost_characters"]
+__all__ = ["check_promises", "describe_losses", "lost_characters"]
 
 _TRIED = (
     "hello, world",
@@ -83,35 +81,6 @@ def _check_specials(tokenizer: Tokenizer) -> None:
             if leaked:
                 told = f"gave the special id {min(leaked)} for the text {text!r:.80}, in which it was to read none"
                 raise wrong_result(tokenizer, method, told)
-
-
-def check_saved(tokenizer: Tokenizer, backend: TokenizerBackend) -> None:
-    """Saves a tokenizer that another plugin made, and makes sure that its backend reads the same one again.
-
-    Runs and exports keep what it saves: whoever reads that would be blamed for it.
-
-    Args:
-        tokenizer: The tokenizer.
-        backend: The backend that reads what it saves.
-
-    Raises:
-        PluginCallError: It saves something else.
-    """
-    if not is_watched(tokenizer):
-        return
-    with temporary_folder() as folder:
-        tokenizer.save(folder)
-        try:
-            again = backend.load(folder)
-        except Cancelled:
-            raise
-        except Exception as error:
-            told = brief(error).replace(f"{folder}: ", "")
-            raise wrong_result(tokenizer, "save", f"has written what can't be loaded again: {told}") from error
-    for what in ("fingerprint", "chat_template"):
-        if getattr(again, what) != getattr(tokenizer, what):
-            named = what.replace("_", " ")
-            raise wrong_result(tokenizer, "save", f"has written a tokenizer with another {named} than its own")
 
 
 @cache

@@ -171,6 +171,21 @@ def test_a_stream_is_sent_as_it_is_made() -> None:
     asyncio.run(scene())
 
 
+def test_an_event_is_one_line_to_every_client() -> None:
+    """httpx, for one, takes U+2028 and others for ends of lines, which JSON leaves as they are."""
+    said = "".join(map(chr, range(0x100))) + "\u2028\u2029é🙂"
+
+    async def scene() -> Exchange:
+        async with Server() as server:
+            server.model.say(said, None)
+            return await server.ask("one", stream=True).done()
+
+    streamed = asyncio.run(scene())
+    lines = [line for line in streamed.data.decode().splitlines() if line]
+    assert len(lines) == len(streamed.events) and all(line.startswith("data: ") for line in lines)
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in streamed.events[:-1]) == said
+
+
 @pytest.mark.parametrize("reasoning", ["", "It adds."])
 @pytest.mark.parametrize(("said", "content"), [("", None), ("At once.", "At once.")])
 def test_reasoning_and_calls_of_functions_are_told_as_such(said: str, content: str | None, reasoning: str) -> None:

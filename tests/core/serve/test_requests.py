@@ -242,6 +242,8 @@ def test_no_origin_is_allowed_unless_it_was_named(app: Any, queue: AnswerQueue) 
     open_ = create_app(queue, "tiny", origins=["http://localhost:3000"], api_key="secret")
     allowed = ask(open_, "OPTIONS", CHAT, headers=preflight)
     assert allowed.status == 200 and allowed.headers["access-control-allow-origin"] == "http://localhost:3000"
+    private = ask(open_, "OPTIONS", CHAT, headers={**preflight, "access-control-request-private-network": "true"})
+    assert private.status == 200 and private.headers["access-control-allow-private-network"] == "true"
     refused = ask(open_, "GET", "/v1/models", headers={"origin": "http://localhost:3000"})
     assert refused.status == 401 and refused.headers["access-control-allow-origin"] == "http://localhost:3000"
     other = ask(open_, "OPTIONS", CHAT, headers={**preflight, "origin": "http://evil.example"})

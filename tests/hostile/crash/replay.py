@@ -12,63 +12,108 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import graftkit
 from graftkit.errors import Cancelled, RequestError
 from graftkit.flow.events import Event, StepFinished
+from graftkit.flow.exports.proof_leftovers import sweep_leftovers
+from graftkit.flow.folders.folder import locked_folder
 from hostile.crash.disk import State, states, whole
 from hostile.crash.recorder import Change, record
 from hostile.crash.remember import Ends
-from hostile.crash.tiny_run import facts_of, go, left_over, make_recipe, tree_of
+from hostile.crash.tiny_run import (
+    add,
+    export_adapter,
+    facts_of,
+    facts_of_export,
+    go,
+    left_over,
+    make_recipe,
+    prove_again,
+    tree_of,
+    with_head,
+)
 from memory_folder import memory_folder
 
 __all__ = ["SCENARIOS", "Scenario", "prepare", "replay", "sample"]
 
-SCENARIOS = ("a new run", "a run that goes on", "a run that replaces another")
+SCENARIOS = (
+    "a new run",
+    "a run that goes on",
+    "a run that replaces another",
+    "a head and a whole module",
+    "a further export",
+    "an export written again",
+    "proofs put off until later",
+    "an adapter's export",
+)
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A run that was recorded.
+    """What was recorded: a run, or what is done with one that has finished.
 
     Attributes:
         name: One of `SCENARIOS`.
-        recipe: Its recipe.
         changes: What it changed on the disk.
         newest: What it came to.
         previous: What was there before, where that is a finished run.
-        host: The plugins.
+        go_on: Does again what was recorded, where it may have been stopped, and returns what came out.
+        replace: Replaces what was there before, where that is another run, which `go_on` leaves as it is.
     """
 
     name: str
-    recipe: dict[str, Any]
     changes: Sequence[Change]
     newest: dict[str, Any]
     previous: dict[str, Any] | None
-    host: graftkit.PluginHost
+    go_on: Callable[[Path], dict[str, Any]]
+    replace: Callable[[Path], dict[str, Any]] | None = None
 
 
 def prepare(name: str, folder: Path) -> Scenario:
-    """Runs once, and records it. What was recorded gives exactly what lies there at the end."""
+    """Does it once, and records it. What was recorded gives exactly what lies there at the end."""
     folder.mkdir()
     (folder / "disk").mkdir()
     recipe, host, out = make_recipe(folder), graftkit.PluginHost(), folder / "disk" / "runs" / "x"
-    newest = go(recipe, folder / "never-stopped", host)
-    previous, options = None, {}
+    if name in ("a head and a whole module", "proofs put off until later"):
+        recipe = with_head(folder, recipe)
+
+    def run(out: Path, **options: Any) -> dict[str, Any]:
+        return go(recipe, out, host, **options)
+
+    previous, replace = None, None
+    do: Callable[[Path], dict[str, Any]] = run
+    go_on: Callable[[Path], dict[str, Any]] = partial(run, resume=True)
+    if name in ("a further export", "an export written again", "proofs put off until later"):
+        previous = run(out)
+        do = go_on = prove_again if name == "proofs put off until later" else partial(add, host=host)
+        if name == "an export written again":
+            assert add(out, host) != previous
+            (out / "exports" / "merged" / "config.json").unlink()
+            previous = None  # as it is, it is of no use
+        shutil.copytree(out, folder / "never-stopped")
+        newest = do(folder / "never-stopped")
+    elif name == "an adapter's export":
+        run(folder / "trained")
+        do = go_on = partial(export_adapter, folder / "trained" / "exports" / "peft", host=host)
+        newest = do(folder / "never-stopped")
+    else:
+        newest = run(folder / "never-stopped")
     if name == "a run that goes on":
         _stop_after_a_step(recipe, out, host)
-        options = {"resume": True}
+        do = go_on
     if name == "a run that replaces another":
         previous = go({**recipe, "adapter": {"use": "lora", "rank": 3}}, out, host)
-        options = {"overwrite": True}
+        do = replace = partial(run, overwrite=True)
     with record(folder / "disk") as changes:
-        assert go(recipe, out, host, **options) == newest
+        assert do(out) == newest
     assert whole(changes) == tree_of(folder / "disk"), "the recorder has missed something"
-    return Scenario(name, recipe, changes, newest, previous, host)
+    return Scenario(name, changes, newest, previous, go_on, replace)
 
 
 def _stop_after_a_step(recipe: dict[str, Any], out: Path, host: graftkit.PluginHost) -> None:
@@ -111,19 +156,30 @@ def replay(scenario: Scenario, state: State, folder: Path, ends: Ends | None = N
 
 def _went_on(scenario: Scenario, out: Path) -> str:
     try:
-        found = go(scenario.recipe, out, scenario.host, resume=True)
+        found = scenario.go_on(out)
     except RequestError as error:
-        found = facts_of(out) if (out / "manifest.json").exists() else {}
+        found = _found(out)
         if found not in (scenario.newest, scenario.previous):
             return f"refused: {error}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    return "previous" if found == scenario.previous else _compared(scenario, found, out)
+    return "previous" if scenario.replace and found == scenario.previous else _compared(scenario, found, out)
+
+
+def _found(out: Path) -> dict[str, Any]:
+    """Returns what lies there, where that is complete."""
+    if (out / "manifest.json").exists():
+        return facts_of(out)
+    export = out / "exports" / "merged"
+    sweep_leftovers(export)  # as the next command does that has a part in it
+    with locked_folder(out):
+        return facts_of_export(out) if (export / "graftkit.json").exists() else {}
 
 
 def _replaced(scenario: Scenario, out: Path) -> str:
+    assert scenario.replace is not None
     try:
-        return _compared(scenario, go(scenario.recipe, out, scenario.host, overwrite=True), out)
+        return _compared(scenario, scenario.replace(out), out)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 

@@ -15,10 +15,24 @@ from unittest import mock
 
 import graftkit
 from graftkit.flow.exports import prove as prove_module
+from graftkit.flow.folders.folder import locked_folder
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.testing import tiny_model_folder
 
-__all__ = ["digest_of", "facts_of", "go", "left_over", "make_recipe", "quick", "tree_of"]
+__all__ = [
+    "add",
+    "digest_of",
+    "export_adapter",
+    "facts_of",
+    "facts_of_export",
+    "go",
+    "left_over",
+    "make_recipe",
+    "prove_again",
+    "quick",
+    "tree_of",
+    "with_head",
+]
 
 _WITH_TIMES = ("manifest.json", "metrics.jsonl", "report.html", "graftkit.json", ".graftkit.lock")
 """Files that say how long something took or where it lies, and the lock, which holds nothing."""
@@ -42,6 +56,20 @@ def make_recipe(folder: Path, *, steps: int = 3, export: tuple[str, ...] = ("pef
     }
 
 
+def with_head(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Returns a recipe that trains a head and a norm as a whole beside an adapter, and puts its proofs off."""
+    rows = [{"text": f"say {n}", "label": "odd" if n % 2 else "even"} for n in range(24)]
+    (folder / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        **{key: value for key, value in recipe.items() if key != "evaluation"},
+        "data": {**recipe["data"], "train": str(folder / "labels.jsonl")},
+        "adapter": {**recipe["adapter"], "modules_to_save": ["norm"]},
+        "objective": "classification",
+        "proof": "later",
+        "export": ["peft", "merged"],
+    }
+
+
 @contextlib.contextmanager
 def quick() -> Iterator[None]:
     """Leaves out what takes time and writes nothing: a process for each proof, a look at garbage.
@@ -52,7 +80,9 @@ def quick() -> Iterator[None]:
 
     def prove(folder: Path, probes: Path, poll: Any = None, *, trusted: bool = False, **others: Any) -> dict[str, Any]:
         from graftkit.flow.exports.proof import read_proof
+        from graftkit.flow.exports.proof_leftovers import sweep_leftovers
 
+        sweep_leftovers(folder)
         try:
             said = prove_module.answer(folder, probes, trusted=trusted)
         except Exception as error:  # the process would end so
@@ -67,6 +97,7 @@ def quick() -> Iterator[None]:
     with (
         mock.patch.object(logging, "_tqdm_active", False),
         mock.patch("graftkit.flow.exports.proof.prove", prove),
+        mock.patch("graftkit.flow.exports.proof_process.forks_for", lambda *_: contextlib.nullcontext()),
         mock.patch("graftkit.flow.preparation.check_model.choose_packing", choose),
         mock.patch("graftkit.flow.exports.export.give_memory_back"),
         mock.patch("graftkit.flow.state.context.end_if_forked"),  # the tests go on in forks
@@ -88,24 +119,63 @@ def go(recipe: dict[str, Any], out: Path, host: graftkit.PluginHost, **options: 
     return facts_of(out)
 
 
+def add(out: Path, host: graftkit.PluginHost, exporter: str = "merged") -> dict[str, Any]:
+    """Adds an export to a finished run, and returns `facts_of` what came out."""
+    with quick():
+        graftkit.export(out, exporter, host=host)
+    return facts_of(out)
+
+
+def export_adapter(adapter: Path, out: Path, host: graftkit.PluginHost) -> dict[str, Any]:
+    """Exports an adapter's folder into another one, and returns what came out."""
+    with quick():
+        graftkit.export(adapter, "merged", out=out, host=host)
+    return facts_of_export(out)
+
+
+def facts_of_export(out: Path) -> dict[str, Any]:
+    """What must be equal of an adapter's export: its files, and what it is proved with."""
+    manifest = json.loads((out / "exports" / "merged" / "graftkit.json").read_text())
+    return {"files": _digests(out), "proofs": {"merged": manifest["proof"]["status"]}}
+
+
+def prove_again(out: Path) -> dict[str, Any]:
+    """Proves a finished run's exports, and returns `facts_of` what came out.
+
+    Where all are proved nothing is written, so that a lock which a killed process has left stays; the next command that
+    writes takes it, and removes it.
+    """
+    with quick():
+        graftkit.verify_run(out)
+    with locked_folder(out):
+        return facts_of(out)
+
+
 def facts_of(folder: Path) -> dict[str, Any]:
     """What must be equal bit for bit: adapter, tokens, exports, losses of steps, what was measured and answered."""
     manifest = json.loads((folder / "manifest.json").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    files = {
-        path.relative_to(folder).as_posix(): digest_of(path)
-        for path in folder.rglob("*")
-        if path.is_file() and path.name not in _WITH_TIMES
-    }
     steps = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
     proofs = {name: facts["proof"]["status"] for name, facts in manifest["exports"].items()}
+    own = {name: json.loads((folder / "exports" / name / "graftkit.json").read_text())["proof"] for name in proofs}
+    assert proofs == {name: proof["status"] for name, proof in own.items()}, (
+        "an export says something else than its run"
+    )
     return {
         "status": manifest["status"],
-        "files": files,
+        "files": _digests(folder),
         "steps": steps,
         "metrics": manifest["metrics"],
         "proofs": proofs,
         "listed": sorted(manifest["artifacts"]),
+    }
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): digest_of(path)
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in _WITH_TIMES
     }
 
 

@@ -138,8 +138,8 @@ def check_source(source: str, host: PluginHost) -> HeadFacts | None:
     with named(source):
         _, files = open_model(host, gguf_in(folder) or (str(folder) if export else source))
     labels, several = labels_of(files.config), files.config.get("problem_type") == SEVERAL_LABELS
-    named = labels if several or len(labels) > 1 else own_labels(files.config)
-    return HeadFacts(kind=head_of(files.config), labels=named, several=several)
+    own = labels if several or len(labels) > 1 else own_labels(files.config)
+    return HeadFacts(kind=head_of(files.config), labels=own, several=several)
 
 
 def _loaded(

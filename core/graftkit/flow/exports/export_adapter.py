@@ -22,6 +22,7 @@ from graftkit.flow.folders.folder import default_folder, locked_folder
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.memory.memory_back import give_memory_back
 from graftkit.flow.planning.check_adapter import check_layers, unties_output
+from graftkit.flow.planning.saved_tokenizer import check_saved_files
 from graftkit.flow.preparation.adapter_model import generation_of, load_packed, stream_adapted
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.new_rows import changed_config
@@ -99,6 +100,7 @@ def export_adapter(
         kept = KeptProof(made, target)
         (made / TOKENIZER).mkdir()
         planned.tokenizer.save(made / TOKENIZER)
+        check_saved_files(planned.tokenizer, made / TOKENIZER)
         kept.check()
         exporter: Exporter = host.registry.create(choice.registered, choice.config)
         work = _AdapterExporting(planned, exporter, choice, target, made, kept, cancel)

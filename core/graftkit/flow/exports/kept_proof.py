@@ -15,8 +15,9 @@ from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifes
 from graftkit.flow.folders.refused_files import check_tensor_header
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.preparation.plan_adapter import PlannedAdapter
+from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import RunManifest
-from graftkit.store.files import is_another, make_folder, write_bytes
+from graftkit.store.files import is_another, is_temporary, make_folder, write_bytes
 
 __all__ = ["TOKENIZER", "KeptProof", "folder_of_exports"]
 
@@ -37,7 +38,7 @@ class KeptProof:
         target: The export's, `OUT/exports/NAME`.
 
     Raises:
-        FolderError: `OUT` is a run or an export, or something else than an export that was not proved lies at `target`.
+        FolderError: `OUT` is a run or an export, or what lies at `target` is no export that was not finished.
     """
 
     def __init__(self, made: Path, target: Path) -> None:
@@ -127,15 +128,22 @@ def _refuse_old(out: Path, target: Path) -> None:
     unproved = None
     with suppress(FolderError):
         unproved = ExportManifest.read(target, ("exporter", "files"))
-    if unproved is None or unproved.proof.get("status") == "proved":
+    if unproved is None or _is_complete(target, unproved):
         hint = "Remove it, call this one something else (--set name=OTHER), or name another --out."
         raise FolderError("there is an export already", where=str(target), hint=hint)
     own = {EXPORT_MANIFEST: {}, **unproved.files_in(target)}
     for path in target.rglob("*"):
-        facts = own.get(path.relative_to(target).as_posix())
-        if not path.is_dir() and (facts is None or (facts and is_another(path, facts))):
-            what = "it lies in an export that was not proved, and is not as the export was written"
+        name = path.relative_to(target).as_posix()
+        facts = own.get(name)
+        half_written = is_temporary(name)  # which a killed process has left: the folder is locked
+        if not (path.is_dir() or half_written) and (facts is None or (facts and is_another(path, facts))):
+            what = "it lies in an export that was not finished, and is not as the export was written"
             raise FolderError(what, where=str(path), hint="Move it away: the export would be replaced.")
+
+
+def _is_complete(export: Path, manifest: ExportManifest) -> bool:
+    """Tells whether an export is proved and has its card, which is written last: a kill may have come before that."""
+    return manifest.proof.get("status") == "proved" and CARD in manifest.files and (export / CARD).exists()
 
 
 def folder_of_exports(named: Path, planned: PlannedAdapter) -> Path:

@@ -12,6 +12,7 @@ from graftkit.errors import ExportError
 from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.records.chat import chat_options, must_be_passed
 from graftkit.flow.state.context import RunContext
+from graftkit.interfaces.architecture import with_head
 from graftkit.interfaces.export_card import CardExporter, CardRequest, ExportCard
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.model_source import BaseModelFiles, LicensedModel
@@ -97,7 +98,7 @@ def write_card(
         name,
         facts,
         proof,
-        _of_the_format(exporter, folder, files.reference, facts.head, chat=chat),
+        _of_the_format(exporter, folder, files, facts.head, chat=chat),
         merge=merge,
         base_license=files.license if isinstance(files, LicensedModel) else None,
         must_be_passed=told,
@@ -111,13 +112,18 @@ def write_card(
 
 
 def _of_the_format(
-    exporter: Exporter, folder: Path, reference: str, head: HeadFacts | None, *, chat: bool
+    exporter: Exporter, folder: Path, files: BaseModelFiles, head: HeadFacts | None, *, chat: bool
 ) -> ExportCard | None:
     if not isinstance(exporter, CardExporter):
         return None
+    reference = files.reference
     base = hub_id(reference) or f"./{public_name(reference)}"  # a bare name would be looked for on the hub
-    about = (head.kind, tuple(head.labels), head.pad, head.several, head.pairs) if head else ()
-    found = exporter.card(CardRequest(folder, base, chat, *about))
+    request = CardRequest(folder, base, chat)
+    if head:
+        own = with_head(files.config, head.kind, head.labels, head.pad).get("pad_token_id")
+        pad = head.pad if own == head.pad else None  # RoBERTa's stays what it numbers positions from
+        request = CardRequest(folder, base, chat, head.kind, tuple(head.labels), pad, head.several, head.pairs)
+    found = exporter.card(request)
     if not isinstance(found, ExportCard):
         raise ExportError(
             f"the exporter '{type(exporter).__name__}' gives {with_article(type(found).__name__)} for its card"

@@ -32,6 +32,7 @@ from graftkit.flow.planning.plan_notices import told_of_losses, told_of_records
 from graftkit.flow.planning.plan_teacher import open_teacher
 from graftkit.flow.planning.read_records import read_records
 from graftkit.flow.planning.run_plan import RunPlan, chats, seen_an_epoch
+from graftkit.flow.planning.saved_tokenizer import check_saved
 from graftkit.flow.planning.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.planning.unsettled import unsettled
 from graftkit.flow.planning.vocabulary import carrying, plan_vocabulary
@@ -56,7 +57,7 @@ from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.without_effect import without_effect
 from graftkit.report.run_manifest import SettledKey
 from graftkit.training.order import DatasetShare
-from graftkit.vocabulary.losses import check_promises, check_saved
+from graftkit.vocabulary.losses import check_promises
 
 __all__ = ["make_plan"]
 

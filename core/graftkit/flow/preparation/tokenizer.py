@@ -10,6 +10,7 @@ from graftkit.errors import DataError, ModelError, RecipeError, RequestError
 from graftkit.flow.base_files.open_model import check_fits, embedding_rows
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.planning.run_plan import RunPlan
+from graftkit.flow.planning.saved_tokenizer import check_saved
 from graftkit.flow.planning.vocabulary import BuiltTokenizer, Vocabulary, build_tokenizer, sample_texts
 from graftkit.flow.records.chat import chat_options, template_hash
 from graftkit.flow.state.context import RunContext, StageScope
@@ -18,7 +19,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, VocabularyChange
 from graftkit.interfaces.vocabulary_limits import MOST_PARTS
 from graftkit.store.files import atomic_folder, write_json
-from graftkit.vocabulary.losses import check_promises, check_saved
+from graftkit.vocabulary.losses import check_promises
 
 __all__ = ["make_vocabulary", "prepare_tokenizer"]
 
