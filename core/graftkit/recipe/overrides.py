@@ -16,7 +16,7 @@ _SHORT_FORMS = {"model": "path", "adapter": "use", "quantizer": "use"}
 
 
 def apply_overrides(document: Document, assignments: list[str]) -> None:
-    """Changes the document's data; what the file says against an assignment gives way, which its notices tell.
+    """Changes the document's data; what the file, or an earlier assignment, says against one gives way, with a notice.
 
     Args:
         document: What the file holds.
@@ -28,12 +28,36 @@ def apply_overrides(document: Document, assignments: list[str]) -> None:
     for assignment in assignments:
         found = read_assignment(assignment, "--set", hint="For example: --set training.epochs=3")
         path: KeyPath = tuple(part.strip() for part in found.key.split("."))
+        said = {key: _value(document, key) for key, origin in document.origins.items() if _is_override(origin)}
+        _tell_lost_keys(document, path, found.value, found.where)
         _assign(document, path, found.value, found.where)
+        lost = [key for key in said if key[: len(path)] == path and said[key] != _value(document, key)]
+        for earlier in dict.fromkeys(document.origins[key] for key in lost):
+            document.notices.append(f"{found.where} replaces {earlier}")
         document.origins = {k: v for k, v in document.origins.items() if k[: len(path)] != path}
         document.origins[path] = found.where
     for path in [key for key, origin in document.origins.items() if _is_override(origin)]:
         _drop_alternatives(document, path)
     _raise_tokens_per_step(document)
+
+
+def _tell_lost_keys(document: Document, path: KeyPath, value: Any, where: str) -> None:
+    """Tells which of the file's keys go with a section that is set as a whole, such as a rank with its adapter."""
+    before = _value(document, path)
+    if len(path) > 1 or not isinstance(before, dict):
+        return
+    kept = {*value} if isinstance(value, dict) else {_SHORT_FORMS.get(str(path[0]), "use")}
+    lost = [f"{path[0]}.{key}" for key in before if key not in kept and not _is_overridden(document, (*path, key))]
+    if lost:
+        document.notices.append(f"{where} replaces the whole section, also {', '.join(lost)} of {document.where(path)}")
+
+
+def _value(document: Document, path: KeyPath) -> Any:
+    """Returns what stands at a path; None where nothing does."""
+    found: Any = document.data
+    for part in path:
+        found = found.get(str(part)) if isinstance(found, dict) else None
+    return found
 
 
 def _is_override(origin: str) -> bool:

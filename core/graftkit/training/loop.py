@@ -140,6 +140,8 @@ class Trainer:
             while (said := self._processes.next_command()) != _TRAINED:
                 if "state" in said:
                     self.load_state(*receive_state(self._processes, said))
+                elif "watch" in said:
+                    self.watch.load_state(said["watch"])
                 elif said == _EVALUATE and holdout is not None:
                     self._evaluate(holdout, poll)
                 else:
@@ -150,6 +152,7 @@ class Trainer:
         """Sends the other processes what this one begins with, once."""
         if not self._sent:
             send_state(self._processes, self.step, self.state())
+            self._processes.announce({"watch": self.watch.state()})
             self._sent = True
 
     @contextmanager

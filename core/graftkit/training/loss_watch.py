@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 __all__ = ["LossWatch"]
 
@@ -60,6 +62,18 @@ class LossWatch:
         if mean < self._lowest:
             self._lowest, self._lowest_at = mean, step
         return ""
+
+    def state(self) -> dict[str, Any]:
+        """Returns as JSON what it has seen so far, for another that goes on looking at the same steps."""
+        lowest = [self._lowest, self._lowest_at] if self._lowest_at else None
+        return {"losses": [*self._losses], "first": self._first, "lowest": lowest, "good": self.good}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what another of the same rule has seen, as its `state` says."""
+        self._losses.clear()
+        self._losses.extend(state["losses"])
+        self._first, self.good = state["first"], state["good"]
+        self._lowest, self._lowest_at = state["lowest"] or (math.inf, 0)
 
 
 def _means(window: int, mean: float, lowest: float, lowest_at: int) -> str:

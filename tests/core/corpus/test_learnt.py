@@ -154,6 +154,21 @@ def test_an_answer_after_a_result_within_its_turn_is_learnt_from_where_the_promp
     assert learnt(body, turns, reply, loop) == [calls, "<think>so</think>two<|end|>"]
 
 
+def test_a_call_after_words_beside_an_earlier_one_is_learnt_with_what_opens_it() -> None:
+    """Gemma 4's template writes words beside a call after its result, and begins no turn before the next call."""
+    head = "<|begin|>{{ m.role }}:"
+    loop = LOOP.replace(head, "{% if m.role == 'user' or loop.previtem.role == 'user' %}" + head + "{% endif %}")
+    body = (
+        "{% if m.role != 'tool' %}" + CALL + "{% if m.tool_calls %}<|stop|>{% if not loop.last %}response:"
+        "{{ messages[loop.index].content }}<|stop|>{% endif %}{% endif %}{{ m.content }}<|end|>\n{% endif %}"
+    )
+    called = Message("assistant", "look", tool_calls=CALLS[1].tool_calls)
+    reply = "{% if messages[-1].role != 'tool' %}<|begin|>assistant:{% endif %}"
+    call = '<call>add({"n": 1})</call><|stop|>'
+    wanted = [call, "look<|end|>", call, "look<|end|>", "two<|end|>"]
+    assert learnt(body, (CALLS[0], called, CALLS[2], called, *CALLS[2:]), reply, loop) == wanted
+
+
 def test_where_the_next_turn_ends_one_calls_are_learnt_up_to_the_token_that_begins_it() -> None:
     """As in GLM's template, whose models stop at `<|observation|>`."""
     loop = LOOP.replace("<|begin|>{{ m.role }}:", "{{ {'user': '<s>', 'tool': '<|stop|>'}[m.role] or '<|begin|>' }}")

@@ -127,6 +127,26 @@ def test_a_tokenizer_that_is_set_replaces_the_files() -> None:
     assert recipe.tokenizer is not None and recipe.tokenizer.extend is not None and len(told) == 1
 
 
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (["training.steps=4", "training.steps=40"], ["--set training.steps=40 replaces --set training.steps=4"]),
+        (["training.steps=4", "training.steps=4"], []),
+        (["export=peft", "export=merged"], ["--set export=merged replaces --set export=peft"]),
+        (["adapter.rank=8", "adapter=qlora"], ["adapter.alpha of recipe", "replaces --set adapter.rank=8"]),
+        (["adapter=qlora"], ["--set adapter=qlora replaces the whole section, also adapter.rank, adapter.alpha of"]),
+        (["adapter={use: qlora, rank: 8, alpha: 8}", "adapter.rank=4"], []),
+        (["adapter.use=qlora", "adapter.rank=8"], []),
+        (["tokenizer.extend.tokens=3", "tokenizer.embedding_init=random"], []),
+        (["quantizer=nf4", "quantizer.double_quant=true"], []),
+    ],
+)
+def test_what_is_set_and_lost_is_told(assignments: list[str], expected: list[str]) -> None:
+    """A rank that nobody took away, or the first of two exports, would be missed too late."""
+    _, told = noticed({"adapter": {"use": "lora", "rank": 64, "alpha": 32}}, *assignments)
+    assert len(told) == len(expected) and all(part in text for part, text in zip(expected, told, strict=True))
+
+
 def test_two_options_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(RecipeError, match="either epochs or steps"):
         changed("training.steps=16", "training.epochs=2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -42,6 +43,19 @@ def test_the_last_good_step_is_that_before_the_lowest_mean() -> None:
     for step, loss in enumerate([2.0, 2.0, 1.0, 1.0, 1.5], 1):
         assert watch.look(step, loss, 1.0) == ""
     assert "diverged" in watch.look(6, 9.0, 1.0) and watch.good == 3
+
+
+@pytest.mark.parametrize("seen", [0, 5, 30])
+def test_another_that_takes_over_comes_to_the_same(seen: int) -> None:
+    losses = noisy(np.concatenate([np.geomspace(3, 0.5, 60), np.full(40, 9.0)]))
+    one, other = LossWatch(2.0, 10), LossWatch(2.0, 10)
+    for step, loss in enumerate(losses[:seen], 1):
+        one.look(step, loss, 1.0)
+    other.load_state(json.loads(json.dumps(one.state(), allow_nan=False)))
+    found = [
+        [watch.look(step, loss, 1.0) for step, loss in enumerate(losses[seen:], seen + 1)] for watch in (one, other)
+    ]
+    assert found[0] == found[1] and any(found[0]) and one.good == other.good > 0
 
 
 @pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf)])
