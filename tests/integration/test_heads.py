@@ -207,6 +207,7 @@ def test_pairs_of_texts_are_told_apart_as_transformers_does(
     else:
         assert "type" not in store.by_token
     assert result.manifest["head"]["pairs"]
+    assert result.manifest["data"]["example_prompt"] == '{"text": "film 0 was lovely", "text_pair": "it was lovely"}'
     assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
     for name, folder in result.exports.items():
         assert 'tokenizer("Hello", "Hi!"' in card_code(folder)
@@ -570,7 +571,8 @@ def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:
     cli = CliRunner()
     out = tmp_path / "run"
     done = cli.invoke(toolkit, ["run", str(path), "--out", str(out)])
-    assert done.exit_code == 0 and "toolkit verify" in done.output and "toolkit generate" in done.output
+    assert done.exit_code == 0 and "toolkit verify" in done.output
+    assert re.search(r"toolkit generate \S+ 'the film \d+ was \w+ and long'", done.output)
     lines = cli.invoke(toolkit, ["generate", str(out), "--json"], input="a great film\n\nan awful film\n")
     judged = [json.loads(line) for line in lines.stdout.splitlines()]
     assert [found["prompt"] for found in judged] == ["a great film", "an awful film"], lines.output

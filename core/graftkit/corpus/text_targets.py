@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from graftkit.interfaces.objective import LABEL, LABELS, SCORE, WEIGHT, LearnsFr
 from graftkit.interfaces.samples import LabelledText, Sample, ScoredText, TextWithLabels
 from graftkit.store.token_store import ByExample
 
-__all__ = ["JudgedText", "TextTargets", "is_pair", "labels_in"]
+__all__ = ["JudgedText", "TextTargets", "is_pair", "labels_in", "pair_as_json"]
 
 JudgedText = LabelledText | TextWithLabels | ScoredText
 """A text of which something is learnt as a whole."""
@@ -24,6 +25,11 @@ _KINDS: Mapping[str, type[JudgedText]] = {"labels": LabelledText, "label_sets": 
 def is_pair(sample: Sample) -> bool:
     """Tells whether a record has two texts of which something is learnt together."""
     return isinstance(sample, JudgedText) and sample.second is not None
+
+
+def pair_as_json(first: str, second: str) -> str:
+    """Returns the two texts of a pair as they are written where one text is asked for."""
+    return json.dumps({"text": first, "text_pair": second}, ensure_ascii=False)
 
 
 def labels_in(sample: Sample) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.stretches import STRETCH, is_long, stretches_of
 from graftkit.corpus.tally import Tally
+from graftkit.corpus.text_targets import JudgedText, pair_as_json
 from graftkit.interfaces import samples
 from graftkit.interfaces.samples import Completion, Conversation, LabelledAnswer, LongText, Sample, Text
 from graftkit.store.token_store import Example, TokenStore
@@ -247,7 +248,7 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
     ]
     whole = [item for item in encoded if not (item.truncated and encoder.overflow == "truncate")]
     ends = {int(example.ids[example.loss_mask.nonzero()[0][-1]]) for item in whole for example in item.examples}
-    shows = list(map(shown, samples))
+    shows, judged = list(map(shown, samples)), encoder.targets is not None
     chats = [sample for sample in shows if isinstance(sample, Conversation)]
     talks = [isinstance(sample, Conversation) for sample in shows]
     openings = [sample.messages[0] for sample in chats]
@@ -263,7 +264,7 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
         stops=sorted(ends & {*encoder.tokenizer.special_tokens.values()}),
         systems=list(dict.fromkeys(first.content if first.role == "system" else None for first in openings))[:2],
         tools=list(dict.fromkeys(json.dumps(sample.tools) if sample.tools else "" for sample in chats))[:2],
-        prompt=next((words for sample in shows if (words := _to_try(sample))), None),
+        prompt=next((words for sample in shows if (words := _to_try(sample, judged=judged))), None),
         answers=answers,
         answered=[examples[number][2] for number in answers],
         left_out=dict(Counter(what for item in encoded for what in sorted(item.left_out))),
@@ -277,11 +278,18 @@ def _counted(spelt: Iterable[str | None]) -> dict[str, int]:
     return dict(Counter(token for token in spelt if token is not None))
 
 
-def _to_try(sample: Sample) -> str | None:
-    """Returns what a model that has learnt a record may be asked: its question if it is short, or how a text begins."""
-    if isinstance(sample, Text):
+def _to_try(sample: Sample, *, judged: bool = False) -> str | None:
+    """Returns what a model that has learnt a record may be asked: its question if it is short, or how a text begins.
+
+    Args:
+        sample: The record.
+        judged: Whether texts were learnt as wholes: the model is asked of such a text, or of the two of a pair as JSON.
+    """
+    if judged and isinstance(sample, JudgedText):
+        words = sample.parts[0] if len(sample.parts) == 1 else pair_as_json(*sample.parts)
+    elif isinstance(sample, Text):
         return _beginning(sample.text)
-    if isinstance(sample, Conversation):
+    elif isinstance(sample, Conversation):
         words = next((message.content for message in sample.messages if message.role == "user"), "")
     else:
         words = sample.prompt if isinstance(sample, Completion) else ""

@@ -302,6 +302,7 @@ def _check_same_stops(run: RunContext, stop: list[int]) -> None:
 
 def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[str, Tally]) -> dict[str, Any]:
     systems, tools = tallies["train"].systems, tallies["train"].tools
+    asks = run.plan.head is None or run.plan.bound.objective_config.judges_texts
     facts: dict[str, Any] = {}
     for name, store in stores.items():
         facts |= {
@@ -314,6 +315,6 @@ def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[s
         "data_sets": run.plan.data_sets(),
         "system": systems[0] if len(systems) == 1 else None,
         "tools": json.loads(tools[0]) if len(tools) == 1 and tools[0] else [],
-        "example_prompt": None if run.plan.head else tallies["holdout"].prompt or tallies["train"].prompt,
+        "example_prompt": tallies["holdout"].prompt or tallies["train"].prompt if asks else None,
         "prompts": "chat" if run.plan.chats else "plain",
     }
