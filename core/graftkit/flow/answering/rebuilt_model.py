@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,35 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 """What a manifest may name: never any other attribute of torch."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What a folder says of a model that was trained, and holds of it.
+
+    Attributes:
+        providers: What its parts are made by, by kind.
+        base: Its base model.
+        targets: The layers that are adapted.
+        tokenizer: The tokenizer.
+        state: The adapter's tensors by name.
+        dtype: What it was trained in.
+        change: What became of the base's vocabulary; None for nothing.
+        whole: The parameters that were trained as a whole.
+        head: What was put on the base model besides; None for nothing.
+        seed: That of the run.
+    """
+
+    providers: Mapping[str, Any]
+    base: BaseFacts
+    targets: Sequence[str]
+    tokenizer: Tokenizer
+    state: Mapping[str, torch.Tensor]
+    dtype: torch.dtype
+    change: VocabularyChange | None
+    whole: WholeParameters
+    head: HeadFacts | None
+    seed: int = 0
+
+
 def rebuild_run(
     folder: Path, manifest: RunManifest, make: MakeProvider, device: str, *, heads: bool
 ) -> ReloadedModel | HeadModel:
@@ -72,13 +101,20 @@ def rebuild_run(
     model, data = required(manifest.model, "model", where), required(manifest.data, "data", where)
     tokenizer = make("tokenizer", providers["tokenizer"]).load(folder / "tokenizer")
     _check_tokenizer(tokenizer, facts["tokenizer_fingerprint"], folder / "tokenizer")
-    dtype = _DTYPES[manifest.recipe["training"]["dtype"]]
-    change = read_change(folder)
-    seed = manifest.recipe["training"]["seed"]
-    whole = whole_of_run(facts, folder)
-    network, settings = _adapted(
-        providers, model, facts["targets"], tokenizer, state, dtype, make, device, change, whole, seed, manifest.head
+    training = manifest.recipe["training"]
+    trained = _Trained(
+        providers=providers,
+        base=model,
+        targets=facts["targets"],
+        tokenizer=tokenizer,
+        state=state,
+        dtype=_DTYPES[training["dtype"]],
+        change=read_change(folder),
+        whole=whole_of_run(facts, folder),
+        head=manifest.head,
+        seed=training["seed"],
     )
+    network, settings = _adapted(trained, make, device)
     chat = options_of(data.chat)
     if manifest.head:
         return HeadModel(network, tokenizer, chat)
@@ -97,23 +133,22 @@ def rebuild_peft(
     state = state_from_peft(tensors, make("adapter", manifest.adapter), manifest.targets, layouts, saved)
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder)
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder)
-    dtype = _DTYPES[manifest.dtype]
-    change = read_change(folder)
-    providers = {"model_source": manifest.model_source, "quantizer": manifest.quantizer, "adapter": manifest.adapter}
-    whole = WholeParameters(saved)
-    network, settings = _adapted(
-        providers,
-        manifest.model,
-        manifest.targets,
-        tokenizer,
-        state,
-        dtype,
-        make,
-        device,
-        change,
-        whole,
+    trained = _Trained(
+        providers={
+            "model_source": manifest.model_source,
+            "quantizer": manifest.quantizer,
+            "adapter": manifest.adapter,
+        },
+        base=manifest.model,
+        targets=manifest.targets,
+        tokenizer=tokenizer,
+        state=state,
+        dtype=_DTYPES[manifest.dtype],
+        change=read_change(folder),
+        whole=WholeParameters(saved),
         head=manifest.head,
     )
+    network, settings = _adapted(trained, make, device)
     if manifest.head:
         return HeadModel(network, tokenizer, options_of(manifest.chat))
     return model_of_export(network, tokenizer, manifest.stop_tokens, manifest, settings)
@@ -139,49 +174,29 @@ def rebuild_extended_base(
     )
 
 
-def _adapted(
-    providers: Mapping[str, Any],
-    base: BaseFacts,
-    targets: Sequence[str],
-    tokenizer: Tokenizer,
-    state: Mapping[str, torch.Tensor],
-    dtype: torch.dtype,
-    make: MakeProvider,
-    device: str,
-    change: VocabularyChange | None,
-    whole: WholeParameters,
-    seed: int = 0,
-    head: HeadFacts | None = None,
-) -> tuple[Any, Mapping[str, Any]]:
+def _adapted(trained: _Trained, make: MakeProvider, device: str) -> tuple[Any, Mapping[str, Any]]:
     """Returns the model, and the generation settings of its base."""
-    files = with_facts(open_named_base(make, providers["model_source"], base.reference), head)
-    check_unchanged(base, base_facts(files))
+    providers, change, tokenizer = trained.providers, trained.change, trained.tokenizer
+    files = with_facts(open_named_base(make, providers["model_source"], trained.base.reference), trained.head)
+    check_unchanged(trained.base, base_facts(files))
     quantizer = make("quantizer", providers["quantizer"])
     place = pick_device(device)
-    network = load_base_model(files, quantizer, device=place, dtype=dtype)
+    network = load_base_model(files, quantizer, device=place, dtype=trained.dtype)
     adapter = make("adapter", providers["adapter"])
     outer = outer_names(network) if change and ties_output(network) else None
-    if outer and f"{outer[1].removesuffix('.weight')}.new_rows" in state:
+    if outer and f"{outer[1].removesuffix('.weight')}.new_rows" in trained.state:
         untie(network)
     grown = grow(network, change, _empty_rows(change), files.reference) if change else None
-    of_head = plan_base_model(files).head if head else ()
-    whole = replace(whole, names=[name for name in whole.names if not is_of_head(name, of_head)])
-    _put_whole(network, whole)
-    originals = FileOriginals(files, quantizer, place, dtype)
-    adapted = adapt(network, adapter, targets, seed=seed, originals=originals)
+    of_head = plan_base_model(files).head if trained.head else ()
+    names = [name for name in trained.whole.names if not is_of_head(name, of_head)]
+    _put_whole(network, replace(trained.whole, names=names))
+    originals = FileOriginals(files, quantizer, place, trained.dtype)
+    adapted = adapt(network, adapter, trained.targets, seed=trained.seed, originals=originals)
     config = changed_config(files.config, change, tokenizer)
     model = AdaptedModel(
-        network,
-        files.reference,
-        config,
-        tokenizer,
-        adapter,
-        adapted,
-        grown,
-        head=of_head,
-        saved_modules=whole.names,
+        network, files.reference, config, tokenizer, adapter, adapted, grown, head=of_head, saved_modules=names
     )
-    model.load_adapter_state(state)
+    model.load_adapter_state(trained.state)
     return network, generation_config(files, change, tokenizer, ())
 
 
