@@ -16,6 +16,7 @@ from graftkit.interfaces.tokenizer import (
     AddedTokens,
     CertainCuts,
     ControlTokens,
+    JoinsPairs,
     Specials,
     Tokenizer,
     TokenizerCapabilities,
@@ -147,6 +148,16 @@ class TokenizerContract(TokenizerExtensionContract):
             for place in places[:20]:
                 parts = tokenizer.encode(text[:place]) + tokenizer.encode(text[place:])
                 assert parts == whole, f"{text[:place]!r} and {text[place:]!r} are encoded otherwise alone"
+
+    def test_a_pair_of_texts_is_put_together_of_ids_and_types(self, tokenizer: Tokenizer) -> None:
+        """A tokenizer that tells how it joins two texts names ids of its own, and a type for each token."""
+        if not isinstance(tokenizer, JoinsPairs):
+            pytest.skip("it does not tell how it joins two texts")
+        first, second = tokenizer.encode("say 12"), tokenizer.encode("and 3")
+        ids, types = tokenizer.pair_layout.of(first, second)
+        assert len(ids) == len(types) == len(first) + len(second) + tokenizer.pair_layout.added, "a type is missing"
+        assert all(0 <= id < tokenizer.vocab_size for id in ids), "an id of no token"
+        assert all(isinstance(type, int) and type >= 0 for type in types), "a type that is no number from 0"
 
     def test_offsets_say_where_each_token_stands(self, tokenizer: Tokenizer) -> None:
         """Inside the text, in order, and covering it where no character is lost."""
