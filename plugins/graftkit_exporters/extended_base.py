@@ -14,7 +14,7 @@ import torch
 from graftkit import CardRequest, ExportCard, LoadedAssets, LoadingExample, PlannedModel, ProofRequest, TrainedModel
 from graftkit.exporting.cards import vllm_examples
 from graftkit.exporting.config import FolderConfig
-from graftkit.exporting.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
+from graftkit.exporting.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, save_tokenizer, write_model
 from graftkit.exporting.peft_folder import load_adapter, no_adapter, write_adapter
 from graftkit.interfaces.architecture import load_pretrained
 
@@ -52,7 +52,7 @@ class ExtendedBaseExporter:
             processors=trained.processors,
         )
         facts = write_adapter(trained, adapter, "../base", new_rows=False)
-        trained.tokenizer.save(adapter)
+        save_tokenizer(trained.tokenizer, adapter, trained.config)
         return {"format": "extended-base", "stored_dtype": self._config.dtype, "bytes": size, **facts}
 
     def tolerance(self) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from graftkit import CardRequest, ExportCard, LoadedAssets, PlannedModel, ProofRequest, TrainedModel
 from graftkit.exporting.cards import peft_card
-from graftkit.exporting.model_folder import load_tokenizer
+from graftkit.exporting.model_folder import load_tokenizer, save_tokenizer
 from graftkit.exporting.peft_folder import load_adapter, no_adapter, resized, write_adapter
 from graftkit.interfaces.peft_config import check_adapter_config
 
@@ -48,7 +48,7 @@ class PeftExporter:
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the adapter, new rows alone where the vocabulary grew, and the tokenizer that it was trained with."""
         facts = write_adapter(trained, folder, trained.reference, new_rows=True)
-        trained.tokenizer.save(folder)
+        save_tokenizer(trained.tokenizer, folder, trained.config)
         return {"format": "peft", **facts}
 
     def tolerance(self) -> float:

@@ -6,6 +6,7 @@ import json
 import shutil
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -438,3 +439,8 @@ def test_what_differs_is_told_in_a_few_words() -> None:
     told = differences(ours, graftkit.LoadedAssets(added=(many, []), roles={"bos": many}))
     assert len(told) == 2 and all(len(text) <= LONGEST_NOTICE for text in told)
     assert "special tokens: [0, 1, 2, 3, 4, 5, ...] before a text and [] after it" in told[1]
+    pair = ExpectedAssets((), (), (), None, None, {}, (), pair=([1, 2, 1], [0, 0, 1]))
+    assert differences(pair, graftkit.LoadedAssets(pair=([1, 2, 1], [0, 0, 0]))) == [
+        "a pair of texts: its token types are [0, 0, 0] in place of [0, 0, 1]"
+    ]
+    assert not differences(replace(pair, pair=[[1, 2, 1]]), graftkit.LoadedAssets(pair=([1, 2, 1], [0, 0, 0])))

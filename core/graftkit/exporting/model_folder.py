@@ -13,14 +13,16 @@ from typing import Any
 
 import torch
 
+from graftkit.errors import ModelError
 from graftkit.exporting.config import StoredDtype
 from graftkit.exporting.shards import write_shards
+from graftkit.interfaces.architecture import token_types
 from graftkit.interfaces.exporter import LoadedAssets, ProofRequest
 from graftkit.interfaces.json_file import write_json
 from graftkit.interfaces.python_source import parse_python
-from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.interfaces.tokenizer import JoinsPairs, Tokenizer
 
-__all__ = ["TOLERANCES", "TRUSTING_NOTHING", "load_assets", "load_tokenizer", "write_model"]
+__all__ = ["TOLERANCES", "TRUSTING_NOTHING", "load_assets", "load_tokenizer", "save_tokenizer", "write_model"]
 
 TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 """What the rounding of a stored type explains, as a share of the largest logit. Measured on SmolLM2-135M: 1.5e-6, 6e-3
@@ -96,7 +98,7 @@ def write_model(
     write_json(folder / "config.json", {**_encoded(written), "dtype": dtype})
     if generation:
         write_json(folder / "generation_config.json", {k: v for k, v in generation.items() if k not in _NOT_WRITTEN})
-    tokenizer.save(folder)
+    save_tokenizer(tokenizer, folder, config)
     for name, settings in (processors or {}).items():
         write_json(folder / name, settings)
     if processors:
@@ -104,6 +106,33 @@ def write_model(
     if _has_its_own_class(str(config.get("model_type"))):
         _keep_generic_class(folder, tokenizer)
     return total
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, config: Mapping[str, Any]) -> None:
+    """Saves a tokenizer beside a model, such that transformers tells the model which text of a pair a token is of.
+
+    By default few classes of transformers 5 give a model the types of tokens, though the tokenizer.json has them. Where
+    the model has embeddings of them, tokenizer_config.json says that they are its inputs, unless it says otherwise.
+
+    Args:
+        tokenizer: The tokenizer.
+        folder: Where; there is such a folder.
+        config: The configuration of the model, with the keys of a `config.json`.
+    """
+    tokenizer.save(folder)
+    path = folder / "tokenizer_config.json"
+    if not token_types(config) or not path.is_file():
+        return
+    told = json.loads(path.read_bytes())
+    if "model_input_names" not in told and _types_pairs(tokenizer):
+        write_json(path, {**told, "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]})
+
+
+def _types_pairs(tokenizer: Tokenizer) -> bool:
+    try:
+        return isinstance(tokenizer, JoinsPairs) and any(tokenizer.pair_layout.of([0], [0])[1])
+    except ModelError:  # it lays out a pair in an odd way, and the model was not trained on pairs
+        return False
 
 
 def _has_its_own_class(model_type: str) -> bool:

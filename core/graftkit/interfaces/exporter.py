@@ -210,6 +210,8 @@ class LoadedAssets:
             roles; None for a role that no token has.
         added: The ids that the tokenizer puts before a text, and those that it puts after it, unless told not to.
         config_roles: The same ids as the loaded model's configuration has them.
+        pair: The ids that the tokenizer makes of the text `ANY`, twice, as a pair, and their types, all 0 where it
+            gives none.
     """
 
     tokens: Sequence[Sequence[int]] | None = None
@@ -220,6 +222,7 @@ class LoadedAssets:
     added: Sequence[Sequence[int]] | None = None
     config_roles: Mapping[str, Any] | None = None
     decoded: Sequence[str] | None = None
+    pair: Sequence[Sequence[int]] | None = None
 
 
 def _any_template(source: str, tokens: Mapping[str, str]) -> None:
@@ -246,6 +249,7 @@ class ProofRequest:
             given the texts of the special tokens by the names that templates use. It is called before a program of the
             export's runs the template, which most do without counting. `assets` does so itself.
         base_files: The base model's own files on this machine, for programs that load an adapter onto them.
+        pair: Whether the model was trained on pairs of texts, so that it is asked what the tokenizer makes of one.
         workspace: A folder for temporary files that the calls of one proof share, which goes when the proof is done;
             None where whoever asks has none.
     """
@@ -262,6 +266,7 @@ class ProofRequest:
     check_template: Callable[[str, Mapping[str, str]], None] = _any_template
     base_files: Sequence[Path] = ()
     workspace: Path | None = None
+    pair: bool = False
 
     def assets(
         self, tokenizer: Any, generation: Mapping[str, Any] | None = None, config: Any | None = None
@@ -285,6 +290,7 @@ class ProofRequest:
             roles=role_ids(tokenizer),
             added=added_ids(tokenizer),
             config_roles=None if config is None else role_ids(config.get_text_config()),
+            pair=pair_ids(tokenizer) if self.pair else None,
         )
 
     def dated(self, template: str) -> str:
@@ -352,13 +358,20 @@ def role_ids(of: Any) -> dict[str, Any]:
 
 def added_ids(tokenizer: Any) -> list[list[int]]:
     """Returns the ids that a tokenizer of `transformers` puts before a text, and those that it puts after it."""
-    alone = list(tokenizer(_ANY, add_special_tokens=False)["input_ids"])
-    found = list(tokenizer(_ANY)["input_ids"])
+    alone = list(tokenizer(ANY, add_special_tokens=False)["input_ids"])
+    found = list(tokenizer(ANY)["input_ids"])
     starts = [n for n in range(len(found) - len(alone) + 1) if found[n : n + len(alone)] == alone]
     return [found[: starts[0]], found[starts[0] + len(alone) :]] if starts else [found, []]
 
 
-_ANY = "say 12"
+def pair_ids(tokenizer: Any) -> list[list[int]]:
+    """Returns the ids that a tokenizer of `transformers` makes of `ANY`, twice, as a pair, and their types."""
+    found = tokenizer(ANY, ANY)
+    ids = list(found["input_ids"])
+    return [ids, list(found.get("token_type_ids", [0] * len(ids)))]
+
+
+ANY = "say 12"
 """A text without special tokens."""
 
 

@@ -9,9 +9,10 @@ post-processor puts after a text is what prompts get, so the flag of the eos tok
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from graftkit.errors import ModelError
 from graftkit.interfaces.tokenizer import PairLayout
 from graftkit.tokenization.side_files import content_of
 from graftkit.tokenization.tokenizer_json import dump, template
@@ -27,22 +28,44 @@ _ANY = "a"
 
 def around(backend: Backend) -> tuple[list[int], list[int]]:
     """Returns the ids that the post-processor puts before a text, and those that it puts after it."""
-    alone, whole = (backend.encode(_ANY, add_special_tokens=special).ids for special in (False, True))
+    text = _text_of_a_token(backend)
+    alone, whole = (backend.encode(text, add_special_tokens=special).ids for special in (False, True))
     starts = [n for n in range(len(whole) - len(alone) + 1) if whole[n : n + len(alone)] == alone]
     start = starts[0] if starts and alone else len(whole) - len(alone)
     return whole[:start], whole[start + len(alone) :]
 
 
-def pair_layout(backend: Backend, config: Mapping[str, Any]) -> PairLayout:
+def _text_of_a_token(backend: Backend) -> str:
+    """Returns a text without special tokens that there is a token for: vocabularies of DNA, say, have no `a`."""
+    return next((text for text in _texts(backend) if backend.encode(text, add_special_tokens=False).ids), _ANY)
+
+
+def _texts(backend: Backend) -> Iterator[str]:
+    yield _ANY
+    yield from (backend.decode([id]) for id in sorted(backend.get_vocab(with_added_tokens=False).values()))
+
+
+def pair_layout(backend: Backend, config: Mapping[str, Any], where: str) -> PairLayout:
     """Returns what the post-processor puts around the two texts of a pair.
 
     Args:
         backend: The tokenizer that the library makes of the tokenizer.json.
         config: The fields of tokenizer_config.json: by `model_input_names` a model is told nothing of types.
+        where: The tokenizer's folder, for the error.
+
+    Raises:
+        ModelError: It does not put one text before the other, each once.
     """
-    found = backend.encode(_ANY, _ANY)
+    text = _text_of_a_token(backend)
+    found, length = backend.encode(text, text), len(backend.encode(text, add_special_tokens=False).ids)
     of = found.sequence_ids
     first, second = ([place for place, number in enumerate(of) if number == text] for text in (0, 1))
+    if not length or not len(first) == len(second) == length or first[-1] > second[0]:
+        raise ModelError(
+            "tokenizer.json does not lay a pair of texts out as the first one and then the second one, each once",
+            where=where,
+            hint="Put the two texts of each record into one text.",
+        )
     parts = slice(0, first[0]), slice(first[-1] + 1, second[0]), slice(second[-1] + 1, len(of))
     inputs = config.get("model_input_names")
     typed = not isinstance(inputs, list) or "token_type_ids" in inputs

@@ -288,7 +288,7 @@ class HuggingFaceTokenizer:
     def pair_layout(self) -> PairLayout:
         """What the post-processor puts around the two texts of a pair."""
         with no_panic(self._where):
-            return pair_layout(self._full, self._config)
+            return pair_layout(self._full, self._config, self._where)
 
     def encode(self, text: str, specials: Specials = "none") -> list[int]:
         """Returns the ids of one text."""

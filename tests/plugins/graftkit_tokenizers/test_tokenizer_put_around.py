@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from graftkit.errors import ModelError
+from graftkit.exporting.model_folder import save_tokenizer
 from graftkit.tokenization.tokenizer_json import template
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from graftkit_tokenizers.tokenizer_json.tokenizer import HuggingFaceTokenizer
 from tokenizers import Tokenizer as Backend
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 Make = Callable[..., HuggingFaceTokenizer]
@@ -109,3 +112,48 @@ def test_where_both_agree_the_files_are_kept_byte_by_byte(make: Make, tmp_path: 
     assert plain.fingerprint == agreeing.fingerprint
     agreeing.save(tmp_path)
     assert json.loads((tmp_path / "tokenizer.json").read_bytes())["post_processor"] == template(before={BOS: bos})
+
+
+def test_a_pair_is_laid_out_as_its_template_says(make: Make, tmp_path: Path) -> None:
+    """Also where no token is of the letter `a`; one that has the second text first, or a text twice, is refused."""
+    bos, eos = ids_of(make)
+
+    def with_pair(pair: str, *, without_a: bool = False) -> HuggingFaceTokenizer:
+        def change(spec: dict[str, Any]) -> None:
+            names = [(BOS, bos), (EOS, eos)]
+            made = TemplateProcessing(single=f"{BOS} $A {EOS}", pair=pair, special_tokens=names)
+            spec["post_processor"] = json.loads(made.__getstate__())
+            if without_a:
+                spec["normalizer"] = {"type": "Replace", "pattern": {"String": "a"}, "content": ""}
+
+        return make("byte_level", change)
+
+    for without_a in (False, True):
+        tokenizer = with_pair(f"{BOS} $A {EOS}:1 $B:2 {EOS}:3", without_a=without_a)
+        assert tokenizer.put_around == ([bos], [eos])
+        assert tokenizer.pair_layout.of([7, 8], [9]) == ([bos, 7, 8, eos, 9, eos], [0, 0, 0, 1, 2, 3])
+    for pair in (f"{BOS} $B {EOS} $A:1", f"{BOS} $A {EOS} $B $A {EOS}"):
+        with pytest.raises(ModelError, match="the first one and then the second one, each once"):
+            _ = with_pair(pair).pair_layout
+        (tmp_path / "odd").mkdir(exist_ok=True)
+        save_tokenizer(with_pair(pair), tmp_path / "odd", {"type_vocab_size": 4})
+
+
+def test_transformers_tells_the_texts_of_a_pair_apart_where_the_model_does(make: Make, tmp_path: Path) -> None:
+    def change(spec: dict[str, Any]) -> None:
+        spec["post_processor"] = template()
+
+    tokenizer = make("byte_level", change)
+    ids, types = tokenizer.pair_layout.of(tokenizer.encode("so"), tokenizer.encode("so"))
+    for count in (0, 2):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        save_tokenizer(tokenizer, folder, {"type_vocab_size": count})
+        found = AutoTokenizer.from_pretrained(folder)("so", "so")
+        assert found["input_ids"] == ids and found.get("token_type_ids") == (types if count else None)
+        assert HuggingFaceBackend().load(folder).pair_layout.types == tokenizer.pair_layout.types
+    named = make("byte_level", change, model_input_names=["input_ids", "attention_mask"])
+    (tmp_path / "named").mkdir()
+    save_tokenizer(named, tmp_path / "named", {"type_vocab_size": 2})
+    assert "token_type_ids" not in AutoTokenizer.from_pretrained(tmp_path / "named")("so", "so")
+    assert not any(named.pair_layout.of([7], [8])[1])

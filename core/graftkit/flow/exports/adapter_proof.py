@@ -102,6 +102,7 @@ def _assets(planned: PlannedAdapter, loaded: LoadedModel, saved: Path, today: da
         saved=saved,
         config=build_config(loaded.model.config),
         asked=ExportManifest.model_validate(facts_of_adapter(planned, ())).asked,
+        pairs=bool(manifest and manifest.head and manifest.head.pairs),
     )
 
 

@@ -19,9 +19,10 @@ from graftkit.errors import DataError
 from graftkit.flow.base_files.open_model import added_tokens
 from graftkit.flow.folders.refused_files import refuse_bad_tokenizers
 from graftkit.host.records import shortened
+from graftkit.interfaces.architecture import token_types
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.exporter import LoadedAssets, added_ids, decoded, role_ids
-from graftkit.interfaces.tokenizer import ROLES, Tokenizer
+from graftkit.interfaces.exporter import ANY, LoadedAssets, added_ids, decoded, role_ids
+from graftkit.interfaces.tokenizer import ROLES, JoinsPairs, Tokenizer
 from graftkit.visible import one_line
 
 __all__ = ["ExpectedAssets", "covered", "differences", "expected_assets", "tokens_of_base_differ"]
@@ -91,6 +92,8 @@ class ExpectedAssets:
         unsaid: The generation settings that transformers makes of that configuration where there are no others.
         asked: How the model was asked in training, as `ExportManifest.asked` says it; None in what was written before
             that was compared.
+        pair: The ids of a pair of texts, `ANY` twice, and their types, or the ids alone for a model that has no
+            embeddings of types; None where it was not trained on pairs.
     """
 
     texts: Sequence[str]
@@ -108,6 +111,7 @@ class ExpectedAssets:
     unsaid: Mapping[str, Any] = field(default_factory=dict)
     decoded: Sequence[str | None] | None = None
     asked: Mapping[str, Any] | None = None
+    pair: Sequence[Sequence[int]] | None = None
 
     @property
     def date(self) -> date | None:
@@ -150,6 +154,7 @@ def expected_assets(
     saved: Path | None = None,
     config: Any | None = None,
     asked: Mapping[str, Any] | None = None,
+    pairs: bool = False,
 ) -> ExpectedAssets:
     """Asks the tokenizer that was trained with.
 
@@ -163,6 +168,7 @@ def expected_assets(
         saved: Where the tokenizer lies as it was saved, for transformers to load.
         config: transformers' configuration of what was trained.
         asked: How the model was asked in training.
+        pairs: Whether it was trained on pairs of texts.
     """
     loaded = _as_transformers_loads_it(saved) if saved else None
     beside = _as_transformers_loads_it(saved, config) if saved and config else loaded
@@ -186,7 +192,16 @@ def expected_assets(
         config_roles=role_ids(config.get_text_config()) if config is not None else None,
         unsaid=_settings_of(config) if config is not None and not generation else {},
         asked=asked,
+        pair=_pair(tokenizer, typed=config is not None and token_types(config.to_dict()) > 0) if pairs else None,
     )
+
+
+def _pair(tokenizer: Tokenizer, *, typed: bool) -> list[list[int]] | None:
+    if not isinstance(tokenizer, JoinsPairs):
+        return None
+    alone = tokenizer.encode(ANY)
+    ids, types = tokenizer.pair_layout.of(alone, alone)
+    return [ids, types] if typed else [ids]
 
 
 def _settings_of(config: Any) -> dict[str, Any]:
@@ -314,6 +329,7 @@ def differences(
             _template_differs(expected.rendered, found.rendered),
             _roles_differ("special tokens", expected.roles, found.roles),
             _added_differ(expected.added, found.added),
+            _pair_differs(expected.pair, found.pair),
             _flags_differ(expected, flags or {}),
             _roles_differ("special tokens in config.json", expected.config_roles, found.config_roles),
             _settings_differ(expected, found.generation) if found.generation is not None else "",
@@ -424,6 +440,13 @@ def _added_differ(expected: Sequence[Sequence[int]] | None, found: Sequence[Sequ
     ours = [list(ids) for ids in expected]
     shown, wanted = ([_few(ids, 0) for ids in pair] for pair in ((before, after), ours))
     return f"special tokens: {shown[0]} before a text and {shown[1]} after it, where the run has {' and '.join(wanted)}"
+
+
+def _pair_differs(expected: Sequence[Sequence[int]] | None, found: Sequence[Sequence[int]] | None) -> str:
+    for what, ours, theirs in zip(("ids", "types"), expected or (), found or (), strict=False):
+        if list(ours) != list(theirs):
+            return f"a pair of texts: its token {what} are {_few(theirs, 0)} in place of {_few(ours, 0)}"
+    return ""
 
 
 def _flags_differ(expected: ExpectedAssets, flags: Mapping[str, Mapping[str, Any]]) -> str:

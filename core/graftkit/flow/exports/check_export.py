@@ -293,6 +293,7 @@ def _request(folder: Path, probes: Probes, base: Callable[[], Any]) -> ProofRequ
         expected.template,
         expected.stop_tokens,
         template_check(folder, expected),
+        pair=expected.pair is not None,
     )
 
 

@@ -231,6 +231,7 @@ def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:
         saved=run.folder / "tokenizer",
         config=build_config(loaded.model.config),
         asked=ExportManifest(**_asked(run.manifest)).asked,
+        pairs=bool(run.manifest.head and run.manifest.head.pairs),
     )
 
 
