@@ -103,8 +103,10 @@ if TYPE_CHECKING:
     from graftkit.interfaces.samples import TextWithLabels as TextWithLabels
     from graftkit.interfaces.samples import Tokens as Tokens
     from graftkit.interfaces.samples import ToolCall as ToolCall
+    from graftkit.interfaces.samples import join_pair as join_pair
     from graftkit.interfaces.stored_weight import StoredWeight as StoredWeight
     from graftkit.interfaces.tokenizer import Encoding as Encoding
+    from graftkit.interfaces.tokenizer import PairLayout as PairLayout
     from graftkit.interfaces.tokenizer import Tokenizer as Tokenizer
     from graftkit.interfaces.tokenizer import TokenizerBackend as TokenizerBackend
     from graftkit.interfaces.tokenizer import TokenizerCapabilities as TokenizerCapabilities
@@ -163,6 +165,7 @@ _HOMES = {
     "NewVocabulary": "graftkit.interfaces.exporter",
     "Objective": "graftkit.interfaces.objective",
     "ObjectiveConfig": "graftkit.interfaces.objective",
+    "PairLayout": "graftkit.interfaces.tokenizer",
     "PlainWeight": "graftkit.interfaces.frozen_weight",
     "PlannedModel": "graftkit.interfaces.exporter",
     "PluginHost": "graftkit.host.host",
@@ -216,6 +219,7 @@ _HOMES = {
     "export": "graftkit.flow.another_export",
     "generate": "graftkit.flow.generate",
     "hookimpl": "graftkit.host.hookspecs",
+    "join_pair": "graftkit.interfaces.samples",
     "load_recipe": "graftkit.recipe.load",
     "plan": "graftkit.flow.run",
     "preview": "graftkit.flow.preview",

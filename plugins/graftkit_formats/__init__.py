@@ -59,12 +59,12 @@ def graftkit_formats() -> list[Provider]:
         ),
         _provider(
             "labels",
-            "graftkit_formats.label:Labels",
+            "graftkit_formats.labels:Labels",
             "a text and a list of the labels that it has, which may be empty",
             "graftkit_formats.config:LabelConfig",
         ),
         _provider(
-            "score", "graftkit_formats.label:Score", "a text and a number", "graftkit_formats.config:ScoreConfig"
+            "score", "graftkit_formats.score:Score", "a text and a number", "graftkit_formats.config:ScoreConfig"
         ),
         _provider(
             "preference",

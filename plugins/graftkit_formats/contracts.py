@@ -105,7 +105,7 @@ class LabelContract(FormatContract):
     """Texts with labels."""
 
     options: ClassVar[dict[str, Any]] = {"names": ["bad", "good"]}
-    records = ({"text": "one", "label": "good"}, {"text": "one", "label": 1}, {"text": "one", "label": 0.5})
+    records = ({"text": "one", "label": "good"}, {"text": "one", "label": 1}, {"text": "one", "label": 0.0})
 
 
 class LabelsContract(FormatContract):

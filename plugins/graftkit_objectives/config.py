@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from graftkit import ObjectiveConfig, TeacherConfig
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.objective import LearnsFrom, MeanOf
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 __all__ = [
     "ClassificationConfig",
@@ -136,6 +136,7 @@ class KtoConfig(_ReferenceConfig):
 
 
 _MOST_WEIGHT = 1e6
+_Weight = Annotated[float, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": _MOST_WEIGHT})]
 
 
 class _LabelsConfig(ObjectiveConfig):
@@ -177,7 +178,7 @@ class ClassificationConfig(_LabelsConfig):
     learns_from: ClassVar[LearnsFrom] = "labels"
     fewest: ClassVar[int] = 2
 
-    class_weights: Literal["balanced"] | dict[str, float] | None = Field(
+    class_weights: Literal["balanced"] | dict[str, _Weight] | None = Field(
         default=None,
         description="how much a text of each label counts in the loss, by label; 1 where a label is not named. "
         "balanced: training records / (labels * records with the label)",

@@ -185,10 +185,15 @@ def test_an_export_is_added_without_training(finished: graftkit.RunResult) -> No
 
 def test_an_export_is_added_where_the_run_chose_its_numbers(recipe: dict[str, Any], tmp_path: Path) -> None:
     del recipe["data"]["max_length"]
-    recipe |= {"training": {"steps": 2, "device": "cpu"}, "adapter": {"use": "qlora", "rank": 4}, "export": []}
+    recipe |= {
+        "training": {"steps": 2, "warmup_steps": 5, "device": "cpu"},
+        "adapter": {"use": "qlora", "rank": 4},
+        "export": [],
+    }
     first = graftkit.run(recipe, out=tmp_path / "run")
     found = add_export(first.folder, "peft")
     assert found.manifest["chosen"] == first.manifest["chosen"] and list(found.exports) == ["peft"]
+    assert any("rises in all of the 2 steps, and never falls" in told for told in first.manifest["notices"])
 
 
 def test_an_export_of_a_run_that_is_not_finished_or_that_nobody_offers_is_refused(

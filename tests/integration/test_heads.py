@@ -211,6 +211,8 @@ def test_pairs_of_texts_are_told_apart_as_transformers_does(
     else:
         assert "type" not in store.by_token
     assert result.manifest["head"]["pairs"]
+    told = any("puts nothing between the two texts" in notice for notice in result.manifest["notices"])
+    assert told == (kind == "llama")
     assert result.manifest["data"]["example_prompt"] == '{"text": "film 0 was lovely", "text_pair": "it was lovely"}'
     assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
     for name, folder in result.exports.items():
@@ -223,6 +225,8 @@ def test_pairs_of_texts_are_told_apart_as_transformers_does(
         model = reload_any(str(source))
         assert isinstance(model, HeadModel)
         assert model.judge(json.dumps(asked)).facts["probabilities"] == pytest.approx(expected, abs=1e-4)
+    one = CliRunner().invoke(toolkit, ["generate", str(result.folder), "the film was lovely"])
+    assert one.exit_code == 0 and "note: the model was trained on pairs of texts" in one.stderr
     [found] = graftkit.evaluate(result.exports["merged"], records[:8])
     shares = classify([{"text": first, "text_pair": second} for first, second in texts[:8]])
     likely = [

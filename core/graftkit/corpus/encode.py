@@ -24,7 +24,7 @@ from graftkit.corpus.record_runs import Notes, RecordRuns, Unencoded
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.stretches import is_long, stretches_of
 from graftkit.corpus.template import ChatTemplate
-from graftkit.corpus.text_targets import JudgedText, TextTargets
+from graftkit.corpus.text_targets import JudgedText, TextTargets, parts_of
 from graftkit.corpus.turns import ByAnswer, sizes_of
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import (
@@ -128,7 +128,7 @@ class Encoder:
             plain characters. What begins with the `bos` token, or ends with any, gets none put around it.
         targets: Where something of each text as a whole is learnt, what that is: a record is then its text alone, with
             what the tokenizer puts around one, and the number of its label, say.
-        types: Of how many types of tokens the model has embeddings; see `PairLayout`. 0: of none.
+        token_types: Of how many types of tokens the model has embeddings; see `PairLayout`. 0: of none.
         whole_texts: Whether each window of a text has around it what the tokenizer puts around a text, as encoders see
             texts, and every token of the text itself is in the loss.
     """
@@ -144,7 +144,7 @@ class Encoder:
         overflow: Overflow = "drop_turns",
         parse_special_tokens: bool = False,
         targets: TextTargets | None = None,
-        types: int = 0,
+        token_types: int = 0,
         whole_texts: bool = False,
     ) -> None:
         self._tokenizer = with_control_tokens(tokenizer, template)
@@ -157,7 +157,7 @@ class Encoder:
         self._exact = ExactRuns(self._tokenizer)
         self._shortened: _LaidOut | None = None
         self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
-        self.targets, self.types = targets, types
+        self.targets, self.token_types = targets, token_types
         self.whole_texts = whole_texts
 
     def for_tokenizer(self, tokenizer: Tokenizer, template: ChatTemplate | None, rows: int | None = None) -> Encoder:
@@ -171,7 +171,7 @@ class Encoder:
             overflow=self.overflow,
             parse_special_tokens=self.parse_special_tokens,
             targets=self.targets,
-            types=self.types,
+            token_types=self.token_types,
             whole_texts=self.whole_texts,
         )
 
@@ -275,10 +275,10 @@ class Encoder:
         Raises:
             DataError: A text is too long, and `overflow` is "error"; or the model lacks a row for one of its tokens.
         """
-        texts = iter(self.encode_plainly([part for sample in samples for part in sample.parts]))
+        texts = iter(self.encode_plainly([part for sample in samples for part in parts_of(sample)]))
         found = []
         for sample in samples:
-            parts = [next(texts) for _ in sample.parts]
+            parts = [next(texts) for _ in parts_of(sample)]
             whole, _ = self._around(parts)
             self.check_rows(whole, sample.where)
             over = len(whole) > self.max_length
@@ -289,10 +289,21 @@ class Encoder:
             weights = np.zeros(len(ids), np.float32)
             weights[-1:] = 1
             kept = len(ids) > 0 and not (over and self.overflow == "drop")
-            columns = {TYPE: np.array(types, np.uint8)} if self.types else {}
+            columns = {TYPE: np.array(types, np.uint8)} if self.token_types else {}
             example = Example(np.array(ids, np.int64), weights, 0, columns, targets.columns(sample))
             found.append(Encoded([example] if kept else [], truncated=over, stops=True))
         return found
+
+    def ids_of_texts(self, texts: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Returns the ids of a text, or of the two of a pair, with what is put around them, and their types.
+
+        Args:
+            texts: One text, or two.
+
+        Raises:
+            DataError: The tokenizer does not say what it puts around a pair.
+        """
+        return self._around(self.encode_plainly(texts))
 
     def _around(self, parts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
         """Returns the ids of a text, or of the two of a pair, with what is put around them, and their types.
@@ -313,7 +324,7 @@ class Encoder:
         Raises:
             DataError: It does not say.
         """
-        return pair_layout_of(self._tokenizer, self.types)
+        return pair_layout_of(self._tokenizer, self.token_types)
 
     def _windows(self, sample: Text | LongText) -> Encoded:
         """Returns a text in windows of at most `max_length` tokens, each with what is put around a text.
@@ -617,7 +628,7 @@ class Encoder:
             DataError: As for `encode`.
         """
         if self.targets and isinstance(sample, JudgedText):
-            texts = zip(sample.parts, ("text", "text_pair"), strict=False)
+            texts = zip(parts_of(sample), ("text", "text_pair"), strict=False)
             return [*texts, self.targets.shown(sample)]
         return self._layout.authors(sample)
 
@@ -676,7 +687,7 @@ class Encoder:
             "report_dropped": self.report_dropped,
             **({"special_tokens": "parse"} if self.parse_special_tokens else {}),
             **({**self.targets.facts(), "around": self._put_around} if self.targets else {}),
-            **({"types": self.types} if self.types and self.targets else {}),
+            **({"types": self.token_types} if self.token_types and self.targets else {}),
             **({"whole texts": self._put_around} if self.whole_texts else {}),
         }
         return fingerprint(facts)

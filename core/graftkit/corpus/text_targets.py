@@ -14,7 +14,7 @@ from graftkit.interfaces.objective import LABEL, LABELS, SCORE, WEIGHT, LearnsFr
 from graftkit.interfaces.samples import LabelledText, Sample, ScoredText, TextWithLabels
 from graftkit.store.token_store import ByExample
 
-__all__ = ["JudgedText", "TextTargets", "is_pair", "labels_in", "pair_as_json"]
+__all__ = ["JudgedText", "TextTargets", "is_pair", "labels_in", "pair_as_json", "parts_of"]
 
 JudgedText = LabelledText | TextWithLabels | ScoredText
 """A text of which something is learnt as a whole."""
@@ -24,7 +24,12 @@ _KINDS: Mapping[str, type[JudgedText]] = {"labels": LabelledText, "label_sets": 
 
 def is_pair(sample: Sample) -> bool:
     """Tells whether a record has two texts of which something is learnt together."""
-    return isinstance(sample, JudgedText) and sample.second is not None
+    return isinstance(sample, JudgedText) and sample.pair is not None
+
+
+def parts_of(sample: JudgedText) -> tuple[str, ...]:
+    """Returns the text of a record, or the two of a pair."""
+    return (sample.text,) if sample.pair is None else sample.pair
 
 
 def pair_as_json(first: str, second: str) -> str:

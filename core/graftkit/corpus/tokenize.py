@@ -286,7 +286,7 @@ def _to_try(sample: Sample, *, judged: bool = False) -> str | None:
         judged: Whether texts were learnt as wholes: the model is asked of such a text, or of the two of a pair as JSON.
     """
     if judged and isinstance(sample, JudgedText):
-        words = sample.parts[0] if len(sample.parts) == 1 else pair_as_json(*sample.parts)
+        words = sample.text if sample.pair is None else pair_as_json(*sample.pair)
     elif isinstance(sample, Text):
         return _beginning(sample.text)
     elif isinstance(sample, Conversation):

@@ -185,13 +185,13 @@ class Probe:
         ids: Token ids, `[tokens]`.
         positions: The positions whose logits are compared, ascending; the last one alone where the model has a head
             on sequences, whose scores of the sequence are compared.
-        types: The type of each token, `[tokens]`, for a model that has embeddings of them; empty where all are of the
-            first one.
+        token_type_ids: The type of each token, `[tokens]`, for a model that has embeddings of them; empty where all
+            are of the first one.
     """
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
-    types: tuple[int, ...] = ()
+    token_type_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +332,7 @@ class ProofRequest:
         with torch.no_grad(), float32_by_block(model):
             for probe in self.probes:
                 inputs: dict[str, Any] = {"input_ids": torch.tensor([probe.ids]), "use_cache": False}
-                inputs |= {"token_type_ids": torch.tensor([probe.types])} if probe.types else {}
+                inputs |= {"token_type_ids": torch.tensor([probe.token_type_ids])} if probe.token_type_ids else {}
                 found.append(logits_at(model, inputs, torch.tensor(probe.positions)).float().cpu())
         return found
 

@@ -20,6 +20,7 @@ __all__ = [
     "LabelledText",
     "LongText",
     "Message",
+    "Pair",
     "PreferencePair",
     "Sample",
     "ScoredText",
@@ -27,7 +28,7 @@ __all__ = [
     "TextWithLabels",
     "Tokens",
     "ToolCall",
-    "joined",
+    "join_pair",
 ]
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -130,27 +131,18 @@ class Conversation:
         return {"messages": turns, "tools": list(self.tools)} if self.tools else turns
 
 
-_BETWEEN = "\n\n"
-"""Between the two texts of a pair, where whoever learns from records takes one text."""
+Pair = tuple[str, str]
+"""Two texts of which something is learnt together, such as whether the second follows from the first."""
 
 
-def joined(first: str, second: str | None) -> str:
-    """Returns the text of a pair for whoever takes one text, or that of a text alone.
+def join_pair(first: str, second: str) -> str:
+    r"""Returns the text that a pair is for whoever learns from one text: both, with a blank line between.
 
-    Args:
-        first: The text, or the first of two.
-        second: The second one; None where there is none.
+    Example:
+        >>> join_pair("It rains.", "It is wet.")
+        'It rains.\n\nIt is wet.'
     """
-    return first if second is None else f"{first}{_BETWEEN}{second}"
-
-
-def _told(parts: tuple[str, ...]) -> str | list[str]:
-    """Returns a text, or the two of a pair, as JSON."""
-    return parts[0] if len(parts) == 1 else list(parts)
-
-
-def _parts(text: str, second: str | None) -> tuple[str, ...]:
-    return (text,) if second is None else (text.removesuffix(f"{_BETWEEN}{second}"), second)
+    return f"{first}\n\n{second}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,20 +152,20 @@ class LabelledText(Conversation):
     Whoever learns answers learns the label as one; a classifier learns which of its labels it is.
 
     Attributes:
-        second: The second text of a pair, with which the user's message ends, as `joined` puts them together.
+        pair: The two texts of a pair, of which the user's message is what `join_pair` makes; None of a text alone.
     """
 
-    second: str | None = None
+    pair: Pair | None = None
 
     def key(self) -> Any:
         """Returns what makes this sample equal to another, as JSON."""
-        whole = Conversation.key(self)
-        return whole if self.second is None else {"pair": whole, "second": self.second}
+        turns = Conversation.key(self)
+        return turns if self.pair is None else {"pair": list(self.pair), "label": turns}
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """The text, or the two of a pair."""
-        return _parts(self.messages[0].content, self.second)
+    def text(self) -> str:
+        """The text; of a pair both."""
+        return self.messages[0].content
 
     @property
     def label(self) -> str:
@@ -214,20 +206,15 @@ class TextWithLabels(Text):
 
     Attributes:
         labels: The labels, each once.
-        second: The second text of a pair, with which the text ends, as `joined` puts them together.
+        pair: The two texts of a pair, of which the text is what `join_pair` makes; None of a text alone.
     """
 
     labels: tuple[str, ...]
-    second: str | None = None
+    pair: Pair | None = None
 
     def key(self) -> Any:
         """Returns what makes this sample equal to another, as JSON: the order of the labels says nothing."""
-        return {"text": _told(self.parts), "labels": sorted(self.labels)}
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The text, or the two of a pair."""
-        return _parts(self.text, self.second)
+        return {"text": list(self.pair) if self.pair else self.text, "labels": sorted(self.labels)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,20 +223,15 @@ class ScoredText(Text):
 
     Attributes:
         score: The number, up to `MOST_SCORE` in size.
-        second: The second text of a pair, with which the text ends, as `joined` puts them together.
+        pair: The two texts of a pair, of which the text is what `join_pair` makes; None of a text alone.
     """
 
     score: float
-    second: str | None = None
+    pair: Pair | None = None
 
     def key(self) -> Any:
         """Returns what makes this sample equal to another, as JSON."""
-        return {"text": _told(self.parts), "score": self.score}
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The text, or the two of a pair."""
-        return _parts(self.text, self.second)
+        return {"text": list(self.pair) if self.pair else self.text, "score": self.score}
 
 
 @dataclass(frozen=True, slots=True)

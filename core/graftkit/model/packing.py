@@ -180,7 +180,7 @@ def _shifted(embeddings: Any, inputs: Any, keywords: dict[str, Any]) -> Any:
 
 
 def forward_inputs(
-    sequences: Sequence[torch.Tensor], *, packed: bool, types: torch.Tensor | None = None
+    sequences: Sequence[torch.Tensor], *, packed: bool, token_type_ids: torch.Tensor | None = None
 ) -> dict[str, Any]:
     """Returns the keywords of a forward pass.
 
@@ -190,10 +190,10 @@ def forward_inputs(
     Args:
         sequences: Token ids, each `[tokens]`; exactly one where `packed` is False.
         packed: Whether the network computes with packed attention.
-        types: The type of each token, `[tokens]` of all sequences, for a model that has embeddings of them; all are of
-            the first one when left out.
+        token_type_ids: The type of each token, `[tokens]` of all sequences, for a model that has embeddings of them;
+            all are of the first one when left out.
     """
-    typed = {} if types is None else {"token_type_ids": types.long().unsqueeze(0)}
+    typed = {} if token_type_ids is None else {"token_type_ids": token_type_ids.long().unsqueeze(0)}
     if not packed:
         (ids,) = sequences
         return {"input_ids": ids.unsqueeze(0), "use_cache": False, **typed}

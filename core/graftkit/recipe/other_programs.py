@@ -57,7 +57,7 @@ _LENGTH = OtherKey(
 _EPOCHS = OtherKey("training.epochs", "training: {epochs: 3}", "a whole number")
 _STEPS = OtherKey("training.steps", "training: {steps: 100}", "instead of training.epochs; -1 is leaving it out")
 _WARMUP = OtherKey("training.warmup", "training: {warmup: 0.05}")
-_WARMUP_STEPS = OtherKey("training.warmup", "training: {warmup: 20}", "up to 1 it is a share of the steps")
+_WARMUP_STEPS = OtherKey("training.warmup_steps", "training: {warmup_steps: 20}")
 _FOUR_BITS = OtherKey("quantizer", "quantizer: nf4")
 _COMPUTE = OtherKey("training.dtype", "training: {dtype: bfloat16}", "what is trained stays float32")
 _MODEL = OtherKey("model", "model: ./folder")
@@ -98,7 +98,9 @@ _WHOLE_MODULES = OtherKey(
 _DORA = OtherKey("adapter.dora", "adapter: {use: lora, dora: true}")
 _NOISE = OtherKey("training.neftune_noise_alpha", "training: {neftune_noise_alpha: 5}")
 _MIN_RATE = OtherKey(
-    "training.min_rate", "training: {schedule: cosine, min_rate: 0.1}", "it is a share of training.learning_rate"
+    "training.min_lr_ratio",
+    "training: {schedule: cosine, min_lr_ratio: 0.1}",
+    "it is a share of training.learning_rate",
 )
 _RECOMPUTED = OtherKey(
     "memory.checkpoint", "memory: {checkpoint: blocks}", "less training.microbatch_tokens takes less memory, too"

@@ -488,17 +488,15 @@ class TrainingSection(StrictModel):
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="how the rate falls after the warm-up"
     )
-    min_rate: float = Field(
+    min_lr_ratio: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="the share of the highest rate that cosine and linear fall to; 0.1 for a tenth of it",
+        description="what cosine and linear fall to, as a share of the highest rate; 0.1 for a tenth of it",
     )
-    warmup: float = Field(
-        default=0.05,
-        ge=0,
-        le=1_000_000,
-        description="the share of steps in which the rate rises, up to 1; or, above 1, how many steps it rises in",
+    warmup: float = Field(default=0.05, ge=0, le=1, description="the share of steps in which the rate rises")
+    warmup_steps: int | None = Field(
+        default=None, ge=0, le=1_000_000, description="in how many steps the rate rises, instead of warmup's share"
     )
     optimizer: Literal["adamw", "adamw-8bit", "sgd"] = Field(
         default="adamw",
@@ -561,13 +559,6 @@ class TrainingSection(StrictModel):
         "part, and the rest of one block at a time; hybrid: so on each machine. auto: data where the weights fit the "
         "device, hybrid where they fit all devices of a machine together, else shard",
     )
-
-    @field_validator("warmup")
-    @classmethod
-    def _share_or_steps(cls, warmup: float) -> float:
-        if warmup > 1 and not warmup.is_integer():
-            raise ValueError("warmup: above 1 it is a number of steps, a whole one; up to 1 a share of them")
-        return warmup
 
     @property
     def pass_tokens(self) -> int:

@@ -31,8 +31,12 @@ def without_effect(bound: BoundRecipe) -> Iterator[str]:
         yield from _idle("evaluation", evaluation, ("min_delta",), "evaluation.patience is not said")
     if training.optimizer == "sgd":
         yield from _idle("training", training, ("beta1", "beta2", "epsilon"), "training.optimizer is sgd")
+    if training.warmup_steps is not None:
+        yield from _idle(
+            "training", training, ("warmup",), "training.warmup_steps says in how many steps the rate rises"
+        )
     if training.schedule == "constant":
-        yield from _idle("training", training, ("min_rate",), "training.schedule is constant")
+        yield from _idle("training", training, ("min_lr_ratio",), "training.schedule is constant")
     if training.divergence_factor is None:
         yield from _idle("training", training, ("divergence_window",), "training.divergence_factor is null")
     if recipe.proof == "later" and not recipe.export:

@@ -181,9 +181,9 @@ class Optimizers:
             step,
             steps,
             peak=peak,
-            warmup=warmup_steps(steps, self._options.warmup),
+            warmup=warmup_steps(steps, self._options.warmup, self._options.warmup_steps),
             schedule=self._options.schedule,
-            min_rate=self._options.min_rate,
+            min_lr_ratio=self._options.min_lr_ratio,
         )
 
 

@@ -10,18 +10,21 @@ __all__ = ["Schedule", "learning_rate", "warmup_steps"]
 Schedule = Literal["cosine", "linear", "constant"]
 
 
-def warmup_steps(steps: int, warmup: float) -> int:
+def warmup_steps(steps: int, share: float, said: int | None = None) -> int:
     """Returns how many of the steps the rate rises in.
 
     Args:
         steps: How many there are.
-        warmup: Their share, up to 1, by which it is one step at least unless the share is 0; or, above 1, the number.
+        share: The share of them that it does: one step at least, unless the share is 0.
+        said: How many it is to be, instead of a share.
     """
-    return min(steps, max(1, round(steps * warmup if warmup <= 1 else warmup))) if warmup else 0
+    if said is not None:
+        return min(steps, said)
+    return min(steps, max(1, round(steps * share))) if share else 0
 
 
 def learning_rate(
-    step: int, steps: int, *, peak: float, warmup: int, schedule: Schedule, min_rate: float = 0.0
+    step: int, steps: int, *, peak: float, warmup: int, schedule: Schedule, min_lr_ratio: float = 0.0
 ) -> float:
     """Returns the rate of one step.
 
@@ -34,7 +37,7 @@ def learning_rate(
         peak: The highest rate.
         warmup: How many steps it rises in.
         schedule: How it falls.
-        min_rate: The share of `peak` that it falls to, as `min_lr_rate` of transformers' `cosine_with_min_lr`.
+        min_lr_ratio: The share of `peak` that it falls to, as `min_lr_rate` of transformers' `cosine_with_min_lr`.
     """
     if step <= warmup:
         return peak * (step / warmup)
@@ -42,4 +45,4 @@ def learning_rate(
     if schedule == "constant":
         return peak
     left = (1 + cos(pi * done)) / 2 if schedule == "cosine" else 1 - done
-    return peak * (min_rate + (1 - min_rate) * left)
+    return peak * (min_lr_ratio + (1 - min_lr_ratio) * left)

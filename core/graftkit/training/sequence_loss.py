@@ -54,7 +54,7 @@ class HeadPass:
         return total.detach()
 
     def _scores(self, batch: PackedBatch) -> torch.Tensor:
-        inputs = forward_inputs(batch.sequences, packed=self._packed, types=batch.by_token.get(TYPE))
+        inputs = forward_inputs(batch.sequences, packed=self._packed, token_type_ids=batch.by_token.get(TYPE))
         return sequence_scores(self._network, batch.sequences, inputs)
 
 
@@ -172,7 +172,9 @@ class SequenceLoss:
             batches, scored = self._passes.batches(examples), []
             for place, batch in enumerate(batches):
                 before(done, every, number, place)
-                inputs = forward_inputs(batch.sequences, packed=self._passes.packed, types=batch.by_token.get(TYPE))
+                inputs = forward_inputs(
+                    batch.sequences, packed=self._passes.packed, token_type_ids=batch.by_token.get(TYPE)
+                )
                 scored.append(sequence_scores(self._network, batch.sequences, inputs))
                 done += 1
             scores = _scores(examples, torch.cat(scored))

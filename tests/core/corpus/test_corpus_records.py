@@ -357,11 +357,20 @@ def test_texts_are_read_with_labels_or_a_number(tmp_path: Path) -> None:
         for target in ({"label": "x"}, {"labels": ["x"]}, {"score": 0.5}):
             [sample] = records(tmp_path, json.dumps(pair | target))
             assert isinstance(sample, LabelledText | TextWithLabels | ScoredText)
-            assert sample.parts == ("a", "b\n\nc") and is_pair(sample)
+            assert sample.pair == ("a", "b\n\nc") and is_pair(sample)
             [joined] = records(tmp_path, json.dumps({"text": "a\n\nb\n\nc"} | target))
             assert isinstance(joined, type(sample)) and not is_pair(joined) and joined.key() != sample.key()
             whole = [one.messages[0].content if isinstance(one, LabelledText) else one.text for one in (sample, joined)]
             assert whole[0] == whole[1]
+    [alone] = records(tmp_path, json.dumps({"text": "a", "premise": "b", "hypothesis": "c", "label": "x"}))
+    assert isinstance(alone, LabelledText) and alone.text == "a" and not is_pair(alone)
+    (tmp_path / "named.jsonl").write_text('{"text": "a", "label": 1.0}\n')
+    said = {"format": {"use": "label", "names": ["n", "y"]}}
+    [dataset] = open_path(PluginHost(), str(tmp_path / "named.jsonl"), said)
+    assert [sample.label for sample in dataset if isinstance(sample, LabelledText)] == ["y"]
+    (tmp_path / "named.jsonl").write_text('{"text": "a", "label": 0.5}\n')
+    with pytest.raises(DataError, match="no number of one of the 2 names"):
+        [*open_path(PluginHost(), str(tmp_path / "named.jsonl"), said)[0]]
     (tmp_path / "records.csv").write_text("text,score\na,0.5\n")
     [dataset] = open_path(PluginHost(), str(tmp_path / "records.csv"), {"format": {"use": "score", "as_text": True}})
     assert [sample.score for sample in dataset if isinstance(sample, ScoredText)] == [0.5]
@@ -380,6 +389,7 @@ def test_texts_are_read_with_labels_or_a_number(tmp_path: Path) -> None:
         with pytest.raises(DataError) as refused:
             read_samples(tmp_path / "records.jsonl")
         assert told in str(refused.value) and "records.jsonl:2" in str(refused.value)
+        assert "format: text" in str(refused.value) or bad == "NaN"
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_llama_factorys_preferences_and_its_data_sets() -> None:
     )
     training = found.recipe["training"]
     assert training["steps"] == 200 and "epochs" not in training  # steps win, as they do there
-    assert training["warmup"] == 20 and training["schedule"] == "constant"
+    assert training["warmup_steps"] == 20 and "warmup" not in training and training["schedule"] == "constant"
     assert training["dtype"] == "bfloat16" and any("float16" in line for line in found.told)
     assert training["checkpoint_every"] == 50 and training["keep_checkpoints"] == 2
     assert found.examples_per_step == 8 and "tokens_per_step" not in training
@@ -172,7 +172,7 @@ def test_trls_fine_tuning() -> None:
 )
 def test_the_rate_that_a_cosine_falls_to(settings: dict[str, Any], share: float | None, left: set[str]) -> None:
     found = convert({**TRL, "learning_rate": 2e-4, **settings})
-    assert found.recipe["training"].get("min_rate") == share and set(found.left) == left
+    assert found.recipe["training"].get("min_lr_ratio") == share and set(found.left) == left
 
 
 def test_adams_settings() -> None:

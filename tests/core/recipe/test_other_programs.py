@@ -33,7 +33,7 @@ EXPECTED = {
     "num_epochs": "training.epochs",
     "max_steps": "training.steps",
     "warmup_ratio": "training.warmup",
-    "warmup_steps": "training.warmup",
+    "num_warmup_steps": "training.warmup_steps",
     "load_in_4bit": "quantizer",
     "load_in_8bit": "quantizer",
     "bnb_4bit_quant_type": "quantizer",
@@ -57,7 +57,7 @@ EXPECTED = {
     "neftune_noise_alpha": "training.neftune_noise_alpha",
     "adam_beta2": "training.beta2",
     "adam_epsilon": "training.epsilon",
-    "min_lr_rate": "training.min_rate",
+    "min_lr_rate": "training.min_lr_ratio",
     "gradient_checkpointing": "memory.checkpoint",
 }
 WITHOUT = [
@@ -111,8 +111,8 @@ def test_what_is_to_be_written_is_a_recipe_that_says_that_key(name: str, host: P
         ({"training": {"lr": 1e-3}}, "lr is training.learning_rate: write training: {learning_rate: 2e-4}."),
         ({"learning_rate": 1e-3}, "learning_rate is training.learning_rate"),
         (
-            {"training": {"warmup_steps": 10}},
-            "up to 1 it is a share of the steps: write training: {warmup: 20}",
+            {"training": {"num_warmup_steps": 10}},
+            "num_warmup_steps is training.warmup_steps: write training: {warmup_steps: 20}",
         ),
         ({"data": {"train": "a.jsonl", "dataset": "b"}}, "dataset is data.train"),
         ({"lora_r": 8, "base_model": "m"}, "2 things are wrong"),

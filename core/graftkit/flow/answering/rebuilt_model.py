@@ -117,7 +117,7 @@ def rebuild_run(
     network, settings = _adapted(trained, make, device)
     chat = options_of(data.chat)
     if manifest.head:
-        return HeadModel(network, tokenizer, chat)
+        return HeadModel(network, tokenizer, chat, manifest.head.pairs)
     stop = manifest.stop_tokens
     return ReloadedModel(network, tokenizer, stop, data.system, data.tools, chat, data.prompts, settings)
 
@@ -150,7 +150,7 @@ def rebuild_peft(
     )
     network, settings = _adapted(trained, make, device)
     if manifest.head:
-        return HeadModel(network, tokenizer, options_of(manifest.chat))
+        return HeadModel(network, tokenizer, options_of(manifest.chat), manifest.head.pairs)
     return model_of_export(network, tokenizer, manifest.stop_tokens, manifest, settings)
 
 

@@ -206,7 +206,8 @@ def _adapter_on(
     model, _ = load_adapted(planned, targets, pick_device(device))
     if planned.head:
         known = planned.folder.manifest
-        return HeadModel(model.network, planned.tokenizer, options_of(known.chat if known else None))
+        pairs = known.head.pairs if known and known.head else None
+        return HeadModel(model.network, planned.tokenizer, options_of(known.chat if known else None), pairs)
     manifest = planned.folder.manifest or ExportManifest(prompts="chat" if planned.tokenizer.chat_template else "plain")
     found = model_of_export(model.network, planned.tokenizer, stops_of(planned), manifest, model.generation_config)
     return found if planned.folder.manifest else replace(found, stop=ends_of_answers(found, source, found.stop))

@@ -9,19 +9,17 @@ from typing import Any
 import torch
 
 from graftkit.corpus.encode import Encoder
-from graftkit.corpus.text_targets import TextTargets
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RequestError
 from graftkit.flow.planning.head import mask_token, own_labels
 from graftkit.interfaces.architecture import SEVERAL_LABELS, Head, head_of, token_types
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.samples import Conversation, Message, Sample, ScoredText, Text, joined
+from graftkit.interfaces.samples import Conversation, Message, Pair, Text
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.model.head import sequence_scores
 from graftkit.model.packing import forward_inputs
-from graftkit.store.token_store import TYPE
 
 __all__ = ["HeadModel", "Judgement"]
 
@@ -59,11 +57,13 @@ class HeadModel:
         network: The model.
         tokenizer: Its tokenizer.
         chat: How conversations were laid out.
+        pairs: Whether it was trained on pairs of texts; None where that is not known.
     """
 
     network: Any
     tokenizer: Tokenizer
     chat: ChatOptions = field(default_factory=ChatOptions)
+    pairs: bool | None = None
 
     def judge(self, text: str) -> Judgement:
         """Returns the labels of a text with their probabilities, its number, or the likeliest fills of its masks.
@@ -74,15 +74,16 @@ class HeadModel:
 
         Args:
             text: The text, with what the tokenizer puts around one; or a JSON list of messages, which the chat template
-                lays out where there is one; or a JSON object `{"text": ..., "text_pair": ...}` for a pair of texts. Of
-                a masked model it has the tokenizer's mask token in it.
+                lays out where there is one; or, unless the model was trained on texts alone, a JSON object `{"text":
+                ..., "text_pair": ...}` for a pair of texts. Of a masked model it has the tokenizer's mask token in it.
 
         Raises:
             RequestError: The text is empty, or too long, or has no mask token; or the messages can't be laid out.
             DataError: The tokenizer does not say how a pair of texts becomes one sequence.
         """
         masked = self.head == "masked"
-        ids, types = self._ids(text, masked=masked)
+        pair = None if masked else self.pair_in(text)
+        ids, types = self._ids_of_pair(*pair) if pair else (self._ids(text, masked=masked), [])
         context = context_length(self.network.config.to_dict())
         if not ids:
             raise RequestError("the text is empty", hint="Give it a word.")
@@ -109,35 +110,42 @@ class HeadModel:
         """What stands on its hidden states."""
         return head_of({"architectures": self.network.config.architectures})
 
-    def _ids(self, text: str, *, masked: bool) -> tuple[list[int], list[int]]:
-        """Returns the ids of a text and their types; no types where the model has no embeddings of them."""
-        pair = None if masked else _pair(text)
-        messages = None if masked or pair or self.tokenizer.chat_template is None else _messages(text)
+    def pair_in(self, text: str) -> Pair | None:
+        """Returns the two texts that a text is a JSON object of; None where it is none, or no pair is asked for.
+
+        Raises:
+            RequestError: It is such an object, and has something else in it.
+        """
+        return None if self.pairs is False or self.head != "sequence" else _pair(text)
+
+    def _ids_of_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
+        """Returns the ids of a pair of texts, and their types; no types where the model has no embeddings of them."""
+        count = token_types(self.network.config.to_dict())
+        rows = self.network.get_input_embeddings().num_embeddings
+        encoder = Encoder(self.tokenizer, None, 1 << 30, rows, token_types=count)
+        ids, types = encoder.ids_of_texts([first, second])
+        encoder.check_rows(ids, "the texts")
+        return ids, types if count else []
+
+    def _ids(self, text: str, *, masked: bool) -> list[int]:
+        messages = None if masked or self.tokenizer.chat_template is None else _messages(text)
         encoder = Encoder(
             self.tokenizer,
             chat_template_of(self.tokenizer, options=self.chat),
             max_length=1 << 30,
             rows=self.network.get_input_embeddings().num_embeddings,
             report_dropped=True,
-            whole_texts=messages is None and pair is None,
+            whole_texts=messages is None,
             parse_special_tokens=masked,
-            targets=TextTargets("scores") if pair else None,
-            types=token_types(self.network.config.to_dict()) if pair else 0,
         )
-        sample: Sample
-        if pair:
-            sample = ScoredText(joined(*pair), "the texts", 0.0, pair[1])
-        else:
-            sample = Text(text, "the text") if messages is None else Conversation(messages, "the messages")
-        examples = encoder.encode(sample).examples
-        ids = [int(id) for example in examples for id in example.ids]
-        return ids, [int(type) for example in examples for type in example.by_token.get(TYPE, ())]
+        sample = Text(text, "the text") if messages is None else Conversation(messages, "the messages")
+        return [int(id) for example in encoder.encode(sample).examples for id in example.ids]
 
     @torch.no_grad()
     def _scored(self, ids: Sequence[int], types: Sequence[int]) -> Judgement:
         sequence = torch.tensor(ids, device=self.network.device)
         of = torch.tensor(types, device=self.network.device) if types else None
-        inputs = forward_inputs([sequence], packed=False, types=of)
+        inputs = forward_inputs([sequence], packed=False, token_type_ids=of)
         scores = sequence_scores(self.network, [sequence], inputs)[0]
         if len(scores) == 1 and not self.several:
             [name] = self.labels or ["reward"]
@@ -189,7 +197,7 @@ def _messages(text: str) -> tuple[Message, ...] | None:
     return tuple(Message(str(role), str(content)) for role, content in told)
 
 
-def _pair(text: str) -> tuple[str, str] | None:
+def _pair(text: str) -> Pair | None:
     """Returns the two texts that a text is a JSON object of; None where it is none.
 
     Raises:

@@ -68,7 +68,8 @@ def opened_head(files: BaseModelFiles, manifest: ExportManifest, host: PluginHos
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
     network = load_base_model(files, plain_quantizer(host), device=pick_device(device))
-    return HeadModel(network, tokenizer, options_of(manifest.chat))
+    pairs = manifest.head.pairs if manifest.head else None
+    return HeadModel(network, tokenizer, options_of(manifest.chat), pairs)
 
 
 def model_of_export(

@@ -189,7 +189,7 @@ def settle_merge(loaded: LoadedModel, exporter: Exporter, request: MergeRequest)
     with on_base(loaded.model.network, facts.onto, loaded.originals):
         if facts.onto != "dequantized":
             of, longest = request.probes, request.probes.coverage.get("longest_example", 0)
-            probes = run_probes(loaded, of.ids, longest, of.types)
+            probes = run_probes(loaded, of.ids, longest, of.token_type_ids)
             replace(probes, assets=request.probes.assets).save(reference_file(request.probes_file, facts.onto))
         yield {"merge": facts}
     loaded.originals.forget()

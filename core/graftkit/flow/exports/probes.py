@@ -44,7 +44,7 @@ __all__ = [
 
 PROBES_FILE = "probes.safetensors"
 _ASK_THE_RUN = "An export is proved with what its run has kept beside it: put that file back, or run it again."
-_SKETCH, _EXPERTS, _SCORES = "sketch.", "experts.", "scores."
+_SKETCH, _EXPERTS, _SCORES, _TYPES = "sketch.", "experts.", "scores.", "token_type_ids."
 COUNT, SCORED = 4, 32
 """Sequences at most, and where a head gives each of them a few scores alone."""
 KEPT = 8
@@ -73,7 +73,8 @@ class Probes:
             `[1, outputs]`.
         columns: How many columns of the logits an export must have: what lies beyond the tokenizer's ids is padding.
             0 in what was written before that was kept.
-        types: The type of each probe's tokens, `[tokens]`, where the model has embeddings of them; else none at all.
+        token_type_ids: The type of each probe's tokens, `[tokens]`, where the model has embeddings of them; else none
+            at all.
         experts: For each probe what each router chose (`same_experts.py`); empty for a model without one, and in what
             was written before that was kept.
     """
@@ -87,7 +88,7 @@ class Probes:
     sketches: Mapping[str, torch.Tensor] = field(default_factory=dict)
     head: Head = "language"
     columns: int = 0
-    types: list[list[int]] = field(default_factory=list)
+    token_type_ids: list[list[int]] = field(default_factory=list)
     experts: Sequence[Sequence[RouterChoices]] = ()
 
     def __post_init__(self) -> None:
@@ -100,7 +101,7 @@ class Probes:
     @property
     def requested(self) -> list[Probe]:
         """The sequences and positions as an exporter is asked for them."""
-        types = self.types or [[]] * len(self.ids)
+        types = self.token_type_ids or [[]] * len(self.ids)
         return [Probe(*map(tuple, asked)) for asked in zip(self.ids, self.positions, types, strict=True)]
 
     def agrees_with(self, other: Probes) -> bool:
@@ -115,7 +116,7 @@ class Probes:
 
     def _asked(self) -> tuple[Any, ...]:
         shapes = [logits.shape for logits in self.logits]
-        asked = self.ids, self.positions, self.types, self.tokenizer_fingerprint
+        asked = self.ids, self.positions, self.token_type_ids, self.tokenizer_fingerprint
         return shapes, *asked, self.coverage, self.assets, self.head
 
     def save(self, path: Path) -> None:
@@ -125,7 +126,7 @@ class Probes:
         tensors = {f"ids.{n}": torch.tensor(ids) for n, ids in enumerate(self.ids)}
         tensors |= {f"logits.{n}": logits.contiguous() for n, logits in enumerate(self.logits)}
         tensors |= {f"positions.{n}": torch.tensor(positions) for n, positions in enumerate(self.positions)}
-        tensors |= {f"types.{n}": torch.tensor(types) for n, types in enumerate(self.types)}
+        tensors |= {f"{_TYPES}{n}": torch.tensor(types) for n, types in enumerate(self.token_type_ids)}
         for n, routers in enumerate(self.experts):
             tensors |= {f"{_EXPERTS}{n}.{m}": router.taken for m, router in enumerate(routers)}
             tensors |= {f"{_SCORES}{n}.{m}": router.scores for m, router in enumerate(routers)}
@@ -166,7 +167,7 @@ class Probes:
         numbers = range(sum(name.startswith("ids.") for name in tensors))
         ids, positions = ([tensors[f"{name}.{n}"] for n in numbers] for name in ("ids", "positions"))
         logits = [tensors[f"logits.{n}"] for n in numbers]
-        types = [tensors[f"types.{n}"] for n in numbers] if "types.0" in tensors else []
+        types = [tensors[f"{_TYPES}{n}"] for n in numbers] if f"{_TYPES}0" in tensors else []
         heads: dict[str | None, Head] = {"sequence": "sequence", "masked": "masked"}
         head = heads.get(metadata.get("head"), "language")
         for found, at, values in zip(ids, positions, logits, strict=True):
@@ -320,7 +321,7 @@ def run_probes(
         coverage,
         head=head,
         columns=columns,
-        types=types,
+        token_type_ids=types,
         experts=choices_by_sequence(made, list(map(len, ids)), positions, packed=loaded.packing.packed),
     )
 
@@ -370,7 +371,7 @@ def _scores(
     if not packed and len(sequences) > 1:
         return [_scores(network, [ids], types[number : number + 1], packed)[0] for number, ids in enumerate(sequences)]
     of = torch.tensor([type for one in types for type in one], device=sequences[0].device) if types else None
-    scored = sequence_scores(network, sequences, forward_inputs(sequences, packed=packed, types=of))
+    scored = sequence_scores(network, sequences, forward_inputs(sequences, packed=packed, token_type_ids=of))
     return [scores.unsqueeze(0).cpu() for scores in scored]
 
 

@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import replace
 from typing import Any
 
+from graftkit.corpus.encode import Encoder
 from graftkit.errors import DataError, ModelError, RecipeError
 from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.planning.read_records import ReadRecords
@@ -27,6 +28,7 @@ __all__ = [
     "refuse_answers",
     "refuse_head",
     "refuse_with_head",
+    "told_of_pairs",
     "told_of_several",
     "with_facts",
     "with_objective_of",
@@ -184,6 +186,20 @@ def with_objective_of(bound: BoundRecipe, records: ReadRecords) -> BoundRecipe:
     except ValueError as error:
         raise RecipeError(str(error), where=bound.document.where(("objective",))) from None
     return replace(bound, choices={**bound.choices, ("objective",): replace(choice, config=settled)})
+
+
+def told_of_pairs(encoder: Encoder) -> list[str]:
+    """Returns a notice where nothing says where the second text of a pair begins.
+
+    Raises:
+        DataError: The tokenizer does not say how it joins the two.
+    """
+    if encoder.pair_layout.between or encoder.token_types:
+        return []
+    return [
+        "the tokenizer puts nothing between the two texts of a pair, and the model has no token types: the second text "
+        "follows the first at once. To set them apart, begin it with a word or a blank line"
+    ]
 
 
 def told_of_several(bound: BoundRecipe, config: Mapping[str, Any], origin: AdapterFolder | None) -> list[str]:

@@ -23,6 +23,7 @@ from graftkit.flow.planning.head import (
     labels_in_order,
     mask_token,
     refuse_with_head,
+    told_of_pairs,
     told_of_several,
     with_facts,
     with_objective_of,
@@ -119,8 +120,7 @@ def make_plan(
     template_in_use, length = chat_template_of(known, today, chat_options(bound)), longest_example(bound, files.config)
     teacher = open_teacher(bound, host, known, trained, length, vocabulary)
     encoder = encoder_of(bound, known, template_in_use, length, trained, labels, token_types(files.config))
-    if head and head.pairs:
-        encoder.pair_layout  # noqa: B018 (a tokenizer that does not say how pairs are joined is refused)
+    joined = told_of_pairs(encoder) if head and head.pairs else []
     if encoder.whole_texts:
         mask_token(known, files.reference, trained)
     check_arguments(bound, template_in_use)
@@ -134,6 +134,7 @@ def make_plan(
         *without_effect(bound),
         *(told_of_origin(origin, bound, files, tokenizer, beside, brought) if origin else []),
         *told_of_several(bound, own_files.config, origin),
+        *joined,
         *told_of_records(bound, records, labels, differences),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound), laid_out_by)) else []),
         *([told] if corpus and (told := too_short(bound.recipe, estimate_steps(bound.recipe, corpus))) else []),

@@ -14,7 +14,7 @@ from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.samples import LabelledAnswer, LongText, Sample, Text
+from graftkit.interfaces.samples import LabelledAnswer, LongText, Sample, ScoredText, Text, TextWithLabels, join_pair
 from graftkit.recipe.schema import Recipe
 from graftkit.training.order import group_by_tokens, shuffled
 
@@ -185,6 +185,10 @@ def _beginning(sample: Sample) -> tuple[Sample, float]:
             while block := file.read(1 << 20):
                 size += len(block)
         return Text(head.decode("utf-8-sig", errors="ignore"), sample.where), size / max(1, len(head))
+    if isinstance(sample, TextWithLabels | ScoredText) and sample.pair and len(sample.text) > _MOST_TEXT:
+        first, second = (text[: _MOST_TEXT // 2] for text in sample.pair)
+        short = replace(sample, text=join_pair(first, second), pair=(first, second))
+        return short, len(sample.text) / len(short.text)
     if isinstance(sample, Text) and len(sample.text) > _MOST_TEXT:
         return replace(sample, text=sample.text[:_MOST_TEXT]), len(sample.text) / _MOST_TEXT
     return sample, 1.0

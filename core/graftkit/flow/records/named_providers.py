@@ -36,6 +36,7 @@ from graftkit.interfaces.samples import (
     TextWithLabels,
     Tokens,
     ToolCall,
+    join_pair,
 )
 
 __all__ = ["Named", "NamedFormat", "NamedReader"]
@@ -171,8 +172,8 @@ def _wrong_with(sample: object) -> str:
     match sample:
         case LabelledText(messages) if len(messages) != 2:
             return f"a text with a label in {len(messages)} messages, where one of each is due"
-        case LabelledText(messages, _, tools, second):
-            return _wrong_messages(messages) or _wrong_tools(tools) or _wrong_second(messages[0].content, second)
+        case LabelledText(messages, _, tools, pair):
+            return _wrong_messages(messages) or _wrong_tools(tools) or _wrong_pair(messages[0].content, pair)
         case Conversation(messages, _, tools):
             return _wrong_messages(messages) or _wrong_tools(tools)
         case PreferencePair(chosen, rejected):
@@ -184,10 +185,10 @@ def _wrong_with(sample: object) -> str:
             return told or _wrong_answer(answer)
         case Completion(prompt, completion):
             return _no_text("a completion", prompt=prompt, completion=completion)
-        case TextWithLabels(text, _, labels, second):
-            return _no_text("a text", text=text) or _wrong_second(text, second) or _wrong_labels(labels)
-        case ScoredText(text, _, score, second):
-            return _no_text("a text", text=text) or _wrong_second(text, second) or _wrong_score(score)
+        case TextWithLabels(text, _, labels, pair):
+            return _no_text("a text", text=text) or _wrong_pair(text, pair) or _wrong_labels(labels)
+        case ScoredText(text, _, score, pair):
+            return _no_text("a text", text=text) or _wrong_pair(text, pair) or _wrong_score(score)
         case Text(text):
             return _no_text("a text", text=text)
         case LongText(source):
@@ -209,13 +210,13 @@ def _wrong_labels(labels: object) -> str:
     return "a text with a label that it has twice" if len({*labels}) < len(labels) else ""
 
 
-def _wrong_second(text: str, second: object) -> str:
-    """Returns what is wrong with the second text of a pair, of which `joined` has made a text; "" if nothing."""
-    if second is None:
+def _wrong_pair(text: str, pair: object) -> str:
+    """Returns what is wrong with the two texts of a pair, of which `join_pair` has made a text; "" if nothing."""
+    if pair is None:
         return ""
-    if not isinstance(second, str):
-        return f"a pair whose second text is {kind_named(second)}, not a text"
-    return "" if text.endswith(second) else "a pair of texts that does not end with the second one"
+    if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
+        return f"a pair of texts that is {kind_named(pair)}, not a tuple of two texts"
+    return "" if text == join_pair(*pair) else "a pair of texts beside another text than `join_pair` makes of them"
 
 
 def _wrong_score(score: object) -> str:

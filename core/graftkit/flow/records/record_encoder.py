@@ -28,7 +28,7 @@ def encoder_of(
     length: int,
     rows: int | None,
     labels: Sequence[str],
-    types: int,
+    token_types: int,
 ) -> Encoder:
     """Returns what encodes records as the recipe says.
 
@@ -39,7 +39,7 @@ def encoder_of(
         length: How many tokens an example may have.
         rows: How many rows the model's embedding has, where that is known.
         labels: The labels of texts in the order of their numbers.
-        types: Of how many types of tokens the model has embeddings.
+        token_types: Of how many types of tokens the model has embeddings.
     """
     data, objective = bound.recipe.data, bound.objective_config
     targets = TextTargets(objective.learns_from, labels, objective.label_weights) if objective.judges_texts else None
@@ -52,7 +52,7 @@ def encoder_of(
         overflow=data.overflow,
         parse_special_tokens=data.special_tokens == "parse",
         targets=targets,
-        types=types if targets else 0,
+        token_types=token_types if targets else 0,
         whole_texts=objective.head == "masked",
     )
 

@@ -42,7 +42,7 @@ _FREE = frozenset(
 )
 """What may differ when a run goes on: none of it changes what a step computes, but for a device's rounding."""
 
-_RATE = frozenset(f"training.{key}" for key in ("learning_rate", "max_grad_norm", "warmup"))
+_RATE = frozenset(f"training.{key}" for key in ("learning_rate", "max_grad_norm", "warmup", "warmup_steps"))
 """What may differ, too, when a run goes on that failed since its loss had gone wrong."""
 
 _LENGTH = ("epochs", "steps")

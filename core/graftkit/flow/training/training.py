@@ -69,6 +69,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     _check_first(run, trainer)
     with run.stage("training") as stage:
         _tell_of_idle(run, trainer, stage)
+        _tell_of_warmup(run.plan.bound.recipe.training, len(trainer.plan), stage)
         if run.resumed is not None and _is_trained(run, run.resumed, trainer):
             _take_adapter(run, run.resumed, model, trainer, stage)
         else:
@@ -90,6 +91,17 @@ def _tell_of_idle(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
         stage.notice(
             f"a step has {most:,} passes at most, so that {count - most:,} of {count:,} processes have nothing to do: "
             "less training.microbatch_tokens, or more training.tokens_per_step, gives each a part"
+        )
+
+
+def _tell_of_warmup(options: TrainingSection, steps: int, stage: StageScope) -> None:
+    """Says where the learning rate only rises."""
+    warmup = warmup_steps(steps, options.warmup, options.warmup_steps)
+    if steps > 1 and warmup == steps:
+        key = "warmup" if options.warmup_steps is None else "warmup_steps"
+        said = getattr(options, key)
+        stage.notice(
+            f"training.{key} is {said:g}: the learning rate rises in all of the {steps} steps, and never falls"
         )
 
 
@@ -243,7 +255,8 @@ def _has_rates_of(planned: int, steps: int, options: TrainingSection, alone: int
     if planned == steps:
         return True
     return options.schedule == "constant" and all(
-        warmup_steps(planned - first, options.warmup) == warmup_steps(steps - first, options.warmup)
+        warmup_steps(planned - first, options.warmup, options.warmup_steps)
+        == warmup_steps(steps - first, options.warmup, options.warmup_steps)
         for first in (0, alone)
     )
 
@@ -259,9 +272,9 @@ def _describe_stretch(options: TrainingSection, taken: int, planned: int, steps:
     """
 
     def rate(step: int, of: int) -> float:
-        warmup = warmup_steps(of, options.warmup)
+        warmup = warmup_steps(of, options.warmup, options.warmup_steps)
         peak, schedule = options.learning_rate, options.schedule
-        return learning_rate(step, of, peak=peak, warmup=warmup, schedule=schedule, min_rate=options.min_rate)
+        return learning_rate(step, of, peak=peak, warmup=warmup, schedule=schedule, min_lr_ratio=options.min_lr_ratio)
 
     return (
         f"{taken} steps were taken on the {options.schedule} schedule of {planned}; the others are on that of {steps}: "

@@ -247,8 +247,8 @@ def _min_rate(draft: Draft) -> None:
             share = round(rate / peak, 9)
         given = given if share is None else None
     if share is not None:
-        draft.put("training.min_rate", share)
-    draft.leave("lr_scheduler_kwargs", given, "training.min_rate, what a cosine falls to, is all that has a like")
+        draft.put("training.min_lr_ratio", share)
+    draft.leave("lr_scheduler_kwargs", given, "training.min_lr_ratio, what a cosine falls to, is all that has a like")
 
 
 def _warmup(draft: Draft, schedule: object) -> None:
@@ -258,9 +258,10 @@ def _warmup(draft: Draft, schedule: object) -> None:
     if isinstance(steps, float) and 0 < steps < 1:
         share = steps
     elif is_count(steps):
-        share = steps if steps > 1 else 0.0  # the rate is the highest in the first step either way
+        draft.put("training.warmup_steps", steps)
+        return
     elif steps:
-        draft.leave("warmup_steps", steps, "training.warmup is a whole number of steps, or a share of them")
+        draft.leave("warmup_steps", steps, "training.warmup_steps is a whole number")
     if share is not None or steps == 0 or schedule == "constant":
         draft.put("training.warmup", share or 0.0)
 

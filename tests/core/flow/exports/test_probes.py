@@ -53,9 +53,9 @@ def test_types_of_tokens_are_kept_with_them(tmp_path: Path) -> None:
     found, types = _sequences(TokenStore.of(typed), 512)
     assert [len(of) for of in types] == [len(ids) for ids in found] == [512]
     path = tmp_path / "probes.safetensors"
-    replace(probes(), types=[[0, 0, 1, 1]]).save(path)
+    replace(probes(), token_type_ids=[[0, 0, 1, 1]]).save(path)
     assert Probes.load(path).requested == [Probe((1, 2, 3, 4), (1, 3), (0, 0, 1, 1))]
-    replace(probes(), types=[[0, 0, 1]]).save(path)
+    replace(probes(), token_type_ids=[[0, 0, 1]]).save(path)
     with pytest.raises(FolderError, match="not a type for each token"):
         Probes.load(path)
 
