@@ -73,6 +73,7 @@ class Dataset:
         entry: The number of the recipe's entry that names the file.
         origin: Where the file was fetched from; None where it lay on this machine.
         skip_empty: Whether records with nothing to learn are left out.
+        first: How many of its records are read, from its beginning on; None for all.
         left: Filled while the file is read: each column that is neither -> where it was found first.
         skipped: Filled likewise: the numbers of the records that are left out, from 0.
     """
@@ -88,6 +89,7 @@ class Dataset:
     entry: int = 0
     origin: HubOrigin | None = None
     skip_empty: bool = False
+    first: int | None = None
     left: dict[str, str] = field(default_factory=dict)
     skipped: array[int] = field(default_factory=lambda: array("Q"))
 
@@ -96,6 +98,7 @@ class Dataset:
         facts: dict[str, Any] = {"path": str(self.source), "reader": self.reader_name, "format": self.format_name}
         if self.origin:
             facts |= {"data_set": self.origin.data_set, "revision": self.origin.revision, "commit": self.origin.commit}
+        facts |= {"first": self.first} if self.first is not None else {}
         facts |= {"skipped": len(self.skipped)} if self.skipped else {}
         return facts | {"columns": dict(self.columns)} if self.columns else facts
 
@@ -106,7 +109,7 @@ class Dataset:
             DataError: The file can't be read, a record is malformed or of another shape, or there is none.
         """
         number = -1
-        for number, record in enumerate(self.reader.records(self.source)):
+        for number, record in enumerate(self._records()):
             try:
                 sample = self.sample(record)
             except NothingToLearn:
@@ -120,12 +123,12 @@ class Dataset:
             raise _no_record(self.source)
 
     def count(self) -> int:
-        """Counts the records, without parsing them.
+        """Counts the records that are read, without parsing them.
 
         Raises:
             DataError: The file can't be read, or there is none.
         """
-        found = sum(1 for _ in self.reader.records(self.source))
+        found = sum(1 for _ in self._records())
         if not found:
             raise _no_record(self.source)
         return found
@@ -137,7 +140,7 @@ class Dataset:
         """
         skipped = iter(self.skipped)
         out = next(skipped, None)
-        for number, record in enumerate(self.reader.records(self.source)):
+        for number, record in enumerate(self._records()):
             if number == out:
                 out = next(skipped, None)
                 continue
@@ -167,6 +170,9 @@ class Dataset:
             raise DataError(error.message, where=error.where, hint=hint) from None
         _check_size(sample)
         return sample
+
+    def _records(self) -> Iterator[Record]:
+        return islice(self.reader.records(self.source), self.first)
 
     def _check_columns(self, values: Mapping[str, Any], where: str) -> None:
         """Keeps the columns of a record that are not read, or refuses them."""

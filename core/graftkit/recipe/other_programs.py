@@ -57,11 +57,12 @@ _LENGTH = OtherKey(
 _EPOCHS = OtherKey("training.epochs", "training: {epochs: 3}", "a whole number")
 _STEPS = OtherKey("training.steps", "training: {steps: 100}", "instead of training.epochs; -1 is leaving it out")
 _WARMUP = OtherKey("training.warmup", "training: {warmup: 0.05}")
-_WARMUP_STEPS = OtherKey("training.warmup", "training: {warmup: 0.05}", "it is a share of the steps, not a number")
+_WARMUP_STEPS = OtherKey("training.warmup", "training: {warmup: 20}", "up to 1 it is a share of the steps")
 _FOUR_BITS = OtherKey("quantizer", "quantizer: nf4")
 _COMPUTE = OtherKey("training.dtype", "training: {dtype: bfloat16}", "what is trained stays float32")
 _MODEL = OtherKey("model", "model: ./folder")
 _DATA = OtherKey("data.train", "data: {train: train.jsonl}", "the format is found out, or said by data.train.format")
+_FIRST = OtherKey("data.train", "data: {train: {path: train.jsonl, first: 1000}}")
 _HOLDOUT = OtherKey(
     "data.holdout", "data: {train: train.jsonl, holdout: 0.05}", "a share from 0 to 0.5, or a file; not a number"
 )
@@ -95,7 +96,10 @@ _WHOLE_MODULES = OtherKey(
     "the rows of tokens that tokenizer.extend adds are trained anyway",
 )
 _DORA = OtherKey("adapter.dora", "adapter: {use: lora, dora: true}")
-_NOISE = OtherKey(differs="no noise is put on embeddings")
+_NOISE = OtherKey("training.neftune_noise_alpha", "training: {neftune_noise_alpha: 5}")
+_MIN_RATE = OtherKey(
+    "training.min_rate", "training: {schedule: cosine, min_rate: 0.1}", "it is a share of training.learning_rate"
+)
 _RECOMPUTED = OtherKey(
     "memory.checkpoint", "memory: {checkpoint: blocks}", "less training.microbatch_tokens takes less memory, too"
 )
@@ -153,6 +157,7 @@ OTHER_PROGRAMS: dict[str, OtherKey] = {
     "torch_dtype": _COMPUTE,
     **dict.fromkeys(("base_model", "model_name_or_path", "model_name", "model_id", "base_model_config"), _MODEL),
     **dict.fromkeys(("dataset", "datasets", "train_file", "dataset_name", "dataset_path", "train_dataset"), _DATA),
+    **dict.fromkeys(("max_samples", "max_train_samples"), _FIRST),
     **dict.fromkeys(
         ("val_set_size", "val_size", "eval_split", "test_datasets", "eval_dataset", "validation_file"), _HOLDOUT
     ),
@@ -191,7 +196,12 @@ OTHER_PROGRAMS: dict[str, OtherKey] = {
     ),
     **dict.fromkeys(("modules_to_save", "lora_modules_to_save", "additional_target"), _WHOLE_MODULES),
     **dict.fromkeys(("use_dora", "peft_use_dora"), _DORA),
-    "neftune_noise_alpha": _NOISE,
+    **dict.fromkeys(("neftune_noise_alpha", "neftune_alpha", "noise_alpha"), _NOISE),
+    **dict.fromkeys(("adam_beta1", "beta1"), OtherKey("training.beta1", "training: {beta1: 0.9}")),
+    **dict.fromkeys(("betas", "adam_betas"), OtherKey("training.beta1", "training: {beta1: 0.9, beta2: 0.999}")),
+    **dict.fromkeys(("adam_beta2", "beta2"), OtherKey("training.beta2", "training: {beta2: 0.999}")),
+    **dict.fromkeys(("adam_epsilon", "eps", "epsilon"), OtherKey("training.epsilon", "training: {epsilon: 1e-8}")),
+    **dict.fromkeys(("min_lr", "min_lr_rate", "cosine_min_lr_ratio", "lr_scheduler_kwargs"), _MIN_RATE),
     **dict.fromkeys(("gradient_checkpointing", "use_gradient_checkpointing", "activation_checkpointing"), _RECOMPUTED),
     **dict.fromkeys(("output_dir", "overwrite_output_dir"), _FOLDER),
     "resume_from_checkpoint": _RESUMED,

@@ -328,6 +328,9 @@ class DatasetSection(StrictModel):
         description="how often each record is seen in an epoch: 2 for twice, 0.5 for a half of them, the other half in "
         "the next epoch",
     )
+    first: int | None = Field(
+        default=None, ge=1, le=MOST_COUNTED, description="only that many records are read, from the beginning on"
+    )
     revision: str | None = Field(
         default=None, min_length=1, description="a hub data set's branch, tag or commit; its main branch when left out"
     )
@@ -474,10 +477,26 @@ class TrainingSection(StrictModel):
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="how the rate falls after the warm-up"
     )
-    warmup: float = Field(default=0.05, ge=0, le=1, description="the share of steps in which the rate rises")
+    min_rate: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="the share of the highest rate that cosine and linear fall to; 0.1 for a tenth of it",
+    )
+    warmup: float = Field(
+        default=0.05,
+        ge=0,
+        le=1_000_000,
+        description="the share of steps in which the rate rises, up to 1; or, above 1, how many steps it rises in",
+    )
     optimizer: Literal["adamw", "adamw-8bit", "sgd"] = Field(
         default="adamw",
         description="adamw; adamw-8bit, whose moments take a quarter of the memory; sgd, with a momentum of 0.9",
+    )
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="the decay of AdamW's mean of the gradient")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="the decay of AdamW's mean of its square")
+    epsilon: float = Field(
+        default=1e-8, ge=1e-30, le=1, description="what AdamW adds to the root of the second moment before it divides"
     )
     weight_decay: float = Field(
         default=0.0,
@@ -487,6 +506,13 @@ class TrainingSection(StrictModel):
         "embedding rows",
     )
     max_grad_norm: float = Field(default=1.0, ge=1e-12, le=1e12, description="the gradient is clipped to this norm")
+    neftune_noise_alpha: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="noise on the input embeddings in training (NEFTune): uniform, up to this over the root of a "
+        "sequence's tokens times the embedding's width; its paper takes 5 to 15",
+    )
     divergence_factor: float | None = Field(
         default=2.0,
         gt=1,
@@ -524,6 +550,13 @@ class TrainingSection(StrictModel):
         "part, and the rest of one block at a time; hybrid: so on each machine. auto: data where the weights fit the "
         "device, hybrid where they fit all devices of a machine together, else shard",
     )
+
+    @field_validator("warmup")
+    @classmethod
+    def _share_or_steps(cls, warmup: float) -> float:
+        if warmup > 1 and not warmup.is_integer():
+            raise ValueError("warmup: above 1 it is a number of steps, a whole one; up to 1 a share of them")
+        return warmup
 
     @property
     def pass_tokens(self) -> int:

@@ -29,6 +29,10 @@ def without_effect(bound: BoundRecipe) -> Iterator[str]:
         yield from _idle("evaluation", evaluation, _OF_EVERY, "evaluation.every is not said")
     elif evaluation.patience is None:
         yield from _idle("evaluation", evaluation, ("min_delta",), "evaluation.patience is not said")
+    if training.optimizer == "sgd":
+        yield from _idle("training", training, ("beta1", "beta2", "epsilon"), "training.optimizer is sgd")
+    if training.schedule == "constant":
+        yield from _idle("training", training, ("min_rate",), "training.schedule is constant")
     if training.divergence_factor is None:
         yield from _idle("training", training, ("divergence_window",), "training.divergence_factor is null")
     if recipe.proof == "later" and not recipe.export:

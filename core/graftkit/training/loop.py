@@ -15,6 +15,7 @@ from torch import nn
 
 from graftkit.errors import LossError
 from graftkit.host.lifecycle import StepInfo
+from graftkit.model.embedding_noise import embedding_noise
 from graftkit.recipe.schema import TrainingSection
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import TokenStore
@@ -155,7 +156,8 @@ class Trainer:
     def _training(self) -> Iterator[None]:
         self._network.train()
         try:
-            yield
+            with embedding_noise(self._network, self._options.neftune_noise_alpha):
+                yield
         finally:
             self._optimizers.freeze_adapter(False)
             self._optimizers.forget_gradients()

@@ -38,6 +38,7 @@ def make_optimizer(groups: Sequence[Mapping[str, Any]], options: TrainingSection
     common: dict[str, Any] = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
     if options.optimizer == "sgd":
         return torch.optim.SGD(given, momentum=_MOMENTUM, **common)
+    common |= {"betas": (options.beta1, options.beta2), "eps": options.epsilon}
     if options.optimizer == "adamw-8bit":
         with importing_bitsandbytes():
             from bitsandbytes.optim import AdamW8bit

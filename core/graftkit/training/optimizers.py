@@ -183,6 +183,7 @@ class Optimizers:
             peak=peak,
             warmup=warmup_steps(steps, self._options.warmup),
             schedule=self._options.schedule,
+            min_rate=self._options.min_rate,
         )
 
 

@@ -50,6 +50,7 @@ LLAMA_FACTORY = {
     "pref_beta": 0.2,
     "pref_loss": "sigmoid",
     "dataset": "pairs, unknown",
+    "max_samples": 500,
     "cutoff_len": 1024,
     "template": "qwen",
     "per_device_train_batch_size": 1,
@@ -126,11 +127,14 @@ def test_llama_factorys_preferences_and_its_data_sets() -> None:
         "path": "data/pairs.json",
         "format": "preference",
         "columns": {"prompt": "conversations", "chosen": "good", "rejected": "bad"},
+        "first": 500,
     }
-    assert unknown == "data/unknown.json" and any("unknown is no name in" in line for line in found.told)
+    assert unknown == {"path": "data/unknown.json", "first": 500} and any(
+        "unknown is no name in" in line for line in found.told
+    )
     training = found.recipe["training"]
     assert training["steps"] == 200 and "epochs" not in training  # steps win, as they do there
-    assert training["warmup"] == 0.1 and training["schedule"] == "constant"
+    assert training["warmup"] == 20 and training["schedule"] == "constant"
     assert training["dtype"] == "bfloat16" and any("float16" in line for line in found.told)
     assert training["checkpoint_every"] == 50 and training["keep_checkpoints"] == 2
     assert found.examples_per_step == 8 and "tokens_per_step" not in training
@@ -153,7 +157,27 @@ def test_trls_fine_tuning() -> None:
     assert found.recipe["quantizer"] == "int8"
     assert found.recipe["evaluation"] == {"every": 25, "patience": 3}
     assert found.recipe["training"]["max_grad_norm"] > 1e9  # 0 clips nothing there
-    assert set(found.left) == {"neftune_noise_alpha"}
+    assert found.recipe["training"]["neftune_noise_alpha"] == 5 and not found.left
+
+
+@pytest.mark.parametrize(
+    ("settings", "share", "left"),
+    [
+        ({"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}}, 0.1, set()),
+        ({"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 2e-5}}, 0.1, set()),
+        ({"lr_scheduler": "cosine", "cosine_min_lr_ratio": 0.2}, 0.2, set()),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 2}}, None, {"lr_scheduler_kwargs"}),
+        ({"lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"min_lr": 2e-5}}, None, {"lr_scheduler_kwargs"}),
+    ],
+)
+def test_the_rate_that_a_cosine_falls_to(settings: dict[str, Any], share: float | None, left: set[str]) -> None:
+    found = convert({**TRL, "learning_rate": 2e-4, **settings})
+    assert found.recipe["training"].get("min_rate") == share and set(found.left) == left
+
+
+def test_adams_settings() -> None:
+    found = convert({**TRL, "adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-6})
+    assert {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-6}.items() <= found.recipe["training"].items()
 
 
 @pytest.mark.parametrize(
@@ -174,6 +198,11 @@ def test_trls_fine_tuning() -> None:
         ({"test_datasets": [{"path": "o/d"}, {"path": "o/e"}]}, "data.holdout", ["hub:o/d", "hub:o/e"]),
         ({"excess_length_strategy": "truncate"}, "data.overflow", "truncate"),
         ({"excess_length_strategy": "raise"}, "data.overflow", "error"),
+        (
+            {"datasets": [{"path": "o/d", "split": "train[:1000]"}]},
+            "data.train",
+            {"path": "hub:o/d", "first": 1000},
+        ),
         (
             {"datasets": [{"path": "o/d", "type": "chat_template", "field_messages": "talk", "split": "dev"}]},
             "data.train",
@@ -207,6 +236,7 @@ def test_keys_of_several_meanings(settings: dict[str, Any], section: str, said: 
         ({"a_key_of_tomorrow": 1}, {"a_key_of_tomorrow"}),
         ({"datasets": [{"path": "o/d", "type": "x.load_y"}]}, {"datasets[0].type"}),
         ({"datasets": [{"path": "o/d", "split": "train[:10%]"}]}, {"datasets[0].split"}),
+        ({"datasets": [{"path": "o/d", "split": "train[9:]"}]}, {"datasets[0].split"}),
         ({"datasets": [{"path": "o/d"}, {"name": "o/e"}, "o/f"]}, {"datasets[1]", "datasets[2]"}),
         ({"test_datasets": [{"path": "o/d"}, {"split": "test"}]}, {"test_datasets[1]", "val_set_size"}),
         ({"eval_dataset": "o/d"}, {"eval_dataset"}),

@@ -28,6 +28,8 @@ BASE: dict[str, Any] = {"model": "./m", "data": {"train": "a.jsonl"}}
         ({"evaluation": {"every": 5, "sample": 3, "min_delta": 0.1}}, ["evaluation.min_delta"]),
         ({"evaluation": {"every": 5, "sample": 3, "min_delta": 0.1, "patience": 2}}, []),
         ({"training": {"divergence_factor": None, "divergence_window": 3}}, ["training.divergence_window"]),
+        ({"training": {"optimizer": "sgd", "beta2": 0.95, "epsilon": 1e-6}}, ["training.beta2", "training.epsilon"]),
+        ({"training": {"schedule": "constant", "min_rate": 0.1}}, ["training.min_rate"]),
         ({"proof": "later", "export": "merged"}, []),
         ({"proof": "later"}, ["proof"]),
     ],

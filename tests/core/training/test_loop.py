@@ -159,14 +159,29 @@ def test_how_examples_are_cut_into_passes_does_not_change_training(tiny_model: P
     assert [s.loss for s in losses] == pytest.approx([s.loss for s in again], rel=1e-4)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_one_seed_gives_one_result_bit_for_bit(tiny_model: Path, dropout: float) -> None:
-    first, _ = steps(tiny_model, Nf4(), dropout)
+@pytest.mark.parametrize(("dropout", "noise"), [(0.0, None), (0.3, 5.0)])
+def test_one_seed_gives_one_result_bit_for_bit(tiny_model: Path, dropout: float, noise: float | None) -> None:
+    first, _ = steps(tiny_model, Nf4(), dropout, neftune_noise_alpha=noise)
     torch.manual_seed(12345)  # what the process drew before must not matter
-    again, _ = steps(tiny_model, Nf4(), dropout)
-    other, _ = steps(tiny_model, Nf4(), dropout, seed=1)
+    again, _ = steps(tiny_model, Nf4(), dropout, neftune_noise_alpha=noise)
+    other, _ = steps(tiny_model, Nf4(), dropout, neftune_noise_alpha=noise, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_noise_on_embeddings_is_of_training_steps_alone(tiny_model: Path) -> None:
+    model, parameters = network(tiny_model)
+    section = TrainingSection(steps=1, tokens_per_step=10_000, neftune_noise_alpha=50.0, warmup=0.0)
+    trainer, losses = Trainer(model, named(parameters), store(), section, CPU), []
+
+    def look(step: StepInfo) -> None:
+        losses.append((step.loss, trainer.holdout_loss(store(), lambda: None)))
+
+    trainer.run(look)
+    plain = holdout_loss(model, store(), CPU, microbatch_tokens=1024).loss
+    before = holdout_loss(network(tiny_model)[0], store(), CPU, microbatch_tokens=1024).loss
+    ((noisy, evaluated),) = losses
+    assert evaluated == plain and abs(noisy - before) > 1e-3
 
 
 def test_training_leaves_the_process_random_state_alone(tiny_model: Path) -> None:
@@ -176,13 +191,14 @@ def test_training_leaves_the_process_random_state_alone(tiny_model: Path) -> Non
 
 
 def test_a_step_is_adamw_on_the_mean_over_all_tokens_in_the_loss(tiny_model: Path) -> None:
-    parameters, seen = steps(tiny_model, steps=1, tokens_per_step=10_000, warmup=0.0, weight_decay=0.1)
+    adam = {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}
+    parameters, seen = steps(tiny_model, steps=1, tokens_per_step=10_000, warmup=0.0, weight_decay=0.1, **adam)
     model, expected = network(tiny_model)
     batch = pack(list(store()), CPU)
     loss = summed_loss(model, batch) / len(batch.labels)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(expected, 1.0)
-    torch.optim.AdamW(expected, lr=1e-2, weight_decay=0.1).step()
+    torch.optim.AdamW(expected, lr=1e-2, weight_decay=0.1, betas=(0.8, 0.95), eps=1e-3).step()
     assert seen[0].loss == pytest.approx(loss.item(), rel=1e-5)
     assert seen[0].gradient_norm == pytest.approx(norm.item(), rel=1e-4)
     assert seen[0].tokens == batch.tokens and seen[0].loss_tokens == len(batch.labels)

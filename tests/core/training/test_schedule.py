@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from graftkit.recipe.schema import TrainingSection
 from graftkit.training.schedule import Schedule, learning_rate, warmup_steps
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +13,9 @@ from hypothesis import strategies as st
 _SCHEDULES: list[Schedule] = ["cosine", "linear", "constant"]
 
 
-def rates(steps: int, warmup: int, schedule: Schedule, peak: float = 1.0) -> list[float]:
-    return [learning_rate(step, steps, peak=peak, warmup=warmup, schedule=schedule) for step in range(1, steps + 1)]
+def rates(steps: int, warmup: int, schedule: Schedule, peak: float = 1.0, min_rate: float = 0.0) -> list[float]:
+    given: Any = {"peak": peak, "warmup": warmup, "schedule": schedule, "min_rate": min_rate}
+    return [learning_rate(step, steps, **given) for step in range(1, steps + 1)]
 
 
 @pytest.mark.parametrize(
@@ -20,6 +24,16 @@ def rates(steps: int, warmup: int, schedule: Schedule, peak: float = 1.0) -> lis
 )
 def test_a_share_of_the_steps_warms_up_at_least_one(steps: int, share: float, expected: int) -> None:
     assert warmup_steps(steps, share) == expected
+
+
+@pytest.mark.parametrize(("steps", "warmup", "expected"), [(100, 20, 20), (100, 2.0, 2), (10, 20, 10)])
+def test_above_one_it_is_how_many_steps_warm_up(steps: int, warmup: float, expected: int) -> None:
+    assert warmup_steps(steps, warmup) == expected
+
+
+def test_half_a_step_is_none() -> None:
+    with pytest.raises(ValueError, match="a whole one; up to 1 a share of them"):
+        TrainingSection(warmup=2.5)
 
 
 def test_the_warm_up_is_a_straight_line_to_the_peak() -> None:
@@ -68,3 +82,20 @@ def test_it_falls_as_transformers_schedules_do(steps: int, warmup: int, schedule
     ours = rates(steps, warmup, schedule)
     assert ours[:warmup] == pytest.approx([theirs(step) for step in range(1, warmup + 1)])
     assert ours[warmup:] == pytest.approx([theirs(step) for step in range(warmup, steps)])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_it_falls_to_a_share_as_transformers_cosine_does(share: float) -> None:
+    import torch
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    kept = {"min_lr_rate": share}
+    theirs = get_scheduler(
+        "cosine_with_min_lr", optimizer, num_warmup_steps=4, num_training_steps=40, scheduler_specific_kwargs=kept
+    ).lr_lambdas[0]
+    assert rates(40, 4, "cosine", min_rate=share)[4:] == pytest.approx([theirs(step) for step in range(4, 40)])
+
+
+def test_a_straight_line_falls_to_a_share() -> None:
+    assert rates(4, 0, "linear", min_rate=0.2) == pytest.approx([1.0, 0.8, 0.6, 0.4])

@@ -132,7 +132,7 @@ class _Opener:
     def open(
         self, entry: DatasetSection, choices: Mapping[KeyPath, Choice], path: KeyPath, where: str
     ) -> Iterator[Dataset]:
-        """Yields the files of a recipe's entry."""
+        """Yields the files of a recipe's entry; of one whose `first` records are read those that hold them."""
         reader, format = (self._chosen(choices.get((*path, kind))) for kind in ("reader", "format"))
         origin = None
         if is_hub_dataset(entry.path):
@@ -142,8 +142,14 @@ class _Opener:
             _check_local(entry.path, where)
             files = find_data_files(entry.path, self._readable, where)
             _check_files(files, entry.path, where)
+        left = entry.first
         for file in files:
-            yield replace(self._dataset(RecordSource(file), entry, reader, format), origin=origin)
+            dataset = replace(self._dataset(RecordSource(file), entry, reader, format), origin=origin, first=left)
+            yield dataset
+            if left is not None and len(files) > 1:
+                left -= dataset.count()
+                if not left:
+                    break
 
     def open_file(self, path: Path) -> Dataset:
         """Opens a file of which nothing but its name is known; a pattern's signs in it are a part of that."""

@@ -260,7 +260,8 @@ def _describe_stretch(options: TrainingSection, taken: int, planned: int, steps:
 
     def rate(step: int, of: int) -> float:
         warmup = warmup_steps(of, options.warmup)
-        return learning_rate(step, of, peak=options.learning_rate, warmup=warmup, schedule=options.schedule)
+        peak, schedule = options.learning_rate, options.schedule
+        return learning_rate(step, of, peak=peak, warmup=warmup, schedule=schedule, min_rate=options.min_rate)
 
     return (
         f"{taken} steps were taken on the {options.schedule} schedule of {planned}; the others are on that of {steps}: "

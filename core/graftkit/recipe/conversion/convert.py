@@ -14,7 +14,7 @@ from typing import Any
 
 from graftkit.errors import RecipeError
 from graftkit.recipe.conversion.data import converted_data
-from graftkit.recipe.conversion.draft import Draft, Program, is_count, program_of, split_at_commas
+from graftkit.recipe.conversion.draft import Draft, Program, is_count, is_number, program_of, split_at_commas
 from graftkit.recipe.conversion.unconverted import changes_nothing, why_not
 
 __all__ = ["Conversion", "convert"]
@@ -228,28 +228,39 @@ def _rate(draft: Draft) -> None:
     if draft.recipe.get("training", {}).get("max_grad_norm") == 0:  # no gradient is clipped
         draft.put("training.max_grad_norm", 1e12)
     schedule = draft.take("lr_scheduler", "lr_scheduler_type")
-    if schedule in ("cosine", "linear", "constant"):
-        draft.put("training.schedule", schedule)
-    elif schedule == "constant_with_warmup":
-        draft.put("training.schedule", "constant")
+    named = _SCHEDULES.get(str(schedule))
+    if named:
+        draft.put("training.schedule", named)
     else:
         draft.leave("lr_scheduler_type", schedule, "training.schedule is cosine, linear or constant")
+    _min_rate(draft)
     _warmup(draft, schedule)
+
+
+def _min_rate(draft: Draft) -> None:
+    """Converts what a cosine falls to: a share of the highest rate, or a rate."""
+    share, given = draft.take("cosine_min_lr_ratio"), draft.take("lr_scheduler_kwargs")
+    training = draft.recipe.get("training", {})
+    if share is None and isinstance(given, dict) and len(given) == 1 and training.get("schedule") == "cosine":
+        share, rate, peak = given.get("min_lr_rate"), given.get("min_lr"), training.get("learning_rate")
+        if is_number(rate) and is_number(peak) and 0 <= rate <= peak:
+            share = round(rate / peak, 9)
+        given = given if share is None else None
+    if share is not None:
+        draft.put("training.min_rate", share)
+    draft.leave("lr_scheduler_kwargs", given, "training.min_rate, what a cosine falls to, is all that has a like")
 
 
 def _warmup(draft: Draft, schedule: object) -> None:
     share, steps = draft.take("warmup_ratio"), draft.take("warmup_steps")
-    total = draft.recipe.get("training", {}).get("steps")
     if steps:
         draft.leave("warmup_ratio", share, "warmup_steps says how long")
     if isinstance(steps, float) and 0 < steps < 1:
         share = steps
-    elif is_count(steps) and total:
-        share = min(1.0, round(steps / total, 6))
+    elif is_count(steps):
+        share = steps if steps > 1 else 0.0  # the rate is the highest in the first step either way
     elif steps:
-        draft.leave(
-            "warmup_steps", steps, "training.warmup is a share of the steps, whose number the file does not say"
-        )
+        draft.leave("warmup_steps", steps, "training.warmup is a whole number of steps, or a share of them")
     if share is not None or steps == 0 or schedule == "constant":
         draft.put("training.warmup", share or 0.0)
 
@@ -417,7 +428,18 @@ _TRAINING: Mapping[str, Sequence[str]] = {
     "learning_rate": ("learning_rate",),
     "weight_decay": ("weight_decay",),
     "max_grad_norm": ("max_grad_norm",),
+    "neftune_noise_alpha": ("neftune_noise_alpha",),
+    "beta1": ("adam_beta1",),
+    "beta2": ("adam_beta2",),
+    "epsilon": ("adam_epsilon",),
     "seed": ("seed",),
+}
+_SCHEDULES: Mapping[str, str] = {
+    "cosine": "cosine",
+    "cosine_with_min_lr": "cosine",
+    "linear": "linear",
+    "constant": "constant",
+    "constant_with_warmup": "constant",
 }
 _ADAMW = frozenset(
     {"adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf", "paged_adamw_32bit", "paged_adamw", "adamw_bnb"}

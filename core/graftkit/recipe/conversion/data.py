@@ -138,17 +138,23 @@ def _mapping(draft: Draft, said: dict[str, Any], key: str, name: str) -> dict[st
 
 
 def _split(draft: Draft, entry: dict[str, Any], split: object, name: str) -> None:
-    if isinstance(split, str) and re.fullmatch(r"[\w.-]+", split):
-        if split != "train":
-            entry["split"] = split
-    else:
-        draft.leave(name, split, "a part of a split can't be named; make a file of it")
+    """Converts a split, or the first records of one, as `datasets` names them: `train[:1000]`."""
+    found = re.fullmatch(r"([\w.-]+)(?:\[:([1-9]\d{0,8})\])?", split) if isinstance(split, str) else None
+    if not found:
+        draft.leave(name, split, "of a part of a split only its first records can be named, {path: FILE, first: 1000}")
+        return
+    if found[1] != "train":
+        entry["split"] = found[1]
+    if found[2]:
+        entry["first"] = int(found[2])
 
 
 def _llama_factory(draft: Draft, data_sets: Mapping[str, Any]) -> list[dict[str, Any]]:
     named, folder = draft.take("dataset", "dataset_name"), draft.take("dataset_dir") or "data"
     names = split_at_commas(named) if isinstance(named, str) else named if isinstance(named, list) else []
-    return [_of_llama_factory(draft, str(name), data_sets.get(str(name)), str(folder)) for name in names]
+    found = [_of_llama_factory(draft, str(name), data_sets.get(str(name)), str(folder)) for name in names]
+    most = draft.count("max_samples")
+    return [{**entry, "first": most} for entry in found] if most else found
 
 
 def _of_llama_factory(draft: Draft, name: str, info: Any, folder: str) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from graftkit.errors import RecipeError
 
-__all__ = ["Draft", "Program", "is_count", "program_of", "split_at_commas"]
+__all__ = ["Draft", "Program", "is_count", "is_number", "program_of", "split_at_commas"]
 
 Program = Literal["Axolotl", "LLaMA-Factory", "TRL"]
 
@@ -21,6 +21,11 @@ def _says_nothing(value: object) -> bool:
 def is_count(value: object) -> bool:
     """Returns whether a value is a whole number above zero."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Returns whether a value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def split_at_commas(text: str) -> list[str]:

@@ -27,10 +27,8 @@ _WHY: Mapping[str, str] = {
         ("lora_model_dir", "adapter_name_or_path"), "adapter: {from: FOLDER} goes on with an adapter's training"
     ),
     **dict.fromkeys(("hub_model_id", "push_to_hub", "hub_strategy"), "nothing is uploaded; exports are folders"),
-    **dict.fromkeys(("neftune_noise_alpha",), "no noise is put on embeddings"),
-    **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon"), "AdamW's betas are 0.9 and 0.999, its epsilon 1e-8"),
     **dict.fromkeys(("trust_remote_code",), "a model's own code is never run"),
-    **dict.fromkeys(("max_samples", "streaming"), "all records are read; make a smaller file"),
+    "streaming": "records are read from the disk when they are needed",
     **dict.fromkeys(("eot_tokens",), "what ends a turn is found in the template, or said by data.end_of_turn"),
     **dict.fromkeys(("bnb_4bit_compute_dtype",), "training.dtype is the type of the computation"),
     **dict.fromkeys(("plugins",), "plugins of graftkit are installed packages"),

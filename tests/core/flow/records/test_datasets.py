@@ -62,6 +62,17 @@ def test_a_pattern_gives_its_matches_and_an_empty_one_is_an_error(tmp_path: Path
     assert "there is no file of records in the folder" in refusal(str(tmp_path / "bare"))
 
 
+def test_the_first_records_of_a_folder_are_those_of_its_files_in_their_order(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path, f"{name}.jsonl", *({"text": f"{name}{number}"} for number in range(3)))
+    for most, files in ((2, 1), (3, 1), (5, 2), (9, 3), (20, 3)):
+        found = opened({"path": str(tmp_path), "first": most})
+        texts = [sample.text for dataset in found for sample in dataset if isinstance(sample, Text)]
+        assert texts == [f"{name}{number}" for name in "abc" for number in range(3)][:most]
+        assert len(found) == files and sum(dataset.count() for dataset in found) == len(texts)
+        assert [1 for dataset in found for sample in dataset.after(iter([True] * 9)) if sample] == [1] * len(texts)
+
+
 @pytest.mark.parametrize(
     ("record", "meant"),
     [
