@@ -229,7 +229,7 @@ def test_a_recipe_can_be_planned(block: Block, tiny_model: Path, tmp_path: Path)
     value = {"model": "", "data": {}, **recipe_of(block)}
     objective = value.get("objective", "sft")
     name = objective if isinstance(objective, str) else objective["use"]
-    kind = "preference" if name == "dpo" else name if name in KINDS_OF_RECORDS else "chat"
+    kind = "preference" if name in ("dpo", "reward") else name if name in KINDS_OF_RECORDS else "chat"
     records = tmp_path / "records.jsonl"
     records.write_text("".join(json.dumps(record) + "\n" for record in KINDS_OF_RECORDS[kind]))
     (tmp_path / "src").mkdir()
