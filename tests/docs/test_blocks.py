@@ -41,7 +41,7 @@ NEITHER = {
     ("docs/architecture.md", "recipe -> plan"): "a picture of what follows on what",
     ("docs/scale.md", "torchrun --nnodes"): "takes two machines; its command of toolkit is parsed",
     ("docs/scale.md", "#SBATCH"): "takes SLURM, which the page says; its command of toolkit is parsed",
-    ("docs/reliability.md", "PYTHONPATH=tests"): "tries thousands of inputs; tests/hostile runs some",
+    ("docs/tried.md", "PYTHONPATH=tests"): "tries thousands of inputs; tests/hostile runs some",
     ("docs/tokenizers.md", "671 files"): "what a command wrote, with models that are not here",
     ("docs/tokenizers.md", "$ toolkit tokenizer analyze package:"): "takes 40 s; its command is parsed",
 }
