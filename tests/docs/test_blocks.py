@@ -41,7 +41,7 @@ NEITHER = {
     ("docs/architecture.md", "recipe -> plan"): "a picture of what follows on what",
     ("docs/scale.md", "torchrun --nnodes"): "takes two machines; its command of toolkit is parsed",
     ("docs/scale.md", "#SBATCH"): "takes SLURM, which the page says; its command of toolkit is parsed",
-    ("docs/reliability.md", "PYTHONPATH=tests"): "tries thousands of inputs; tests/hostile runs some",
+    ("docs/tried.md", "PYTHONPATH=tests"): "tries thousands of inputs; tests/hostile runs some",
     ("docs/tokenizers.md", "671 files"): "what a command wrote, with models that are not here",
     ("docs/tokenizers.md", "$ toolkit tokenizer analyze package:"): "takes 40 s; its command is parsed",
 }
@@ -229,7 +229,7 @@ def test_a_recipe_can_be_planned(block: Block, tiny_model: Path, tmp_path: Path)
     value = {"model": "", "data": {}, **recipe_of(block)}
     objective = value.get("objective", "sft")
     name = objective if isinstance(objective, str) else objective["use"]
-    kind = "preference" if name == "dpo" else name if name in KINDS_OF_RECORDS else "chat"
+    kind = "preference" if name in ("dpo", "reward") else name if name in KINDS_OF_RECORDS else "chat"
     records = tmp_path / "records.jsonl"
     records.write_text("".join(json.dumps(record) + "\n" for record in KINDS_OF_RECORDS[kind]))
     (tmp_path / "src").mkdir()

@@ -16,6 +16,7 @@ LOOKED_AT = (
     "docs/index",
     "README",
     "docs/recipe",
+    "docs/records",
     "docs/tasks/small-card",
     "docs/reference/keys",
     "docs/reference/api",

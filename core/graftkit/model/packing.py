@@ -36,7 +36,7 @@ _LENGTHS = (LONGEST, 7, 1, 23)
 """Sequences that are tried: longer and shorter than a twin's windows, and one without a past."""
 _LONG = 1 << 17
 """Tokens of the longest sequence whose masks are looked at."""
-_OTHER_HEADS = "Models of other architectures can be given such a head: docs/recipe.md names some."
+_OTHER_HEADS = "Models of other architectures can be given such a head: docs/objectives.md names some."
 _TOLERANCE = 1e-4
 """How far float32 logits may differ, as a share of the largest: rounding differs, the function doesn't."""
 
