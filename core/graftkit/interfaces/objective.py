@@ -59,7 +59,8 @@ class ObjectiveConfig(ProviderConfig):
             (`Objective`). With `sequence` it sees scores of whole sequences (`SequenceObjective`), which modules give
             that core puts on the base model and trains fully, beside the adapter. With `masked` it sees
             log-probabilities of the tokens that core masks.
-        learns_from: Which records it learns from.
+        learns_from: Which records it learns from. With `language` that is `answers`, `pairs`, `labelled` or `texts`;
+            with `sequence` `pairs`, `labels`, `label_sets` or `scores`; with `masked` `texts`.
         uses_reference: Whether its loss compares with the model as training starts. Core computes that model's
             log-probabilities once, before the first step.
         by_example: Whether the loss of an example depends on its own scores alone. Where it depends on the other
