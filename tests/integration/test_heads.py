@@ -247,6 +247,9 @@ def test_rare_labels_may_weigh_more(with_head: Any, tmp_path: Path) -> None:
     assert result.after is not None and {"accuracy", "macro_f1"} == result.after.metrics.keys()
     [found] = graftkit.evaluate(result.folder)
     assert found.measured.holdout_loss == pytest.approx(result.after.holdout_loss, rel=1e-4)
+    weighed = ["objective={use: classification, class_weights: {zzz: 5}}"]
+    with pytest.raises(RequestError, match="gives the label 'zzz' a weight, which is none of the model's: bad, good"):
+        graftkit.evaluate(result.folder, overrides=weighed)
     for weights, message in (
         ({"godo": 2.0}, "class_weights: no training record has the label 'godo'; they have bad, good"),
         ({"good": 0}, "class_weights: 'good' weighs 0, no number above 0"),

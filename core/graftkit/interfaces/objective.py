@@ -95,7 +95,10 @@ class ObjectiveConfig(ProviderConfig):
 
     @property
     def label_weights(self) -> Mapping[str, float]:
-        """How much a text of each label weighs in the mean of a step's losses; 1 where a label is not named."""
+        """How much a text of each label weighs in the mean of a step's losses; 1 where a label is not named.
+
+        Each is a number above 0, and only an objective that learns from `labels` has any.
+        """
         return {}
 
     @property
@@ -104,7 +107,7 @@ class ObjectiveConfig(ProviderConfig):
         return False
 
     def for_records(self, counts: Mapping[str, int]) -> Self:
-        """Returns the fields with what follows from the training records, where a recipe leaves something to them.
+        """Returns fields of the same class with what follows from the training records, which awaits them no more.
 
         Args:
             counts: How many training records have each label, for an objective that learns from `labels`.
@@ -243,7 +246,8 @@ class SequenceScores:
             a text with a number one output; of a pair the chosen answer and the rejected one, with one output each. A
             gradient by it becomes one by the parameters of the head and the adapter.
         by_example: The examples' further numbers by name, `[examples]` or `[examples, n]` each: `label`, the number of
-            a text's label; `labels`, `[examples, labels]`, 1 where it has one; `score`, its number.
+            a text's label; `labels`, `[examples, labels]`, 1 where it has one; `score`, its number; and where labels
+            weigh otherwise, `weight`, by which core multiplies the example's loss in the mean.
     """
 
     values: torch.Tensor
