@@ -169,6 +169,8 @@ BROKEN = {
     "objectives:IsNoLikelihood": ("likelihood_is_what_it_says", "is not the negative log-likelihood"),
     "objectives:TellsTheMean": ("metrics_are_numbers_of_examples", r"is \[\] for 5 examples"),
     "objectives:ChangesTheScores": ("what_it_is_given_stays_as_it_is", "changes the scores"),
+    "objectives:WeighsByNegativeNumbers": ("weights_of_labels_are_numbers", "a number above 0 is due"),
+    "objectives:WeighsTwice": ("weights_are_left_to_core", "multiplies by the weights"),
     "objectives:DrawsNoise": ("what_it_is_given_stays_as_it_is", "torch's global random state"),
     "objectives:TakesMeansOfTokens": ("means_over_tokens_are_of_sums", "is no sum over tokens"),
     "objectives:NeverAsksForTheReference": ("every_example_has_a_loss[1]", "uses_reference = True"),

@@ -87,6 +87,11 @@ class TestWeightedClassification(ObjectiveContract):
     options = {"class_weights": {"bad": 2.0}}
 
 
+class TestBalancedClassification(ObjectiveContract):
+    provider = "classification"
+    options = {"class_weights": "balanced"}
+
+
 class TestMultiLabelClassification(ObjectiveContract):
     provider = "multi-label-classification"
 

@@ -58,7 +58,6 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """Both standard streams, as one terminal, once it is opened: pytest puts its own there when a test begins."""
     screen = Terminal()
     screen.patch = monkeypatch
-    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "4000")

@@ -255,6 +255,9 @@ def test_rare_labels_may_weigh_more(with_head: Any, tmp_path: Path) -> None:
     assert result.after is not None and {"accuracy", "macro_f1"} == result.after.metrics.keys()
     [found] = graftkit.evaluate(result.folder)
     assert found.measured.holdout_loss == pytest.approx(result.after.holdout_loss, rel=1e-4)
+    weighed = ["objective={use: classification, class_weights: {zzz: 5}}"]
+    with pytest.raises(RequestError, match="gives the label 'zzz' a weight, which is none of the model's: bad, good"):
+        graftkit.evaluate(result.folder, overrides=weighed)
     for weights, message in (
         ({"godo": 2.0}, "class_weights: no training record has the label 'godo'; they have bad, good"),
         ({"good": 0}, "class_weights: 'good' weighs 0, no number above 0"),
@@ -558,9 +561,34 @@ def test_long_texts_are_cut_into_windows_as_encoders_see_texts(with_head: Any, t
     assert [example.ids.tolist() for example in store] == [[2, *ids[at : at + 18], 3] for at in range(0, len(ids), 18)]
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "described"),
+    [
+        ("label", "good", "a label beside its text, which the objective masked-lm does not learn: classification does"),
+        ("labels", ["good"], "a list of labels beside its text"),
+        ("score", 0.5, "a number beside its text"),
+    ],
+)
+def test_masks_learn_the_texts_alone_of_records_that_have_more(
+    column: str, value: Any, described: str, with_head: Any, bert: str, tmp_path: Path
+) -> None:
+    records = [{"text": record["text"], column: value} for record in TEXTS[:8]]
+    recipe = with_head("masked-lm", records, model=bert, data={"holdout": 0.0}, training={"steps": 1})
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    [told] = [line for line in result.manifest["notices"] if "beside its text" in line]
+    assert f"records.jsonl:1: the record has {described}" in told
+    from transformers import AutoTokenizer
+
+    store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
+    expected = AutoTokenizer.from_pretrained(bert)([record["text"] for record in records])["input_ids"]
+    assert sorted(example.ids.tolist() for example in store) == sorted(expected)
+    assert not {"label", "labels", "score"} & store.by_example.keys()
+
+
 def test_records_and_models_that_masks_do_not_fit_are_refused(with_head: Any, bert: str, tiny_model: Path) -> None:
+    answers = [{"prompt": f"prompt {n}", "completion": f"answer {n}"} for n in range(9)]
     with pytest.raises(DataError, match="learns from plain texts"):
-        graftkit.plan(with_head("masked-lm", TEXTS, model=bert))
+        graftkit.plan(with_head("masked-lm", answers, model=bert))
     with pytest.raises(ModelError, match="names no mask token"):
         graftkit.plan(with_head("masked-lm", PLAIN))
     with pytest.raises(RecipeError, match=r"own vocabulary\n.* resize_token_embeddings"):

@@ -9,19 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from graftkit.corpus.text_targets import TEXT_SHAPES
 from graftkit.errors import DataError
 from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.samples import (
     Completion,
     Conversation,
     LabelledAnswer,
-    LabelledText,
     LongText,
     PreferencePair,
     Sample,
-    ScoredText,
     Text,
-    TextWithLabels,
 )
 from graftkit.store.token_store import SEQUENCE, ByExample, Example
 
@@ -112,9 +110,7 @@ def as_one_example(sample: Sample, sequences: Sequence[Example]) -> Example:
 _SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
     PreferencePair: ("pairs", "a chosen and a rejected answer"),
     LabelledAnswer: ("labelled", "an answer that is labelled as wanted or not"),
-    LabelledText: ("labels", "a text and a label"),
-    TextWithLabels: ("label_sets", "a text and a list of labels"),
-    ScoredText: ("scores", "a text and a number"),
+    **{shape.sample: (kind, f"a text and {shape.beside}") for kind, shape in TEXT_SHAPES.items()},
     Text: ("texts", "nothing that its answer is compared with"),
     LongText: ("texts", "nothing that its answer is compared with"),
 }
@@ -132,7 +128,7 @@ _NUMBERS = (
     "Name the columns that hold the text and its number: format: score, columns: {text: ..., score: ...}; in CSV, "
     "where numbers are text, with format: {use: score, as_text: true}."
 )
-_AS_TEXTS = ("texts", "label_sets", "scores")
+_AS_TEXTS = ("texts", *TEXT_SHAPES)
 """The shapes of records of which whoever learns texts learns the text alone."""
 _INSTEAD: dict[tuple[str, str], str] = {
     ("answers", "pairs"): "To learn from both: objective: dpo. To learn the chosen ones alone: format: {use: "
@@ -152,7 +148,6 @@ _INSTEAD: dict[tuple[str, str], str] = {
     },
     ("scores", "texts"): _NUMBERS,
     ("scores", "answers"): _NUMBERS,
-    ("texts", "labels"): "To learn the texts alone: format: text.",
     ("texts", "answers"): "Say which column holds the text: {path: FILE, format: text, columns: {text: ...}}.",
     ("pairs", "labels"): "From texts with labels learns objective: classification.",
     ("labels", "label_sets"): "From several labels of a text learns objective: multi-label-classification.",
@@ -173,9 +168,7 @@ def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -
         DataError: It is of another shape.
     """
     shape, described = _SHAPES.get(type(sample), ("answers", "nothing that its answer is compared with"))
-    if learns_from == shape or (learns_from == "answers" and shape in ("labels", *_AS_TEXTS)):
-        return
-    if learns_from == "texts" and shape in _AS_TEXTS:
+    if learns_from == shape or (learns_from in ("answers", "texts") and shape in _AS_TEXTS):
         return
     raise DataError(
         f"the record has {described}, and the objective {objective} learns from {_WANTED_BY[learns_from]}",

@@ -24,7 +24,7 @@ from graftkit.corpus.record_runs import Notes, RecordRuns, Unencoded
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.stretches import is_long, stretches_of
 from graftkit.corpus.template import ChatTemplate
-from graftkit.corpus.text_targets import JudgedText, TextTargets, parts_of
+from graftkit.corpus.text_targets import JudgedText, TextTargets, parts_of, text_alone
 from graftkit.corpus.turns import ByAnswer, sizes_of
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import (
@@ -199,7 +199,8 @@ class Encoder:
         if self.targets:
             return self._judged(self.targets, [sample for sample in samples if isinstance(sample, JudgedText)])
         if self.whole_texts:
-            return [self._windows(sample) for sample in samples if isinstance(sample, Text | LongText)]
+            texts = map(text_alone, samples)
+            return [self._windows(sample) for sample in texts if isinstance(sample, Text | LongText)]
         of_each: list[list[Encoded]] = [[] for _ in samples]
         owners: list[int] = []
 

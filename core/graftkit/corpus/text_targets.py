@@ -11,15 +11,75 @@ from typing import Any
 import numpy as np
 
 from graftkit.interfaces.objective import LABEL, LABELS, SCORE, WEIGHT, LearnsFrom
-from graftkit.interfaces.samples import LabelledText, Sample, ScoredText, TextWithLabels
+from graftkit.interfaces.samples import LabelledText, Sample, ScoredText, Text, TextWithLabels
 from graftkit.store.token_store import ByExample
 
-__all__ = ["JudgedText", "TextTargets", "is_pair", "labels_in", "pair_as_json", "parts_of"]
+__all__ = [
+    "TEXT_SHAPES",
+    "JudgedText",
+    "TextShape",
+    "TextTargets",
+    "is_pair",
+    "labels_in",
+    "pair_as_json",
+    "parts_of",
+    "shape_of",
+    "text_alone",
+]
 
 JudgedText = LabelledText | TextWithLabels | ScoredText
 """A text of which something is learnt as a whole."""
 
-_KINDS: Mapping[str, type[JudgedText]] = {"labels": LabelledText, "label_sets": TextWithLabels, "scores": ScoredText}
+
+@dataclass(frozen=True, slots=True)
+class TextShape:
+    """Records of texts of which something is learnt as a whole.
+
+    Attributes:
+        kind: What the `learns_from` of an objective calls it.
+        sample: Their class.
+        beside: What they have beside their text, in words.
+        measured: What a model's scores tell of a text that has learnt from them, in words.
+        objective: Which of graftkit's objectives learns from them.
+        several: Whether a text may have several labels, each of which is judged by itself.
+    """
+
+    kind: LearnsFrom
+    sample: type[JudgedText]
+    beside: str
+    measured: str
+    objective: str
+    several: bool = False
+
+
+TEXT_SHAPES: Mapping[LearnsFrom, TextShape] = {
+    shape.kind: shape
+    for shape in (
+        TextShape("labels", LabelledText, "a label", "one label of a text", "classification"),
+        TextShape(
+            "label_sets",
+            TextWithLabels,
+            "a list of labels",
+            "each label by itself",
+            "multi-label-classification",
+            several=True,
+        ),
+        TextShape("scores", ScoredText, "a number", "one number", "regression"),
+    )
+}
+"""The shapes of such records, by what is learnt of them."""
+
+_BY_CLASS: Mapping[type[Any], TextShape] = {shape.sample: shape for shape in TEXT_SHAPES.values()}
+
+
+def shape_of(sample: Sample) -> TextShape | None:
+    """Returns the shape of a record that has something beside its text; None of others."""
+    return _BY_CLASS.get(type(sample))
+
+
+def text_alone(sample: Sample) -> Sample:
+    """Returns a labelled text without its label; other records as they are."""
+    return Text(sample.messages[0].content, sample.where) if isinstance(sample, LabelledText) else sample
 
 
 def is_pair(sample: Sample) -> bool:
@@ -60,10 +120,6 @@ class TextTargets:
     kind: LearnsFrom
     labels: Sequence[str] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
-
-    def takes(self, sample: Sample) -> bool:
-        """Whether a record is of this kind."""
-        return type(sample) is _KINDS[self.kind]
 
     def unknown(self, sample: Sample) -> str | None:
         """Returns the first label of a record that is none of these; None where there is none."""

@@ -59,7 +59,8 @@ class ObjectiveConfig(ProviderConfig):
             (`Objective`). With `sequence` it sees scores of whole sequences (`SequenceObjective`), which modules give
             that core puts on the base model and trains fully, beside the adapter. With `masked` it sees
             log-probabilities of the tokens that core masks.
-        learns_from: Which records it learns from.
+        learns_from: Which records it learns from. With `language` that is `answers`, `pairs`, `labelled` or `texts`;
+            with `sequence` `pairs`, `labels`, `label_sets` or `scores`; with `masked` `texts`.
         uses_reference: Whether its loss compares with the model as training starts. Core computes that model's
             log-probabilities once, before the first step.
         by_example: Whether the loss of an example depends on its own scores alone. Where it depends on the other
@@ -94,7 +95,10 @@ class ObjectiveConfig(ProviderConfig):
 
     @property
     def label_weights(self) -> Mapping[str, float]:
-        """How much a text of each label weighs in the mean of a step's losses; 1 where a label is not named."""
+        """How much a text of each label weighs in the mean of a step's losses; 1 where a label is not named.
+
+        Each is a number above 0, and only an objective that learns from `labels` has any.
+        """
         return {}
 
     @property
@@ -103,7 +107,7 @@ class ObjectiveConfig(ProviderConfig):
         return False
 
     def for_records(self, counts: Mapping[str, int]) -> Self:
-        """Returns the fields with what follows from the training records, where a recipe leaves something to them.
+        """Returns fields of the same class with what follows from the training records, which awaits them no more.
 
         Args:
             counts: How many training records have each label, for an objective that learns from `labels`.
@@ -242,7 +246,8 @@ class SequenceScores:
             a text with a number one output; of a pair the chosen answer and the rejected one, with one output each. A
             gradient by it becomes one by the parameters of the head and the adapter.
         by_example: The examples' further numbers by name, `[examples]` or `[examples, n]` each: `label`, the number of
-            a text's label; `labels`, `[examples, labels]`, 1 where it has one; `score`, its number.
+            a text's label; `labels`, `[examples, labels]`, 1 where it has one; `score`, its number; and where labels
+            weigh otherwise, `weight`, by which core multiplies the example's loss in the mean.
     """
 
     values: torch.Tensor

@@ -544,13 +544,16 @@ class Loader:
             ModelError: It holds NaN or infinity; or is a weight to be frozen, and holds larger numbers than quantizers
                 and half precision can store.
         """
-        if not torch.isfinite(tensor).all():
+        if not tensor.numel():
+            return
+        found = tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+        smallest, largest = (abs(float(end)) for end in found.aminmax())  # both NaN where one number is
+        if not (math.isfinite(smallest) and math.isfinite(largest)):
             raise ModelError(
                 f"tensor '{name}' holds NaN or infinity", where=self._files.reference, hint="Download it again."
             )
         if target not in self._linear and target not in self._stacks:
             return
-        smallest, largest = (abs(float(end)) for end in tensor.aminmax())
         if max(smallest, largest) > _LARGEST:
             raise ModelError(
                 f"tensor '{name}' holds numbers up to {max(smallest, largest):.2g}, which no model computes with",

@@ -193,9 +193,16 @@ _OF_OBJECTIVES: Mapping[str, tuple[object, ...]] = {
     **dict.fromkeys(("uses_reference", "by_example", "likelihood"), (True, False)),
 }
 
+_LEARNT_WITH: Mapping[Head, tuple[LearnsFrom, ...]] = {
+    "language": ("answers", "pairs", "labelled", "texts"),
+    "sequence": ("pairs", "labels", "label_sets", "scores"),
+    "masked": ("texts",),
+}
+"""What records a model with each head can learn from."""
+
 
 def _check_facts(config: ObjectiveConfig, registered: RegisteredProvider) -> None:
-    """Refuses an objective whose config says of it what no objective is."""
+    """Refuses an objective whose config says of it what no objective is, or what do not go together."""
     for name, known in _OF_OBJECTIVES.items():
         said = getattr(config, name)
         if said not in known:
@@ -204,3 +211,10 @@ def _check_facts(config: ObjectiveConfig, registered: RegisteredProvider) -> Non
                 f"it is one of {', '.join(map(repr, known))}",
                 where=registered.plugin.label,
             )
+    learnt = _LEARNT_WITH[config.head]
+    if config.learns_from not in learnt:
+        raise PluginError(
+            f"objective '{registered.provider.name}': with head = {config.head!r} it can't learn from "
+            f"{config.learns_from!r}; learns_from is one of {', '.join(map(repr, learnt))}",
+            where=registered.plugin.label,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from graftkit.errors import RecipeError
@@ -11,8 +12,16 @@ from graftkit.recipe.schema import ALTERNATIVES, ProviderSection, Recipe
 
 __all__ = ["apply_overrides"]
 
-_SHORT_FORMS = {"model": "path", "adapter": "use", "quantizer": "use"}
-"""Sections that may be one word, and the field that this word stands for."""
+_SHORT_FORMS = {
+    "model": "path",
+    "adapter": "use",
+    "quantizer": "use",
+    "data.train": "path",
+    "data.holdout": "path",
+    "data.chat_template": "path",
+    "tokenizer.replace": "path",
+}
+"""Sections that may be one word, and the field that this word stands for; "use" of others."""
 
 
 def apply_overrides(document: Document, assignments: list[str]) -> None:
@@ -42,14 +51,24 @@ def apply_overrides(document: Document, assignments: list[str]) -> None:
 
 
 def _tell_lost_keys(document: Document, path: KeyPath, value: Any, where: str) -> None:
-    """Tells which of the file's keys go with a section that is set as a whole, such as a rank with its adapter."""
+    """Tells which of the file's keys go with what is set as a whole, such as a rank with its adapter."""
     before = _value(document, path)
-    if len(path) > 1 or not isinstance(before, dict):
-        return
-    kept = {*value} if isinstance(value, dict) else {_SHORT_FORMS.get(str(path[0]), "use")}
-    lost = [f"{path[0]}.{key}" for key in before if key not in kept and not _is_overridden(document, (*path, key))]
+    lost = [".".join(map(str, key)) for key in _lost(before, value, path) if not _is_overridden(document, key)]
     if lost:
-        document.notices.append(f"{where} replaces the whole section, also {', '.join(lost)} of {document.where(path)}")
+        what = "the whole section" if len(path) == 1 else f"all of {'.'.join(map(str, path))}"
+        document.notices.append(f"{where} replaces {what}, also {', '.join(lost)} of {document.where(path)}")
+
+
+def _lost(before: Any, after: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """Yields the keys of what stands at a path that another value in its place does not have."""
+    if not isinstance(before, dict):
+        return
+    kept = after if isinstance(after, dict) else {_SHORT_FORMS.get(".".join(map(str, path)), "use"): after}
+    for key, value in before.items():
+        if key in kept:
+            yield from _lost(value, kept[key], (*path, key))
+        else:
+            yield (*path, key)
 
 
 def _value(document: Document, path: KeyPath) -> Any:

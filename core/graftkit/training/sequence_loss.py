@@ -121,7 +121,8 @@ class SequenceLoss:
         for asked in self._asked(store, groups, own, lambda done, every, *_: poll(done, every)):
             asked.add_to(total)
             found += asked.losses.tolist()
-            values.append(asked.scores.values.cpu())
+            if isinstance(self._objective, Overall):
+                values.append(asked.scores.values.cpu())
         score = total.over(self._passes.processes).score()
         losses = self._passes.gathered(groups, own, found)
         return replace(score, losses=losses, metrics={**score.metrics, **self._overall(store, groups, own, values)})

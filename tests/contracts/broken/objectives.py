@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
-from graftkit import Scores
-from graftkit_objectives.config import DistillConfig, DpoConfig, OrpoConfig, SftConfig
+from graftkit import Scores, SequenceScores
+from graftkit.interfaces.objective import WEIGHT
+from graftkit_objectives.classification import Classification
+from graftkit_objectives.config import ClassificationConfig, DistillConfig, DpoConfig, OrpoConfig, SftConfig
 from graftkit_objectives.distill import Distill
 from graftkit_objectives.dpo import Dpo
 from graftkit_objectives.orpo import Orpo
@@ -89,3 +91,19 @@ class TakesMeansOfTokens(Distill):
 
     def losses(self, scores: Scores) -> torch.Tensor:
         return super().losses(scores) / scores.counts().sum(1)
+
+
+class NegativeWeights(ClassificationConfig):
+    def for_records(self, counts: Mapping[str, int]) -> Self:
+        return self.model_copy(update={"class_weights": dict.fromkeys(counts, -1.0)})
+
+
+class WeighsByNegativeNumbers(Classification):
+    config_class = NegativeWeights
+
+
+class WeighsTwice(Classification):
+    config_class = ClassificationConfig
+
+    def losses(self, scores: SequenceScores) -> torch.Tensor:
+        return super().losses(scores) * scores.by_example.get(WEIGHT, torch.tensor(1.0))

@@ -168,6 +168,13 @@ def test_trls_fine_tuning() -> None:
         ({"lr_scheduler": "cosine", "cosine_min_lr_ratio": 0.2}, 0.2, set()),
         ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 2}}, None, {"lr_scheduler_kwargs"}),
         ({"lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"min_lr": 2e-5}}, None, {"lr_scheduler_kwargs"}),
+        ({"lr_scheduler": "linear", "cosine_min_lr_ratio": 0.2}, None, {"cosine_min_lr_ratio"}),
+        ({"cosine_min_lr_ratio": 0.2}, 0.2, set()),
+        (
+            {"lr_scheduler": "cosine", "learning_rate": 0.0, "lr_scheduler_kwargs": {"min_lr": 0.0}},
+            None,
+            {"lr_scheduler_kwargs"},
+        ),
     ],
 )
 def test_the_rate_that_a_cosine_falls_to(settings: dict[str, Any], share: float | None, left: set[str]) -> None:

@@ -212,6 +212,20 @@ def test_an_objective_that_says_what_none_is_is_named(
 
 
 @pytest.mark.parametrize(
+    ("head", "learns_from"),
+    [("sequence", "labelled"), ("sequence", "answers"), ("masked", "answers"), ("language", "scores")],
+)
+def test_an_objective_that_learns_what_its_head_does_not_is_named(
+    tmp_path: Path, head: str, learns_from: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OddObjectiveConfig, "head", head)
+    monkeypatch.setattr(OddObjectiveConfig, "learns_from", learns_from)
+    told = f"plugin 'OddPlugin': objective 'odd': with head = '{head}' it can't learn from '{learns_from}'; "
+    with pytest.raises(PluginError, match=told):
+        bound(tmp_path, "objective: odd\n", host=PluginHost(plugins=[OddPlugin()]))
+
+
+@pytest.mark.parametrize(
     ("does", "error", "message"),
     [
         ("leave", PluginError, "plugin 'OddPlugin': the check of the fields of its quantizer 'odd' raised SystemExit"),

@@ -147,6 +147,23 @@ def test_what_is_set_and_lost_is_told(assignments: list[str], expected: list[str
     assert len(told) == len(expected) and all(part in text for part, text in zip(expected, told, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("assignment", "lost"),
+    [
+        ("data.train=b.jsonl", "all of data.train, also data.train.format, data.train.weight"),
+        ("data.train={path: b.jsonl, format: {use: score}}", "all of data.train, also data.train.format.as_text, "),
+        ("data={train: b.jsonl}", "the whole section, also data.train.format, data.train.weight"),
+        ("tokenizer.extend={tokens: 7}", "all of tokenizer.extend, also tokenizer.extend.words"),
+        ("tokenizer={extend: {tokens: 7}}", "the whole section, also tokenizer.extend.words"),
+        ("data.train.path=b.jsonl", ""),
+    ],
+)
+def test_keys_below_what_is_set_are_told_in_full(assignment: str, lost: str) -> None:
+    train = {"path": "a.jsonl", "format": {"use": "score", "as_text": True}, "weight": 2}
+    _, told = noticed({"data": {"train": train}, "tokenizer": {"extend": {"tokens": 5, "words": ["<a>"]}}}, assignment)
+    assert len(told) == bool(lost) and all(f"--set {assignment} replaces {lost}" in text for text in told), told
+
+
 def test_two_options_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(RecipeError, match="either epochs or steps"):
         changed("training.steps=16", "training.epochs=2")

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from graftkit.flow.preparation.named_objective import named_objective
 from graftkit.interfaces.objective import SequenceScores
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.processes import ALONE, Processes
@@ -171,3 +173,31 @@ def test_figures_of_all_examples_and_their_weights_are_shared(network: LlamaForC
         "pearson": pytest.approx(torch.corrcoef(torch.stack([values, numbers]))[0, 1].item(), abs=1e-5)
     }
     assert alone.loss == pytest.approx(np.average((values - numbers).square().numpy(), weights=weights), rel=1e-5)
+
+
+def test_scores_are_gathered_for_figures_of_all_examples_alone(network: LlamaForCausalLM, store: TokenStore) -> None:
+    """A reward model has none: each process sends the losses of its examples, and no scores."""
+    scorer = LlamaForSequenceClassification(network.config.__class__(**network.config.to_dict(), num_labels=1)).eval()
+    scorer.config.pad_token_id = 0
+    plugin: Any = SimpleNamespace(label="plugin 'p'", distribution="p")
+    registered: Any = SimpleNamespace(kind="objective", provider=SimpleNamespace(name="reward"), plugin=plugin)
+    calls: list[None] = []
+
+    class Counted(Passes):
+        def gathered(self, *given: Any) -> Any:
+            calls.append(None)
+            return super().gathered(*given)
+
+    def times(made: Any) -> int:
+        def evaluate(processes: Processes) -> None:
+            passes = Counted(12, False, torch.device("cpu"), processes)
+            loss = SequenceLoss(deepcopy(scorer), named_objective(made, registered), passes)
+            loss.evaluate(judged, passes.all_groups(judged), lambda done, every: None)
+
+        calls.clear()
+        InThreads(2).call(evaluate)
+        return len(calls)
+
+    judged = replace(store, by_example={"score": np.linspace(-1, 1, len(store), dtype=np.float32)})
+    reward = SimpleNamespace(losses=Correlated().losses, metrics=Correlated().metrics)
+    assert (times(reward), times(Correlated())) == (2, 4)

@@ -77,7 +77,8 @@ def prove_and_tell(
         turned, choices = proof["chosen_otherwise"]
         notice(
             f"in the export {folder.name} the rounding of weights turns {turned:,} of {choices:,} choices of experts, "
-            "which are nearly even: there it computes something else than what was trained; in float32 it does not"
+            "which are nearly even: there it computes something else than what was trained; an export in float32 would "
+            "not"
         )
     if proof.get("base_tokenizer"):
         notice(

@@ -144,6 +144,12 @@ def _at(probes: Probes, kept: Sequence[torch.Tensor]) -> Probes:
         ids=[probes.ids[number] for number, _ in rows],
         logits=[probes.logits[number][kept] for number, kept in rows],
         positions=[[probes.positions[number][row] for row in kept.tolist()] for number, kept in rows],
+        token_type_ids=[probes.token_type_ids[number] for number, _ in rows if probes.token_type_ids],
+        experts=[
+            [replace(router, scores=router.scores[kept]) for router in probes.experts[number]]
+            for number, kept in rows
+            if probes.experts
+        ],
     )
 
 

@@ -85,6 +85,10 @@ class FittedRecipe:
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
+_MOST_MEANT = 10_000
+"""Numbers without a unit below which gigabytes are probably meant."""
+
+
 def parse_size(text: str) -> int:
     """Returns the bytes that a text says.
 
@@ -102,7 +106,9 @@ def parse_size(text: str) -> int:
     if size < _LEAST:
         raise RecipeError(
             f"'{text}' is a size of {size:,} bytes",
-            hint="Write it with its unit, as 8GB, 24GiB or 900MB." if found[2] else f"Did you mean {found[1]}GB?",
+            hint="Write it with its unit, as 8GB, 24GiB or 900MB."
+            if found[2] or float(found[1]) >= _MOST_MEANT
+            else f"Did you mean {found[1]}GB?",
         )
     return size
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.sample_files import Samples, scan_samples
+from graftkit.corpus.text_targets import TEXT_SHAPES
 from graftkit.errors import DataError, RecipeError, RequestError
 from graftkit.flow.planning.head import refuse_answers
 from graftkit.flow.planning.plan_notices import told_of_files
@@ -108,7 +109,8 @@ class EvaluationPlan:
             recipe = bound.recipe.model_copy(update={"objective": ProviderSection(use=use)})
             bound = bind(LoadedRecipe(recipe, bound.document), host)
         config, use = bound.objective_config, bound.objective.use
-        _refuse_outputs(bound, labels, several=several, where=where) if config.head == head == "sequence" else None
+        if config.head == head == "sequence":
+            _refuse_outputs(bound, labels, several=several, where=where)
         if config.head != head:
             raise RequestError(
                 f"the objective {use} does not measure {_MODELS[head]}",
@@ -128,13 +130,19 @@ class EvaluationPlan:
         return bound
 
 
+def _learnt(labels: Sequence[str], *, several: bool) -> LearnsFrom:
+    """Returns what a head on sequences has learnt from, by what its scores are of."""
+    if several:
+        return "label_sets"
+    if len(labels) > 1:
+        return "labels"
+    return "scores" if labels else "pairs"
+
+
 def _sequence_objective(labels: Sequence[str], *, several: bool) -> str:
     """Returns the objective that measures a head on sequences, by what its scores are of."""
-    if several:
-        return "multi-label-classification"
-    if len(labels) > 1:
-        return "classification"
-    return "regression" if labels else "reward"
+    shape = TEXT_SHAPES.get(_learnt(labels, several=several))
+    return shape.objective if shape else "reward"
 
 
 def _refuse_outputs(bound: BoundRecipe, labels: Sequence[str], *, several: bool, where: str) -> None:
@@ -144,13 +152,13 @@ def _refuse_outputs(bound: BoundRecipe, labels: Sequence[str], *, several: bool,
         RequestError: One judges each label by itself and the other gives a text one; or one knows labels, the other a
             single score.
     """
-    kinds = {"labels": "one label of a text", "label_sets": "each label by itself", "scores": "one number", "pairs": ""}
-    model = "label_sets" if several else "labels" if len(labels) > 1 else "scores"
-    asked = bound.objective_config.learns_from
-    if asked != model and not (asked == "pairs" and model == "scores"):
+    learnt, asked = (
+        TEXT_SHAPES["scores" if kind == "pairs" else kind].measured
+        for kind in (_learnt(labels, several=several), bound.objective_config.learns_from)
+    )
+    if asked != learnt:
         raise RequestError(
-            f"its scores tell {kinds[model]}, and the objective {bound.objective.use} measures "
-            f"{kinds[asked] or 'one number'}",
+            f"its scores tell {learnt}, and the objective {bound.objective.use} measures {asked}",
             where=where,
             hint=f"Such a model is measured by objective: {_sequence_objective(labels, several=several)}.",
         )

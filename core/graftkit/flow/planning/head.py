@@ -10,6 +10,7 @@ from typing import Any
 from graftkit.corpus.encode import Encoder
 from graftkit.errors import DataError, ModelError, RecipeError
 from graftkit.flow.folders.adapter_folder import AdapterFolder
+from graftkit.flow.planning.named_fields import NamedFields, listed_labels
 from graftkit.flow.planning.read_records import ReadRecords
 from graftkit.interfaces.architecture import SEVERAL_LABELS, Head, head_of, is_multimodal, labels_of, with_head
 from graftkit.interfaces.model_source import BaseModelFiles
@@ -22,7 +23,6 @@ __all__ = [
     "config_of_objective",
     "head_facts",
     "labels_in_order",
-    "listed_labels",
     "mask_token",
     "own_labels",
     "refuse_answers",
@@ -179,13 +179,10 @@ def with_objective_of(bound: BoundRecipe, records: ReadRecords) -> BoundRecipe:
 
     Raises:
         RecipeError: Its fields do not hold for these records.
+        PluginCallError: They are a plugin's, and give something else than is due.
     """
-    choice, config = bound.objective, bound.objective_config
-    try:
-        settled = config.for_records(records.kinds.counts(records.samples.train))
-    except ValueError as error:
-        raise RecipeError(str(error), where=bound.document.where(("objective",))) from None
-    return replace(bound, choices={**bound.choices, ("objective",): replace(choice, config=settled)})
+    settled = NamedFields(bound).for_records(records.kinds.counts(records.samples.train))
+    return replace(bound, choices={**bound.choices, ("objective",): replace(bound.objective, config=settled)})
 
 
 def told_of_pairs(encoder: Encoder) -> list[str]:
@@ -229,11 +226,6 @@ def own_labels(config: Mapping[str, Any]) -> list[str]:
     """Returns the labels of a classifier in its order; none where it is none, or has no names for them."""
     own = labels_of(config)
     return [] if own == [f"LABEL_{number}" for number in range(len(own))] else own
-
-
-def listed_labels(labels: Sequence[str]) -> str:
-    """Returns the first labels as a message shows them."""
-    return ", ".join(f"{label:.40}" for label in labels[:6]) + (", ..." if len(labels) > 6 else "")
 
 
 def refuse_head(config: Mapping[str, Any], reference: str, why: str) -> None:

@@ -11,6 +11,7 @@ from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.file_search import own_folders
 from graftkit.corpus.split import Split
 from graftkit.corpus.text_paths import unread_files
+from graftkit.corpus.text_targets import TEXT_SHAPES
 from graftkit.errors import RecipeError
 from graftkit.flow.planning.read_records import ReadRecords
 from graftkit.flow.planning.vocabulary import VocabularyRequest
@@ -39,13 +40,17 @@ def told_of_records(
     Raises:
         RecipeError: Training sees no record at all.
     """
-    by_scores = bound.objective_config.learns_from == "scores"
+    learns_from = bound.objective_config.learns_from
     return [
         *differences,
         *told_of_files(bound, records.datasets),
         *_holdout(bound, records.samples),
-        *(records.kinds.told_of_scores() if by_scores else records.kinds.told(records.samples.train, labels)),
-        *([] if bound.objective_config.judges_texts else records.kinds.told_of_texts(bound.objective.use)),
+        *(
+            records.kinds.told_of_scores()
+            if learns_from == "scores"
+            else records.kinds.told(records.samples.train, labels)
+        ),
+        *([] if learns_from in TEXT_SHAPES else records.kinds.told_of_texts(learns_from, bound.objective.use)),
         *_unseen(bound, records.shares),
     ]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from graftkit.errors import RecipeError, TargetError
 from graftkit.flow.planning.continued_adapter import check_targets
-from graftkit.flow.planning.head import listed_labels
+from graftkit.flow.planning.named_fields import listed_labels
 from graftkit.flow.planning.run_plan import WholeModules
 from graftkit.flow.planning.whole_modules import named_wholes
 from graftkit.interfaces.layer import LayerInfo

@@ -16,7 +16,7 @@ from graftkit.host.records import RegisteredProvider
 from graftkit.host.results import LARGEST_SCORE, kind_named
 from graftkit.interfaces.objective import Overall, Scores, SequenceScores
 
-__all__ = ["NamedObjective"]
+__all__ = ["NamedObjective", "NamedOverall", "named_objective"]
 
 _LONGEST_NAME = 200
 _NO_GRADIENT = "gave losses that have no gradient by the scores: what makes them must be differentiable"
@@ -76,24 +76,6 @@ class NamedObjective(Named):
             raise self.wrong(f"gave {kind_named(found)} as metrics, not a mapping")
         return {name: self._metric(name, values, scores) for name, values in dict(found).items()}
 
-    def overall(self, scores: SequenceScores) -> dict[str, float]:
-        """Returns what is told of all examples together, each a number or NaN; nothing where the objective has none."""
-        if not isinstance(self._objective, Overall):
-            return {}
-        found = self._objective.overall(_copied(scores))
-        if not isinstance(found, Mapping):
-            raise self.wrong(f"gave {kind_named(found)} as figures of all examples, not a mapping")
-        known = bool(scores.values.isfinite().all())
-        return {self._metric_name(name): self._figure(name, value, known) for name, value in dict(found).items()}
-
-    def _figure(self, name: str, value: object, known: bool) -> float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            if not abs(value) > LARGEST_SCORE:
-                return float(value)
-            if not known:
-                return math.nan
-        raise self.wrong(f"gave {value!r:.40} as '{name}': a number up to {LARGEST_SCORE:g} is due, or NaN")
-
     def _metric_name(self, name: object) -> str:
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
             raise self.wrong(
@@ -116,6 +98,37 @@ class NamedObjective(Named):
             told = f"gave {values[too_large][0].item()} as the metric '{name}'"
             raise self.wrong(f"{told}: a number up to {LARGEST_SCORE:g} is due, or NaN where an example has none")
         return values.masked_fill(too_large, math.nan)
+
+
+class NamedOverall(NamedObjective):
+    """One that tells something of all examples together, too; of others no scores are kept or gathered for that."""
+
+    def overall(self, scores: SequenceScores) -> dict[str, float]:
+        """Returns what is told of all examples together, each a number or NaN."""
+        found = self._objective.overall(_copied(scores))
+        if not isinstance(found, Mapping):
+            raise self.wrong(f"gave {kind_named(found)} as figures of all examples, not a mapping")
+        known = bool(scores.values.isfinite().all())
+        return {self._metric_name(name): self._figure(name, value, known) for name, value in dict(found).items()}
+
+    def _figure(self, name: str, value: object, known: bool) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if not abs(value) > LARGEST_SCORE:
+                return float(value)
+            if not known:
+                return math.nan
+        raise self.wrong(f"gave {value!r:.40} as '{name}': a number up to {LARGEST_SCORE:g} is due, or NaN")
+
+
+def named_objective(objective: Any, registered: RegisteredProvider) -> NamedObjective:
+    """Returns an objective whose results of another kind than is due name its plugin.
+
+    Args:
+        objective: The objective.
+        registered: The provider and its plugin.
+    """
+    made = NamedOverall if isinstance(objective, Overall) else NamedObjective
+    return made(objective, registered)
 
 
 class _ByCopies(torch.autograd.Function):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from graftkit.flow.preparation.named_objective import NamedObjective
+from graftkit.flow.preparation.named_objective import named_objective
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.objective import TeacherConfig
 from graftkit.recipe.bind import BoundRecipe
@@ -27,7 +27,7 @@ def loss_of(bound: BoundRecipe, host: PluginHost, network: nn.Module) -> Callabl
     choice, config = bound.objective, bound.objective_config
     if config.likelihood:
         return None
-    objective = NamedObjective(host.registry.create(choice.registered, choice.config), choice.registered)
+    objective = named_objective(host.registry.create(choice.registered, choice.config), choice.registered)
     if config.head == "sequence":
         return lambda passes: SequenceLoss(network, objective, passes)
     temperature = config.temperature if isinstance(config, TeacherConfig) else 1.0

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from graftkit.corpus.sample_files import Samples
-from graftkit.corpus.text_targets import labels_in
+from graftkit.corpus.text_targets import TEXT_SHAPES, labels_in, shape_of
+from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.samples import LabelledAnswer, LabelledText, Sample, ScoredText, TextWithLabels
 from graftkit.visible import one_line
 
@@ -25,12 +26,6 @@ _FAR = 100
 _Kind = tuple[str, ...] | bool | None
 """What a record is: labels, sorted; whether its answer is wanted; or neither."""
 
-_BESIDE: dict[type[Sample], tuple[str, str]] = {
-    TextWithLabels: ("labels", "multi-label-classification"),
-    ScoredText: ("a number", "regression"),
-}
-"""What texts have beside them that whoever learns texts does not learn, and which objective does."""
-
 
 class SeenKinds:
     """Of each record of the training files, in their order, its labels or number, or whether its answer is wanted."""
@@ -38,7 +33,7 @@ class SeenKinds:
     def __init__(self) -> None:
         self._names: dict[_Kind, int] = {}
         self._of_record = array("I")
-        self._beside: dict[type[Sample], str] = {}
+        self._beside: dict[LearnsFrom, str] = {}
         self._lowest, self._highest = math.inf, -math.inf
 
     def note(self, sample: Sample) -> None:
@@ -51,8 +46,9 @@ class SeenKinds:
         elif isinstance(sample, ScoredText):
             self._lowest, self._highest = min(self._lowest, sample.score), max(self._highest, sample.score)
         self._of_record.append(self._names.setdefault(kind, len(self._names)))
-        if isinstance(sample, TextWithLabels | ScoredText):
-            self._beside.setdefault(type(sample), sample.where)
+        shape = shape_of(sample)
+        if shape:
+            self._beside.setdefault(shape.kind, sample.where)
 
     @property
     def labels(self) -> set[str]:
@@ -84,16 +80,18 @@ class SeenKinds:
             "begins: bring them to a range of about 1, or training takes long to come near them"
         ]
 
-    def told_of_texts(self, objective: str) -> list[str]:
+    def told_of_texts(self, learns_from: LearnsFrom, objective: str) -> list[str]:
         """Tells of labels or numbers beside texts that are learnt as texts alone.
 
         Args:
+            learns_from: What is learnt: of `answers` a single label is one.
             objective: What they are learnt by.
         """
         return [
-            f"{where}: the record has {_BESIDE[kind][0]} beside its text, which the objective {objective} does not "
-            f"learn: {_BESIDE[kind][1]} does"
+            f"{where}: the record has {TEXT_SHAPES[kind].beside} beside its text, which the objective {objective} does "
+            f"not learn: {TEXT_SHAPES[kind].objective} does"
             for kind, where in self._beside.items()
+            if not (kind == "labels" and learns_from == "answers")
         ]
 
     def _seen(self, train: Samples) -> dict[_Kind, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_files import Samples, scan_samples
-from graftkit.corpus.text_targets import TextTargets, labels_in
+from graftkit.corpus.text_targets import TEXT_SHAPES, TextTargets, labels_in, shape_of
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
 from graftkit.flow.records.datasets import open_path
@@ -20,8 +20,7 @@ from graftkit.flow.records.suggest_format import Guess
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.model_source import PLAIN
-from graftkit.interfaces.objective import LearnsFrom
-from graftkit.interfaces.samples import LabelledAnswer, LabelledText, PreferencePair, Sample, ScoredText, TextWithLabels
+from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.recipe.schema import Recipe
@@ -109,7 +108,7 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     context = context_length(files.config) or 1 << 17
     targets = _targets_of(samples)
-    objective = _JUDGING[targets.kind] if targets else _objective_for(next(iter(samples)))
+    objective = TEXT_SHAPES[targets.kind].objective if targets else _objective_for(next(iter(samples)))
     corpus, template, instead_of = _laid_out(tokenizer, samples, context, targets)
     by_answer = None if targets else _laid_out_by_answer(tokenizer, template, samples, context, corpus)
     corpus = by_answer or corpus
@@ -149,37 +148,24 @@ def _objective_for(sample: Sample) -> str:
     return "sft"
 
 
-_JUDGING: Mapping[LearnsFrom, str] = {
-    "labels": "classification",
-    "label_sets": "multi-label-classification",
-    "scores": "regression",
-}
-"""The objectives of texts that are learnt as wholes, by what is learnt of them."""
-
-
 def _targets_of(samples: Samples) -> TextTargets | None:
     """Returns what is learnt of texts as wholes: their numbers, or labels that name classes.
 
     Those are two at least, or one that a text may lack, short, and seen several times in the mean.
     """
-    kinds: Mapping[type[Sample], LearnsFrom] = {
-        LabelledText: "labels",
-        TextWithLabels: "label_sets",
-        ScoredText: "scores",
-    }
-    first = type(next(iter(samples)))
-    if first not in kinds:
+    shape = shape_of(next(iter(samples)))
+    if shape is None:
         return None
     most, found = min(_MOST_LABELS, len(samples) // _TIMES_SEEN), set[str]()
     for sample in samples:
         labels = labels_in(sample)
         found.update(labels)
         named = all(0 < len(label) <= _LABEL_LENGTH for label in labels)
-        if type(sample) is not first or not named or len(found) > most:
+        if type(sample) is not shape.sample or not named or len(found) > most:
             return None
-    if first is not ScoredText and len(found) < (2 if first is LabelledText else 1):
+    if shape.kind != "scores" and len(found) < (1 if shape.several else 2):
         return None
-    return TextTargets(kinds[first], sorted(found))
+    return TextTargets(shape.kind, sorted(found))
 
 
 def _laid_out(

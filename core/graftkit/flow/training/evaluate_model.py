@@ -18,7 +18,7 @@ from graftkit.errors import DataError, ModelError
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.flow.answering.reloaded_model import ReloadedModel
 from graftkit.flow.planning.evaluation import EvaluationPlan
-from graftkit.flow.planning.head import listed_labels
+from graftkit.flow.planning.named_fields import check_weighed_labels, listed_labels
 from graftkit.flow.planning.vocabulary import carrying
 from graftkit.flow.preparation.masking import masking_of
 from graftkit.flow.preparation.objective import loss_of
@@ -97,8 +97,8 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
         source: The model's name, for errors.
 
     Raises:
-        RequestError: It can't be measured by the recipe's objective, or the recipe says of conversations what its chat
-            template does not read.
+        RequestError: It can't be measured by the recipe's objective, or that weighs a label which the model does not
+            have; or the recipe says of conversations what its chat template does not read.
         ModelError: It is not causal.
     """
     network, config = model.network, model.network.config.to_dict()
@@ -106,6 +106,7 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
     head = model.head if isinstance(model, HeadModel) else "language"
     several = config.get("problem_type") == SEVERAL_LABELS
     bound = planned.for_head(host, head, labels, source, several=several)
+    check_weighed_labels(bound, labels)
     tokenizer = carrying(template_of(bound), model.tokenizer)
     template = chat_template_of(tokenizer, planned.today, chat_options(bound, model.chat))
     check_arguments(bound, template)

@@ -233,17 +233,21 @@ def _rate(draft: Draft) -> None:
         draft.put("training.schedule", named)
     else:
         draft.leave("lr_scheduler_type", schedule, "training.schedule is cosine, linear or constant")
-    _min_rate(draft)
+    _min_rate(draft, schedule)
     _warmup(draft, schedule)
 
 
-def _min_rate(draft: Draft) -> None:
+def _min_rate(draft: Draft, schedule: object) -> None:
     """Converts what a cosine falls to: a share of the highest rate, or a rate."""
     share, given = draft.take("cosine_min_lr_ratio"), draft.take("lr_scheduler_kwargs")
     training = draft.recipe.get("training", {})
-    if share is None and isinstance(given, dict) and len(given) == 1 and training.get("schedule") == "cosine":
+    cosine = training.get("schedule") == "cosine"
+    if share is not None and not cosine and schedule is not None:  # where nothing is said, its program takes a cosine
+        draft.leave("cosine_min_lr_ratio", share, "training.min_rate is what a cosine falls to")
+        share = None
+    elif share is None and isinstance(given, dict) and len(given) == 1 and cosine:
         share, rate, peak = given.get("min_lr_rate"), given.get("min_lr"), training.get("learning_rate")
-        if is_number(rate) and is_number(peak) and 0 <= rate <= peak:
+        if is_number(rate) and is_number(peak) and 0 <= rate <= peak and peak:
             share = round(rate / peak, 9)
         given = given if share is None else None
     if share is not None:

@@ -13,6 +13,7 @@ from graftkit.interfaces.objective import (
     LABEL,
     LABELS,
     SCORE,
+    WEIGHT,
     ObjectiveConfig,
     Overall,
     Scores,
@@ -184,6 +185,30 @@ class ObjectiveContract(Contract):
             assert turned[name] == pytest.approx(value, rel=1e-5, abs=1e-6, nan_ok=True), (
                 f"in another order of the examples {name} is another number"
             )
+
+    def test_weights_of_labels_are_numbers(self) -> None:
+        """Above 0, of labels alone, in fields of the same class, once they know how many records have each label."""
+        counts = {f"label {number}": number + 1 for number in range(CLASSES)}
+        try:
+            settled = self.config.for_records(counts if self.config.learns_from in ("labels", "label_sets") else {})
+        except ValueError:  # the fields name labels that these records do not have
+            settled = self.config
+        named = type(self.config).__name__
+        assert type(settled) is type(self.config), f"for_records() gives a {type(settled).__name__}, not a {named}"
+        awaits = settled is not self.config and settled.awaits_records
+        assert not awaits, "awaits_records is still true once for_records() has filled in the fields"
+        weights = settled.label_weights
+        numbers = all(isinstance(weight, int | float) and 0 < weight < float("inf") for weight in weights.values())
+        assert numbers, f"label_weights are {dict(weights)}: a number above 0 is due for each label"
+        assert not weights or settled.learns_from == "labels", "label_weights are of objectives that learn from labels"
+
+    def test_weights_are_left_to_core(self) -> None:
+        """Core multiplies the losses by them: an objective that does so, too, would count them twice."""
+        scores = self.scores()
+        if not isinstance(scores, SequenceScores) or self.config.learns_from != "labels":
+            return
+        weighing = replace(scores, by_example={**scores.by_example, WEIGHT: torch.linspace(0.5, 2, MOST)})
+        assert torch.equal(self.losses(scores), self.losses(weighing)), "losses() multiplies by the weights of labels"
 
     def test_what_it_is_given_stays_as_it_is(self) -> None:
         """Core goes on with the scores, and with the process's random state."""

@@ -131,6 +131,24 @@ def test_a_probe_of_which_no_position_is_compared_is_not_asked_for() -> None:
     assert compared.probes.ids == [[0, 1, 2]] and compared.set_aside == 1
 
 
+def test_what_a_position_chose_is_set_aside_with_it() -> None:
+    """Else an export of a mixture is compared with the experts that the trained model took in another sequence."""
+    logits = [torch.ones(1, 5).cumsum(1), torch.ones(3, 5).cumsum(1), torch.ones(2, 5).cumsum(1)]
+    made = ReadLogits(logits, logits, logits, [torch.tensor([1.0]), torch.zeros(3), torch.tensor([0.0, 1.0])])
+    ids, positions = [[3], [0, 1, 2, 3], [2, 1]], [[0], [0, 2, 3], [0, 1]]
+    choices = [Choice(torch.rand(len(of), 4), torch.rand(len(of), 4).topk(2, -1).indices) for of in ids]
+    trained = choices_by_sequence(choices, [1, 4, 2], positions, packed=False)
+    probes = Probes(ids, logits, positions, token_type_ids=[[0], [0, 0, 1, 1], [1, 1]], experts=trained)
+    compared = made.comparison(probes, 0.01).probes
+    assert compared.ids == ids[1:] and compared.positions == [[0, 2, 3], [0]]
+    assert compared.types == [[0, 0, 1, 1], [1, 1]]
+    scores = [router.scores[:, 0] for [router] in compared.experts]
+    for found, choice, at in zip(scores, choices[1:], compared.positions, strict=True):
+        assert torch.equal(found, choice.scores[at])
+    whole = [router.taken[:, 0] for [router] in compared.experts]
+    assert [taken.tolist() for taken in whole] == [choice.chosen.tolist() for choice in choices[1:]]
+
+
 def test_what_is_no_choice_is_left_alone() -> None:
     values = torch.tensor([[1.0, 3.0, 2.0]])
     cases = SimpleNamespace(all=lambda: values.topk(3), least=lambda: values.topk(1, largest=False))

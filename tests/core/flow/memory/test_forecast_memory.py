@@ -166,7 +166,12 @@ def test_sizes_are_read_as_they_are_written() -> None:
     for text in ("", "0GB", "8 gigs", "-1GB", "9" * 400 + "GB", "9" * 5000):
         with pytest.raises(RecipeError, match="no size of a memory"):
             parse_size(text)
-    for text, hint in (("8", "Did you mean 8GB?"), ("1.5 b", "Did you mean 1.5GB?"), ("8KB", "with its unit")):
+    for text, hint in (
+        ("8", "Did you mean 8GB?"),
+        ("1.5 b", "Did you mean 1.5GB?"),
+        ("8KB", "with its unit"),
+        ("900000", "with its unit"),
+    ):
         with pytest.raises(RecipeError, match=f"'{text}' is a size of") as caught:
             parse_size(text)
         assert hint in caught.value.hint

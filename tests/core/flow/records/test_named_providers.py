@@ -15,9 +15,9 @@ from graftkit import Conversation, Message, Record, RecordSource, Text
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.errors import DataError, PluginCallError
-from graftkit.flow.preparation.named_objective import NamedObjective
+from graftkit.flow.preparation.named_objective import NamedObjective, NamedOverall, named_objective
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
-from graftkit.interfaces.objective import Scores, SequenceScores
+from graftkit.interfaces.objective import Overall, Scores, SequenceScores
 from graftkit.interfaces.samples import (
     Completion,
     LabelledAnswer,
@@ -281,12 +281,12 @@ def test_an_objective_gives_a_number_an_example_of_each_metric(metrics: Any, mes
 def test_an_objective_gives_numbers_of_all_examples(told: Any, message: str) -> None:
     def asked(told: Any, value: float = 0.0) -> dict[str, float]:
         made = SimpleNamespace(overall=lambda scores: told)
-        return NamedObjective(made, registered("objective")).overall(SequenceScores(torch.full((2, 1, 1), value)))
+        found = named_objective(made, registered("objective"))
+        assert isinstance(found, NamedOverall) and isinstance(found, Overall)
+        return found.overall(SequenceScores(torch.full((2, 1, 1), value)))
 
-    assert (
-        asked({"a": 0.5, "b": 1}) == {"a": 0.5, "b": 1.0}
-        and objective(None).overall(SequenceScores(torch.zeros(1))) == {}
-    )
+    assert asked({"a": 0.5, "b": 1}) == {"a": 0.5, "b": 1.0}
+    assert not isinstance(named_objective(SimpleNamespace(losses=None), registered("objective")), Overall)
     assert math.isnan(asked({"a": math.inf}, math.nan)["a"]), "of a model that has diverged"
     with pytest.raises(PluginCallError, match=message):
         asked(told)
