@@ -184,11 +184,21 @@ def _name(label: int, names: Sequence[str], where: str, use: str, otherwise: str
     """
     if 0 <= label < len(names):
         return names[label]
+    if names:
+        raise DataError(
+            f"the label is the number {label}, and 'names' has a word for {_numbers(len(names))}",
+            where=where,
+            hint="Name the others, too, or leave such records out: in some data sets -1 means that there is no label.",
+        )
     raise DataError(
         f"the label is the number {label}, for which there is no word",
         where=where,
         hint=f"Give the words: format: {{use: {use}, names: [FIRST, SECOND]}}{otherwise}.",
     )
+
+
+def _numbers(count: int) -> str:
+    return f"0 to {count - 1}" if count > 1 else "0 alone"
 
 
 def _number(value: object, key: str, where: str) -> float:

@@ -362,6 +362,13 @@ def test_texts_are_read_with_labels_or_a_number(tmp_path: Path) -> None:
             assert isinstance(joined, type(sample)) and not is_pair(joined) and joined.key() != sample.key()
             whole = [one.messages[0].content if isinstance(one, LabelledText) else one.text for one in (sample, joined)]
             assert whole[0] == whole[1]
+    (tmp_path / "records.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": -1}')
+    for words, known in ((["no", "yes"], "0 to 1"), (["no"], "0 alone")):
+        [dataset] = open_path(
+            PluginHost(), str(tmp_path / "records.jsonl"), {"format": {"use": "label", "names": words}}
+        )
+        with pytest.raises(DataError, match=f"the label is the number -1, and 'names' has a word for {known}"):
+            list(dataset)
     (tmp_path / "records.csv").write_text("text,score\na,0.5\n")
     [dataset] = open_path(PluginHost(), str(tmp_path / "records.csv"), {"format": {"use": "score", "as_text": True}})
     assert [sample.score for sample in dataset if isinstance(sample, ScoredText)] == [0.5]

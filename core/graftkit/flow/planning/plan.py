@@ -43,6 +43,7 @@ from graftkit.flow.records.estimate import (
     choose_training,
     estimate_corpus,
     estimate_steps,
+    long_warmup,
     too_short,
 )
 from graftkit.flow.records.record_encoder import encoder_of, longest_example, template_of
@@ -127,6 +128,7 @@ def make_plan(
     check_end_of_turn(bound, encoder.tokenizer)
     differences = check_template(encoder, samples) if chats(bound, samples) else []
     bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, shares, chosen)
+    steps = estimate_steps(bound.recipe, corpus) if corpus else None
     kept = {key: found for key, found in (settled or {}).items() if key in unsettled(bound.recipe)}
     laid_out_by = template_in_use if chats(bound, samples) else None
     notices = [
@@ -136,7 +138,7 @@ def make_plan(
         *told_of_several(bound, own_files.config, origin),
         *told_of_records(bound, records, labels, differences),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound), laid_out_by)) else []),
-        *([told] if corpus and (told := too_short(bound.recipe, estimate_steps(bound.recipe, corpus))) else []),
+        *(told for rule in (too_short, long_warmup) if steps and (told := rule(bound.recipe, steps))),
         *([] if vocabulary else rowless),
         *told_of_losses(known, vocabulary),
         *host.notices,

@@ -17,6 +17,7 @@ from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.samples import LabelledAnswer, LongText, Sample, Text
 from graftkit.recipe.schema import Recipe
 from graftkit.training.order import group_by_tokens, shuffled
+from graftkit.training.schedule import warmup_steps
 
 __all__ = [
     "FEWEST_SAID",
@@ -26,6 +27,7 @@ __all__ = [
     "describe_chosen",
     "estimate_corpus",
     "estimate_steps",
+    "long_warmup",
     "too_short",
 ]
 
@@ -255,6 +257,23 @@ def describe_chosen(chosen: Mapping[str, Any]) -> str:
     """
     told = (f"{key}: {f'{value:.0e}'.replace('e-0', 'e-') if value < 1 else value}" for key, value in chosen.items())
     return f"training: {{{', '.join(told)}}}"
+
+
+def long_warmup(recipe: Recipe, steps: StepEstimate) -> str:
+    """Says of a warm-up of whole steps, or of all of them, that it leaves none; "" where it leaves some.
+
+    Args:
+        recipe: The recipe as it stands.
+        steps: What its training comes to.
+    """
+    warmup = recipe.training.warmup
+    if warmup < 1 or warmup_steps(steps.steps, warmup) < steps.steps:
+        return ""
+    share = ", the share of all steps" if warmup == 1 else ""
+    return (
+        f"training.warmup: {warmup:g}{share}: the rate rises in every one of about {steps.steps} steps; a number "
+        "of steps above 1, or a share such as 0.05, leaves some at the full rate"
+    )
 
 
 def too_short(recipe: Recipe, steps: StepEstimate) -> str:
