@@ -73,6 +73,13 @@ def word_of(label: int, names: Sequence[str], where: str, use: str, otherwise: s
     """
     if 0 <= label < len(names):
         return names[label]
+    if names:
+        numbers = f"0 to {len(names) - 1}" if len(names) > 1 else "0 alone"
+        raise DataError(
+            f"the label is the number {label}, and 'names' has a word for {numbers}",
+            where=where,
+            hint="Name the others, too, or leave such records out: in some data sets -1 means that there is no label.",
+        )
     raise DataError(
         f"the label is the number {label}, for which there is no word",
         where=where,

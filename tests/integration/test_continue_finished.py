@@ -193,7 +193,7 @@ def test_an_export_is_added_where_the_run_chose_its_numbers(recipe: dict[str, An
     first = graftkit.run(recipe, out=tmp_path / "run")
     found = add_export(first.folder, "peft")
     assert found.manifest["chosen"] == first.manifest["chosen"] and list(found.exports) == ["peft"]
-    assert any("rises in all of the 2 steps, and never falls" in told for told in first.manifest["notices"])
+    assert any("rises in every one of 2 steps, and never falls" in told for told in first.manifest["notices"])
 
 
 def test_an_export_of_a_run_that_is_not_finished_or_that_nobody_offers_is_refused(

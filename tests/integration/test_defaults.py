@@ -102,7 +102,12 @@ def test_too_few_steps_are_told_with_what_to_write(
     assert f"training.steps: 2 makes about {epochs} epochs" in told
     assert f"write training: {{epochs: {enough}}}, or leave steps out" in told
     assert told in graftkit.run({**few, "export": []}, out=tmp_path / "run").manifest["notices"]
-    other = graftkit.plan({**minimal, "training": {"steps": 20, **more}})
+    for key, warmup in (("warmup", 1), ("warmup_steps", 2), ("warmup_steps", 100)):
+        risen = graftkit.plan({**few, "training": {**few["training"], key: warmup}})
+        [told] = [notice for notice in risen.notices if "warmup" in notice]
+        assert told == f"training.{key}: {warmup}: the rate rises in every one of 2 steps, and never falls"
+    other = graftkit.plan({**minimal, "training": {"steps": 20, "warmup_steps": 19, **more}})
+    assert not [notice for notice in other.notices if "warmup" in notice]
     assert not [notice for notice in other.notices if "hardly change a model" in notice]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from graftkit.corpus.columns import columns_of
@@ -74,6 +75,7 @@ class Dataset:
         origin: Where the file was fetched from; None where it lay on this machine.
         skip_empty: Whether records with nothing to learn are left out.
         first: How many of its records are read, from its beginning on; None for all.
+        later: The files that its entry names after it.
         left: Filled while the file is read: each column that is neither -> where it was found first.
         skipped: Filled likewise: the numbers of the records that are left out, from 0.
     """
@@ -90,6 +92,7 @@ class Dataset:
     origin: HubOrigin | None = None
     skip_empty: bool = False
     first: int | None = None
+    later: Sequence[Path] = ()
     left: dict[str, str] = field(default_factory=dict)
     skipped: array[int] = field(default_factory=lambda: array("Q"))
 

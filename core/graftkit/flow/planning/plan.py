@@ -44,6 +44,7 @@ from graftkit.flow.records.estimate import (
     choose_training,
     estimate_corpus,
     estimate_steps,
+    long_warmup,
     too_short,
 )
 from graftkit.flow.records.record_encoder import encoder_of, longest_example, template_of
@@ -127,6 +128,8 @@ def make_plan(
     check_end_of_turn(bound, encoder.tokenizer)
     differences = check_template(encoder, samples) if chats(bound, samples) else []
     bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, shares, chosen)
+    estimated = estimate_steps(bound.recipe, corpus) if corpus else None
+    steps = bound.recipe.training.steps or (estimated.steps if estimated else 0)
     kept = {key: found for key, found in (settled or {}).items() if key in unsettled(bound.recipe)}
     laid_out_by = template_in_use if chats(bound, samples) else None
     notices = [
@@ -137,7 +140,8 @@ def make_plan(
         *joined,
         *told_of_records(bound, records, labels, differences),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound), laid_out_by)) else []),
-        *([told] if corpus and (told := too_short(bound.recipe, estimate_steps(bound.recipe, corpus))) else []),
+        *([told] if estimated and (told := too_short(bound.recipe, estimated)) else []),
+        *([told] if steps and (told := long_warmup(bound.recipe, steps)) else []),
         *([] if vocabulary else rowless),
         *told_of_losses(known, vocabulary),
         *host.notices,

@@ -68,6 +68,7 @@ def told_of_files(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
         *_written_by_runs(bound),
         *_left_columns(datasets),
         *_skipped(datasets),
+        *_fewer(datasets),
     ]
 
 
@@ -88,12 +89,23 @@ def told_of_losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -
     return [f"the tokenizer loses {describe_losses(lost)}; {only}{adds}"]
 
 
+def _fewer(datasets: Sequence[Dataset]) -> list[str]:
+    """Tells where a recipe asks for more first records than there are."""
+    found = []
+    for dataset in datasets:
+        count = dataset.count() if dataset.first is not None and not dataset.later else 0
+        if dataset.first is not None and 0 < count < dataset.first:
+            asked = f"'first' asks for {dataset.first:,} records of it"
+            found.append(f"{dataset.source}: {asked}, and it has {count:,}: all are read")
+    return found
+
+
 _FILES_SHOWN = 5
 
 
 def _unread(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
     """Returns a notice for each folder of files of which no reader knows some."""
-    read = {dataset.source.path for dataset in datasets}
+    read = {path for dataset in datasets for path in (dataset.source.path, *dataset.later)}
     notices = []
     for folder in map(Path, _named(bound)):
         left = unread_files(folder, read) if folder.is_dir() else []

@@ -143,8 +143,9 @@ class _Opener:
             files = find_data_files(entry.path, self._readable, where)
             _check_files(files, entry.path, where)
         left = entry.first
-        for file in files:
-            dataset = replace(self._dataset(RecordSource(file), entry, reader, format), origin=origin, first=left)
+        for place, file in enumerate(files, 1):
+            dataset = self._dataset(RecordSource(file), entry, reader, format)
+            dataset = replace(dataset, origin=origin, first=left, later=files[place:])
             yield dataset
             if left is not None and len(files) > 1:
                 left -= dataset.count()

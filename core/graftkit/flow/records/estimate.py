@@ -17,6 +17,7 @@ from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.samples import LabelledAnswer, LongText, Sample, ScoredText, Text, TextWithLabels, join_pair
 from graftkit.recipe.schema import Recipe
 from graftkit.training.order import group_by_tokens, shuffled
+from graftkit.training.schedule import warmup_steps
 
 __all__ = [
     "FEWEST_SAID",
@@ -26,6 +27,7 @@ __all__ = [
     "describe_chosen",
     "estimate_corpus",
     "estimate_steps",
+    "long_warmup",
     "too_short",
 ]
 
@@ -259,6 +261,20 @@ def describe_chosen(chosen: Mapping[str, Any]) -> str:
     """
     told = (f"{key}: {f'{value:.0e}'.replace('e-0', 'e-') if value < 1 else value}" for key, value in chosen.items())
     return f"training: {{{', '.join(told)}}}"
+
+
+def long_warmup(recipe: Recipe, steps: int) -> str:
+    """Says of a warm-up that takes all steps that it leaves none at the full rate; "" where it leaves some.
+
+    Args:
+        recipe: The recipe as it stands.
+        steps: How many steps its training takes, about.
+    """
+    training = recipe.training
+    if steps < 2 or warmup_steps(steps, training.warmup, training.warmup_steps) < steps:
+        return ""
+    said = f"warmup: {training.warmup:g}" if training.warmup_steps is None else f"warmup_steps: {training.warmup_steps}"
+    return f"training.{said}: the rate rises in every one of {steps} steps, and never falls"
 
 
 def too_short(recipe: Recipe, steps: StepEstimate) -> str:

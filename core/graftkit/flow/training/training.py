@@ -69,7 +69,6 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     _check_first(run, trainer)
     with run.stage("training") as stage:
         _tell_of_idle(run, trainer, stage)
-        _tell_of_warmup(run.plan.bound.recipe.training, len(trainer.plan), stage)
         if run.resumed is not None and _is_trained(run, run.resumed, trainer):
             _take_adapter(run, run.resumed, model, trainer, stage)
         else:
@@ -91,17 +90,6 @@ def _tell_of_idle(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
         stage.notice(
             f"a step has {most:,} passes at most, so that {count - most:,} of {count:,} processes have nothing to do: "
             "less training.microbatch_tokens, or more training.tokens_per_step, gives each a part"
-        )
-
-
-def _tell_of_warmup(options: TrainingSection, steps: int, stage: StageScope) -> None:
-    """Says where the learning rate only rises."""
-    warmup = warmup_steps(steps, options.warmup, options.warmup_steps)
-    if steps > 1 and warmup == steps:
-        key = "warmup" if options.warmup_steps is None else "warmup_steps"
-        said = getattr(options, key)
-        stage.notice(
-            f"training.{key} is {said:g}: the learning rate rises in all of the {steps} steps, and never falls"
         )
 
 

@@ -12,9 +12,10 @@ import pytest
 from graftkit import Provider, Record, RecordSource, Text, hookimpl, load_recipe
 from graftkit.corpus.dataset import Dataset
 from graftkit.errors import DataError, GraftkitError, PluginCallError
+from graftkit.flow.planning.plan_notices import told_of_files
 from graftkit.flow.records.datasets import open_datasets, open_path
 from graftkit.flow.records.suggest_format import unread_columns
-from graftkit.recipe.bind import bind
+from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.testing import isolated_host
 
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
@@ -30,6 +31,10 @@ def opened(*files: Any, host: Any = None, key: str = "train") -> list[Dataset]:
     known = host or isolated_host()
     recipe = load_recipe({"model": "./m", "data": {"train": list(files)}})
     return open_datasets(bind(recipe, known), known, key)
+
+
+def bound_to(*files: Any) -> BoundRecipe:
+    return bind(load_recipe({"model": "./m", "data": {"train": list(files)}}), isolated_host())
 
 
 def refusal(*files: Any, host: Any = None) -> str:
@@ -71,11 +76,16 @@ def test_the_first_records_of_a_folder_are_those_of_its_files_in_their_order(tmp
         assert texts == [f"{name}{number}" for name in "abc" for number in range(3)][:most]
         assert len(found) == files and sum(dataset.count() for dataset in found) == len(texts)
         assert [1 for dataset in found for sample in dataset.after(iter([True] * 9)) if sample] == [1] * len(texts)
+        told = told_of_files(bound_to({"path": str(tmp_path), "first": most}), found)
+        assert told == (
+            [f"{tmp_path}/c.jsonl: 'first' asks for 14 records of it, and it has 3: all are read"] * (most > 9)
+        )
 
 
 @pytest.mark.parametrize(
     ("record", "meant"),
     [
+        ({"text": "a", "text_pairs": "b", "label": "c"}, "label, columns: {text_pair: text_pairs}"),
         ({"instrucion": "do", "input": "x", "output": "y"}, "alpaca, columns: {instruction: instrucion}"),
         ({"prompt": "p", "completion": "c", "lable": False}, "preference, columns: {label: lable}"),
         ({"text": "t", "labels": "a"}, "label, columns: {label: labels}"),
@@ -122,6 +132,10 @@ def test_a_column_that_only_later_records_have_is_read_all_the_same(tmp_path: Pa
 @pytest.mark.parametrize(
     ("records", "message"),
     [
+        (
+            [{"premise": "a", "hypotesis": "b", "label": "c"}],
+            "Where 'hypotesis' is meant as hypothesis, write: {path: ",
+        ),
         ([{"a": 1, "b": "x"}], "no format fits the first records: a (number), b (string)"),
         ([{"messages": [1]}], "messages (list of numbers)"),
         ([{**CHAT, "text": "x"}], "could be read as messages (of messages); text (of text)"),
