@@ -144,7 +144,8 @@ def test_models_with_a_head_are_measured_by_what_it_tells(tmp_path: Path) -> Non
     shutil.copytree(away, nameless, ignore=shutil.ignore_patterns("graftkit.json"))
     (nameless / "config.json").write_text(json.dumps(unnamed))
     numbered = [{**each, "label": f"LABEL_{int(each['label'] == 'good')}"} for each in TEXTS]
-    [same] = graftkit.evaluate(nameless, written(tmp_path / "numbered.jsonl", numbered))
+    by = ["objective=classification"]
+    [same] = graftkit.evaluate(nameless, written(tmp_path / "numbered.jsonl", numbered), overrides=by)
     assert same.measured.metrics == alone.measured.metrics
     with pytest.raises(DataError, match="the label 'fine' is none of the model's: bad, good"):
         graftkit.evaluate(away, written(tmp_path / "fine.jsonl", [*TEXTS, {"text": "so so", "label": "fine"}]))
