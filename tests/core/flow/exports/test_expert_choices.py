@@ -141,7 +141,7 @@ def test_what_a_position_chose_is_set_aside_with_it() -> None:
     probes = Probes(ids, logits, positions, token_type_ids=[[0], [0, 0, 1, 1], [1, 1]], experts=trained)
     compared = made.comparison(probes, 0.01).probes
     assert compared.ids == ids[1:] and compared.positions == [[0, 2, 3], [0]]
-    assert compared.types == [[0, 0, 1, 1], [1, 1]]
+    assert compared.token_type_ids == [[0, 0, 1, 1], [1, 1]]
     scores = [router.scores[:, 0] for [router] in compared.experts]
     for found, choice, at in zip(scores, choices[1:], compared.positions, strict=True):
         assert torch.equal(found, choice.scores[at])
