@@ -38,5 +38,5 @@ class Classification:
         """Returns the mean of the labels' F1, each label counting alike however rare it is."""
         values = scores.values[:, 0]
         labels = (scores.by_example[LABEL].long(), values.argmax(1))
-        true, told = (one_hot(numbers, values.shape[1]).bool() for numbers in labels)
-        return {"macro_f1": macro_f1(true, told)}
+        true, predicted = (one_hot(numbers, values.shape[1]).bool() for numbers in labels)
+        return {"macro_f1": macro_f1(true, predicted)}

@@ -32,14 +32,14 @@ class MultiLabelClassification:
 
     def metrics(self, scores: SequenceScores) -> Mapping[str, torch.Tensor]:
         """Returns whether each text has just those labels whose probability is more than one half."""
-        return {"subset_accuracy": (_told(scores) == scores.by_example[LABELS].bool()).all(1).float()}
+        return {"subset_accuracy": (_predicted(scores) == scores.by_example[LABELS].bool()).all(1).float()}
 
     def overall(self, scores: SequenceScores) -> Mapping[str, float]:
         """Returns the F1 of all labels counted together, and the mean of the labels' own."""
-        true, told = scores.by_example[LABELS].bool(), _told(scores)
-        return {"micro_f1": micro_f1(true, told), "macro_f1": macro_f1(true, told)}
+        true, predicted = scores.by_example[LABELS].bool(), _predicted(scores)
+        return {"micro_f1": micro_f1(true, predicted), "macro_f1": macro_f1(true, predicted)}
 
 
-def _told(scores: SequenceScores) -> torch.Tensor:
-    """Returns which labels each text is told to have, `[examples, labels]`."""
+def _predicted(scores: SequenceScores) -> torch.Tensor:
+    """Returns which labels each text is predicted to have, `[examples, labels]`."""
     return scores.values[:, 0] > 0

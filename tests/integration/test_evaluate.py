@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,15 @@ def test_models_with_a_head_are_measured_by_what_it_tells(tmp_path: Path) -> Non
     merged.rename(away)
     [alone] = graftkit.evaluate(away, path)
     assert alone.measured.metrics["accuracy"] > 0.9 and alone.measured.bits_per_byte is None and alone.records == 80
+    said = json.loads((away / "config.json").read_text())
+    unnamed = {key: value for key, value in said.items() if key not in ("id2label", "label2id", "problem_type")}
+    nameless = tmp_path / "nameless"  # as transformers saves a classifier of two labels that nobody named
+    shutil.copytree(away, nameless, ignore=shutil.ignore_patterns("graftkit.json"))
+    (nameless / "config.json").write_text(json.dumps(unnamed))
+    numbered = [{**each, "label": f"LABEL_{int(each['label'] == 'good')}"} for each in TEXTS]
+    by = ["objective=classification"]
+    [same] = graftkit.evaluate(nameless, written(tmp_path / "numbered.jsonl", numbered), overrides=by)
+    assert same.measured.metrics == alone.measured.metrics
     with pytest.raises(DataError, match="the label 'fine' is none of the model's: bad, good"):
         graftkit.evaluate(away, written(tmp_path / "fine.jsonl", [*TEXTS, {"text": "so so", "label": "fine"}]))
     with pytest.raises(RequestError, match="the objective sft does not measure models that score whole sequences"):

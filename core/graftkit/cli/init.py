@@ -57,14 +57,24 @@ _EACH = "each answer is an example: the chat template leaves out earlier reasoni
 _TEMPLATE_FILE = "chatml.jinja"
 """What graftkit's own chat template is called beside the recipe."""
 
-_OBJECTIVES = {
-    "dpo": "chosen answers before rejected ones; also orpo, simpo",
-    "kto": "wanted answers, and none of the unwanted ones",
-    "classification": "by a head, one score a label; sft writes the label as an answer",
-    "multi-label-classification": "by a head that judges each label by itself; sft learns the texts alone",
-    "regression": "by a head with one output; sft learns the texts alone",
+_OBJECTIVES: Mapping[str, tuple[str, str]] = {
+    "dpo": ("chosen answers before rejected ones; also orpo, simpo", ""),
+    "kto": ("wanted answers, and none of the unwanted ones", ""),
+    "classification": (
+        "by a head, one score a label; sft writes the label as an answer",
+        "a few labels: objective: classification trains a classifier; with objective: sft it is to write them",
+    ),
+    "multi-label-classification": (
+        "by a head that judges each label by itself; sft learns the texts alone",
+        "lists of a few labels: objective: multi-label-classification judges each by itself; with objective: sft the "
+        "texts alone are learnt",
+    ),
+    "regression": (
+        "by a head with one output; sft learns the texts alone",
+        "a number beside each text: objective: regression learns it; with objective: sft the texts alone are learnt",
+    ),
 }
-"""What a recipe says of an objective that is not fine-tuning."""
+"""What a recipe says of an objective that is not fine-tuning, and what is told of it besides, if anything."""
 
 _UNKNOWN = {
     "max_length": 1024,
@@ -247,7 +257,7 @@ def _look(
 
 def _objective(found: StartingPoint) -> str:
     """Returns the recipe's line of the objective; nothing for fine-tuning."""
-    said = _OBJECTIVES.get(found.objective)
+    said, _ = _OBJECTIVES.get(found.objective, ("", ""))
     return f"objective: {found.objective: <14} # {said}\n" if said else ""
 
 
@@ -293,22 +303,11 @@ def _told(found: StartingPoint) -> Iterator[str]:
         yield f"{one_line(str(dataset.source))}: read by {dataset.reader_name} as {dataset.format_name}{left}"
     if found.left_out:
         yield _left_out(found)
-    if told := _JUDGED.get(found.objective):
+    if told := _OBJECTIVES.get(found.objective, ("", ""))[1]:
         yield told
     if found.checked < found.records:
         yield f"checked are {found.checked:,} of the records, evenly spread; toolkit plan checks all of them"
     yield f"{found.records:,} records, about {found.steps:,} steps of {found.tokens_per_step:,} tokens"
-
-
-_JUDGED = {
-    "classification": "a few labels: objective: classification trains a classifier; with objective: sft it is to write "
-    "them",
-    "multi-label-classification": "lists of a few labels: objective: multi-label-classification judges each by itself; "
-    "with objective: sft the texts alone are learnt",
-    "regression": "a number beside each text: objective: regression learns it; with objective: sft the texts alone are "
-    "learnt",
-}
-"""What is told of the objectives that learn something of texts as wholes."""
 
 
 def _left_out(found: StartingPoint) -> str:

@@ -85,14 +85,25 @@ def head_of(config: Mapping[str, Any]) -> Head:
     return next((head for head, end in _CLASSES.items() if str(named[0]).endswith(end)), "language")
 
 
+_MOST_UNNAMED = 100_000
+
+
 def labels_of(config: Mapping[str, Any]) -> list[str]:
     """Returns what the scores of a config.json's classifier are of, in their order; none where it is no classifier.
 
     Example:
         >>> labels_of({"architectures": ["LlamaForSequenceClassification"], "id2label": {"1": "good", "0": "bad"}})
         ['bad', 'good']
+
+    transformers leaves the names out of a config.json where they are those of two labels that nobody named:
+        >>> labels_of({"architectures": ["LlamaForSequenceClassification"]})
+        ['LABEL_0', 'LABEL_1']
     """
-    named = config.get("id2label") if head_of(config) == "sequence" else None
+    if head_of(config) != "sequence":
+        return []
+    named, count = config.get("id2label"), config.get("num_labels", 2)
+    if named is None and isinstance(count, int) and 0 < count <= _MOST_UNNAMED:
+        return [f"LABEL_{number}" for number in range(count)]
     if not isinstance(named, Mapping) or not all(str(key).isdecimal() for key in named):
         return []
     return [str(named[key]) for key in sorted(named, key=int)]

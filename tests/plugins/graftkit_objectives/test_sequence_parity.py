@@ -19,6 +19,7 @@ from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import Passes, StepScore
 from graftkit_objectives.classification import Classification
 from graftkit_objectives.config import ClassificationConfig, MultiLabelConfig, RegressionConfig, RewardConfig
+from graftkit_objectives.f1 import macro_f1
 from graftkit_objectives.multi_label import MultiLabelClassification
 from graftkit_objectives.regression import Regression
 from graftkit_objectives.reward import Reward
@@ -190,6 +191,9 @@ def test_figures_of_all_records_are_no_means_of_passes(made: Callable[[int], Any
     scores = torch.tensor([[1, -1, 1], [1, -1, -1], [-1, 1, 1], [-1, 1, -1], [-1, -1, 1]]).float()[:, None]
     told = objective.overall(SequenceScores(scores, {LABELS: torch.tensor(SETS)}))
     assert told == {"micro_f1": pytest.approx(0.8), "macro_f1": pytest.approx((0.5 + 0.8 + 1) / 3)}
+    three, four = (torch.tensor(SETS).bool(), torch.zeros(len(SETS), 4, dtype=torch.bool))
+    four[:, :3] = three
+    assert macro_f1(four, four) == macro_f1(three, three) == 1, "a label that no text has says nothing"
     values = torch.eye(3)[[0, 2, 2, 1, 0]][:, None]
     told = Classification(ClassificationConfig()).overall(SequenceScores(values, {LABEL: torch.tensor(CLASSES)}))
     assert told == {"macro_f1": pytest.approx((2 / 3 + 2 / 3 + 0.5) / 3)}

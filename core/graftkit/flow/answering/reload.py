@@ -31,13 +31,13 @@ from graftkit.flow.folders.listed_files import check_listed, check_none_beside
 from graftkit.flow.folders.refused_files import refuse_bad_export
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.planning.check_adapter import check_layers
-from graftkit.flow.planning.head import own_labels
+from graftkit.flow.planning.head import scored_of
 from graftkit.flow.preparation.adapter_model import load_adapted, stops_of
 from graftkit.flow.preparation.check_model import pick_device
 from graftkit.flow.preparation.plan_adapter import TokenizerOf, plan_adapter
 from graftkit.flow.records.chat import options_of
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.architecture import SEVERAL_LABELS, head_of, labels_of
+from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.model.load import plan_base_model
 from graftkit.model.whole_transformers import import_transformers
@@ -137,9 +137,7 @@ def check_source(source: str, host: PluginHost) -> HeadFacts | None:
         return None
     with named(source):
         _, files = open_model(host, gguf_in(folder) or (str(folder) if export else source))
-    labels, several = labels_of(files.config), files.config.get("problem_type") == SEVERAL_LABELS
-    own = labels if several or len(labels) > 1 else own_labels(files.config)
-    return HeadFacts(kind=head_of(files.config), labels=own, several=several)
+    return scored_of(files.config)
 
 
 def _loaded(

@@ -155,7 +155,8 @@ class HeadModel:
         text = ", ".join(f"{label} {shares[label]:.4f}" for label in order[:_SHOWN])
         above = {label for label, score in zip(self.labels, scores.tolist(), strict=True) if score > 0}
         found = {"labels": [label for label in order if label in above]} if self.several else {}
-        facts = {"label": order[0], **found, "probabilities": {label: shares[label] for label in order}}
+        likeliest = {} if self.several and not above else {"label": order[0]}
+        facts = {**likeliest, **found, "probabilities": {label: shares[label] for label in order}}
         return Judgement(text, facts | {"tokens": len(ids)})
 
     @torch.no_grad()

@@ -28,6 +28,7 @@ __all__ = [
     "refuse_answers",
     "refuse_head",
     "refuse_with_head",
+    "scored_of",
     "told_of_pairs",
     "told_of_several",
     "with_facts",
@@ -136,9 +137,11 @@ def labels_in_order(
     Raises:
         DataError: There are none, or one alone where a text has one.
         RecipeError: The recipe lists others, or another order than the base model or the adapter has; or one of these
-            is a classifier of other labels.
+            is a classifier of other labels, or has several outputs where one is learnt.
     """
     learns_from = bound.objective_config.learns_from
+    if bound.objective_config.head == "sequence" and learns_from in ("scores", "pairs"):
+        _refuse_several_outputs(bound, config, origin)
     if learns_from == "scores":
         return [NUMBER]
     if learns_from not in ("labels", "label_sets"):
@@ -174,6 +177,23 @@ def labels_in_order(
     return list(own)
 
 
+def _refuse_several_outputs(bound: BoundRecipe, config: Mapping[str, Any], origin: AdapterFolder | None) -> None:
+    """Refuses a head of several outputs where one is learnt.
+
+    Raises:
+        RecipeError: The base model has such a head, or the adapter.
+    """
+    trained = origin.manifest.head if origin and origin.manifest else None
+    outputs = len(trained.labels if trained else scored_of(config).labels)
+    if outputs > 1:
+        whose, where = ("adapter", ("adapter", "from")) if trained else ("base model", ("model",))
+        raise RecipeError(
+            f"the {whose}'s head has {outputs:,} outputs, and that of the objective {bound.objective.use} has one",
+            where=bound.document.where(where),
+            hint="Train a new adapter." if trained else "Give the model that it was made from.",
+        )
+
+
 def with_objective_of(bound: BoundRecipe, records: ReadRecords) -> BoundRecipe:
     """Returns a recipe whose objective has what follows from the training records, such as balanced weights of labels.
 
@@ -200,7 +220,7 @@ def told_of_pairs(encoder: Encoder) -> list[str]:
 
 
 def told_of_several(bound: BoundRecipe, config: Mapping[str, Any], origin: AdapterFolder | None) -> list[str]:
-    """Returns a notice where a classifier that judges each label by itself learns to give a text one, or vice versa.
+    """Returns a notice where a classifier that judges each label by itself learns something else, or vice versa.
 
     Args:
         bound: The recipe.
@@ -213,6 +233,8 @@ def told_of_several(bound: BoundRecipe, config: Mapping[str, Any], origin: Adapt
     judges_each = trained.several if trained else config.get("problem_type") == SEVERAL_LABELS
     if learns_from == "labels" and judges_each:
         return [f"the {whose} judges each label by itself (multi_label_classification); it learns to give a text one"]
+    if learns_from in ("scores", "pairs") and bound.objective_config.head == "sequence" and judges_each:
+        return [f"the {whose} judges a label by itself (multi_label_classification); it learns to give a text a number"]
     if learns_from == "label_sets" and not judges_each and len(trained.labels if trained else labels_of(config)) > 1:
         return [f"the {whose} gives a text one label; it learns to judge each label by itself"]
     return []
@@ -220,6 +242,23 @@ def told_of_several(bound: BoundRecipe, config: Mapping[str, Any], origin: Adapt
 
 NUMBER = "score"
 """What config.json calls the one output of a head that learns a number; that of a reward model has no name."""
+
+
+def scored_of(config: Mapping[str, Any], outputs: int = 0) -> HeadFacts:
+    """Returns the head that a config.json says, and what its scores are of.
+
+    Labels without names are transformers' "LABEL_0" and so on; a single score without one has none, unless a text may
+    have several labels.
+
+    Args:
+        config: The config.json.
+        outputs: How many scores it has; as many as the config.json says when 0.
+    """
+    kind, own = head_of(config), own_labels(config)
+    count = outputs or len(labels_of(config))
+    several = kind == "sequence" and config.get("problem_type") == SEVERAL_LABELS
+    unnamed = [f"LABEL_{number}" for number in range(count)] if count > 1 or several else []
+    return HeadFacts(kind=kind, labels=own if len(own) == count else unnamed, several=several)
 
 
 def own_labels(config: Mapping[str, Any]) -> list[str]:

@@ -19,10 +19,10 @@ from graftkit.flow.planning.adapter_vocabulary import (
     tokenizer_beside,
     told_of_tokenizer,
 )
-from graftkit.flow.planning.head import own_labels, with_facts
+from graftkit.flow.planning.head import scored_of, with_facts
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.architecture import SEVERAL_LABELS, head_of, with_head
+from graftkit.interfaces.architecture import labels_of, with_head
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
@@ -147,19 +147,15 @@ def _head(folder: AdapterFolder, files: BaseModelFiles, tokenizer: Tokenizer) ->
     """
     if folder.manifest and folder.manifest.head:
         return folder.manifest.head
-    own = own_labels(files.config)
-    named = files.config.get("id2label") if head_of(files.config) == "sequence" else None
-    outputs = _saved_outputs(folder, files) or (len(named) if isinstance(named, Mapping) else 0)
+    outputs = _saved_outputs(folder, files) or len(labels_of(files.config))
     if not outputs:
         raise FolderError(
             "its task is to score sequences (SEQ_CLS), and neither the adapter nor the base model has a head for that",
             where=str(folder.path),
             hint="Name the classifier that it was trained on with --base.",
         )
-    several = named is not None and files.config.get("problem_type") == SEVERAL_LABELS
-    unnamed = [f"LABEL_{number}" for number in range(outputs)] if outputs > 1 or several else []
-    labels = own if len(own) == outputs else unnamed
-    return HeadFacts(kind="sequence", labels=labels, pad=tokenizer.role_token("pad"), several=several)
+    scored = scored_of(files.config, outputs)
+    return HeadFacts(kind="sequence", labels=scored.labels, pad=tokenizer.role_token("pad"), several=scored.several)
 
 
 def _saved_outputs(folder: AdapterFolder, files: BaseModelFiles) -> int:
