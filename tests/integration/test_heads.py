@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from graftkit.cli.main import cli as toolkit
 from graftkit.errors import DataError, FolderError, ModelError, RecipeError, RequestError
 from graftkit.flow.answering.reload import reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
+from graftkit.report.next_commands import next_commands
+from graftkit.report.run_manifest import RunManifest
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import tiny_model_folder
 from made_records import WORDS, labelled_texts, multi_labelled_texts, paired_texts, scored_texts, written
@@ -211,6 +214,8 @@ def test_pairs_of_texts_are_told_apart_as_transformers_does(
     else:
         assert "type" not in store.by_token
     assert result.manifest["head"]["pairs"]
+    [asked_for, *_] = next_commands(result.folder, RunManifest.read(result.folder))
+    assert shlex.split(asked_for)[-1] == '{"text": "Hello", "text_pair": "Hi!"}'
     assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
     for name, folder in result.exports.items():
         assert 'tokenizer("Hello", "Hi!"' in card_code(folder)

@@ -11,6 +11,9 @@ from graftkit.visible import one_line
 
 __all__ = ["next_commands"]
 
+_PAIR = '{"text": "Hello", "text_pair": "Hi!"}'
+"""What a classifier of pairs of texts is asked."""
+
 
 def next_commands(folder: Path, manifest: RunManifest) -> list[str]:
     """Returns commands to type next.
@@ -23,6 +26,8 @@ def next_commands(folder: Path, manifest: RunManifest) -> list[str]:
     """
     prompt = manifest.data.example_prompt if manifest.data else None
     offered = prompt if prompt and prompt == one_line(prompt) and not prompt.startswith("-") else "Hello"
+    if manifest.head is not None and manifest.head.pairs:
+        offered = _PAIR
     asked = manifest.head is None or manifest.head.kind == "sequence"  # of a masked model no text is known with a mask
     asked = asked and not _named_by_class(manifest)
     commands = [f"toolkit generate {_argument(folder)} {shlex.quote(offered)}"] if asked else []
