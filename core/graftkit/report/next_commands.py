@@ -11,6 +11,9 @@ from graftkit.visible import one_line
 
 __all__ = ["next_commands"]
 
+_PAIR = '{"text": "Hello", "text_pair": "Hi!"}'
+"""What a classifier of pairs of texts is asked where no record's is offered."""
+
 
 def next_commands(folder: Path, manifest: RunManifest) -> list[str]:
     """Returns commands to type next.
@@ -22,7 +25,8 @@ def next_commands(folder: Path, manifest: RunManifest) -> list[str]:
         manifest: What the run says.
     """
     prompt = manifest.data.example_prompt if manifest.data else None
-    offered = prompt if prompt and prompt == one_line(prompt) and not prompt.startswith("-") else "Hello"
+    usual = _PAIR if manifest.head is not None and manifest.head.pairs else "Hello"
+    offered = prompt if prompt and prompt == one_line(prompt) and not prompt.startswith("-") else usual
     asked = manifest.head is None or manifest.head.kind == "sequence"  # of a masked model no text is known with a mask
     asked = asked and not _named_by_class(manifest)
     commands = [f"toolkit generate {_argument(folder)} {shlex.quote(offered)}"] if asked else []
