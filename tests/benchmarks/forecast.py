@@ -78,6 +78,14 @@ CASES: dict[str, dict[str, Any]] = {
     "qwen-moe-int8": {"model": "qwen-moe", "quantizer": "int8"},
     "qwen-moe-bfloat16": {"model": "qwen-moe", "dtype": "bfloat16", "targets": ["all-linear", "experts"]},
     "llama-answers": {"quantizer": "nf4", "microbatch": 256, "answers": True},
+    "llama-passes": {"step": 4096},
+    "llama-wholes": {"whole": ["embed_tokens", "lm_head", "norm"], "step": 2048},
+    "llama-whole-bfloat16": {"quantizer": "nf4", "dtype": "bfloat16", "whole": ["lm_head"], "step": 2048},
+    "llama-whole-tied": {"shape": {"tie_word_embeddings": True}, "quantizer": "nf4", "tied": True, "step": 2048},
+    "llama-classes": {"objective": "classification", "step": 2048},
+    "llama-classes-once": {"objective": "classification"},
+    "llama-teacher": {"objective": "distill", "quantizer": "nf4", "whole": ["lm_head"], "step": 2048},
+    "llama-pairs": {"objective": "dpo", "quantizer": "nf4", "step": 2048},
 }
 
 
@@ -94,13 +102,24 @@ def write_model(folder: Path, shape: dict[str, Any], stored: str) -> None:
         save_file({k: v.to(torch.bfloat16) for k, v in load_file(path).items()}, path, metadata={"format": "pt"})
 
 
+def _row(objective: str, number: int, text: str) -> dict[str, str]:
+    """Returns a record of an objective."""
+    if objective == "classification":
+        return {"text": text, "label": "ab"[number % 2]}
+    if objective == "dpo":
+        half = len(text) // 2
+        return {"prompt": text[:half], "chosen": text[half:], "rejected": text[half:][::-1]}
+    return {"text": text}
+
+
 def write_recipe(place: Path, case: dict[str, Any]) -> Path:
-    """Writes records of `length` tokens, a byte each, and a recipe that trains two steps on them."""
+    """Writes records of `length` tokens, a byte each, and a recipe that trains three steps on them."""
     length = case.get("length", 256)
     if case.get("answers"):
         rows = [{"prompt": "ab" * (length // 4), "response": "cd" * (length // 8)} for _ in range(20)]
     else:
-        rows = [{"text": "".join(chr(97 + (n * k) % 26) for k in range(length - 2))} for n in range(1, 21)]
+        texts = ["".join(chr(97 + (n * k) % 26) for k in range(length - 3)) for n in range(1, 25)]
+        rows = [_row(case.get("objective", "sft"), n, text) for n, text in enumerate(texts)]
     (place / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe: dict[str, Any] = {
         "model": str(place / "model"),
@@ -108,7 +127,7 @@ def write_recipe(place: Path, case: dict[str, Any]) -> Path:
         "quantizer": case.get("quantizer", "none"),
         "adapter": {"use": "lora", "rank": 16, "targets": case.get("targets", ["all-linear"])},
         "training": {
-            "steps": 2,
+            "steps": 3,
             "tokens_per_step": case.get("step", 1024),
             "microbatch_tokens": case.get("microbatch", 1024),
             "device": os.environ.get("BENCHMARK_DEVICE", "cpu"),
@@ -116,6 +135,14 @@ def write_recipe(place: Path, case: dict[str, Any]) -> Path:
         },
         "export": case.get("export", []),
     }
+    if case.get("whole"):
+        recipe["adapter"]["modules_to_save"] = case["whole"]
+    if case.get("tied"):
+        recipe["adapter"] |= {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
+    if case.get("objective") == "distill":
+        recipe["objective"] = {"use": "distill", "teacher": str(place / "teacher"), "top_k": 1024}
+    elif case.get("objective"):
+        recipe["objective"] = case["objective"]
     if case.get("rows"):
         recipe["tokenizer"] = {"extend": {"words": [f"word{n}" for n in range(2000)]}}
     if case.get("answers"):
@@ -129,8 +156,12 @@ def measured(name: str, case: dict[str, Any], place: Path) -> dict[str, Any]:
     """Runs a configuration; returns the `memory` of its manifest."""
     shape = {**SHAPES[case.get("model", "llama")], **case.get("shape", {})}
     stored = case.get("stored", "float32")
-    write = [sys.executable, __file__, "--write", str(place / "model"), json.dumps(shape), stored]
-    subprocess.run(write, check=True, capture_output=True)
+    shapes = {"model": shape}
+    if case.get("objective") == "distill":
+        shapes["teacher"] = {**shape, "num_hidden_layers": 14}
+    for folder, own in shapes.items():
+        write = [sys.executable, __file__, "--write", str(place / folder), json.dumps(own), stored]
+        subprocess.run(write, check=True, capture_output=True)
     recipe = write_recipe(place, case)
     done = subprocess.run([sys.executable, "-c", RUN, str(recipe), str(place / "run")], capture_output=True, text=True)
     if done.returncode:

@@ -427,6 +427,7 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     from graftkit.flow.exports.export import export_all
     from graftkit.flow.exports.refusals import refuse_merges
     from graftkit.flow.follow import lead, let_go
+    from graftkit.flow.memory.memory_back import give_freed_back
     from graftkit.flow.preparation.base_model import load_base, prepare_model
     from graftkit.flow.preparation.reference import with_reference
     from graftkit.flow.preparation.teacher import with_teacher
@@ -437,11 +438,13 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     base = load_base(run, planned)
     evaluate_base(run, base)
     loaded = prepare_model(run, base, corpus.train)
+    give_freed_back()
     refuse_merges(run, loaded, exporters)
     lead(run, loaded.device)
     corpus = with_reference(run, loaded, corpus)
     evaluate(run, loaded, corpus, "before")
     train(run, loaded, corpus)
+    give_freed_back()
     evaluate(run, loaded, corpus, "after")
     if not sharing_of(run):
         let_go(run)

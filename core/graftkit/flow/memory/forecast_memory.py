@@ -42,13 +42,17 @@ _PASSING = ("activations", "logits", "cache")
 """Parts that are made and freed again and again."""
 _TRAINED_MODEL = ("weights", "quantization", "other_weights", "adapter", "head")
 """Parts that stay from loading to the last export."""
-_FREED = {4: 0.85, 2: 0.5}
-"""What a process holds besides of what it has freed, as a share of those parts, by the bytes of a number.
+_FREED = {4: 0.8, 2: 0.5}
+"""What a process holds besides of what it has freed, as a share of those parts and of the gradients, by the bytes of a
+number.
 
 glibc's malloc keeps what is free between blocks in use, and a block that was freed is too small for the next of its own
-size, since `posix_memalign` asks for more to align it. Blocks of more than 32 MiB are mapped, and not among it. No
-formula gives the share: it is measured, by tests/benchmarks/forecast.py.
+size, since `posix_memalign` asks for more to align it. Blocks of more than 32 MiB are mapped where nothing free has
+room for them, and not among it; gradients, which are made as activations go, find such room. No formula gives the
+share: it is measured, by tests/benchmarks/forecast.py.
 """
+_FREED_MORE = 1.5
+"""How often that is held where a step has several passes: what the first leaves lies between the next one's blocks."""
 _KERNELS, _KERNEL_BYTES = 1024, 650_000
 """How many kernels oneDNN keeps (`ONEDNN_PRIMITIVE_CACHE_CAPACITY`), and what one takes.
 
@@ -321,8 +325,7 @@ def _largest(dry: DryRun) -> int:
 def _stage(asked: MemoryRequest, peak: Peak) -> StageMemory:
     parts = {part: size for part, size in peak.parts.items() if size}
     if asked.device == "cpu":
-        passing = sum(max(0, parts.get(part, 0) - peak.mapped.get(part, 0)) for part in _PASSING)
-        parts |= {"program": asked.program, "freed": round(_FREED[asked.dry.dtype.itemsize] * passing)}
+        parts |= {"program": asked.program, "freed": _freed(asked, peak)}
         if peak.products:
             kernels = min(_KERNELS, peak.products * asked.dry.largest.different)
             parts["kernels"] = _KERNEL_BYTES * kernels
@@ -330,3 +333,13 @@ def _stage(asked: MemoryRequest, peak: Peak) -> StageMemory:
     loads = {"teacher": asked.teacher, "base model": asked.dry, "export": asked.dry}.get(peak.stage)
     passing = 2 * _largest(loads) if loads else 0
     return StageMemory(stage=peak.stage, host=asked.program + passing, device=peak.total, parts=parts)
+
+
+def _freed(asked: MemoryRequest, peak: Peak) -> int:
+    """Returns the bytes that the process has freed by then and malloc has not given back."""
+    passing = sum(max(0, peak.parts.get(part, 0) - peak.mapped.get(part, 0)) for part in _PASSING)
+    share = _FREED[asked.dry.dtype.itemsize]
+    gradients = peak.parts.get("gradients", 0)
+    if gradients and any(len(passes) > 1 for passes in asked.steps):
+        share *= _FREED_MORE
+    return round(share * (passing + gradients))

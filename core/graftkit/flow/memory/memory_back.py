@@ -1,4 +1,4 @@
-"""Gives the system back the memory of models that are not needed any more."""
+"""Gives the system back memory that is not needed any more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import torch
 
-__all__ = ["give_memory_back"]
+__all__ = ["give_freed_back", "give_memory_back"]
 
 
 def give_memory_back() -> None:
@@ -16,5 +16,10 @@ def give_memory_back() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    give_freed_back()
+
+
+def give_freed_back() -> None:
+    """Gives the system what has been freed already and malloc keeps for later, which takes some milliseconds."""
     with suppress(AttributeError, OSError):  # glibc's alone
         ctypes.CDLL(None).malloc_trim(0)

@@ -14,6 +14,7 @@ from graftkit.flow.base_files.base_facts import check_unchanged, hashed_as_read
 from graftkit.flow.base_files.generation_settings import generation_config, processors_of
 from graftkit.flow.folders.adapter_folder import AdapterFolder, is_adapter_folder, keep_adapter_folder
 from graftkit.flow.folders.folder import ADAPTER_FROM
+from graftkit.flow.memory.memory_back import give_freed_back
 from graftkit.flow.planning.check_adapter import gives_output_own_rows
 from graftkit.flow.preparation.check_model import PlannedBase, offloads
 from graftkit.flow.preparation.new_rows import changed_config, grow_vocabulary
@@ -89,6 +90,7 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
             network: Any = load_base_model(
                 files, quantizer, device=device, dtype=dtype, on_tensor=on_tensor, shared=shared
             )
+        give_freed_back()
         use_packing(network, planned.packing)
         run.record(model=model, head=run.plan.head)
         stage.facts |= {"device": str(device)}

@@ -135,8 +135,16 @@ def test_a_head_is_counted_in_the_place_of_the_output_layer(recipe_of_a_config: 
         assert language - parts["other_weights"] == (4 * 32000 * 1024 if labels else 0)
 
 
-def _stages(recipe: Path, objective: str) -> dict[str, int]:
-    told = _plan(recipe, "--set", f"objective={objective}")["memory"]
+def test_gradients_and_passes_of_a_step_are_counted_in_what_malloc_keeps(recipe_of_a_config: Path) -> None:
+    """Each of several passes of a step finds what the one before left; with a head there are no logits."""
+    for tokens, share in ((1024, 0.8), (4096, 1.2)):
+        set_tokens = ("--set", f"training.tokens_per_step={tokens}", "--set", "training.microbatch_tokens=1024")
+        parts = _stages(recipe_of_a_config, "reward", *set_tokens)
+        assert parts["freed"] == round(share * (parts["activations"] + parts["gradients"])), tokens
+
+
+def _stages(recipe: Path, objective: str, *options: str) -> dict[str, int]:
+    told = _plan(recipe, "--set", f"objective={objective}", *options)["memory"]
     assert not told["unknown"]
     found: dict[str, int] = next(stage["parts"] for stage in told["stages"] if stage["stage"] == "training")
     return found
@@ -178,15 +186,22 @@ def test_sizes_are_read_as_they_are_written() -> None:
 
 
 RUN_AND_PLAN = """
-import json, sys
+import ctypes, json, sys, types
 import graftkit
+from graftkit.flow.events import StageStarted
+from graftkit.flow.memory import memory_back
 from graftkit.flow.memory.forecast_memory import forecast_memory
-recipe, out = json.loads(sys.argv[1]), sys.argv[2]
-measured = graftkit.run(recipe, out=out).manifest["memory"]["measured"]["host"]
+recipe, out, stages, given = json.loads(sys.argv[1]), sys.argv[2], [], []
+def trim(pad):
+    given.append(stages[-1])
+    return ctypes.CDLL(None).malloc_trim(pad)
+memory_back.ctypes = types.SimpleNamespace(CDLL=lambda name: types.SimpleNamespace(malloc_trim=trim))
+note = lambda event: stages.append(event.stage) if isinstance(event, StageStarted) else None
+measured = graftkit.run(recipe, out=out, on_event=note).manifest["memory"]["measured"]["host"]
 plan = graftkit.plan(recipe, as_run=True)
 forecast = forecast_memory(plan.ask_memory(plan.bound))
 told = {stage.stage: stage.host for stage in forecast.stages}
-print(json.dumps({"unknown": forecast.unknown, "told": told, "measured": measured}))
+print(json.dumps({"unknown": forecast.unknown, "told": told, "measured": measured, "given": given}))
 """
 
 
@@ -208,6 +223,7 @@ def test_what_a_run_takes_is_kept_and_was_forecast(
     }
     command = [sys.executable, "-c", RUN_AND_PLAN, json.dumps(recipe), str(tmp_path / "run")]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert found["given"][:3] == ["base model", "adapter", "training"], "when freed memory is given back"
     assert "<h2>Memory</h2>" in (tmp_path / "run" / "report.html").read_text()
     assert not found["unknown"] and found["told"].keys() <= found["measured"].keys()
     assert found["told"]["training"] == pytest.approx(found["measured"]["training"], rel=0.25)
