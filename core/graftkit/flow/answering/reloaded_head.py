@@ -11,8 +11,8 @@ import torch
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RequestError
-from graftkit.flow.planning.head import mask_token, own_labels
-from graftkit.interfaces.architecture import SEVERAL_LABELS, Head, head_of, token_types
+from graftkit.flow.planning.head import mask_token, scored_of
+from graftkit.interfaces.architecture import token_types
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message, Pair, Text
@@ -20,6 +20,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.model.head import sequence_scores
 from graftkit.model.packing import forward_inputs
+from graftkit.report.run_manifest import HeadFacts
 
 __all__ = ["HeadModel", "Judgement"]
 
@@ -81,7 +82,7 @@ class HeadModel:
             RequestError: The text is empty, or too long, or has no mask token; or the messages can't be laid out.
             DataError: The tokenizer does not say how a pair of texts becomes one sequence.
         """
-        masked = self.head == "masked"
+        masked = self.scored.kind == "masked"
         pair = None if masked else self.pair_in(text)
         ids, types = self._ids_of_pair(*pair) if pair else (self._ids(text, masked=masked), [])
         context = context_length(self.network.config.to_dict())
@@ -92,23 +93,15 @@ class HeadModel:
         return self._filled(ids) if masked else self._scored(ids, types)
 
     @property
+    def scored(self) -> HeadFacts:
+        """What stands on its hidden states, and what its scores are of."""
+        config = self.network.config
+        return scored_of(config.to_dict(), config.num_labels)
+
+    @property
     def labels(self) -> list[str]:
         """What the scores of a sequence are of, in their order; none where there is one score without a name."""
-        config = self.network.config
-        if config.num_labels == 1 and not self.several:
-            return own_labels(config.to_dict())
-        return own_labels(config.to_dict()) or [f"LABEL_{number}" for number in range(config.num_labels)]
-
-    @property
-    def several(self) -> bool:
-        """Whether a text may have several of the labels, each of which is judged by itself."""
-        found: bool = self.network.config.problem_type == SEVERAL_LABELS
-        return found
-
-    @property
-    def head(self) -> Head:
-        """What stands on its hidden states."""
-        return head_of({"architectures": self.network.config.architectures})
+        return self.scored.labels
 
     def pair_in(self, text: str) -> Pair | None:
         """Returns the two texts that a text is a JSON object of; None where it is none, or no pair is asked for.
@@ -116,7 +109,7 @@ class HeadModel:
         Raises:
             RequestError: It is such an object, and has something else in it.
         """
-        return None if self.pairs is False or self.head != "sequence" else _pair(text)
+        return None if self.pairs is False or self.scored.kind != "sequence" else _pair(text)
 
     def _ids_of_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
         """Returns the ids of a pair of texts, and their types; no types where the model has no embeddings of them."""
@@ -147,15 +140,16 @@ class HeadModel:
         of = torch.tensor(types, device=self.network.device) if types else None
         inputs = forward_inputs([sequence], packed=False, token_type_ids=of)
         scores = sequence_scores(self.network, [sequence], inputs)[0]
-        if len(scores) == 1 and not self.several:
-            [name] = self.labels or ["reward"]
+        labels, several = self.scored.labels, self.scored.several
+        if len(scores) == 1 and not several:
+            [name] = labels or ["reward"]
             return Judgement(f"{scores[0].item():.4f}", {name: scores[0].item(), "tokens": len(ids)})
-        shares = dict(zip(self.labels, (scores.sigmoid() if self.several else scores.softmax(0)).tolist(), strict=True))
+        shares = dict(zip(labels, (scores.sigmoid() if several else scores.softmax(0)).tolist(), strict=True))
         order = sorted(shares, key=lambda label: -shares[label])
         text = ", ".join(f"{label} {shares[label]:.4f}" for label in order[:_SHOWN])
-        above = {label for label, score in zip(self.labels, scores.tolist(), strict=True) if score > 0}
-        found = {"labels": [label for label in order if label in above]} if self.several else {}
-        likeliest = {} if self.several and not above else {"label": order[0]}
+        above = {label for label, score in zip(labels, scores.tolist(), strict=True) if score > 0}
+        found = {"labels": [label for label in order if label in above]} if several else {}
+        likeliest = {} if several and not above else {"label": order[0]}
         facts = {**likeliest, **found, "probabilities": {label: shares[label] for label in order}}
         return Judgement(text, facts | {"tokens": len(ids)})
 
@@ -180,17 +174,24 @@ class HeadModel:
         return Judgement("\n".join(lines), {"fills": fills, "tokens": len(ids)})
 
 
+def _json_in(text: str, begins: str) -> Any:
+    """Returns what a text says that begins so and is JSON; None of another."""
+    if not text.lstrip().startswith(begins):
+        return None
+    try:
+        return parse_json(text.encode(), unicode=True)
+    except ValueError:
+        return None
+
+
 def _messages(text: str) -> tuple[Message, ...] | None:
     """Returns the messages that a text is a JSON list of; None where it is none.
 
     Raises:
         RequestError: It is such a list, and a message has no role or content.
     """
-    if not text.lstrip().startswith("[{"):
-        return None
-    try:
-        found = parse_json(text.encode(), unicode=True)
-    except ValueError:
+    found = _json_in(text, "[{")
+    if found is None:
         return None
     told = [(one.get("role"), one.get("content")) if isinstance(one, dict) else (None, None) for one in found]
     if not all(isinstance(role, str) and isinstance(content, str) for role, content in told):
@@ -204,13 +205,8 @@ def _pair(text: str) -> Pair | None:
     Raises:
         RequestError: It is such an object, and has something else in it.
     """
-    if not text.lstrip().startswith("{"):
-        return None
-    try:
-        found = parse_json(text.encode(), unicode=True)
-    except ValueError:
-        return None
-    if not isinstance(found, dict) or "text_pair" not in found:
+    found = _json_in(text, "{")
+    if found is None or "text_pair" not in found:
         return None
     texts = found.get("text"), found["text_pair"]
     if found.keys() != {"text", "text_pair"} or not all(isinstance(one, str) and one for one in texts):

@@ -28,11 +28,12 @@ from graftkit.flow.records.told_of_encoding import told_of_encoding
 from graftkit.flow.training.answers import Answer, Question, answer_all, asked, mean_scores, metrics_of
 from graftkit.flow.training.evaluate import measured_of
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.architecture import SEVERAL_LABELS, token_types
+from graftkit.interfaces.architecture import token_types
 from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.packing import Packing, choose_packing, use_packing
 from graftkit.recipe.bind import BoundRecipe
+from graftkit.report.run_manifest import HeadFacts
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import holdout_loss
 from graftkit.training.masking import MaskedStore
@@ -102,11 +103,9 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
         ModelError: It is not causal.
     """
     network, config = model.network, model.network.config.to_dict()
-    labels = model.labels if isinstance(model, HeadModel) else []
-    head = model.head if isinstance(model, HeadModel) else "language"
-    several = config.get("problem_type") == SEVERAL_LABELS
-    bound = planned.for_head(host, head, labels, source, several=several)
-    check_weighed_labels(bound, labels)
+    scored = model.scored if isinstance(model, HeadModel) else HeadFacts(kind="language")
+    bound = planned.for_head(host, scored.kind, scored.labels, source, several=scored.several)
+    check_weighed_labels(bound, scored.labels)
     tokenizer = carrying(template_of(bound), model.tokenizer)
     template = chat_template_of(tokenizer, planned.today, chat_options(bound, model.chat))
     check_arguments(bound, template)
@@ -117,7 +116,7 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
         template,
         longest_example(bound, config),
         network.get_input_embeddings().num_embeddings,
-        labels,
+        scored.labels,
         token_types(config),
     )
     weights = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers()))
