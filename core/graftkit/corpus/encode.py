@@ -280,13 +280,14 @@ class Encoder:
         found = []
         for sample in samples:
             parts = [next(texts) for _ in parts_of(sample)]
-            whole, _ = self._around(parts)
-            self.check_rows(whole, sample.where)
-            over = len(whole) > self.max_length
+            ids, types = self._around(parts)
+            self.check_rows(ids, sample.where)
+            over = len(ids) > self.max_length
             if over and self.overflow == "error":
-                self._refuse_length(f"{len(whole):,}", sample.where)
-            room = self.max_length - len(whole) + sum(map(len, parts))
-            ids, types = self._around(longest_first(parts, room) if over else parts)
+                self._refuse_length(f"{len(ids):,}", sample.where)
+            if over:
+                room = self.max_length - len(ids) + sum(map(len, parts))
+                ids, types = self._around(longest_first(parts, room))
             weights = np.zeros(len(ids), np.float32)
             weights[-1:] = 1
             kept = len(ids) > 0 and not (over and self.overflow == "drop")

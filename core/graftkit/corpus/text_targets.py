@@ -79,7 +79,7 @@ def shape_of(sample: Sample) -> TextShape | None:
 
 def text_alone(sample: Sample) -> Sample:
     """Returns a labelled text without its label; other records as they are."""
-    return Text(sample.messages[0].content, sample.where) if isinstance(sample, LabelledText) else sample
+    return Text(sample.text, sample.where) if isinstance(sample, LabelledText) else sample
 
 
 def is_pair(sample: Sample) -> bool:
