@@ -137,6 +137,7 @@ class KtoConfig(_ReferenceConfig):
 
 _MOST_WEIGHT = 1e6
 _Weight = Annotated[float, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": _MOST_WEIGHT})]
+_ClassWeights = Literal["balanced"] | dict[str, _Weight] | None
 
 
 class _LabelsConfig(ObjectiveConfig):
@@ -145,6 +146,8 @@ class _LabelsConfig(ObjectiveConfig):
     head: ClassVar[Head] = "sequence"
     fewest: ClassVar[int] = 1
     """How many labels there must be."""
+
+    class_weights: _ClassWeights = None
 
     labels: list[str] = Field(
         default=[],
@@ -171,19 +174,6 @@ class _LabelsConfig(ObjectiveConfig):
             raise ValueError(f"records have the label {unknown[0][:60]!r}, which `labels` doesn't list")
         return self.labels or sorted(found)
 
-
-class ClassificationConfig(_LabelsConfig):
-    """Which labels there are, and how much texts of each count."""
-
-    learns_from: ClassVar[LearnsFrom] = "labels"
-    fewest: ClassVar[int] = 2
-
-    class_weights: Literal["balanced"] | dict[str, _Weight] | None = Field(
-        default=None,
-        description="how much a text of each label counts in the loss, by label; 1 where a label is not named. "
-        "balanced: training records / (labels * records with the label)",
-    )
-
     @field_validator("class_weights")
     @classmethod
     def _positive(cls, weights: Any) -> Any:
@@ -202,7 +192,7 @@ class ClassificationConfig(_LabelsConfig):
         """Whether balanced weights are not yet numbers."""
         return self.class_weights == "balanced"
 
-    def for_records(self, counts: Mapping[str, int]) -> Self:
+    def for_records(self, counts: Mapping[str, float], records: float) -> Self:
         """Returns the fields with the balanced weights as numbers.
 
         Raises:
@@ -214,15 +204,50 @@ class ClassificationConfig(_LabelsConfig):
             raise ValueError(f"class_weights: no training record has the label {unknown[:60]!r}; they have {known}")
         if self.class_weights != "balanced":
             return self
-        records = sum(counts.values())
-        weights = {label: records / (len(counts) * count) for label, count in sorted(counts.items())}
+        weights = {label: self._balanced(count, records, len(counts)) for label, count in sorted(counts.items())}
         return self.model_copy(update={"class_weights": weights})
+
+    def _balanced(self, count: float, records: float, labels: int) -> float:
+        """Returns the balanced weight of a label.
+
+        Args:
+            count: How many records have it.
+            records: How many there are.
+            labels: How many labels they have between them.
+        """
+        raise NotImplementedError
+
+
+class ClassificationConfig(_LabelsConfig):
+    """Which labels there are, and how much texts of each count."""
+
+    learns_from: ClassVar[LearnsFrom] = "labels"
+    fewest: ClassVar[int] = 2
+
+    class_weights: _ClassWeights = Field(
+        default=None,
+        description="how much a text of each label counts in the loss, by label; 1 where a label is not named. "
+        "balanced: training records / (labels * records with the label), as often as an epoch sees them",
+    )
+
+    def _balanced(self, count: float, records: float, labels: int) -> float:
+        return records / (labels * count)
 
 
 class MultiLabelConfig(_LabelsConfig):
-    """Which labels there are."""
+    """Which labels there are, and how much each counts where a text has it."""
 
     learns_from: ClassVar[LearnsFrom] = "label_sets"
+
+    class_weights: _ClassWeights = Field(
+        default=None,
+        description="how much each label counts in the loss where a text has it, against 1 where it has not; 1 where a "
+        "label is not named. balanced: training records without the label / those with it, as often as an epoch sees "
+        "them",
+    )
+
+    def _balanced(self, count: float, records: float, labels: int) -> float:
+        return (records - count) / count if count < records else 1.0
 
 
 class RegressionConfig(ObjectiveConfig):

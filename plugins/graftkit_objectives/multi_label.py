@@ -1,7 +1,8 @@
 """Multi-label classification: which of a few labels a text has, any number of them.
 
 The binary cross-entropy of each label's score, as transformers' `*ForSequenceClassification` classes minimize it with
-`problem_type="multi_label_classification"`: of a text the mean over the labels.
+`problem_type="multi_label_classification"`: of a text the mean over the labels; with `class_weights` torch's
+`binary_cross_entropy_with_logits(pos_weight=...)`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 
 import torch
 from graftkit import SequenceScores
-from graftkit.interfaces.objective import LABELS
+from graftkit.interfaces.objective import LABEL_WEIGHTS, LABELS
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from graftkit_objectives.config import MultiLabelConfig
@@ -27,8 +28,9 @@ class MultiLabelClassification:
 
     def losses(self, scores: SequenceScores) -> torch.Tensor:
         """Returns the mean over the labels of each text's negative log-likelihood, in nats, `[examples]`."""
-        values = scores.values[:, 0]
-        return binary_cross_entropy_with_logits(values, scores.by_example[LABELS].to(values), reduction="none").mean(1)
+        values, weights = scores.values[:, 0], scores.by_example.get(LABEL_WEIGHTS)
+        labels = scores.by_example[LABELS].to(values)
+        return binary_cross_entropy_with_logits(values, labels, pos_weight=weights, reduction="none").mean(1)
 
     def metrics(self, scores: SequenceScores) -> Mapping[str, torch.Tensor]:
         """Returns whether each text has just those labels whose probability is more than one half."""

@@ -96,5 +96,15 @@ class TestMultiLabelClassification(ObjectiveContract):
     provider = "multi-label-classification"
 
 
+class TestWeightedMultiLabelClassification(ObjectiveContract):
+    provider = "multi-label-classification"
+    options = {"class_weights": {"bad": 2.0}}
+
+
+class TestBalancedMultiLabelClassification(ObjectiveContract):
+    provider = "multi-label-classification"
+    options = {"class_weights": "balanced"}
+
+
 class TestRegression(ObjectiveContract):
     provider = "regression"

@@ -272,6 +272,49 @@ def test_rare_labels_may_weigh_more(with_head: Any, tmp_path: Path) -> None:
         assert refused.value.where
 
 
+def test_labels_of_sets_may_weigh_more(with_head: Any, tmp_path: Path) -> None:
+    """Balanced: records without the label / those with it, as pos_weight; 1 where every record has it."""
+    records = [record for n, record in enumerate(multi_labelled_texts(120)) if n % 2 == 0 or n % 6 == 1]
+    for record in records:
+        record["labels"].append("film")
+    options = {"use": "multi-label-classification", "class_weights": "balanced"}
+    result = graftkit.run(with_head(options, records, training={"steps": 4}), out=tmp_path / "run")
+    rows = TokenStore.load(result.folder / "tokens" / "train.safetensors").by_example["labels"].astype(int)
+    having = rows.sum(0)
+    assert having[0] == len(rows) and 0 < having[1] < having[2] < len(rows)
+    expected = {"film": 1, "good": (len(rows) - having[1]) / having[1], "long": (len(rows) - having[2]) / having[2]}
+    assert result.manifest["recipe"]["objective"]["class_weights"] == pytest.approx(expected)
+    [found] = graftkit.evaluate(result.folder)
+    assert result.after is not None and found.measured.holdout_loss == pytest.approx(
+        result.after.holdout_loss, rel=1e-4
+    )
+    [plain] = graftkit.evaluate(result.folder, overrides=["objective=multi-label-classification"])
+    assert plain.measured.holdout_loss != pytest.approx(found.measured.holdout_loss, rel=1e-2)
+    with pytest.raises(RecipeError, match="no training record has the label 'godo'; they have film, good, long"):
+        graftkit.plan(with_head({**options, "class_weights": {"godo": 2.0}}, records))
+
+
+@pytest.mark.parametrize("objective", ["classification", "multi-label-classification"])
+def test_balanced_weights_count_records_as_often_as_they_are_seen(
+    with_head: Any, tmp_path: Path, objective: str
+) -> None:
+    """As scikit-learn's compute_class_weight with sample_weight: what is seen twice an epoch counts twice."""
+    several = objective != "classification"
+    records = [{"text": f"film {n}", "label": "bad" if n % 4 else "good"} for n in range(80)]
+    if several:
+        records = [{"text": record["text"], "labels": [record["label"]]} for record in records]
+    often = [{"text": f"other {n}", **({"labels": ["good"]} if several else {"label": "good"})} for n in range(10)]
+    recipe = with_head({"use": objective, "class_weights": "balanced"}, records)
+    more = written(tmp_path / "often.jsonl", often)
+    entries = [recipe["data"]["train"], {"path": str(more), "weight": 2.5}]
+    plan = graftkit.plan({**recipe, "data": {**recipe["data"], "train": entries, "holdout": 0}})
+    bad, good = 60, 20 + 2.5 * 10
+    expected = (
+        {"bad": good / bad, "good": bad / good} if several else {"bad": 105 / (2 * bad), "good": 105 / (2 * good)}
+    )
+    assert plan.bound.objective_config.label_weights == pytest.approx(expected)
+
+
 def test_texts_learn_a_number(with_head: Any, tmp_path: Path, bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     recipe = with_head("regression", scored_texts(120), model=bert, export=["peft", "merged"], training={"steps": 4})

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LABEL",
     "LABELS",
+    "LABEL_WEIGHTS",
     "SCORE",
     "WEIGHT",
     "LearnsFrom",
@@ -43,6 +44,10 @@ LABEL = "label"
 
 LABELS = "labels"
 """The row by example that says of each label whether a text has it, 1 or 0, `[labels]`."""
+
+LABEL_WEIGHTS = "label_weights"
+"""The row by example that says how much each label weighs in the loss where the text has it, `[labels]`; without the
+column it is 1."""
 
 SCORE = "score"
 """The number by example that a text has."""
@@ -95,9 +100,11 @@ class ObjectiveConfig(ProviderConfig):
 
     @property
     def label_weights(self) -> Mapping[str, float]:
-        """How much a text of each label weighs in the mean of a step's losses; 1 where a label is not named.
+        """How much each label weighs; 1 where a label is not named.
 
-        Each is a number above 0, and only an objective that learns from `labels` has any.
+        Each is a number above 0. Of an objective that learns from `labels` core multiplies the losses of the texts with
+        the label by it, in the mean of a step. One that learns from `label_sets` is given them (`LABEL_WEIGHTS`), and
+        others have none.
         """
         return {}
 
@@ -106,11 +113,15 @@ class ObjectiveConfig(ProviderConfig):
         """Whether `for_records` has something to fill in; until then every label weighs alike."""
         return False
 
-    def for_records(self, counts: Mapping[str, int]) -> Self:
+    def for_records(self, counts: Mapping[str, float], records: float) -> Self:
         """Returns fields of the same class with what follows from the training records, which awaits them no more.
 
+        Records count as often as an epoch sees them: those of a data set whose weight is 0.5 a half each.
+
         Args:
-            counts: How many training records have each label, for an objective that learns from `labels`.
+            counts: How many training records have each label, for an objective that learns from `labels` or
+                `label_sets`.
+            records: How many training records there are.
 
         Raises:
             ValueError: The fields do not hold for these records.
@@ -247,7 +258,8 @@ class SequenceScores:
             gradient by it becomes one by the parameters of the head and the adapter.
         by_example: The examples' further numbers by name, `[examples]` or `[examples, n]` each: `label`, the number of
             a text's label; `labels`, `[examples, labels]`, 1 where it has one; `score`, its number; and where labels
-            weigh otherwise, `weight`, by which core multiplies the example's loss in the mean.
+            weigh otherwise, `weight`, by which core multiplies the example's loss in the mean, or, where a text may
+            have several, `label_weights`, `[examples, labels]`, by which the objective does so itself.
     """
 
     values: torch.Tensor

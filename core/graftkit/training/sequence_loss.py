@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from graftkit.interfaces.objective import WEIGHT, Overall, SequenceObjective, SequenceScores
+from graftkit.interfaces.objective import LABEL_WEIGHTS, WEIGHT, Overall, SequenceObjective, SequenceScores
 from graftkit.model.head import sequence_scores
 from graftkit.model.packing import forward_inputs
 from graftkit.store.token_store import TYPE, Example, TokenStore
@@ -93,10 +93,19 @@ class SequenceLoss:
         network: A transformers model with a head on sequences.
         objective: The objective.
         passes: How examples are cut into passes.
+        label_weights: How much each label weighs where a text has it, which the objective is given, `[labels]`; None
+            where all weigh alike.
     """
 
-    def __init__(self, network: nn.Module, objective: SequenceObjective, passes: Passes) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: SequenceObjective,
+        passes: Passes,
+        label_weights: Sequence[float] | None = None,
+    ) -> None:
         self._network, self._objective, self._passes = network, objective, passes
+        self._label_weights = label_weights
 
     def backward(
         self,
@@ -178,12 +187,18 @@ class SequenceLoss:
                 )
                 scored.append(sequence_scores(self._network, batch.sequences, inputs))
                 done += 1
-            scores = _scores(examples, torch.cat(scored))
+            scores = self._scores(examples, torch.cat(scored))
             losses = self._objective.losses(scores)
             with torch.no_grad():
                 metrics = self._objective.metrics(scores)
             weights = scores.by_example.get(WEIGHT, torch.ones_like(losses))
             yield _Asked(scores, losses, weights.to(losses), metrics, batches)
+
+    def _scores(self, examples: Sequence[Example], values: torch.Tensor) -> SequenceScores:
+        columns = by_example(examples, values.device)
+        if self._label_weights is not None:
+            columns[LABEL_WEIGHTS] = torch.tensor(self._label_weights, device=values.device).expand(len(examples), -1)
+        return SequenceScores(values.view(len(examples), -1, values.shape[1]), columns)
 
 
 def _weight_of(store: TokenStore, groups: Sequence[Sequence[int]]) -> float:
@@ -191,7 +206,3 @@ def _weight_of(store: TokenStore, groups: Sequence[Sequence[int]]) -> float:
     numbers = [number for group in groups for number in group]
     weights = store.by_example.get(WEIGHT)
     return len(numbers) if weights is None else float(weights[numbers].sum(dtype=np.float64))
-
-
-def _scores(examples: Sequence[Example], values: torch.Tensor) -> SequenceScores:
-    return SequenceScores(values.view(len(examples), -1, values.shape[1]), by_example(examples, values.device))

@@ -7,11 +7,19 @@ from typing import ClassVar, Self
 
 import torch
 from graftkit import Scores, SequenceScores
-from graftkit.interfaces.objective import WEIGHT
+from graftkit.interfaces.objective import LABELS, WEIGHT
 from graftkit_objectives.classification import Classification
-from graftkit_objectives.config import ClassificationConfig, DistillConfig, DpoConfig, OrpoConfig, SftConfig
+from graftkit_objectives.config import (
+    ClassificationConfig,
+    DistillConfig,
+    DpoConfig,
+    MultiLabelConfig,
+    OrpoConfig,
+    SftConfig,
+)
 from graftkit_objectives.distill import Distill
 from graftkit_objectives.dpo import Dpo
+from graftkit_objectives.multi_label import MultiLabelClassification
 from graftkit_objectives.orpo import Orpo
 from graftkit_objectives.sft import Sft
 
@@ -94,7 +102,7 @@ class TakesMeansOfTokens(Distill):
 
 
 class NegativeWeights(ClassificationConfig):
-    def for_records(self, counts: Mapping[str, int]) -> Self:
+    def for_records(self, counts: Mapping[str, float], records: float) -> Self:
         return self.model_copy(update={"class_weights": dict.fromkeys(counts, -1.0)})
 
 
@@ -107,3 +115,16 @@ class WeighsTwice(Classification):
 
     def losses(self, scores: SequenceScores) -> torch.Tensor:
         return super().losses(scores) * scores.by_example.get(WEIGHT, torch.tensor(1.0))
+
+
+class WeighsTheFirstLabelAlone(MultiLabelConfig):
+    @property
+    def label_weights(self) -> Mapping[str, float]:
+        return {"first": 2.0}
+
+
+class LeavesWeightsOut(MultiLabelClassification):
+    config_class = WeighsTheFirstLabelAlone
+
+    def losses(self, scores: SequenceScores) -> torch.Tensor:
+        return super().losses(SequenceScores(scores.values, {LABELS: scores.by_example[LABELS]}))

@@ -20,6 +20,7 @@ from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.processes import ALONE, Processes
 from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import LikelihoodLoss, ObjectiveLoss, Passes, StepScore
+from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 COUNT = 3
@@ -173,6 +174,36 @@ def test_figures_of_all_examples_and_their_weights_are_shared(network: LlamaForC
         "pearson": pytest.approx(torch.corrcoef(torch.stack([values, numbers]))[0, 1].item(), abs=1e-5)
     }
     assert alone.loss == pytest.approx(np.average((values - numbers).square().numpy(), weights=weights), rel=1e-5)
+
+
+class Weighed(Correlated):
+    """Several labels of a text, each of which weighs as it is told."""
+
+    def losses(self, scores: SequenceScores) -> torch.Tensor:
+        labels, weights = scores.by_example["labels"].float(), scores.by_example["label_weights"]
+        return binary_cross_entropy_with_logits(scores.values[:, 0], labels, weights, reduction="none").mean(1)
+
+    def overall(self, scores: SequenceScores) -> dict[str, float]:
+        return {}
+
+
+def test_weights_of_labels_are_the_same_for_every_process(network: LlamaForCausalLM, store: TokenStore) -> None:
+    scorer = LlamaForSequenceClassification(network.config.__class__(**network.config.to_dict(), num_labels=2)).eval()
+    scorer.config.pad_token_id = 0
+    labels = np.arange(2 * len(store), dtype=np.uint8).reshape(-1, 2) % 3 % 2
+    judged, weights = replace(store, by_example={"labels": labels}), [0.5, 4.0]
+
+    def evaluate(processes: Processes) -> StepScore:
+        passes = Passes(12, False, torch.device("cpu"), processes)
+        loss = SequenceLoss(deepcopy(scorer), Weighed(), passes, weights)
+        return loss.evaluate(judged, passes.all_groups(judged), lambda done, every: None)
+
+    alone = evaluate(ALONE)
+    assert InThreads(COUNT).call(evaluate) == [alone] * COUNT
+    with torch.no_grad():
+        values = torch.cat([scorer(torch.from_numpy(example.ids)[None]).logits for example in judged])
+    due = binary_cross_entropy_with_logits(values, torch.from_numpy(labels).float(), torch.tensor(weights))
+    assert alone.loss == pytest.approx(due.item(), rel=1e-5)
 
 
 def test_scores_are_gathered_for_figures_of_all_examples_alone(network: LlamaForCausalLM, store: TokenStore) -> None:

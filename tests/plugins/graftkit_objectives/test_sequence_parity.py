@@ -24,7 +24,7 @@ from graftkit_objectives.multi_label import MultiLabelClassification
 from graftkit_objectives.regression import Regression
 from graftkit_objectives.reward import Reward
 from reference import gradients, step_gradients
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 CPU = torch.device("cpu")
 IDS = [[2, 40, 41, 9, 12, 3], [2, 7, 3], [2, *range(20, 45), 3], [2, 30, 31, 3], [2, 5, 6, 7, 8, 3]]
@@ -73,10 +73,16 @@ def padded(ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
 
 
 def trained_here(
-    model: Any, objective: Any, store: TokenStore, *, packed: bool, microbatch: int
+    model: Any,
+    objective: Any,
+    store: TokenStore,
+    *,
+    packed: bool,
+    microbatch: int,
+    weights: Sequence[float] | None = None,
 ) -> tuple[StepScore, Mapping[str, torch.Tensor]]:
     def loss(network: Any, passes: Passes) -> SequenceLoss:
-        return SequenceLoss(network, objective, passes)
+        return SequenceLoss(network, objective, passes, weights)
 
     return step_gradients(model, store, loss, packed=packed, microbatch=microbatch)
 
@@ -170,6 +176,19 @@ def test_multi_label_classification(made: Callable[[int], Any], packed: bool, mi
     found = trained_here(model, objective, store, packed=packed, microbatch=microbatch)
     check(*expected, *found)
     assert found[0].metrics == {"subset_accuracy": pytest.approx(exact)}
+
+
+@PASSES
+def test_label_weights_are_pos_weight(made: Callable[[int], Any], packed: bool, microbatch: int) -> None:
+    model, weights = made(3), [0.25, 3.0, 1.0]
+    _, logits = learnt_there(model, "multi_label_classification", torch.tensor(SETS).float())
+    loss = binary_cross_entropy_with_logits(logits, torch.tensor(SETS).float(), pos_weight=torch.tensor(weights))
+    loss.backward()
+    expected = loss.item(), gradients(model)
+    store = stored([{LABELS: np.array(row, np.uint8)} for row in SETS])
+    objective = MultiLabelClassification(MultiLabelConfig())
+    found = trained_here(model, objective, store, packed=packed, microbatch=microbatch, weights=weights)
+    check(*expected, *found)
 
 
 @PASSES

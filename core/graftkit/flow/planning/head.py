@@ -201,7 +201,7 @@ def with_objective_of(bound: BoundRecipe, records: ReadRecords) -> BoundRecipe:
         RecipeError: Its fields do not hold for these records.
         PluginCallError: They are a plugin's, and give something else than is due.
     """
-    settled = NamedFields(bound).for_records(records.kinds.counts(records.samples.train))
+    settled = NamedFields(bound).for_records(*records.label_counts())
     return replace(bound, choices={**bound.choices, ("objective",): replace(bound.objective, config=settled)})
 
 

@@ -28,17 +28,18 @@ class NamedFields(Named):
         super().__init__(bound.objective.registered)
         self._config, self._where = bound.objective_config, bound.document.where(("objective",))
 
-    def for_records(self, counts: Mapping[str, int]) -> ObjectiveConfig:
+    def for_records(self, counts: Mapping[str, float], records: float) -> ObjectiveConfig:
         """Returns the fields with what follows from the training records.
 
         Args:
-            counts: How many training records have each label.
+            counts: How many training records have each label, as often as an epoch sees them.
+            records: How many there are, likewise.
 
         Raises:
             RecipeError: They do not hold for these records.
             PluginCallError: They raise something else, or give no fields of their own kind.
         """
-        found: object = self._call("for_records", self._settled, counts)
+        found: object = self._call("for_records", self._settled, counts, records)
         if isinstance(found, ValueError):
             raise RecipeError(str(found), where=self._where)
         if type(found) is not type(self._config):
@@ -51,14 +52,14 @@ class NamedFields(Named):
         self.label_weights()
         return found
 
-    def _settled(self, counts: Mapping[str, int]) -> object:
+    def _settled(self, counts: Mapping[str, float], records: float) -> object:
         try:
-            return self._config.for_records(dict(counts))
+            return self._config.for_records(dict(counts), records)
         except ValueError as error:
             return error
 
     def label_weights(self) -> dict[str, float]:
-        """Returns how much a text of each label weighs, where that is said.
+        """Returns how much each label weighs, where that is said.
 
         Raises:
             PluginCallError: They are no numbers above 0, or the objective learns from something else than labels.
@@ -72,7 +73,7 @@ class NamedFields(Named):
                 raise self.wrong(
                     f"weighs the label {label!r:.60} as {weight!r:.40}: a text and a number above 0 are due"
                 )
-        if found and self._config.learns_from != "labels":
+        if found and self._config.learns_from not in ("labels", "label_sets"):
             raise self.wrong(f"gave label_weights, and learns from '{self._config.learns_from}': only labels weigh")
         return dict(found)
 

@@ -43,6 +43,12 @@ class ReadRecords:
     kinds: SeenKinds
     pairs: bool
 
+    def label_counts(self) -> tuple[dict[str, float], float]:
+        """Returns how many training records have each label, and how many there are, as often as an epoch sees them."""
+        train, weights = self.samples.train, [float(share.weight) for share in self.shares]
+        by_file = [weights[file.entry] for file in self.datasets[: len(train.sizes)]]
+        return self.kinds.counts(train, by_file)
+
 
 def read_records(bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str] | None) -> ReadRecords:
     """Reads every record once.

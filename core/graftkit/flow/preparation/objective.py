@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -16,20 +16,25 @@ from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
 __all__ = ["loss_of"]
 
 
-def loss_of(bound: BoundRecipe, host: PluginHost, network: nn.Module) -> Callable[[Passes], StepLoss] | None:
+def loss_of(
+    bound: BoundRecipe, host: PluginHost, network: nn.Module, labels: Sequence[str]
+) -> Callable[[Passes], StepLoss] | None:
     """Returns what makes the loss of steps and holdout records; None for the likelihood.
 
     Args:
         bound: The recipe, which says the objective.
         host: The plugins.
         network: The model.
+        labels: What the scores of its head are of.
     """
     choice, config = bound.objective, bound.objective_config
     if config.likelihood:
         return None
     objective = named_objective(host.registry.create(choice.registered, choice.config), choice.registered)
     if config.head == "sequence":
-        return lambda passes: SequenceLoss(network, objective, passes)
+        named = config.label_weights if config.learns_from == "label_sets" else {}
+        weights = [named.get(label, 1.0) for label in labels] if named else None
+        return lambda passes: SequenceLoss(network, objective, passes, weights)
     temperature = config.temperature if isinstance(config, TeacherConfig) else 1.0
     return lambda passes: ObjectiveLoss(
         network,

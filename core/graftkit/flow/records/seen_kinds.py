@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import unicodedata
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.text_targets import TEXT_SHAPES, labels_in, shape_of
@@ -55,16 +55,19 @@ class SeenKinds:
         """The labels of all records that were noted."""
         return {label for kind in self._names if isinstance(kind, tuple) for label in kind}
 
-    def counts(self, train: Samples) -> Counter[str]:
-        """Counts the records that training sees with each label.
+    def counts(self, train: Samples, weights: Sequence[float]) -> tuple[dict[str, float], float]:
+        """Counts the records that training sees with each label, and all that it sees.
 
         Args:
             train: The records that training sees, of all that were noted.
+            weights: How often each of a file's records counts, by file.
         """
-        found: Counter[str] = Counter()
-        for kind, count in self._seen(train).items():
-            found.update(dict.fromkeys(kind, count) if isinstance(kind, tuple) else {})
-        return found
+        by_record = np.repeat(np.array(weights, np.float64), train.sizes)[train.kept]
+        found: dict[str, float] = {}
+        for kind, count in self._seen(train, by_record).items():
+            for label in kind if isinstance(kind, tuple) else ():
+                found[label] = found.get(label, 0) + count
+        return found, float(by_record.sum())
 
     @property
     def one_score(self) -> float | None:
@@ -94,9 +97,10 @@ class SeenKinds:
             if not (kind == "labels" and learns_from == "answers")
         ]
 
-    def _seen(self, train: Samples) -> dict[_Kind, int]:
-        """Returns each kind of which training sees a record, and how many."""
-        counts = np.bincount(np.frombuffer(self._of_record, np.uintc)[train.kept], minlength=len(self._names))
+    def _seen(self, train: Samples, weights: NDArray[np.float64] | None = None) -> dict[_Kind, float]:
+        """Returns each kind of which training sees a record, and how many, each as often as its weight says."""
+        numbers = np.frombuffer(self._of_record, np.uintc)[train.kept]
+        counts = np.bincount(numbers, weights, minlength=len(self._names))
         return {kind: count for kind, count in zip(self._names, counts.tolist(), strict=True) if count}
 
     def told(self, train: Samples, labels: Sequence[str]) -> list[str]:

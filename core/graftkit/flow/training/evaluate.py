@@ -145,7 +145,7 @@ def _scored(
         run.plan.bound.recipe.training.pass_tokens,
         report,
         packed=loaded.packing.packed,
-        loss=loss_of(run.plan.bound, run.host, network),
+        loss=loss_of(run.plan.bound, run.host, network, run.plan.labels),
         processes=processes,
     )
 

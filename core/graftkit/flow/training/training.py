@@ -105,7 +105,7 @@ def make_trainer(run: RunContext, loaded: LoadedModel, store: TokenStore) -> Tra
         _row_training(run, model),
         rate_scales=model.rate_scales(),
         packed=loaded.packing.packed,
-        loss=loss_of(run.plan.bound, run.host, model.network),
+        loss=loss_of(run.plan.bound, run.host, model.network, run.plan.labels),
         mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
         masking=masking_in(run, "training"),
         processes=run.processes,

@@ -11,6 +11,7 @@ import torch
 
 from graftkit.interfaces.objective import (
     LABEL,
+    LABEL_WEIGHTS,
     LABELS,
     SCORE,
     WEIGHT,
@@ -190,7 +191,8 @@ class ObjectiveContract(Contract):
         """Above 0, of labels alone, in fields of the same class, once they know how many records have each label."""
         counts = {f"label {number}": number + 1 for number in range(CLASSES)}
         try:
-            settled = self.config.for_records(counts if self.config.learns_from in ("labels", "label_sets") else {})
+            known = counts if self.config.learns_from in ("labels", "label_sets") else {}
+            settled = self.config.for_records(known, sum(counts.values()))
         except ValueError:  # the fields name labels that these records do not have
             settled = self.config
         named = type(self.config).__name__
@@ -200,11 +202,19 @@ class ObjectiveContract(Contract):
         weights = settled.label_weights
         numbers = all(isinstance(weight, int | float) and 0 < weight < float("inf") for weight in weights.values())
         assert numbers, f"label_weights are {dict(weights)}: a number above 0 is due for each label"
-        assert not weights or settled.learns_from == "labels", "label_weights are of objectives that learn from labels"
+        learnt = settled.learns_from in ("labels", "label_sets")
+        assert not weights or learnt, "label_weights are of objectives that learn from labels or sets of them"
 
     def test_weights_are_left_to_core(self) -> None:
-        """Core multiplies the losses by them: an objective that does so, too, would count them twice."""
+        """Core multiplies the losses by them: an objective that does so, too, would count them twice.
+
+        Where a text may have several labels, core can't, and the objective has to.
+        """
         scores = self.scores()
+        if isinstance(scores, SequenceScores) and self.config.learns_from == "label_sets" and self.config.label_weights:
+            weights = torch.linspace(0.5, 2, CLASSES).expand(MOST, -1)
+            weighed = replace(scores, by_example={**scores.by_example, LABEL_WEIGHTS: weights})
+            assert not torch.equal(self.losses(scores), self.losses(weighed)), "losses() leaves out the label_weights"
         if not isinstance(scores, SequenceScores) or self.config.learns_from != "labels":
             return
         weighing = replace(scores, by_example={**scores.by_example, WEIGHT: torch.linspace(0.5, 2, MOST)})

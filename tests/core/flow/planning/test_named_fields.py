@@ -28,7 +28,7 @@ class OddConfig(ObjectiveConfig):
     def awaits_records(self) -> bool:
         return bool(self.awaits)
 
-    def for_records(self, counts: Mapping[str, int]) -> Any:
+    def for_records(self, counts: Mapping[str, float], records: float) -> Any:
         return type(self).given(self)
 
 
@@ -69,10 +69,11 @@ def raising(error: Exception) -> Callable[[Any], Any]:
 )
 def test_what_follows_from_records_is_looked_at(facts: dict[str, Any], message: str) -> None:
     with pytest.raises(PluginCallError, match=f"plugin 'p': objective 'odd' .*{message}"):
-        fields(**facts).for_records({"a": 1})
+        fields(**facts).for_records({"a": 1}, 1)
 
 
 def test_what_does_not_hold_for_records_is_the_recipes_fault() -> None:
     with pytest.raises(RecipeError, match="recipe.yaml:3: too few"):
-        fields(given=raising(ValueError("too few"))).for_records({"a": 1})
-    assert fields(weights={"a": 2}).for_records({"a": 1}).label_weights == {"a": 2}
+        fields(given=raising(ValueError("too few"))).for_records({"a": 1}, 1)
+    for learnt in ("labels", "label_sets"):
+        assert fields(weights={"a": 2}, learns_from=learnt).for_records({"a": 1}, 1).label_weights == {"a": 2}
