@@ -9,16 +9,19 @@ from typing import Any
 
 import graftkit
 import huggingface_hub.constants
+import pyarrow
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from graftkit.cli import plan as plan_command
-from graftkit.errors import Cancelled, RecipeError
+from graftkit.errors import Cancelled, DataError, RecipeError
 from graftkit.flow.add_export import add_export
 from graftkit.flow.events import Event, StepFinished
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import Trainer
 from hub_stand_in import FIRST, SECOND, StandIn
 from integration.conftest import RecipeMaker
+from made_records import written
 
 
 def questions(folder: Path, name: str, count: int) -> str:
@@ -170,3 +173,72 @@ def test_a_stopped_run_on_a_data_set_of_the_hub_goes_on_at_its_commit(
     assert adapters[0] == adapters[1] and found.metrics == whole.metrics
     if offline:
         assert add_export(tmp_path / "stopped", "merged").exports["merged"].is_dir()
+
+
+def asked_by(count: int, customers: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"{n}?", "completion": str(n), "customer": n % customers} for n in range(count)]
+
+
+def test_records_with_the_same_value_stay_on_one_side(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    """Whoever reads the files, and where only their first records are read; the manifest says how many values."""
+    records = asked_by(90, 10)
+    lines = written(tmp_path / "a.jsonl", records[:40])
+    table = tmp_path / "b.csv"
+    table.write_text(
+        "prompt,completion,customer\n" + "".join(",".join(map(str, r.values())) + "\n" for r in records[40:70])
+    )
+    packed = tmp_path / "c.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records[70:]), packed)
+    train = [str(lines), str(table), {"path": str(packed), "first": 10}]
+    data = {"train": train, "holdout": 0.2, "holdout_by": "customer", "max_length": 64}
+    recipe = make_recipe(data=data, training={"steps": 2, "device": "cpu"}, export=[])
+    plan = graftkit.plan(recipe)
+    customer = {record["prompt"]: record["customer"] for record in records}
+    sides = [{customer[sample.prompt] for sample in side} for side in (plan.samples.train, plan.samples.holdout)]
+    assert not sides[0] & sides[1] and [len(side) for side in sides] == [8, 2]
+    assert len(plan.samples.holdout) == 16 and len(plan.samples.train) == 64
+    assert "2 values of customer held out, 8 trained on" in plan.to_json()["records"]["text"]
+    assert not any("customer" in notice for notice in plan.notices), "the column is read"
+    other = graftkit.plan(recipe, overrides=["training.seed=5"])
+    assert {customer[sample.prompt] for sample in other.samples.holdout} != sides[1]
+    graftkit.run(recipe, out=tmp_path / "run", overrides=["training.steps=1"])
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    assert manifest["data"]["holdout_by"] == {"column": "customer", "train": 8, "holdout": 2}
+    written(lines, [{**record, "customer": 9 - record["customer"]} for record in records[:40]])
+    with pytest.raises(DataError, match="records have changed since the run was started"):
+        graftkit.run(recipe, out=tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("records", "by", "message"),
+    [
+        (asked_by(9, 3), "custmer", r"a.jsonl:1: the record has no value of 'custmer'.*\n.*Did you mean 'customer'"),
+        ([*asked_by(9, 3), {"prompt": "a", "completion": "b"}], "customer", "a.jsonl:10: the record has no value of"),
+        ([*asked_by(9, 3), {"prompt": "a", "completion": "b", "customer": " "}], "customer", "a.jsonl:10: .* no value"),
+        ([{**asked_by(1, 1)[0], "customer": [1]}], "customer", "a.jsonl:1: the record has a list as 'customer'"),
+        (asked_by(9, 1), "customer", "every record has the same 'customer': none of them can be held out"),
+    ],
+)
+def test_a_record_without_a_value_is_refused(
+    make_recipe: RecipeMaker, tmp_path: Path, records: list[dict[str, Any]], by: str, message: str
+) -> None:
+    path = written(tmp_path / "a.jsonl", records)
+    with pytest.raises(DataError, match=message):
+        graftkit.plan(make_recipe(data={"train": str(path), "holdout": 0.2, "holdout_by": by}))
+
+
+def test_what_groups_make_of_the_share_is_told(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", asked_by(90, 3))
+    plan = graftkit.plan(make_recipe(data={"train": str(path), "holdout": 0.1, "holdout_by": "customer"}))
+    assert (
+        "of 90 records 30 are held out, and not a share of 0.1: those with the same 'customer' stay together"
+        in plan.notices
+    )
+    with pytest.raises(
+        RecipeError, match=r"data\.holdout_by says which records are held out together, but data\.holdout is 0"
+    ):
+        graftkit.plan(make_recipe(data={"train": str(path), "holdout": 0, "holdout_by": "customer"}))
+    held = written(tmp_path / "held.jsonl", [{"prompt": "new", "completion": "n", "customer": 2}, asked_by(1, 1)[0]])
+    plan = graftkit.plan(make_recipe(data={"train": str(path), "holdout": str(held), "holdout_by": "customer"}))
+    assert "59 records share their 'customer' with holdout records; training does not see them" in plan.notices
+    assert "1 records are also held out; training does not see them" in plan.notices

@@ -22,6 +22,7 @@ from graftkit.interfaces.samples import (
     PreferencePair,
     Sample,
 )
+from graftkit.suggest import nearest
 from graftkit.visible import one_line
 
 __all__ = ["LOOKED_AT", "Dataset", "HubOrigin", "first_records"]
@@ -76,6 +77,7 @@ class Dataset:
         skip_empty: Whether records with nothing to learn are left out.
         first: How many of its records are read, from its beginning on; None for all.
         later: The files that its entry names after it.
+        by: The file's own name of a column whose value records share that are held out together; None for no such one.
         left: Filled while the file is read: each column that is neither -> where it was found first.
         skipped: Filled likewise: the numbers of the records that are left out, from 0.
     """
@@ -93,6 +95,7 @@ class Dataset:
     skip_empty: bool = False
     first: int | None = None
     later: Sequence[Path] = ()
+    by: str | None = None
     left: dict[str, str] = field(default_factory=dict)
     skipped: array[int] = field(default_factory=lambda: array("Q"))
 
@@ -111,17 +114,26 @@ class Dataset:
         Raises:
             DataError: The file can't be read, a record is malformed or of another shape, or there is none.
         """
+        return (sample for sample, _ in self.grouped())
+
+    def grouped(self) -> Iterator[tuple[Sample, str | None]]:
+        """Yields the same, each with the value that it shares with its group; with None where there are no groups.
+
+        Raises:
+            DataError: As for the samples alone, or a record has no such value.
+        """
         number = -1
         for number, record in enumerate(self._records()):
+            values, where = self._loaded(record)
             try:
-                sample = self.sample(record)
+                sample = self._sample(values, where)
             except NothingToLearn:
                 if not self.skip_empty:
                     raise
                 if not self.skipped or number > self.skipped[-1]:
                     self.skipped.append(number)
                 continue
-            yield sample
+            yield sample, None if self.by is None else _shared(values, self.by, where)
         if number < 0:
             raise _no_record(self.source)
 
@@ -156,8 +168,15 @@ class Dataset:
             DataError: It is malformed or of another shape, has a column that is neither read nor known not to be, or
                 more messages or tool calls than are read.
         """
+        return self._sample(*self._loaded(record))
+
+    def _loaded(self, record: Record) -> tuple[Mapping[str, Any], str]:
+        """Returns a record's columns under the file's own names, and its place."""
         where = f"{self.source}{record.place}"
-        values = _renamed(_columns(record, where), self.columns, where)
+        return _columns(record, where), where
+
+    def _sample(self, own: Mapping[str, Any], where: str) -> Sample:
+        values = _renamed(own, self.columns, where)
         if not values.keys() <= self.known:
             self._check_columns(values, where)
         try:
@@ -268,6 +287,29 @@ def _renamed(values: Mapping[str, Any], columns: Mapping[str, str], where: str) 
             hint=f"Name that one as well: columns: {{OTHER: {clash}}}.",
         )
     return {theirs.get(name, name): value for name, value in values.items()}
+
+
+def _shared(values: Mapping[str, Any], by: str, where: str) -> str:
+    """Returns the value of the column by which records are held out together, as a text: 7 of a table is "7" of a csv.
+
+    Raises:
+        DataError: The record has none, or one that is no text and no number.
+    """
+    value = values.get(by, "")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value) if isinstance(value, str | int | float) and value == value else ""  # a table's NaN is none
+    if text.strip():
+        return text
+    lacks = isinstance(value, str | float)
+    told = (
+        f"has no value of '{one_line(by)}'" if lacks else f"has {kind_of(value)} as '{one_line(by)}', no text or number"
+    )
+    raise DataError(
+        f"the record {told}: records are held out together by that column (data.holdout_by)",
+        where=where,
+        hint=f"{'' if by in values else nearest(by, map(one_line, values))}Every record needs one.",
+    )
 
 
 _MOST_COLUMNS = 10_000

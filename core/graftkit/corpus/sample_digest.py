@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from graftkit.corpus.stretches import read_stretches
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import LongText, Sample
 
-__all__ = ["DIGEST", "digest_sample"]
+__all__ = ["DIGEST", "digest_sample", "digest_text"]
 
 SIZE = 16
 DIGEST = np.dtype(f"S{SIZE}")
@@ -29,13 +29,22 @@ def digest_sample(sample: Sample, seed: int | None = None) -> tuple[bytes, bytes
     Raises:
         DataError: A long text is not UTF-8, or empty; or the record holds what no UTF-8 or no JSON says.
     """
-    alone, placed = hashlib.sha256(), hashlib.sha256(f"[{seed},".encode())
     try:
         parts = _long(sample) if isinstance(sample, LongText) else (_json(sample.key()),)
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(
             f"the record's text is no text, or its tools are no JSON: {error}", where=sample.where
         ) from None
+    return _digests(parts, seed)
+
+
+def digest_text(text: str, seed: int | None = None) -> tuple[bytes, bytes]:
+    """Returns the same of a text that some records have in common, by which they are drawn together."""
+    return _digests((_json(text),), seed)
+
+
+def _digests(parts: Iterable[bytes], seed: int | None) -> tuple[bytes, bytes]:
+    alone, placed = hashlib.sha256(), hashlib.sha256(f"[{seed},".encode())
     for part in parts:
         alone.update(part)
         if seed is not None:

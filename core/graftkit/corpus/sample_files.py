@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.dataset import Dataset
-from graftkit.corpus.sample_digest import DIGEST, digest_sample
+from graftkit.corpus.sample_digest import DIGEST, digest_sample, digest_text
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import (
     Completion,
@@ -54,6 +54,8 @@ class Samples:
         kinds: Each record's shape, `[all samples]`.
         kept: Which of all records these are, `[all samples]`.
         sizes: How many of all records each file has, in their order.
+        groups: A digest of what each record shares with those that are held out, or not, together with it, `[all
+            samples]`; empty where they are drawn one by one.
     """
 
     read: Callable[[Mask], Iterator[Sample]]
@@ -62,6 +64,7 @@ class Samples:
     kinds: NDArray[np.uint8]
     kept: Mask
     sizes: Sequence[int] = ()
+    groups: Digests = field(default_factory=lambda: np.zeros(0, DIGEST))
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.kept))
@@ -77,7 +80,7 @@ class Samples:
 
     def only(self, wanted: Mask) -> Samples:
         """Returns the records that a mask selects, `[all samples]`."""
-        return Samples(self.read, self.digests, self.draws, self.kinds, self.kept & wanted, self.sizes)
+        return replace(self, kept=self.kept & wanted)
 
     def at(self, numbers: Collection[int]) -> Samples:
         """Returns the records with these numbers, counted from 0, in their order."""
@@ -120,7 +123,7 @@ def scan_samples(
     """Reads every record of some files once, to check it.
 
     Args:
-        datasets: The files.
+        datasets: The files; of one that says `by` records with the same value of that column are drawn together.
         seed: Places the records in a draw of holdout ones; None where none is to be drawn.
         fits: Called with each record; raises a `DataError` where the run can't use it.
         most: Where there are more records, so many, evenly spread, are checked, and the others only counted: those are
@@ -133,19 +136,22 @@ def scan_samples(
         DataError: A file can't be read, or a record is malformed or of another shape; with file and line.
     """
     datasets = tuple(datasets)
-    digests, draws, kinds, kept = bytearray(), bytearray(), bytearray(), bytearray()
+    digests, draws, groups, kinds, kept = bytearray(), bytearray(), bytearray(), bytearray(), bytearray()
     states = [_state(dataset.source.path) for dataset in datasets]
     stride = 1 if most is None else -(-sum(dataset.count() for dataset in datasets) // most) or 1
     sizes = []
     for dataset in datasets:
         before = len(kinds)
         wanted = (number % stride == 0 for number in count(before))
-        for sample in dataset if stride == 1 else dataset.after(wanted):
+        for sample, group in dataset.grouped() if stride == 1 else ((one, None) for one in dataset.after(wanted)):
             digest, draw, kind = bytes(DIGEST.itemsize), b"" if seed is None else bytes(DIGEST.itemsize), 0
             if sample is not None:
                 fits(sample)
                 digest, draw = digest_sample(sample, seed)
                 kind = _KINDS[type(shown(sample))]
+            if group is not None:
+                shared, draw = digest_text(group, seed)
+                groups += shared
             digests += digest
             draws += draw
             kinds.append(kind)
@@ -163,7 +169,7 @@ def scan_samples(
             start += size
 
     shapes, mask = np.frombuffer(kinds, np.uint8), np.frombuffer(kept, np.bool_)
-    return Samples(read, found, np.frombuffer(draws, DIGEST), shapes, mask, sizes)
+    return Samples(read, found, np.frombuffer(draws, DIGEST), shapes, mask, sizes, np.frombuffer(groups, DIGEST))
 
 
 def _state(path: Path) -> tuple[int, int]:

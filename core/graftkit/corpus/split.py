@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graftkit.corpus.sample_files import Samples
 
-__all__ = ["Split", "drawn", "exclude", "split"]
+__all__ = ["Grouped", "Split", "drawn", "exclude", "split"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """What the column says by which records are held out together.
+
+    Attributes:
+        train: How many values of it training records have.
+        holdout: How many holdout records have.
+        left: How many records to learn from were dropped since they share their value with records of a holdout file.
+    """
+
+    train: int
+    holdout: int
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +36,21 @@ class Split:
         train: The records to learn from, in the order they were read.
         holdout: The others.
         repeated: How many records to learn from were dropped since they are also held out.
+        grouped: What is known of records that are held out together; None where they are drawn one by one.
     """
 
     train: Samples
     holdout: Samples
     repeated: int = 0
+    grouped: Grouped | None = None
 
 
 def split(samples: Samples, share: float) -> Split:
     """Draws records at random; equal records always go to the same side.
 
     A record's side depends on its content, the share and the seed of its place, not on where it stands in the file.
+    Where records have groups, it depends on the group in the place of the content: a group is held out as a whole or
+    not at all, and a record to learn from that is equal to one of them is dropped.
 
     Args:
         samples: All records, each with its place in the draw.
@@ -41,7 +60,8 @@ def split(samples: Samples, share: float) -> Split:
     wanted = max(1, round(share * len(samples))) if share else 0
     held = np.zeros(len(counts), bool)
     held[_taken(counts, wanted)] = True
-    return Split(samples.only(~held[group]), samples.only(held[group]))
+    train, holdout = samples.only(~held[group]), samples.only(held[group])
+    return exclude(train, holdout) if len(samples.groups) else Split(train, holdout)
 
 
 def drawn(counts: Mapping[str, int], wanted: int) -> set[str]:
@@ -69,6 +89,12 @@ def _taken(counts: Sequence[int] | NDArray[np.int64], wanted: int) -> list[int]:
 
 
 def exclude(samples: Samples, holdout: Samples) -> Split:
-    """Removes the records of a separate holdout file from the training records."""
-    train = samples.only(~np.isin(samples.digests, holdout.digests))
-    return Split(train, holdout, repeated=len(samples) - len(train))
+    """Removes holdout records from the training records, and those of the same groups, where they have groups."""
+    train = samples.only(~np.isin(samples.digests, holdout.digests[holdout.kept]))
+    found = Split(train, holdout, repeated=len(samples) - len(train))
+    if not len(samples.groups):
+        return found
+    theirs = np.unique(holdout.groups[holdout.kept])
+    alone = train.only(~np.isin(samples.groups, theirs))
+    learnt = np.unique(alone.groups[alone.kept])
+    return replace(found, train=alone, grouped=Grouped(len(learnt), len(theirs), len(train) - len(alone)))

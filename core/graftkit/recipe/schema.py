@@ -388,6 +388,12 @@ class DataSection(StrictModel):
         Discriminator(_share_or_list),
         BeforeValidator(_share_or_files),
     ] = Field(default=0.05, description="the share of records that training never sees, or files of such records")
+    holdout_by: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a column, such as customer_id: records with the same value of it are all trained on, or all held "
+        "out",
+    )
     max_length: int | None = Field(
         default=None,
         ge=8,
@@ -441,6 +447,10 @@ class DataSection(StrictModel):
     def _holdout_once(self) -> DataSection:
         if isinstance(self.holdout, list) and any(entry.weight != 1 for entry in self.holdout):
             raise ValueError("data.holdout: a weight says how often records are trained on; leave it out here")
+        if self.holdout_by is not None and self.holdout == 0:
+            raise ValueError(
+                "data.holdout_by says which records are held out together, but data.holdout is 0: raise it"
+            )
         return self
 
 

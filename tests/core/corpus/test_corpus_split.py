@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from graftkit.corpus.sample_digest import DIGEST, digest_sample
+from graftkit.corpus.sample_digest import DIGEST, digest_sample, digest_text
 from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.split import Split
 from graftkit.corpus.split import exclude as exclude_samples
@@ -20,16 +20,20 @@ from hypothesis import strategies as st
 TEXTS = [Text(f"text {number}", f"a.jsonl:{number}") for number in range(200)]
 
 
-def as_samples(records: Sequence[Sample], seed: int = 0) -> Samples:
+def as_samples(records: Sequence[Sample], seed: int = 0, groups: Sequence[str] = ()) -> Samples:
     """Records as if they stood in a file."""
     records = list(records)
     digests = np.array([digest_sample(record, seed) for record in records], DIGEST).reshape(-1, 2)
+    if groups:
+        shared = np.array([digest_text(group, seed) for group in groups], DIGEST)
+        digests[:, 1] = shared[:, 1]
     return Samples(
         read=lambda kept: (record for record, wanted in zip(records, kept, strict=True) if wanted),
         digests=digests[:, 0].copy(),
         draws=digests[:, 1].copy(),
         kinds=np.zeros(len(records), np.uint8),
         kept=np.ones(len(records), bool),
+        groups=shared[:, 0].copy() if groups else np.zeros(0, DIGEST),
     )
 
 
@@ -134,3 +138,34 @@ def test_the_draw_is_the_one_in_words(numbers: list[int], share: float, seed: in
     found = split(records, share, seed)
     assert list(found.holdout) == [record for record in records if fingerprint([seed, record.key()]) in held]
     assert list(found.train) == [record for record in records if fingerprint([seed, record.key()]) not in held]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), min_size=1, max_size=40),
+    st.floats(0.001, 0.5),
+    st.integers(0, 5),
+)
+def test_groups_are_drawn_as_records_are_and_stand_on_one_side(
+    numbers: list[tuple[int, int]], share: float, seed: int
+) -> None:
+    """As equal records are, of which each group's value stands in the place; no equal records on both sides either."""
+    records: list[Sample] = [Text(f"text {number}", str(place)) for place, (number, _) in enumerate(numbers)]
+    groups = [str(group) for _, group in numbers]
+    found = split_samples(as_samples(records, seed, groups), share)
+    of = {record.where: group for record, group in zip(records, groups, strict=True) if isinstance(record, Text)}
+    held = split([Text(group, str(place)) for place, group in enumerate(groups)], share, seed).holdout
+    assert [sample.where for sample in found.holdout] == [sample.where for sample in held]
+    assert not {of[sample.where] for sample in found.holdout} & {of[sample.where] for sample in found.train}
+    assert not texts(found.holdout) & texts(found.train)
+    assert len(found.train) + len(found.holdout) + found.repeated == len(records)
+    sides = [len({of[sample.where] for sample in side}) for side in (found.train, found.holdout)]
+    assert found.grouped is not None and [found.grouped.train, found.grouped.holdout] == sides
+
+
+def test_records_of_a_holdout_files_groups_are_not_trained_on() -> None:
+    learnt = as_samples(TEXTS[:6], groups=["a", "b", "b", "c", "d", "d"])
+    held = as_samples([TEXTS[3], Text("new", "held.jsonl:2")], groups=["x", "b"])
+    found = exclude_samples(learnt, held)
+    assert texts(found.train) == {"text 0", "text 4", "text 5"} and found.repeated == 1
+    assert found.grouped is not None
+    assert (found.grouped.train, found.grouped.holdout, found.grouped.left) == (2, 2, 2)

@@ -63,8 +63,17 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None, memory: MemoryFo
         "records": {
             **samples,
             "data_sets": plan.data_sets(),
+            **({"holdout_by": by} if (by := plan.holdout_by()) else {}),
             "text": "; ".join(
-                [*(f"{side}: {_counts(found)}" for side, found in samples.items()), *_shares(plan.data_sets())]
+                [
+                    *(f"{side}: {_counts(found)}" for side, found in samples.items()),
+                    *(
+                        [f"{by['holdout']:,} values of {by['column']} held out, {by['train']:,} trained on"]
+                        if by
+                        else []
+                    ),
+                    *_shares(plan.data_sets()),
+                ]
             ),
         },
         "objective": {**bound.objective.facts(), "text": _label(bound.objective.registered)},

@@ -169,6 +169,17 @@ def _holdout(bound: BoundRecipe, samples: Split) -> list[str]:
     notices = []
     if samples.repeated:
         notices.append(f"{samples.repeated} records are also held out; training does not see them")
+    grouped, share = samples.grouped, bound.recipe.data.holdout
+    by = one_line(bound.recipe.data.holdout_by or "")
+    if grouped and grouped.left:
+        notices.append(f"{grouped.left:,} records share their '{by}' with holdout records; training does not see them")
+    if grouped and isinstance(share, float):
+        held, every = len(samples.holdout), len(samples.holdout) + len(samples.train) + samples.repeated
+        if not 0.5 <= held / (share * every) <= 2:
+            notices.append(
+                f"of {every:,} records {held:,} are held out, and not a share of {share:g}: those with the same '{by}' "
+                "stay together"
+            )
     if not samples.holdout:
         notices.append("no record is held out: nothing will say whether the model got better")
     wanted = bound.recipe.evaluation.answers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from graftkit.corpus.answers_compared import check_learns_from
@@ -80,14 +80,20 @@ def read_records(bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str]
         for label in labels_in(sample) if bound.objective_config.judges_texts else ():
             held_labels.setdefault(label, sample.where)
 
-    files = open_datasets(bound, host, "train", pinned)
+    files = _by_column(open_datasets(bound, host, "train", pinned), data.holdout_by)
     held = []
     if isinstance(data.holdout, list):
-        held = open_datasets(bound, host, "holdout", pinned)
+        held = _by_column(open_datasets(bound, host, "holdout", pinned), data.holdout_by)
         found = exclude(scan_samples(files, fits=learnt), scan_samples(held, fits=held_out))
         _refuse_unlearnt(bound, kinds.labels, held_labels)
     else:
         found = split(scan_samples(files, seed, learnt), data.holdout)
+        if found.grouped and not found.holdout:
+            raise DataError(
+                f"every record has the same '{data.holdout_by}': none of them can be held out",
+                where=bound.document.where(("data", "holdout_by")),
+                hint="Say another column, or leave data.holdout_by out.",
+            )
     if not found.train:
         told = "every record is held out" if found.holdout else "every record is empty"
         raise DataError(f"{told}: there is nothing to learn from", where=str(files[0].source))
@@ -99,6 +105,11 @@ def read_records(bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str]
         records[file.entry] += count
     shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
     return ReadRecords(found, [*files, *held], shares, {*kinds.labels, *held_labels}, kinds, pairs)
+
+
+def _by_column(files: Sequence[Dataset], by: str | None) -> list[Dataset]:
+    """Returns files whose records are held out together by a column, which is read then, whatever their format is."""
+    return [replace(file, by=by, known=file.known | {by}) if by is not None else file for file in files]
 
 
 def _refuse_unlearnt(bound: BoundRecipe, labels: Collection[str], held: Mapping[str, str]) -> None:

@@ -167,6 +167,11 @@ class RunPlan:
             for entry, share in zip(self.bound.recipe.data.train, self.shares, strict=True)
         ]
 
+    def holdout_by(self) -> dict[str, Any] | None:
+        """Returns the column by which records are held out together, and how many values each side has, as JSON."""
+        grouped, column = self.samples.grouped, self.bound.recipe.data.holdout_by
+        return {"column": column, "train": grouped.train, "holdout": grouped.holdout} if grouped else None
+
 
 def chats(bound: BoundRecipe, samples: Split) -> bool:
     """Whether training records are laid out by a chat template; texts that are judged as wholes stay as they are."""

@@ -313,6 +313,7 @@ def _facts(run: RunContext, stores: Mapping[str, TokenStore], tallies: Mapping[s
     return facts | {
         "files": [dataset.facts() for dataset in run.plan.datasets],
         "data_sets": run.plan.data_sets(),
+        **({"holdout_by": by} if (by := run.plan.holdout_by()) else {}),
         "system": systems[0] if len(systems) == 1 else None,
         "tools": json.loads(tools[0]) if len(tools) == 1 and tools[0] else [],
         "example_prompt": tallies["holdout"].prompt or tallies["train"].prompt if asks else None,
