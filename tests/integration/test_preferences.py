@@ -179,7 +179,7 @@ def test_an_adapter_that_is_trained_on_is_compared_with_itself(
 MISFITS = {
     "pairs for fine-tuning": ("sft", PAIRS[0], "a chosen and a rejected answer", "objective: dpo"),
     "labelled answers for fine-tuning": ("sft", LABELLED[0], "labelled as wanted or not", "objective: kto"),
-    "pairs for kto": ("kto", PAIRS[0], "a chosen and a rejected answer", "dpo, orpo, simpo and reward"),
+    "texts for kto": ("kto", {"text": "t"}, "learns from labelled answers", "Leave out `objective`"),
     "labelled answers for dpo": ("dpo", LABELLED[0], "labelled as wanted or not", "objective: kto"),
     "texts for dpo": ("dpo", {"text": "t"}, "nothing that its answer is compared with", "Leave out `objective`"),
 }
@@ -293,6 +293,58 @@ def test_a_labelled_record_is_judged_by_its_own_answer_alone(prefer: Any, tmp_pa
     lengths = [[len(sequence.ids) for sequence in example.sequences] for example in chunk.tokens]
     assert all(own <= 64 and other <= 64 for own, other in lengths)
     assert any(other == 64 for _, other in lengths), "what it is compared with is cut, where it is too long"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pairs_are_two_labelled_answers(prefer: Any, tmp_path: Path) -> None:
+    """Those of TRL's `unpair_preference_dataset`; beside each is one of another pair, of its kind."""
+    from datasets import Dataset
+    from graftkit.corpus.tokenize import Position, tokenize
+    from trl.data_utils import unpair_preference_dataset
+
+    data = {"holdout": 0.0}
+    planned = graftkit.plan(prefer("kto", PAIRS, data=data))
+    assert (
+        "40 records are pairs: each is learnt as two answers, the chosen one wanted, the other not" in planned.notices
+    )
+    assert len(planned.samples.train) == 40
+    decode = planned.tokenizer.decode
+    for start in (0, 3):  # wherever encoding goes on
+        chunks = list(tokenize(planned.encoder, planned.samples.train, Position(start)))
+        pairs = [example for chunk in chunks for example in chunk.tokens]
+        assert [example.by_example["wanted"] for example in pairs] == [1, 0] * (40 - start)
+        assert [number for chunk in chunks for number in chunk.records] == [n for n in range(start, 40) for _ in (0, 1)]
+        for number, example in enumerate(pairs):
+            text = decode(example.sequences[1].ids.tolist(), skip_specials=True)
+            record, before = number // 2 + start, (number // 2 + start - 1) % 40
+            assert f"say {record}" in text and (f"{before}!" if number % 2 == 0 else f"no {before + 1}?") in text
+
+    ours = [
+        example for chunk in tokenize(planned.encoder, planned.samples.train, Position()) for example in chunk.tokens
+    ]
+    unpaired = [dict(row) for row in unpair_preference_dataset(Dataset.from_list(PAIRS))]
+    theirs = graftkit.plan(prefer("kto", unpaired, data=data))
+    labelled = [e for chunk in tokenize(theirs.encoder, theirs.samples.train, Position()) for e in chunk.tokens]
+
+    def learnt(examples: Sequence[Any]) -> list[Any]:
+        own = ((example.sequences[0], int(example.by_example["wanted"])) for example in examples)
+        return sorted((sequence.ids.tolist(), sequence.loss_weight.tolist(), wanted) for sequence, wanted in own)
+
+    assert learnt(ours) == learnt(labelled)
+
+
+def test_pairs_and_labelled_answers_are_learnt_together(prefer: Any, tmp_path: Path) -> None:
+    """A half that is too long is left out alone; both halves of a pair stand on one side of the split."""
+    long = {**PAIRS[0], "rejected": [{"role": "assistant", "content": "no " * 60}]}
+    recipe = prefer("kto", [long, *PAIRS[1:]], data={"overflow": "drop"}, export=["peft"])
+    more = {"path": str(written(tmp_path / "labelled.jsonl", LABELLED)), "weight": 0.5}
+    recipe["data"]["train"] = [recipe["data"]["train"], more]
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert result.manifest["exports"]["peft"]["proof"]["status"] == "proved"
+    stores = [TokenStore.load(result.folder / "tokens" / f"{side}.safetensors") for side in ("train", "holdout")]
+    assert sum(len(store) for store in stores) == 40 * 2 - 1 + 40
+    after = result.after
+    assert after is not None and after.metrics["reward_wanted"] > after.metrics["reward_unwanted"]
 
 
 def test_an_answer_that_is_a_json_list_is_text(prefer: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from graftkit.corpus.text_targets import TEXT_SHAPES
 from graftkit.errors import DataError
 from graftkit.interfaces.objective import LearnsFrom
+from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.samples import (
     Completion,
     Conversation,
@@ -23,7 +24,17 @@ from graftkit.interfaces.samples import (
 )
 from graftkit.store.token_store import SEQUENCE, ByExample, Example
 
-__all__ = ["WANTED", "WithMismatched", "as_one_example", "check_learns_from", "shown", "with_mismatched"]
+__all__ = [
+    "WANTED",
+    "AsLabelled",
+    "TwoAnswers",
+    "WithMismatched",
+    "as_one_example",
+    "check_learns_from",
+    "labelled_in",
+    "shown",
+    "with_mismatched",
+]
 
 WANTED = "wanted"
 """The column by example that says of a labelled answer whether it is wanted."""
@@ -43,6 +54,56 @@ class WithMismatched(LabelledAnswer):
     mismatched: Conversation | Completion
 
 
+@dataclass(frozen=True, slots=True)
+class TwoAnswers(PreferencePair):
+    """A pair that is learnt as two labelled answers, of which one is wanted: one record, but two examples."""
+
+
+@dataclass(frozen=True, slots=True)
+class TwoWithMismatched(TwoAnswers):
+    """Such a pair, and the answers of another record to its prompt.
+
+    Attributes:
+        labelled: The wanted answer and the other one, each with its mismatched one.
+    """
+
+    labelled: tuple[WithMismatched, WithMismatched]
+
+
+class AsLabelled:
+    """A format whose pairs are learnt as labelled answers.
+
+    Args:
+        format: The format.
+    """
+
+    def __init__(self, format: RecordFormat) -> None:
+        self._format = format
+
+    def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
+        """Asks the format."""
+        return self._format.columns(found)
+
+    def sample(self, record: Mapping[str, Any], where: str) -> Sample:
+        """Returns the format's sample of a record."""
+        sample = self._format.sample(record, where)
+        if isinstance(sample, PreferencePair):
+            return TwoAnswers(sample.chosen, sample.rejected, sample.where)
+        return sample
+
+
+def labelled_in(sample: Sample) -> tuple[LabelledAnswer, ...]:
+    """Returns the labelled answers of a record: one, the two of a pair that is learnt so, or none."""
+    match sample:
+        case LabelledAnswer():
+            return (sample,)
+        case TwoWithMismatched():
+            return sample.labelled
+        case TwoAnswers(chosen, rejected, where):
+            return LabelledAnswer(chosen, True, where), LabelledAnswer(rejected, False, where)
+    return ()
+
+
 def shown(sample: Sample) -> Sample:
     """Returns the conversation or completion that a record shows first: of a pair the chosen one."""
     match sample:
@@ -56,6 +117,9 @@ def shown(sample: Sample) -> Sample:
 def with_mismatched(samples: Iterator[Sample], before: Sample) -> Iterator[Sample]:
     """Gives each labelled answer that of the record before it; other records stay as they are.
 
+    Of a pair the wanted answer is given that of the pair before it, and the unwanted one its unwanted one: never the
+    other answer to the same prompt.
+
     Args:
         samples: The records.
         before: The record before the first one; the last of all where that is the first of all.
@@ -66,11 +130,18 @@ def with_mismatched(samples: Iterator[Sample], before: Sample) -> Iterator[Sampl
         yield from samples
 
     for former, sample in pairwise(after_it()):
-        if isinstance(sample, LabelledAnswer) and isinstance(former, LabelledAnswer):
-            other = _answered_by(sample.answer, former.answer)
-            yield WithMismatched(sample.answer, sample.wanted, sample.where, other)
-        else:
-            yield sample
+        others = labelled_in(former)
+        given = [
+            WithMismatched(each.answer, each.wanted, each.where, _answered_by(each.answer, other.answer))
+            for each, other in zip(labelled_in(sample), [*others, *others], strict=False)
+        ]
+        match sample, given:
+            case TwoAnswers(chosen, rejected, where), [wanted, unwanted]:
+                yield TwoWithMismatched(chosen, rejected, where, (wanted, unwanted))
+            case LabelledAnswer(), [labelled]:
+                yield labelled
+            case _:
+                yield sample
 
 
 def _answered_by(prompt: Conversation | Completion, other: Conversation | Completion) -> Conversation | Completion:
@@ -108,7 +179,7 @@ def as_one_example(sample: Sample, sequences: Sequence[Example]) -> Example:
 
 
 _SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
-    PreferencePair: ("pairs", "a chosen and a rejected answer"),
+    **dict.fromkeys((PreferencePair, TwoAnswers), ("pairs", "a chosen and a rejected answer")),
     LabelledAnswer: ("labelled", "an answer that is labelled as wanted or not"),
     **{shape.sample: (kind, f"a text and {shape.beside}") for kind, shape in TEXT_SHAPES.items()},
     Text: ("texts", "nothing that its answer is compared with"),
@@ -117,7 +188,7 @@ _SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
 _WANTED_BY: dict[LearnsFrom, str] = {
     "answers": "each record's answer or text",
     "pairs": 'pairs: {"prompt": ..., "chosen": ..., "rejected": ...}',
-    "labelled": 'labelled answers: {"prompt": ..., "completion": ..., "label": true}, the label true or false',
+    "labelled": 'labelled answers: {"prompt": ..., "completion": ..., "label": true}, or pairs: {"chosen": ...}',
     "texts": 'plain texts: {"text": ...}',
     "labels": 'texts with labels: {"text": ..., "label": ...}',
     "label_sets": 'texts with lists of labels: {"text": ..., "labels": ["...", "..."]}',
@@ -139,7 +210,6 @@ _INSTEAD: dict[tuple[str, str], str] = {
     ): "To learn from both kinds: objective: kto. To learn the wanted ones alone, write them to a "
     "file of their own, jq -c 'select(.label)' FILE > wanted.jsonl; to learn all of them: format: prompt-completion.",
     ("pairs", "labelled"): "From labelled answers learns objective: kto.",
-    ("labelled", "pairs"): "From pairs learn the objectives dpo, orpo, simpo and reward.",
     ("labels", "pairs"): "From pairs learn the objectives dpo, orpo, simpo and reward.",
     **{
         (learns_from, shape): _COLUMNS.format(column)
@@ -169,6 +239,8 @@ def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -
     """
     shape, described = _SHAPES.get(type(sample), ("answers", "nothing that its answer is compared with"))
     if learns_from == shape or (learns_from in ("answers", "texts") and shape in _AS_TEXTS):
+        return
+    if learns_from == "labelled" and shape == "pairs":  # `AsLabelled`
         return
     raise DataError(
         f"the record has {described}, and the objective {objective} learns from {_WANTED_BY[learns_from]}",

@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from graftkit.corpus.answers_compared import WithMismatched, as_one_example
+from graftkit.corpus.answers_compared import WANTED, TwoAnswers, WithMismatched, as_one_example, labelled_in
 from graftkit.corpus.control_tokens import with_control_tokens
 from graftkit.corpus.exact_runs import ExactRuns
 from graftkit.corpus.fitting_answers import fitting_answers
@@ -107,7 +107,7 @@ def has_answer(example: Example, sample: Sample) -> bool:
     """Tells whether an example of a record has a prompt, and an answer that may be compared."""
     if isinstance(sample, Text | LongText):
         return False
-    return example.prompt_length > 0 and not (isinstance(sample, LabelledAnswer) and not sample.wanted)
+    return example.prompt_length > 0 and bool(example.by_example.get(WANTED, True))
 
 
 class Encoder:
@@ -210,7 +210,12 @@ class Encoder:
                     owners.append(number)
                     yield part
 
-        only_cut = {id(sample.mismatched) for sample in samples if isinstance(sample, WithMismatched)}
+        only_cut = {
+            id(each.mismatched)
+            for sample in samples
+            for each in labelled_in(sample)
+            if isinstance(each, WithMismatched)
+        }
         for number, encoded in enumerate(self._encode_parts(parts(), only_cut)):
             of_each[owners[number]].append(encoded)
         return [self._together(sample, found) for sample, found in zip(samples, of_each, strict=True)]
@@ -218,7 +223,7 @@ class Encoder:
     def turns(self, sample: Sample) -> Iterable[Part]:
         """Returns a record's parts that are encoded by themselves.
 
-        Those are the two answers of a pair, and with `turns: each` the answers of a conversation, up to where all that
+        Those are the answers of a pair, and with `turns: each` the answers of a conversation, up to where all that
         follow are too long: see `graftkit.corpus.fitting_answers`. Else it is the record itself.
 
         Raises:
@@ -227,6 +232,8 @@ class Encoder:
         match sample:
             case LabelledText() | TextWithLabels() | ScoredText() if self.targets:
                 return [sample]
+            case TwoAnswers():
+                return [part for each in labelled_in(sample) for part in self.turns(each)]
             case PreferencePair():
                 return [sample.chosen, sample.rejected]
             case WithMismatched():
@@ -255,6 +262,10 @@ class Encoder:
 
     def _together(self, sample: Sample, parts: Sequence[Encoded]) -> Encoded:
         """Returns what became of a record whose parts were encoded by themselves."""
+        if isinstance(sample, TwoAnswers):
+            half = len(parts) // 2
+            both = zip(labelled_in(sample), (parts[:half], parts[half:]), strict=True)
+            return _together([self._together(each, own) for each, own in both])
         if not isinstance(sample, PreferencePair | LabelledAnswer):
             return _together(parts)
         own = _together(parts if isinstance(sample, PreferencePair) else parts[:1])

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from graftkit.corpus.answers_compared import shown, with_mismatched
+from graftkit.corpus.answers_compared import labelled_in, shown, with_mismatched
 from graftkit.corpus.encode import Encoded, Encoder, has_answer
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.plain_text import PlainTexts
@@ -21,7 +21,7 @@ from graftkit.corpus.stretches import STRETCH, is_long, stretches_of
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.text_targets import JudgedText, pair_as_json
 from graftkit.interfaces import samples
-from graftkit.interfaces.samples import Completion, Conversation, LabelledAnswer, LongText, Sample, Text
+from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text
 from graftkit.store.token_store import Example, TokenStore
 
 __all__ = ["Chunk", "Position", "encoded_parts", "position_units", "tokenize"]
@@ -121,7 +121,7 @@ def _in_order(samples: Samples, done: int) -> Iterator[Sample]:
     first = next(rest, None)
     if first is None:
         return rest
-    if isinstance(first, LabelledAnswer):
+    if labelled_in(first):
         before = next(samples.after((done or len(samples)) - 1))
         return with_mismatched(chain([first], rest), before)
     return chain([first], rest)

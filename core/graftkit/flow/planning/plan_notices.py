@@ -44,6 +44,7 @@ def told_of_records(
     return [
         *differences,
         *told_of_files(bound, records.datasets),
+        *records.kinds.told_of_pairs(),
         *_holdout(bound, records.samples),
         *(
             records.kinds.told_of_scores()

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from graftkit.corpus.answers_compared import check_learns_from
+from graftkit.corpus.answers_compared import AsLabelled, check_learns_from
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
@@ -50,13 +50,19 @@ class ReadRecords:
         return self.kinds.counts(train, by_file)
 
 
-def read_records(bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str] | None) -> ReadRecords:
+def read_records(
+    bound: BoundRecipe,
+    host: PluginHost,
+    pinned: Mapping[str, str] | None,
+    opened: Sequence[Dataset] | None = None,
+) -> ReadRecords:
     """Reads every record once.
 
     Args:
         bound: The recipe.
         host: The plugins.
         pinned: The commits of the hub's data sets that the run which goes on took; None where none does.
+        opened: The files of `data.train`, where they are open already.
 
     Raises:
         DataError: A record is of a kind that the objective does not learn from, holdout records have a label of their
@@ -80,10 +86,10 @@ def read_records(bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str]
         for label in labels_in(sample) if bound.objective_config.judges_texts else ():
             held_labels.setdefault(label, sample.where)
 
-    files = _by_column(open_datasets(bound, host, "train", pinned), data.holdout_by)
+    files = _as_learnt(bound, open_datasets(bound, host, "train", pinned) if opened is None else opened)
     held = []
     if isinstance(data.holdout, list):
-        held = _by_column(open_datasets(bound, host, "holdout", pinned), data.holdout_by)
+        held = _as_learnt(bound, open_datasets(bound, host, "holdout", pinned))
         found = exclude(scan_samples(files, fits=learnt), scan_samples(held, fits=held_out))
         _refuse_unlearnt(bound, kinds.labels, held_labels)
     else:
@@ -107,9 +113,15 @@ def read_records(bound: BoundRecipe, host: PluginHost, pinned: Mapping[str, str]
     return ReadRecords(found, [*files, *held], shares, {*kinds.labels, *held_labels}, kinds, pairs)
 
 
-def _by_column(files: Sequence[Dataset], by: str | None) -> list[Dataset]:
-    """Returns files whose records are held out together by a column, which is read then, whatever their format is."""
-    return [replace(file, by=by, known=file.known | {by}) if by is not None else file for file in files]
+def _as_learnt(bound: BoundRecipe, files: Sequence[Dataset]) -> list[Dataset]:
+    """Returns files as a recipe's objective learns from them, and its split reads them.
+
+    Where it learns labelled answers, a pair is two. A column by which records are held out together is read, whatever
+    their format is.
+    """
+    by, labelled = bound.recipe.data.holdout_by, bound.objective_config.learns_from == "labelled"
+    found = [replace(file, format=AsLabelled(file.format)) if labelled else file for file in files]
+    return [replace(file, by=by, known=file.known | {by}) if by is not None else file for file in found]
 
 
 def _refuse_unlearnt(bound: BoundRecipe, labels: Collection[str], held: Mapping[str, str]) -> None:

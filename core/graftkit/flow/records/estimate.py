@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from graftkit.corpus.answers_compared import with_mismatched
+from graftkit.corpus.answers_compared import labelled_in, with_mismatched
 from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.samples import LabelledAnswer, LongText, Sample, ScoredText, Text, TextWithLabels, join_pair
+from graftkit.interfaces.samples import LongText, Sample, ScoredText, Text, TextWithLabels, join_pair
 from graftkit.recipe.schema import Recipe
 from graftkit.training.order import group_by_tokens, shuffled
 from graftkit.training.schedule import warmup_steps
@@ -178,7 +178,7 @@ def _beginning(sample: Sample) -> tuple[Sample, float]:
 
     The answer of another record that a labelled one is given is taken to be as long as its own.
     """
-    if isinstance(sample, LabelledAnswer):
+    if labelled_in(sample):
         return next(with_mismatched(iter([sample]), sample)), 1.0
     if isinstance(sample, LongText):
         with sample.source.open() as file:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from graftkit.corpus.answers_compared import TwoAnswers
 from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.text_targets import TEXT_SHAPES, labels_in, shape_of
 from graftkit.interfaces.objective import LearnsFrom
@@ -35,6 +36,7 @@ class SeenKinds:
         self._of_record = array("I")
         self._beside: dict[LearnsFrom, str] = {}
         self._lowest, self._highest = math.inf, -math.inf
+        self._pairs = 0
 
     def note(self, sample: Sample) -> None:
         """Notes a record; every one of the files in turn."""
@@ -46,6 +48,7 @@ class SeenKinds:
         elif isinstance(sample, ScoredText):
             self._lowest, self._highest = min(self._lowest, sample.score), max(self._highest, sample.score)
         self._of_record.append(self._names.setdefault(kind, len(self._names)))
+        self._pairs += isinstance(sample, TwoAnswers)
         shape = shape_of(sample)
         if shape:
             self._beside.setdefault(shape.kind, sample.where)
@@ -82,6 +85,11 @@ class SeenKinds:
             f"the records' numbers lie between {self._lowest:g} and {self._highest:g}, far from 0, where the head "
             "begins: bring them to a range of about 1, or training takes long to come near them"
         ]
+
+    def told_of_pairs(self) -> list[str]:
+        """Tells of pairs that are learnt as labelled answers."""
+        told = f"{self._pairs:,} records are pairs: each is learnt as two answers, the chosen one wanted, the other not"
+        return [told] if self._pairs else []
 
     def told_of_texts(self, learns_from: LearnsFrom, objective: str) -> list[str]:
         """Tells of labels or numbers beside texts that are learnt as texts alone.
