@@ -229,6 +229,9 @@ def test_pairs_of_texts_are_told_apart_as_transformers_does(
         assert model.judge(json.dumps(asked)).facts["probabilities"] == pytest.approx(expected, abs=1e-4)
     one = CliRunner().invoke(toolkit, ["generate", str(result.folder), "the film was lovely"])
     assert one.exit_code == 0 and "note: the model was trained on pairs of texts" in one.stderr
+    for other in (records[0], {"text": "alone"}):
+        with pytest.raises(RequestError, match="a JSON object with '(premise|text)'.* two texts, 'text'"):
+            model.judge(json.dumps(other))
     [found] = graftkit.evaluate(result.exports["merged"], records[:8])
     shares = classify([{"text": first, "text_pair": second} for first, second in texts[:8]])
     likely = [

@@ -21,6 +21,7 @@ from graftkit.model.context import context_length
 from graftkit.model.head import sequence_scores
 from graftkit.model.packing import forward_inputs
 from graftkit.report.run_manifest import HeadFacts
+from graftkit.visible import one_line
 
 __all__ = ["HeadModel", "Judgement"]
 
@@ -76,7 +77,8 @@ class HeadModel:
         Args:
             text: The text, with what the tokenizer puts around one; or a JSON list of messages, which the chat template
                 lays out where there is one; or, unless the model was trained on texts alone, a JSON object `{"text":
-                ..., "text_pair": ...}` for a pair of texts. Of a masked model it has the tokenizer's mask token in it.
+                ..., "text_pair": ...}` for a pair of texts, and no other object where it was trained on pairs. Of a
+                masked model it has the tokenizer's mask token in it.
 
         Raises:
             RequestError: The text is empty, or too long, or has no mask token; or the messages can't be laid out.
@@ -109,7 +111,10 @@ class HeadModel:
         Raises:
             RequestError: It is such an object, and has something else in it.
         """
-        return None if self.pairs is False or self.scored.kind != "sequence" else _pair(text)
+        if self.pairs is False or self.scored.kind != "sequence":
+            return None
+        found = _json_in(text, "{")
+        return _pair(found) if found is not None and (self.pairs or "text_pair" in found) else None
 
     def _ids_of_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
         """Returns the ids of a pair of texts, and their types; no types where the model has no embeddings of them."""
@@ -199,16 +204,18 @@ def _messages(text: str) -> tuple[Message, ...] | None:
     return tuple(Message(str(role), str(content)) for role, content in told)
 
 
-def _pair(text: str) -> Pair | None:
-    """Returns the two texts that a text is a JSON object of; None where it is none.
+def _pair(found: Mapping[str, Any]) -> Pair:
+    """Returns the two texts of a pair that was given as a JSON object.
 
     Raises:
-        RequestError: It is such an object, and has something else in it.
+        RequestError: It has something else in it.
     """
-    found = _json_in(text, "{")
-    if found is None or "text_pair" not in found:
-        return None
-    texts = found.get("text"), found["text_pair"]
+    texts = found.get("text"), found.get("text_pair")
     if found.keys() != {"text", "text_pair"} or not all(isinstance(one, str) and one for one in texts):
-        raise RequestError('a pair of texts is {"text": "...", "text_pair": "..."}, both of which are texts')
+        keys = ", ".join(f"'{one_line(key, 40)}'" for key in [*found][:_SHOWN]) or "no key"
+        raise RequestError(
+            f"the text is a JSON object with {keys}, and that of a pair has two texts, 'text' and 'text_pair'",
+            hint='Write the pair so, whatever the columns of the records were called: {"text": "...", "text_pair": '
+            '"..."}.',
+        )
     return str(texts[0]), str(texts[1])
