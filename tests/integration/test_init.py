@@ -93,3 +93,44 @@ def test_records_may_be_named_as_the_recipe_names_them(
     assert (files.columns["answer"], files.empty) == ("Antwort (Agent)", "skip")
     planned: Any = graftkit.plan(tmp_path / "recipe.yaml")
     assert planned.corpus.mean > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told", "columns"),
+    [
+        ("a.csv", "text,score\ngood,0.5\nbad,-1\n", "the score is a number written as text", {}),
+        ("a.csv", "id,review,rating\n1,good,5\n2,bad,1\n", "text is review, score is rating", {"text", "score"}),
+        ("a.csv", "sentence1,sentence2,similarity\na,b,.5\nc,d,1\n", "score is similarity, the score is", {"score"}),
+        ("a.jsonl", '{"text": "a", "stars": 4}\n{"text": "b", "stars": 1}\n', "score is stars", {"score"}),
+    ],
+)
+def test_numbers_beside_texts_are_learnt(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, told: str, columns: Any
+) -> None:
+    """In CSV, too, where they are texts, and under other names; the recipe is one that plans."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(content)
+    done = CliRunner().invoke(init, ["--model", str(tiny_model), "--train", name])
+    assert done.exit_code == 0 and told in done.output and "objective: regression learns it" in done.output, done.output
+    recipe = load_recipe(tmp_path / "recipe.yaml").recipe
+    assert recipe.objective.use == "regression" and {*recipe.data.train[0].columns} == {*columns}
+    planned: Any = graftkit.plan(tmp_path / "recipe.yaml", overrides=["data.holdout=0"])
+    assert planned.head.labels == ["score"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text,score\ngood,high\nbad,low\n",
+        "text,label,score\ngood,a,1\nbad,b,2\n",
+        "question,answer,rating\na,b,5\nc,d,1\n",
+        "text,rating,score\na,1,5\nc,2,1\n",
+    ],
+)
+def test_numbers_that_say_something_else_are_not(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text(content)
+    done = CliRunner().invoke(init, ["--model", str(tiny_model), "--train", "a.csv"])
+    assert done.exit_code == 0 and "regression" not in done.output, done.output

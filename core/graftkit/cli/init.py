@@ -163,8 +163,9 @@ def command(
     if found and template:
         say(f"wrote {one_line(str(target.parent / _TEMPLATE_FILE))}: {_why_own(found)}")
     if guess:
-        told = ", ".join(f"{ours} is {one_line(theirs)}" for ours, theirs in guess["columns"].items())
-        say(f"{_GUESSED}: {told}")
+        told = [f"{ours} is {one_line(theirs)}" for ours, theirs in guess["columns"].items()]
+        as_text = ["the score is a number written as text"] if isinstance(guess["format"], Mapping) else []
+        say(f"{_GUESSED}: {', '.join([*told, *as_text])}")
     for line in [*(_told(found) if found else ()), *([trouble] if trouble else ())]:
         say(line)
 
@@ -230,7 +231,7 @@ def _look(
         DataError: Records that somebody named can't be used.
         RecipeError: What is said of them is no entry of `data.train`.
     """
-    from graftkit.flow.records.starting_point import find_starting_point
+    from graftkit.flow.records.starting_point import find_starting_point, numbers_beside_texts
 
     with output_to_stderr():
         host = open_host(disable)
@@ -238,7 +239,8 @@ def _look(
         guess: Mapping[str, Any] | None = None
         try:
             try:
-                found = find_starting_point(host, reference, train, said)
+                guess = numbers_beside_texts(host, train, said)
+                found = find_starting_point(host, reference, train, {**said, **(guess or {})})
             except UnknownFormatError as error:
                 guess = error.suggested
                 if guess is None:

@@ -35,7 +35,7 @@ from graftkit.recipe.paths import is_address, is_hub_dataset
 from graftkit.recipe.schema import DatasetSection, ProviderSection
 from graftkit.wildcards import matches
 
-__all__ = ["open_dataset", "open_datasets", "open_path"]
+__all__ = ["look_at_path", "open_dataset", "open_datasets", "open_path"]
 
 
 def open_datasets(
@@ -103,6 +103,17 @@ def open_path(host: PluginHost, path: str, said: Guess | None = None) -> list[Da
     return list(_Opener(host).open(entry, choices, (), ""))
 
 
+def look_at_path(host: PluginHost, path: str) -> list[Mapping[str, Any]]:
+    """Returns the first records of a file, or of the first one that a folder or a pattern names, whatever they are.
+
+    Raises:
+        DataError: As for `open_datasets`.
+    """
+    opener = _Opener(host)
+    source = RecordSource(opener.find(path)[0])
+    return [record for _, record in first_records(opener.reader_of(source)[1], source, {})]
+
+
 class _FirstRecords:
     """A file's first records, read anew each time that they are looked at.
 
@@ -139,9 +150,7 @@ class _Opener:
             hub = parse_hub_path(entry.path, entry.revision, where)
             files, origin = fetch_dataset(hub, entry.split, self._pinned, where)
         else:
-            _check_local(entry.path, where)
-            files = find_data_files(entry.path, self._readable, where)
-            _check_files(files, entry.path, where)
+            files = self.find(entry.path, where)
         left = entry.first
         for place, file in enumerate(files, 1):
             dataset = self._dataset(RecordSource(file), entry, reader, format)
@@ -151,6 +160,13 @@ class _Opener:
                 left -= dataset.count()
                 if not left:
                     break
+
+    def find(self, path: str, where: str = "") -> list[Path]:
+        """Returns the files on this machine that a path names."""
+        _check_local(path, where)
+        files = find_data_files(path, self._readable, where)
+        _check_files(files, path, where)
+        return files
 
     def open_file(self, path: Path) -> Dataset:
         """Opens a file of which nothing but its name is known; a pattern's signs in it are a part of that."""
@@ -168,7 +184,7 @@ class _Opener:
         reader: tuple[str, Reader] | None,
         format: tuple[str, RecordFormat] | None,
     ) -> Dataset:
-        reader_name, reads = reader or self._reader_of(source)
+        reader_name, reads = reader or self.reader_of(source)
         first = _FirstRecords(reads, source, entry.columns)
         found = columns_of(record for _, record in first)
         missing = [theirs for ours, theirs in entry.columns.items() if ours not in found]
@@ -191,7 +207,7 @@ class _Opener:
         accepted = any(reader.accepts(source) for group in self._groups("reader") for reader in group.values())
         return accepted or self._not_installed(source) is not None
 
-    def _reader_of(self, source: RecordSource) -> tuple[str, Reader]:
+    def reader_of(self, source: RecordSource) -> tuple[str, Reader]:
         """Returns the reader that accepts a file: a built-in one, or else a third party's."""
         source.head  # noqa: B018 (a file that can't be read says so itself)
         for group in self._groups("reader"):

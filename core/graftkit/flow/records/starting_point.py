@@ -13,19 +13,21 @@ from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_files import Samples, scan_samples
 from graftkit.corpus.text_targets import TEXT_SHAPES, TextTargets, labels_in, shape_of
 from graftkit.corpus.tokenizer_template import chat_template_of
+from graftkit.errors import UnknownFormatError
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
-from graftkit.flow.records.datasets import open_path
+from graftkit.flow.records.datasets import look_at_path, open_path
 from graftkit.flow.records.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps
-from graftkit.flow.records.suggest_format import Guess
+from graftkit.flow.records.suggest_format import Guess, scored_texts
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.model_source import PLAIN
 from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
+from graftkit.recipe.paths import is_hub_dataset
 from graftkit.recipe.schema import Recipe
 
-__all__ = ["StartingPoint", "find_starting_point"]
+__all__ = ["StartingPoint", "find_starting_point", "numbers_beside_texts"]
 
 _OWN_TEMPLATE = "chatml.jinja"
 """graftkit's own chat template: ChatML with reasoning, functions, calls and their results."""
@@ -137,6 +139,29 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
         "each" if by_answer else "all",
         corpus.trouble,
     )
+
+
+def numbers_beside_texts(host: PluginHost, train: str, said: Guess) -> Guess | None:
+    """Returns what reads records as texts with a number each, where that is what they are but nothing says so.
+
+    Args:
+        host: The plugins.
+        train: A file of records, a folder or a pattern.
+        said: What is said of them.
+
+    Raises:
+        DataError: As for `find_starting_point`.
+    """
+    if is_hub_dataset(train) or {"format", "reader", "columns"} & said.keys():
+        return None
+    guess = scored_texts(look_at_path(host, train))
+    if guess is None:
+        return None
+    try:
+        as_they_are = {dataset.format_name for dataset in open_path(host, train, said)}
+    except UnknownFormatError:
+        return guess
+    return guess if as_they_are == {"text"} else None
 
 
 def _objective_for(sample: Sample) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from graftkit.corpus.columns import fits
+from graftkit.corpus.columns import columns_of, fits
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.visible import one_line
 
-__all__ = ["Guess", "misspelt_columns", "suggest_format", "unread_columns"]
+__all__ = ["Guess", "misspelt_columns", "scored_texts", "suggest_format", "unread_columns"]
 
 _FACTS = re.compile(
     r"(?:.*_)?(?:id|idx|index|uuid|hash|url|source|model|type|lang|language|category|subject|topic|date|timestamp|"
@@ -62,6 +63,49 @@ def suggest_format(
         return line, guess
     hint = f"Say which columns, of texts, are which: {{path: {path}, format: question-answer, {_ANY}}}."
     return hint, guess
+
+
+def scored_texts(records: Sequence[Mapping[str, Any]]) -> Guess | None:
+    """Returns what reads a file's records as texts with a number; None where they have none by the columns' names.
+
+    In tables of text, such as CSV, numbers are texts, and would be read as such or not at all. A number may have
+    another name than `score`, too.
+
+    Args:
+        records: The first of them.
+
+    Example:
+        >>> scored_texts([{"review": "Fine.", "stars": "4"}, {"review": "Poor.", "stars": "1.5"}])
+        {'format': {'use': 'score', 'as_text': True}, 'columns': {'text': 'review', 'score': 'stars'}}
+    """
+    found = columns_of(records)
+    numbers = [name for name in found if name.lower() in _SCORES and all(_is_number(one.get(name)) for one in records)]
+    if len(numbers) != 1 or any(name.lower() in ("label", "labels") for name in found):
+        return None
+    [score] = numbers
+    texts = [name for name, column in found.items() if column.is_text and name != score and not _FACTS.fullmatch(name)]
+    named = "text" in found or any(found.keys() >= pair for pair in _PAIRS)
+    if not named and len(texts) != 1:
+        return None
+    columns = {**({} if named else {"text": texts[0]}), **({} if score == "score" else {"score": score})}
+    if found[score].types == {"number"}:
+        return {"format": "score", "columns": columns} if columns else None  # read so by itself
+    return {"format": {"use": "score", "as_text": True}, "columns": columns}
+
+
+_SCORES = ("score", "rating", "stars", "similarity")
+"""What data sets call a number that is learnt of a text."""
+
+_PAIRS = ({"sentence1", "sentence2"}, {"premise", "hypothesis"}, {"question1", "question2"})
+"""What they call two texts that belong together."""
+
+
+def _is_number(value: object) -> bool:
+    """Tells whether a value is a number, or a text that says one."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def unread_columns(left: Iterable[str], read: Collection[str]) -> str:
