@@ -80,6 +80,7 @@ class Dataset:
         by: The file's own name of a column whose value records share that are held out together; None for no such one.
         left: Filled while the file is read: each column that is neither -> where it was found first.
         skipped: Filled likewise: the numbers of the records that are left out, from 0.
+        counted: Filled once it is known: how many records are read.
     """
 
     source: RecordSource
@@ -98,6 +99,7 @@ class Dataset:
     by: str | None = None
     left: dict[str, str] = field(default_factory=dict)
     skipped: array[int] = field(default_factory=lambda: array("Q"))
+    counted: list[int] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
         """Returns what is read, and as what, as JSON."""
@@ -136,17 +138,20 @@ class Dataset:
             yield sample, None if self.by is None else _shared(values, self.by, where)
         if number < 0:
             raise _no_record(self.source)
+        self.counted[:] = [number + 1]
 
     def count(self) -> int:
-        """Counts the records that are read, without parsing them.
+        """Counts the records that are read, without parsing them, unless it is known how many they are.
 
         Raises:
             DataError: The file can't be read, or there is none.
         """
-        found = sum(1 for _ in self._records())
-        if not found:
-            raise _no_record(self.source)
-        return found
+        if not self.counted:
+            found = sum(1 for _ in self._records())
+            if not found:
+                raise _no_record(self.source)
+            self.counted[:] = [found]
+        return self.counted[0]
 
     def after(self, wanted: Iterator[bool]) -> Iterator[Sample | None]:
         """Yields an item a sample, once all records have been read: the sample where it is wanted, else None.

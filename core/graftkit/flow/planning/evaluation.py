@@ -261,10 +261,11 @@ def _told_of_trained(
         return []
     try:
         bound = bind(trained, host)
-        size = sum(dataset.source.path.stat().st_size for dataset in open_datasets(bound, host, "train", pinned))
+        datasets = open_datasets(bound, host, "train", pinned)
+        size = sum(dataset.source.path.stat().st_size for dataset in datasets)
         if size > _MOST_COMPARED:
             return [f"{_NOT_COMPARED}: they are files of {size / 1e6:,.0f} MB"]
-        learnt = read_records(bound, host, pinned).samples.train
+        learnt = read_records(bound, host, pinned, datasets).samples.train
     except (RequestError, OSError) as error:
         reason = error.message if isinstance(error, RequestError) else error.strerror
         return [f"{_NOT_COMPARED}: {reason}"]

@@ -222,3 +222,24 @@ def test_an_error_of_graftkits_own_passes_as_it_is(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", CHAT, {"messages": []})
     with pytest.raises(DataError, match="is an empty list"):
         [list(dataset) for dataset in opened(str(path))]
+
+
+def test_first_records_of_several_files_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file once to tell which hold them, and once to read them: what is told of fewer is known by then."""
+    for name in ("a.jsonl", "b.jsonl"):
+        write(tmp_path, name, {"text": "x"}, {"text": "y"})
+    read: list[str] = []
+    records = Dataset._records
+
+    def noted(self: Dataset) -> Iterator[Record]:
+        read.append(self.source.path.name)
+        return records(self)
+
+    monkeypatch.setattr(Dataset, "_records", noted)
+    entry = {"path": str(tmp_path), "first": 9}
+    datasets = opened(entry)
+    assert read == ["a.jsonl", "b.jsonl"]
+    assert sum(len(list(dataset)) for dataset in datasets) == 4
+    told = told_of_files(bound_to(entry), datasets)
+    assert any("'first' asks for 7 records of it, and it has 2: all are read" in notice for notice in told), told
+    assert read == ["a.jsonl", "b.jsonl"] * 2
