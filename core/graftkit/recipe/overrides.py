@@ -24,6 +24,10 @@ _SHORT_FORMS = {
 """Sections that may be one word, and the field that this word stands for; "use" of others."""
 
 
+_SHOWN = 20
+"""How many keys are told that go with what is set as a whole."""
+
+
 def apply_overrides(document: Document, assignments: list[str]) -> None:
     """Changes the document's data; what the file, or an earlier assignment, says against one gives way, with a notice.
 
@@ -56,14 +60,24 @@ def _tell_lost_keys(document: Document, path: KeyPath, value: Any, where: str) -
     lost = [".".join(map(str, key)) for key in _lost(before, value, path) if not _is_overridden(document, key)]
     if lost:
         what = "the whole section" if len(path) == 1 else f"all of {'.'.join(map(str, path))}"
-        document.notices.append(f"{where} replaces {what}, also {', '.join(lost)} of {document.where(path)}")
+        more = f" and {len(lost) - _SHOWN:,} more keys" if len(lost) > _SHOWN else ""
+        told = f"{', '.join(lost[:_SHOWN])}{more}"
+        document.notices.append(f"{where} replaces {what}, also {told} of {document.where(path)}")
 
 
 def _lost(before: Any, after: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """Yields the keys of what stands at a path that another value in its place does not have."""
+    """Yields the keys of what stands at a path that another value in its place does not have.
+
+    Of a list of files they are those of each entry that the entry in its place does not have.
+    """
+    short = _SHORT_FORMS.get(".".join(part for part in path if isinstance(part, str)))
+    if isinstance(before, list) and short:
+        others = after if isinstance(after, list) else [after]
+        for number, entry in enumerate(before):
+            yield from _lost(entry, others[number] if number < len(others) else None, (*path, number))
     if not isinstance(before, dict):
         return
-    kept = after if isinstance(after, dict) else {_SHORT_FORMS.get(".".join(map(str, path)), "use"): after}
+    kept = after if isinstance(after, dict) else {short or "use": after}
     for key, value in before.items():
         if key in kept:
             yield from _lost(value, kept[key], (*path, key))

@@ -164,6 +164,29 @@ def test_keys_below_what_is_set_are_told_in_full(assignment: str, lost: str) -> 
     assert len(told) == bool(lost) and all(f"--set {assignment} replaces {lost}" in text for text in told), told
 
 
+@pytest.mark.parametrize(
+    ("assignment", "lost"),
+    [
+        (
+            "data.train=d.jsonl",
+            "all of data.train, also data.train.0.weight, data.train.2.format, data.train.2.first of",
+        ),
+        (
+            "data.train=[d, {path: e}, {path: f, first: 1}]",
+            "all of data.train, also data.train.0.weight, data.train.2.f",
+        ),
+        ("data.train=[{path: d, weight: 1}, e, {path: f, first: 1, format: text}]", ""),
+        ("data.holdout=0.1", "all of data.holdout, also data.holdout.0.split of"),
+        ("export=peft", ""),
+    ],
+)
+def test_keys_of_a_lists_entries_are_told_in_full(assignment: str, lost: str) -> None:
+    train = [{"path": "a", "weight": 2}, "b", {"path": "c", "format": "text", "first": 9}]
+    data = {"train": train, "holdout": [{"path": "hub:a/b", "split": "test"}]}
+    _, told = noticed({"data": data, "export": [{"use": "merged", "dtype": "float16"}]}, assignment)
+    assert len(told) == bool(lost) and all(f"--set {assignment} replaces {lost}" in text for text in told), told
+
+
 def test_two_options_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(RecipeError, match="either epochs or steps"):
         changed("training.steps=16", "training.epochs=2")
