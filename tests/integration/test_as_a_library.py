@@ -66,6 +66,9 @@ def test_records_from_an_iterator_become_the_runs_own_files(finished: graftkit.R
     of_itself = short(tiny_model, adapter={"from": str(finished.exports["peft"])})
     with pytest.raises(FolderError, match="adapter.from names .* which lies in the run that would be replaced"):
         graftkit.run(of_itself, out=finished.folder, train=ROWS, overwrite=True)
+    held = {"data": {"max_length": 64, "holdout": f"{finished.folder}/rec*/*.jsonl"}}  # where the new ones would lie
+    with pytest.raises(FolderError, match="data.holdout.path names .* which lies in the run that would be replaced"):
+        graftkit.run({**short(tiny_model), **held}, out=finished.folder, train=ROWS, overwrite=True)
     again = short(tiny_model, export=["peft", "merged"])
     with pytest.raises(RecipeError, match="not those that the run was started with"):
         graftkit.run(again, out=finished.folder, train=ROWS[1:], resume=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Collection, Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +66,16 @@ def _inputs(plan: RunPlan) -> Iterator[tuple[str, str]]:
 
 
 def _paths_in(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yields the texts of a recipe that are paths of what is there; all paths are absolute by now."""
+    """Yields the texts of a recipe that are paths of what is there; all paths are absolute by now.
+
+    Of a pattern it is the folder that it begins in.
+    """
     if isinstance(value, str):
-        if Path(value).is_absolute() and os.path.lexists(value):
-            yield key, value
+        path = value
+        if Path(value).is_absolute() and not os.path.lexists(value) and glob.has_magic(value):
+            path = str(Path(*takewhile(lambda part: not glob.has_magic(part), Path(value).parts)))
+        if Path(path).is_absolute() and os.path.lexists(path):
+            yield key, path
     elif isinstance(value, dict):
         for name, inner in value.items():
             yield from _paths_in(inner, f"{key}.{name}" if key else name)
