@@ -20,7 +20,7 @@ from graftkit.flow.planning.read_records import read_records
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head
-from graftkit.interfaces.objective import LearnsFrom, TeacherConfig
+from graftkit.interfaces.objective import LearnsFrom, SampledConfig, TeacherConfig
 from graftkit.interfaces.samples import Sample
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe
@@ -92,6 +92,9 @@ class EvaluationPlan:
     ) -> BoundRecipe:
         """Returns the recipe by which a model is measured: where it says no objective, by that of the model's head.
 
+        One that learns from answers which it samples measures nothing else than those: the likelihood of the records'
+        answers is taken in its place.
+
         Args:
             host: The plugins.
             head: The model's head.
@@ -106,8 +109,9 @@ class EvaluationPlan:
         bound = self.bound
         if "objective" not in bound.recipe.model_fields_set and head != "language":
             use = "masked-lm" if head == "masked" else _sequence_objective(labels, several=several)
-            recipe = bound.recipe.model_copy(update={"objective": ProviderSection(use=use)})
-            bound = bind(LoadedRecipe(recipe, bound.document), host)
+            bound = _measured_by(use, bound, host)
+        if isinstance(bound.objective_config, SampledConfig) and head == "language":
+            bound = _measured_by("sft", bound, host)
         config, use = bound.objective_config, bound.objective.use
         if config.head == head == "sequence":
             _refuse_outputs(bound, labels, several=several, where=where)
@@ -128,6 +132,12 @@ class EvaluationPlan:
             )
         refuse_answers(bound)
         return bound
+
+
+def _measured_by(use: str, bound: BoundRecipe, host: PluginHost) -> BoundRecipe:
+    """Returns a recipe with another objective, of which it says no field."""
+    recipe = bound.recipe.model_copy(update={"objective": ProviderSection(use=use)})
+    return bind(LoadedRecipe(recipe, bound.document), host)
 
 
 def _learnt(labels: Sequence[str], *, several: bool) -> LearnsFrom:
@@ -164,7 +174,7 @@ def _refuse_outputs(bound: BoundRecipe, labels: Sequence[str], *, several: bool,
         )
 
 
-_MEASURED_ALONE: Mapping[LearnsFrom, str] = {"answers": "sft", "pairs": "simpo"}
+_MEASURED_ALONE: Mapping[LearnsFrom, str] = {"answers": "sft", "prompts": "sft", "pairs": "simpo"}
 """What measures a model without another one beside it, by the records that it is measured on."""
 
 _MODELS: Mapping[Head, str] = {

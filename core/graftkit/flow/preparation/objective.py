@@ -6,28 +6,36 @@ from collections.abc import Callable
 
 from torch import nn
 
-from graftkit.flow.preparation.named_objective import named_objective
+from graftkit.flow.preparation.named_objective import named_objective, named_sampled
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.objective import TeacherConfig
 from graftkit.recipe.bind import BoundRecipe
+from graftkit.training.sampled_loss import SampledLoss, Sampling
 from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
 
 __all__ = ["loss_of"]
 
 
-def loss_of(bound: BoundRecipe, host: PluginHost, network: nn.Module) -> Callable[[Passes], StepLoss] | None:
+def loss_of(
+    bound: BoundRecipe, host: PluginHost, network: nn.Module, sampling: Sampling | None = None
+) -> Callable[[Passes], StepLoss] | None:
     """Returns what makes the loss of steps and holdout records; None for the likelihood.
 
     Args:
         bound: The recipe, which says the objective.
         host: The plugins.
         network: The model.
+        sampling: How answers are sampled, for an objective that learns from those.
     """
     choice, config = bound.objective, bound.objective_config
     if config.likelihood:
         return None
-    objective = named_objective(host.registry.create(choice.registered, choice.config), choice.registered)
+    made = host.registry.create(choice.registered, choice.config)
+    if sampling is not None:
+        sampled = named_sampled(made, choice.registered)
+        return lambda passes: SampledLoss(network, sampled, passes, sampling)
+    objective = named_objective(made, choice.registered)
     if config.head == "sequence":
         return lambda passes: SequenceLoss(network, objective, passes)
     temperature = config.temperature if isinstance(config, TeacherConfig) else 1.0

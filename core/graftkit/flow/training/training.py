@@ -22,13 +22,14 @@ from graftkit.flow.folders.metrics import (
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import RECORD, Corpus
 from graftkit.flow.preparation.masking import masking_in
-from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.state.context import ADAPTER, RunContext, StageScope
 from graftkit.flow.state.resume import Resumed, check_state
 from graftkit.flow.training.holdout_watch import HoldoutWatch
+from graftkit.flow.training.rewards import loss_in
 from graftkit.flow.training.sample_answers import SampleAnswers
 from graftkit.host.lifecycle import CheckpointInfo, StepInfo
 from graftkit.host.process_state import ProcessState
+from graftkit.interfaces.objective import SampledConfig
 from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.schema import TokenizerSection, TrainingSection
 from graftkit.report.run_manifest import ExportedStep, FileFacts, StepFailure
@@ -65,7 +66,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     When it is stopped half-way, by whatever, the state as of the last whole step is saved, and the manifest says how
     far it came: a resumed run goes on from there.
     """
-    model, trainer = loaded.model, make_trainer(run, loaded, corpus.train)
+    model, trainer = loaded.model, make_trainer(run, loaded, corpus)
     _check_first(run, trainer)
     with run.stage("training") as stage:
         _tell_of_idle(run, trainer, stage)
@@ -93,9 +94,9 @@ def _tell_of_idle(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
         )
 
 
-def make_trainer(run: RunContext, loaded: LoadedModel, store: TokenStore) -> Trainer:
+def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Trainer:
     """Returns what trains a run's model on its examples."""
-    model = loaded.model
+    model, store = loaded.model, corpus.train
     return Trainer(
         model.network,
         model.trainable_parameters(),
@@ -105,9 +106,10 @@ def make_trainer(run: RunContext, loaded: LoadedModel, store: TokenStore) -> Tra
         _row_training(run, model),
         rate_scales=model.rate_scales(),
         packed=loaded.packing.packed,
-        loss=loss_of(run.plan.bound, run.host, model.network),
+        loss=loss_in(run, model.network, corpus.stop),
         mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
         masking=masking_in(run, "training"),
+        diverges=not isinstance(run.plan.bound.objective_config, SampledConfig),
         processes=run.processes,
     )
 
