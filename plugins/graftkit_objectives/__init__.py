@@ -1,4 +1,4 @@
-"""The built-in objectives: sft and distill; dpo, orpo, simpo, kto for preferences; grpo; five that put heads on models."""
+"""The built-in objectives: sft, distill and grpo; dpo, orpo, simpo, kto for preferences; others put heads on models."""
 
 from graftkit import Provider, hookimpl
 

@@ -10,7 +10,8 @@ How tokens are summed up, by `loss`, is what the literature differs in:
 - `dapo`: every token of the step counts alike (Yu et al., 2025, https://arxiv.org/abs/2503.14476);
 - `grpo`: every answer counts alike, whatever its length;
 - `dr_grpo`: the sum over an answer's tokens, divided by the most that it may have (Liu et al., 2025,
-  https://arxiv.org/abs/2503.20783), which also leaves out the division by the standard deviation: `scale_rewards: none`.
+  https://arxiv.org/abs/2503.20783). Its paper leaves out the division by the standard deviation, too:
+  `scale_rewards: none`.
 """
 
 from __future__ import annotations

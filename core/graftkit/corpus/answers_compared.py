@@ -171,6 +171,8 @@ def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -
     """
     shape, described = _SHAPES.get(type(sample), ("answers", "nothing that its answer is compared with"))
     if learns_from == "prompts" and shape == "answers" and not isinstance(sample, Tokens):
+        if isinstance(sample, Completion) and not sample.prompt:
+            raise DataError(f"the prompt is empty, and the objective {objective} has it answered", where=sample.where)
         return
     if learns_from == shape or (learns_from in ("answers", "texts") and shape in _AS_TEXTS):
         return

@@ -72,7 +72,8 @@ class ObjectiveConfig(ProviderConfig):
             that core puts on the base model and trains fully, beside the adapter. With `masked` it sees
             log-probabilities of the tokens that core masks.
         learns_from: Which records it learns from. With `language` that is `answers`, `pairs`, `labelled` or `texts`,
-            and `prompts` where it is a `SampledConfig`; with `sequence` `pairs`, `labels`, `label_sets` or `scores`; with `masked` `texts`.
+            and `prompts` where it is a `SampledConfig`; with `sequence` `pairs`, `labels`, `label_sets` or `scores`;
+            with `masked` `texts`.
         uses_reference: Whether its loss compares with the model as training starts. Core computes that model's
             log-probabilities once, before the first step.
         by_example: Whether the loss of an example depends on its own scores alone. Where it depends on the other
@@ -198,8 +199,8 @@ class SampledConfig(ObjectiveConfig):
     max_new_tokens: int = Field(default=128, ge=1, le=1_000_000, description="tokens of a sampled answer at most")
     rewards: dict[str, float] = Field(
         default_factory=dict,
-        description="which metrics of evaluation.metrics, by name, are summed up to an answer's reward, each times this; "
-        "all of them, each once, when left out",
+        description="which metrics of evaluation.metrics, by name, are summed up to an answer's reward, each times "
+        "this; all of them, each once, when left out",
     )
 
     @field_validator("rewards")

@@ -42,7 +42,7 @@ def draw(logits: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         >>> draw(torch.tensor([[0.25, 0.75]]).log().expand(3, 2), torch.tensor([0.0, 0.24, 0.26], dtype=torch.float64))
         tensor([0, 0, 1])
     """
-    sums = logits.double().softmax(-1).cumsum(-1)
+    sums = logits.float().softmax(-1).cumsum(-1, dtype=torch.float64)
     found = torch.searchsorted(sums, (numbers.to(sums) * sums[:, -1]).unsqueeze(1), right=True).squeeze(1)
     return found.clamp(max=logits.shape[-1] - 1)
 

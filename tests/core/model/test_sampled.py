@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -23,13 +24,9 @@ def drawn_anew(network: Any, prompt: list[int], seed: int, limit: int, stop: lis
     ids: list[int] = []
     for number in numbers:
         logits = network(input_ids=torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, -1]
-        left = number
-        for token, probability in enumerate(logits.double().softmax(-1).tolist()):
-            left -= probability
-            if left < 0:
-                break
-        ids.append(token)
-        if token in stop:
+        sums = accumulate(logits.double().softmax(-1).tolist())
+        ids.append(next(token for token, passed in enumerate(sums) if passed > number))
+        if ids[-1] in stop:
             return SampledAnswer(ids, ended=True)
     return SampledAnswer(ids, ended=False)
 

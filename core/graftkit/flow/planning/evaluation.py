@@ -92,9 +92,6 @@ class EvaluationPlan:
     ) -> BoundRecipe:
         """Returns the recipe by which a model is measured: where it says no objective, by that of the model's head.
 
-        One that learns from answers which it samples measures nothing else than those: the likelihood of the records'
-        answers is taken in its place.
-
         Args:
             host: The plugins.
             head: The model's head.
@@ -110,8 +107,6 @@ class EvaluationPlan:
         if "objective" not in bound.recipe.model_fields_set and head != "language":
             use = "masked-lm" if head == "masked" else _sequence_objective(labels, several=several)
             bound = _measured_by(use, bound, host)
-        if isinstance(bound.objective_config, SampledConfig) and head == "language":
-            bound = _measured_by("sft", bound, host)
         config, use = bound.objective_config, bound.objective.use
         if config.head == head == "sequence":
             _refuse_outputs(bound, labels, several=several, where=where)
@@ -174,7 +169,7 @@ def _refuse_outputs(bound: BoundRecipe, labels: Sequence[str], *, several: bool,
         )
 
 
-_MEASURED_ALONE: Mapping[LearnsFrom, str] = {"answers": "sft", "prompts": "sft", "pairs": "simpo"}
+_MEASURED_ALONE: Mapping[LearnsFrom, str] = {"answers": "sft", "pairs": "simpo"}
 """What measures a model without another one beside it, by the records that it is measured on."""
 
 _MODELS: Mapping[Head, str] = {
@@ -239,6 +234,12 @@ def plan_evaluation(
         RecipeError: Something else in the recipe is wrong.
     """
     bound = bind(asked.loaded, host)
+    told_of = []
+    if isinstance(bound.objective_config, SampledConfig):
+        told_of.append(
+            f"{bound.objective.use} measures what it samples: measured is the likelihood of records' answers"
+        )
+        bound = _measured_by("sft", bound, host)
     if asked.given:
         said = "objective" in bound.recipe.model_fields_set
 
@@ -256,7 +257,7 @@ def plan_evaluation(
         if asked.given:
             told, hint = "all records are left out (empty: skip)", "Name records with something to measure."
         raise DataError(told, where=str(datasets[0].source), hint=hint)
-    notices = [*told_of_files(bound, datasets), *_told_of_trained(asked.trained, host, pinned, samples)]
+    notices = [*told_of, *told_of_files(bound, datasets), *_told_of_trained(asked.trained, host, pinned, samples)]
     return EvaluationPlan(bound, samples, notices, bound.recipe.data.date or started or date.today())
 
 

@@ -33,8 +33,8 @@ from graftkit.flow.planning.plan_notices import told_of_losses, told_of_records
 from graftkit.flow.planning.plan_teacher import open_teacher
 from graftkit.flow.planning.read_records import read_records
 from graftkit.flow.planning.run_plan import RunPlan, chats, seen_an_epoch
-from graftkit.flow.planning.saved_tokenizer import check_saved
 from graftkit.flow.planning.sampled import refuse_sampled
+from graftkit.flow.planning.saved_tokenizer import check_saved
 from graftkit.flow.planning.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.planning.unsettled import unsettled
 from graftkit.flow.planning.vocabulary import carrying, plan_vocabulary

@@ -76,9 +76,7 @@ def _asked(
             if np.array_equal(found.ids, example.ids):
                 question = question_of(encoder, part, example)
                 return Asked(question.prompt, partial(_scores, question))
-        raise DataError(
-            "a record becomes other tokens than before", where=parts[number][0][0].where if parts[number] else None
-        )
+        raise DataError(f"record {number + 1} becomes other tokens than before", where=str(run.plan.datasets[0].source))
 
     def _scores(question: Question, reply: Sequence[int]) -> Mapping[str, float]:
         return scores_of(metrics, answered(tokenizer, question, reply))
