@@ -37,7 +37,8 @@ class Grpo:
 
     def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
         """Returns how much more than its group's mean each answer is worth, `[prompts, group_size]`."""
-        ahead = rewards - rewards.mean(1, keepdim=True)
+        alike = (rewards == rewards[:, :1]).all(1, keepdim=True)  # what rounding makes of those is no difference
+        ahead = (rewards - rewards.mean(1, keepdim=True)).masked_fill(alike, 0.0)
         if self._config.scale_rewards == "none":
             return ahead
         spread = rewards.std() if self._config.scale_rewards == "batch" else rewards.std(1, keepdim=True)

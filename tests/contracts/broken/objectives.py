@@ -9,9 +9,10 @@ import torch
 from graftkit import Scores, SequenceScores
 from graftkit.interfaces.objective import WEIGHT
 from graftkit_objectives.classification import Classification
-from graftkit_objectives.config import ClassificationConfig, DistillConfig, DpoConfig, OrpoConfig, SftConfig
+from graftkit_objectives.config import ClassificationConfig, DistillConfig, DpoConfig, GrpoConfig, OrpoConfig, SftConfig
 from graftkit_objectives.distill import Distill
 from graftkit_objectives.dpo import Dpo
+from graftkit_objectives.grpo import Grpo
 from graftkit_objectives.orpo import Orpo
 from graftkit_objectives.sft import Sft
 
@@ -107,3 +108,17 @@ class WeighsTwice(Classification):
 
     def losses(self, scores: SequenceScores) -> torch.Tensor:
         return super().losses(scores) * scores.by_example.get(WEIGHT, torch.tensor(1.0))
+
+
+class PrefersTheWorst(Grpo):
+    config_class = GrpoConfig
+
+    def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
+        return -super().advantages(rewards)
+
+
+class LearnsTheWorst(Grpo):
+    config_class = GrpoConfig
+
+    def losses(self, scores: Scores) -> torch.Tensor:
+        return -super().losses(scores)

@@ -214,21 +214,19 @@ class ObjectiveContract(Contract):
         assert torch.equal(self.losses(scores), self.losses(weighing)), "losses() multiplies by the weights of labels"
 
     def test_advantages_compare_answers(self) -> None:
-        """`[prompts, group_size]`, float32; none where all are worth the same, and more for what is worth more."""
+        """`[prompts, group_size]`, float32; of answers to a prompt the larger, the more they are worth."""
         if not isinstance(self.config, SampledConfig):
             return
         objective, size = self.make(), self.config.group_size
         rewards = torch.randn(MOST, size, generator=torch.Generator().manual_seed(0))
-        rewards[1] = 1.0
         kept, found = rewards.clone(), objective.advantages(rewards)
         assert torch.equal(rewards, kept), "advantages() changes the rewards that it is given"
         assert isinstance(found, torch.Tensor), f"advantages() returned a {type(found).__name__}, no tensor"
         shape = f"{list(found.shape)} {found.dtype}"
         assert found.shape == rewards.shape and found.dtype == torch.float32, f"advantages are {shape}"
         assert found.isfinite().all(), "an advantage is no number"
-        assert found[1].abs().max() < 1e-6, "answers that are worth the same have an advantage over one another"
-        others = rewards[[0, 2, 3, 4]].argsort(1), found[[0, 2, 3, 4]].argsort(1)
-        assert torch.equal(*others), "an answer that is worth more has a smaller advantage"
+        same_order = torch.equal(rewards.argsort(1), found.argsort(1))
+        assert same_order, "an answer that is worth more than another to the same prompt has a smaller advantage"
         assert torch.equal(found, objective.advantages(rewards)), "the same rewards give other advantages"
 
     def test_likelier_answers_have_the_larger_advantage(self) -> None:
