@@ -18,7 +18,7 @@ from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.step_loss import ObjectiveLoss, OnPass, Passes, SeedPass, StepScore
 
-__all__ = ["Asked", "SampledLoss", "Sampling"]
+__all__ = ["Asked", "SampledLoss", "SamplingPlan"]
 
 EVALUATED = 1
 """How many answers to each prompt an evaluation samples: their mean reward has the expectation that of more has."""
@@ -38,7 +38,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingPlan:
     """How answers are sampled and rewarded.
 
     Attributes:
@@ -91,7 +91,7 @@ class SampledLoss:
         sampling: How they are sampled.
     """
 
-    def __init__(self, network: nn.Module, objective: SampledObjective, passes: Passes, sampling: Sampling) -> None:
+    def __init__(self, network: nn.Module, objective: SampledObjective, passes: Passes, sampling: SamplingPlan) -> None:
         self._network, self._objective, self._passes, self._sampling = network, objective, passes, sampling
         self._loss = ObjectiveLoss(network, objective, passes, by_example=True)
 

@@ -13,7 +13,7 @@ import torch
 from graftkit.model.sampled import SampledAnswer
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training import sampled_loss
-from graftkit.training.sampled_loss import Asked, SampledLoss, Sampling
+from graftkit.training.sampled_loss import Asked, SampledLoss, SamplingPlan
 from graftkit.training.step_loss import Passes
 from graftkit_objectives.config import GrpoConfig
 from graftkit_objectives.grpo import Grpo
@@ -111,7 +111,7 @@ def test_grpo(
     answers = [answer for group in groups for answer in group]
     monkeypatch.setattr(sampled_loss, "sample_answers", lambda network, asked, *args, **options: groups)
     asked = [Asked(prompt, lambda reply: {"worth": worth(reply)}) for prompt in prompts]
-    sampling = Sampling(config, lambda examples: asked, lambda examples: asked, [eos], 1000, 64, 0)
+    sampling = SamplingPlan(config, lambda examples: asked, lambda examples: asked, [eos], 1000, 64, 0)
 
     def loss(network: Any, passes: Passes) -> SampledLoss:
         return SampledLoss(network, Grpo(config), passes, sampling)

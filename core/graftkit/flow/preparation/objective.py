@@ -10,7 +10,7 @@ from graftkit.flow.preparation.named_objective import named_objective, named_sam
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.objective import TeacherConfig
 from graftkit.recipe.bind import BoundRecipe
-from graftkit.training.sampled_loss import SampledLoss, Sampling
+from graftkit.training.sampled_loss import SampledLoss, SamplingPlan
 from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
 
@@ -18,7 +18,7 @@ __all__ = ["loss_of"]
 
 
 def loss_of(
-    bound: BoundRecipe, host: PluginHost, network: nn.Module, sampling: Sampling | None = None
+    bound: BoundRecipe, host: PluginHost, network: nn.Module, sampling: SamplingPlan | None = None
 ) -> Callable[[Passes], StepLoss] | None:
     """Returns what makes the loss of steps and holdout records; None for the likelihood.
 

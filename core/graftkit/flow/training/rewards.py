@@ -20,7 +20,7 @@ from graftkit.interfaces.metric import Metric
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example
-from graftkit.training.sampled_loss import Asked, Sampling
+from graftkit.training.sampled_loss import Asked, SamplingPlan
 from graftkit.training.step_loss import Passes, StepLoss
 
 __all__ = ["loss_in"]
@@ -40,11 +40,11 @@ def loss_in(run: RunContext, network: Any, stop: Sequence[int]) -> Callable[[Pas
     return loss_of(bound, run.host, network, _sampling(run, bound.objective_config, stop))
 
 
-def _sampling(run: RunContext, config: SampledConfig, stop: Sequence[int]) -> Sampling:
+def _sampling(run: RunContext, config: SampledConfig, stop: Sequence[int]) -> SamplingPlan:
     recipe, samples = run.plan.bound.recipe, run.plan.samples
     metrics = metrics_of(run.plan.bound, run.host)
     rewarding = {label: metrics[label] for label in config.rewards} if config.rewards else metrics
-    return Sampling(
+    return SamplingPlan(
         config,
         partial(_asked, run, samples.train, rewarding),
         partial(_asked, run, samples.holdout, rewarding),
