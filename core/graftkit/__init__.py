@@ -75,6 +75,8 @@ if TYPE_CHECKING:
     from graftkit.interfaces.model_source import WatchedModel as WatchedModel
     from graftkit.interfaces.objective import Objective as Objective
     from graftkit.interfaces.objective import ObjectiveConfig as ObjectiveConfig
+    from graftkit.interfaces.objective import SampledConfig as SampledConfig
+    from graftkit.interfaces.objective import SampledObjective as SampledObjective
     from graftkit.interfaces.objective import Scores as Scores
     from graftkit.interfaces.objective import SequenceObjective as SequenceObjective
     from graftkit.interfaces.objective import SequenceScores as SequenceScores
@@ -188,6 +190,8 @@ _HOMES = {
     "ReportText": "graftkit.interfaces.report_section",
     "RunInfo": "graftkit.host.lifecycle",
     "RunResult": "graftkit.flow.run",
+    "SampledConfig": "graftkit.interfaces.objective",
+    "SampledObjective": "graftkit.interfaces.objective",
     "ScoredText": "graftkit.interfaces.samples",
     "Scores": "graftkit.interfaces.objective",
     "SequenceObjective": "graftkit.interfaces.objective",

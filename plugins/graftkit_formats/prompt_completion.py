@@ -19,9 +19,10 @@ _KEYS = TurnKeys("prompt-completion")
 
 
 class PromptCompletion:
-    """Reads `{"prompt": ..., "completion": ...}`: texts, of which no chat template is made, or two lists of messages.
+    """Reads `{"prompt": ..., "completion": ...}`: texts, of which no chat template is made, or lists of messages.
 
-    Of lists of messages only the completion is learnt, whatever weights those of the prompt have.
+    A completion after a list of messages may be a text, which is what the assistant says. Beside a list of messages only
+    the completion is learnt, whatever weights those of the prompt have.
 
     Args:
         config: Its fields.
@@ -31,17 +32,20 @@ class PromptCompletion:
         self._config = config
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
-        """Fits where both are there, of one type."""
+        """Fits where both are there: texts, or messages before messages or a text."""
         if not {"prompt", "completion"} <= found.keys():
             return None
         prompt, completion = found["prompt"], found["completion"]
-        alike = (prompt.is_text and completion.is_text) or (prompt.is_list_of_objects and completion.is_list_of_objects)
-        return ["prompt", "completion"] if alike else None
+        completes = completion.is_text or (prompt.is_list_of_objects and completion.is_list_of_objects)
+        return ["prompt", "completion"] if completes and (prompt.is_text or prompt.is_list_of_objects) else None
 
     def sample(self, record: Mapping[str, Any], where: str) -> Completion | Conversation:
         """Returns the completion, or the conversation."""
         if isinstance(record.get("completion"), list):
             return self._conversation(record, where)
+        if isinstance(record.get("prompt"), list):
+            said = [{"role": "assistant", "content": string_of(record, "completion", where)}]
+            return self._conversation({**record, "completion": said}, where)
         prompt, completion = (string_of(record, key, where) for key in ("prompt", "completion"))
         if not completion:
             raise NothingToLearn('"completion" is empty: there is nothing to learn', where=where)

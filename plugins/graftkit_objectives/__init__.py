@@ -1,4 +1,4 @@
-"""The built-in objectives: sft and distill; dpo, orpo, simpo, kto for preferences; five that put heads on models."""
+"""The built-in objectives: sft, distill and grpo; dpo, orpo, simpo, kto for preferences; others put heads on models."""
 
 from graftkit import Provider, hookimpl
 
@@ -42,6 +42,12 @@ def graftkit_objectives() -> list[Provider]:
             target="graftkit_objectives.kto:Kto",
             config="graftkit_objectives.config:KtoConfig",
             summary="wanted and unwanted answers that need not come in pairs, compared with the model at the start",
+        ),
+        Provider(
+            name="grpo",
+            target="graftkit_objectives.grpo:Grpo",
+            config="graftkit_objectives.config:GrpoConfig",
+            summary="the model's own answers, by what metrics say of each compared with others to the same prompt",
         ),
         Provider(
             name="classification",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from graftkit import ObjectiveConfig, TeacherConfig
+from graftkit import ObjectiveConfig, SampledConfig, TeacherConfig
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.objective import LearnsFrom, MeanOf
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
@@ -14,6 +14,7 @@ __all__ = [
     "ClassificationConfig",
     "DistillConfig",
     "DpoConfig",
+    "GrpoConfig",
     "KtoConfig",
     "MaskedLmConfig",
     "MultiLabelConfig",
@@ -132,6 +133,23 @@ class KtoConfig(_ReferenceConfig):
         gt=0,
         le=1000,
         description="the weight of unwanted ones; with counts it should give both kinds a ratio from 1:1 to 4:3",
+    )
+
+
+class GrpoConfig(SampledConfig):
+    """How sampled answers are compared."""
+
+    rate_scale: ClassVar[float] = 0.1
+
+    loss: Literal["dapo", "grpo", "dr_grpo"] = Field(
+        default="dapo",
+        description="dapo: every token counts alike; grpo: every answer; dr_grpo: every token, whatever the length of "
+        "the other answers",
+    )
+    scale_rewards: Literal["group", "batch", "none"] = Field(
+        default="group",
+        description="what differences of rewards are divided by: the standard deviation of the answers to a prompt, of "
+        "all answers of a step, or nothing",
     )
 
 

@@ -172,6 +172,8 @@ BROKEN = {
     "objectives:WeighsByNegativeNumbers": ("weights_of_labels_are_numbers", "a number above 0 is due"),
     "objectives:WeighsTwice": ("weights_are_left_to_core", "multiplies by the weights"),
     "objectives:LeavesWeightsOut": ("weights_are_left_to_core", "leaves out the label_weights"),
+    "objectives:PrefersTheWorst": ("advantages_compare_answers", "has a smaller advantage"),
+    "objectives:LearnsTheWorst": ("likelier_answers_have_the_larger_advantage", "learns what is worth less"),
     "objectives:DrawsNoise": ("what_it_is_given_stays_as_it_is", "torch's global random state"),
     "objectives:TakesMeansOfTokens": ("means_over_tokens_are_of_sums", "is no sum over tokens"),
     "objectives:NeverAsksForTheReference": ("every_example_has_a_loss[1]", "uses_reference = True"),

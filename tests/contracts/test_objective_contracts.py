@@ -65,6 +65,20 @@ class TestKto(ObjectiveContract):
     options = {"wanted_weight": 1.5}
 
 
+class TestGrpo(ObjectiveContract):
+    provider = "grpo"
+
+
+class TestGrpoByAnswer(ObjectiveContract):
+    provider = "grpo"
+    options = {"loss": "grpo", "scale_rewards": "batch", "group_size": 3}
+
+
+class TestDrGrpo(ObjectiveContract):
+    provider = "grpo"
+    options = {"loss": "dr_grpo", "scale_rewards": "none", "max_new_tokens": 7}
+
+
 class TestClassification(ObjectiveContract):
     provider = "classification"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.objective import SampledConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.figure_text import about_time
 
@@ -34,6 +35,8 @@ def timed(
 
     if bound.quantizer.use == "stored":
         return "weights that stay as their file stores them are not timed"
+    if isinstance(bound.objective_config, SampledConfig):
+        return "sampling answers takes most of the time, and how long they become is not known before"
     try:
         dry = ask(bound).dry
         return time_a_pass(bound, host, dry.config, dry.packing, device, dry.largest)

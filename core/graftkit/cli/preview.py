@@ -50,7 +50,9 @@ def command(
             say(_tokens(example), end="\n\n")
     for place, further in found.not_shown.items():
         click.echo(f"{place}: {further:,} further examples are not shown", err=True)
-    for line in _summary(found.lengths):
+    if found.sampled:
+        say("nothing of this is learnt, but answers that the model samples: marked is what they are compared with")
+    for line in _summary(found.lengths, "are compared with" if found.sampled else "are learnt"):
         say(line)
 
 
@@ -60,13 +62,13 @@ def _tokens(example: PreviewedExample) -> Iterator[str | Styled]:
         yield Styled(f"[{text}]", "green") if weight else text
 
 
-def _summary(found: Lengths) -> Iterable[str]:
-    """Returns the share that is learnt, and how many examples have which length."""
+def _summary(found: Lengths, what: str) -> Iterable[str]:
+    """Returns the share that is learnt, or `what` is done with it, and how many examples have which length."""
     lengths = found.lengths
     if not lengths:
         return
     share = found.learnt / sum(lengths)
-    yield f"{share:.0%} of {sum(lengths):,} tokens in {len(lengths):,} examples are learnt; lengths:"
+    yield f"{share:.0%} of {sum(lengths):,} tokens in {len(lengths):,} examples {what}; lengths:"
     step = max(1, -(-max(lengths) // _BARS))
     counts = [sum(start < length <= start + step for length in lengths) for start in range(0, max(lengths), step)]
     for number, count in enumerate(counts):

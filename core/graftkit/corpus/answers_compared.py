@@ -21,6 +21,7 @@ from graftkit.interfaces.samples import (
     PreferencePair,
     Sample,
     Text,
+    Tokens,
 )
 from graftkit.store.token_store import SEQUENCE, ByExample, Example
 
@@ -187,6 +188,7 @@ _SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
 }
 _WANTED_BY: dict[LearnsFrom, str] = {
     "answers": "each record's answer or text",
+    "prompts": 'prompts that are answered: messages, or {"prompt": ..., "completion": ...}',
     "pairs": 'pairs: {"prompt": ..., "chosen": ..., "rejected": ...}',
     "labelled": 'labelled answers: {"prompt": ..., "completion": ..., "label": true}, or pairs: {"chosen": ...}',
     "texts": 'plain texts: {"text": ...}',
@@ -238,6 +240,10 @@ def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -
         DataError: It is of another shape.
     """
     shape, described = _SHAPES.get(type(sample), ("answers", "nothing that its answer is compared with"))
+    if learns_from == "prompts" and shape == "answers" and not isinstance(sample, Tokens):
+        if isinstance(sample, Completion) and not sample.prompt:
+            raise DataError(f"the prompt is empty, and the objective {objective} has it answered", where=sample.where)
+        return
     if learns_from == shape or (learns_from in ("answers", "texts") and shape in _AS_TEXTS):
         return
     if learns_from == "labelled" and shape == "pairs":  # `AsLabelled`

@@ -30,7 +30,7 @@ from graftkit.interfaces.architecture import with_head
 from graftkit.interfaces.counts import check_layers
 from graftkit.interfaces.json_file import read_json_object, special_float
 from graftkit.interfaces.model_source import TensorInfo
-from graftkit.interfaces.objective import TeacherConfig
+from graftkit.interfaces.objective import SampledConfig, TeacherConfig
 from graftkit.interfaces.regular_file import MOST_BYTES
 from graftkit.model.activation_checkpointing import why_no_checkpointing
 from graftkit.model.load import Loader
@@ -114,7 +114,7 @@ class ConfigModel:
 def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel) -> MemoryRequest:
     """Returns what to ask of a recipe whose records are not known: each is as long as the recipe allows, and learnt.
 
-    So are both sequences of an example that has two.
+    So are both sequences of an example that has two; where answers are sampled all of it is the prompt.
 
     Raises:
         TargetError: A target matches no layer.
@@ -125,7 +125,8 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
     longest, sequences = _record_length(recipe), bound.objective_config.sequences
     length = longest * sequences
     many = max(1, recipe.training.pass_tokens // length, recipe.training.tokens_per_step // length)
-    sizes = Sizes((length,) * many, (length,) * many, longest, sequences=sequences)
+    learnt = 0 if isinstance(bound.objective_config, SampledConfig) else length
+    sizes = Sizes((length,) * many, (learnt,) * many, longest, sequences=sequences)
     device = device_of(recipe).type
     asked = request_of(bound, host, model.config, model.tensors, model.reference, targets, model.packing, device, sizes)
     return asked.with_teacher(_teacher_model(bound, host))

@@ -122,10 +122,10 @@ def _take_part(run: RunContext, loaded: LoadedModel, written: Corpus, folder: Pa
             continue
         corpus = reference_beside(written, folder, objective)
         if part == "evaluation":
-            score_holdout(run, loaded, corpus.holdout, lambda done, total: poll())
+            score_holdout(run, loaded, corpus, lambda done, total: poll())
         else:
             sample = sample_of(corpus.holdout, recipe.evaluation, recipe.training.seed)
-            make_trainer(run, loaded, corpus.train).follow(sample, poll)
+            make_trainer(run, loaded, corpus).follow(sample, poll)
 
 
 def lead(run: RunContext, device: torch.device) -> None:

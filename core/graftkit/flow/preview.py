@@ -19,6 +19,7 @@ from graftkit.flow.preparation.tokenizer import make_vocabulary
 from graftkit.flow.records.handed_records import Rows
 from graftkit.flow.run import plan
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.objective import SampledConfig
 from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.load import RecipeSource
@@ -78,11 +79,14 @@ class Preview:
             tokens, and at least one.
         lengths: What the first records come to, as many as were asked for.
         not_shown: Where a record has further examples: its place -> how many.
+        sampled: Whether none of it is learnt: the model's own answers are, and the records' are what these are compared
+            with.
     """
 
     examples: Sequence[PreviewedExample]
     lengths: Lengths
     not_shown: Mapping[str, int] = field(default_factory=dict)
+    sampled: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON."""
@@ -129,7 +133,8 @@ def preview(
         looked.look(_at(planned, where), show=True, measure=False)
     for number, sample in enumerate(islice(planned.samples.train, 0 if where else max(records, measured))):
         looked.look(sample, show=number < records, measure=number < measured)
-    return Preview(looked.shown, Lengths(looked.lengths, looked.learnt), looked.not_shown)
+    sampled = isinstance(planned.bound.objective_config, SampledConfig)
+    return Preview(looked.shown, Lengths(looked.lengths, looked.learnt), looked.not_shown, sampled)
 
 
 class _Looked:

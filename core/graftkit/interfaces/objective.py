@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.config import ProviderConfig
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "ADVANTAGE",
     "LABEL",
     "LABELS",
     "LABEL_WEIGHTS",
+    "MEAN_TOKENS",
     "SCORE",
     "WEIGHT",
     "LearnsFrom",
@@ -25,16 +27,19 @@ __all__ = [
     "Objective",
     "ObjectiveConfig",
     "Overall",
+    "SampledConfig",
+    "SampledObjective",
     "Scores",
     "SequenceObjective",
     "SequenceScores",
     "TeacherConfig",
 ]
 
-LearnsFrom = Literal["answers", "pairs", "labelled", "labels", "label_sets", "scores", "texts"]
-"""Which records an objective learns from: `answers`, any that shows what is to be said; `pairs` of a chosen and a
-rejected answer; `labelled` answers, each wanted or not; `labels`, texts each with one of a few labels; `label_sets`,
-texts each with any number of them; `scores`, texts each with a number; `texts`, plain ones alone."""
+LearnsFrom = Literal["answers", "prompts", "pairs", "labelled", "labels", "label_sets", "scores", "texts"]
+"""Which records an objective learns from: `answers`, any that shows what is to be said; `prompts`, those with something
+that is answered; `pairs` of a chosen and a rejected answer; `labelled` answers, each wanted or not; `labels`, texts
+each with one of a few labels; `label_sets`, texts each with any number of them; `scores`, texts each with a number;
+`texts`, plain ones alone."""
 
 MeanOf = Literal["examples", "tokens"]
 """What a step minimizes the mean over."""
@@ -52,6 +57,13 @@ column it is 1."""
 SCORE = "score"
 """The number by example that a text has."""
 
+ADVANTAGE = "advantage"
+"""The number by example that says how much better a sampled answer is than others to the same prompt, below 0 how much
+worse."""
+
+MEAN_TOKENS = "mean_tokens"
+"""The number by example that says how many tokens the sampled answers of its step have on average: the same for all."""
+
 WEIGHT = "weight"
 """The number by example that says how much it weighs in the mean of a step's losses; without the column it is 1."""
 
@@ -64,8 +76,9 @@ class ObjectiveConfig(ProviderConfig):
             (`Objective`). With `sequence` it sees scores of whole sequences (`SequenceObjective`), which modules give
             that core puts on the base model and trains fully, beside the adapter. With `masked` it sees
             log-probabilities of the tokens that core masks.
-        learns_from: Which records it learns from. With `language` that is `answers`, `pairs`, `labelled` or `texts`;
-            with `sequence` `pairs`, `labels`, `label_sets` or `scores`; with `masked` `texts`.
+        learns_from: Which records it learns from. With `language` that is `answers`, `pairs`, `labelled` or `texts`,
+            and `prompts` where it is a `SampledConfig`; with `sequence` `pairs`, `labels`, `label_sets` or `scores`;
+            with `masked` `texts`.
         uses_reference: Whether its loss compares with the model as training starts. Core computes that model's
             log-probabilities once, before the first step.
         by_example: Whether the loss of an example depends on its own scores alone. Where it depends on the other
@@ -177,6 +190,40 @@ class TeacherConfig(ObjectiveConfig):
     )
 
 
+_LARGEST_WEIGHT = 1e6
+
+
+class SampledConfig(ObjectiveConfig):
+    """The fields of an objective that learns from answers which the model itself gives, by what each is worth.
+
+    Before each step core samples `group_size` answers to the prompt of each of its examples, at a temperature of 1, and
+    scores each by metrics of the recipe's `evaluation.metrics`. The weighted sum of the scores is an answer's reward.
+    The objective says what follows from the rewards (`SampledObjective.advantages`), and is then asked for losses as
+    any other is; an example is one answer, with its `ADVANTAGE` and the step's `MEAN_TOKENS`.
+
+    What core reports as the loss is minus the mean reward: what `losses` gives has the gradient alone.
+    """
+
+    learns_from: ClassVar[LearnsFrom] = "prompts"
+
+    group_size: int = Field(default=8, ge=2, le=1024, description="how many answers to each prompt a step samples")
+    max_new_tokens: int = Field(default=128, ge=1, le=1_000_000, description="tokens of a sampled answer at most")
+    rewards: dict[str, float] = Field(
+        default_factory=dict,
+        description="which metrics of evaluation.metrics, by name, are summed up to an answer's reward, each times "
+        "this; all of them, each once, when left out",
+    )
+
+    @field_validator("rewards")
+    @classmethod
+    def _rewards(cls, rewards: dict[str, float]) -> dict[str, float]:
+        if any(not abs(weight) <= _LARGEST_WEIGHT for weight in rewards.values()):
+            raise ValueError(f"rewards: a weight is a number up to {_LARGEST_WEIGHT:g}, below 0 for what is unwanted")
+        if rewards and not any(rewards.values()):
+            raise ValueError("rewards: all weights are 0: nothing would be learnt")
+        return rewards
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Log-probabilities of the tokens in the loss of some examples.
@@ -200,7 +247,8 @@ class Scores:
             model's parameters, as by `logps`. None where the objective's config is no `TeacherConfig`.
         teacher: The teacher's log-probabilities of the same tokens, divided likewise, `[tokens, top_k]`, float32, in
             descending order. It has fewer columns where the vocabulary has fewer tokens.
-        by_example: The examples' further numbers by name, `[examples]` each: `wanted`, 1 or 0, of labelled answers.
+        by_example: The examples' further numbers by name, `[examples]` each: `wanted`, 1 or 0, of labelled answers;
+            `advantage` and `mean_tokens` of sampled ones.
     """
 
     logps: torch.Tensor
@@ -315,4 +363,15 @@ class Objective(Protocol):
 
         They are sums over tokens where the losses are (`ObjectiveConfig.mean_of`). Else NaN leaves an example out of a
         mean, as that of the reward of wanted answers leaves out unwanted ones.
+        """
+
+
+class SampledObjective(Objective, Protocol):
+    """What training minimizes by answers that the model samples, where its config is a `SampledConfig`."""
+
+    def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
+        """Returns how much better each answer is than the others, `[prompts, group_size]`, float32; 0 learns nothing.
+
+        Args:
+            rewards: What the answers of a step are worth, `[prompts, group_size]`, float32.
         """

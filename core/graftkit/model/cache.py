@@ -44,6 +44,11 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no typ
         self._keys, self._values = self._keys[indices], self._values[indices]
         self._fill(self._filled)
 
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Holds each sequence so many times, one copy after the other."""
+        self._keys, self._values = (held.repeat_interleave(repeats, dim=0) for held in (self._keys, self._values))
+        self._fill(self._filled)
+
     def _fill(self, end: int) -> None:
         self._filled = end
         self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]

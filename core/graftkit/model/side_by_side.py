@@ -129,6 +129,21 @@ class Batch:
         self.rows = [self.rows[place] for place in places]
         return list(range(len(places)))
 
+    def copied(self, copies: int) -> bool:
+        """Goes on with so many copies of each sequence, one after the other, where the cache allows it.
+
+        Returns:
+            Whether it does.
+        """
+        if not can_select(self._cache):
+            return False
+        self._cache.batch_repeat_interleave(copies)
+        self._ids, self._mask, self._positions = (
+            held.repeat_interleave(copies, dim=0) for held in (self._ids, self._mask, self._positions)
+        )
+        self.rows = [row * copies + copy for row in self.rows for copy in range(copies)]
+        return True
+
 
 def _common(prompts: Sequence[Sequence[int]]) -> int:
     """Returns how many tokens all prompts begin with; each has one more at least."""

@@ -11,7 +11,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.kinds import KINDS, Kind, Section
-from graftkit.interfaces.objective import LearnsFrom, MeanOf, ObjectiveConfig
+from graftkit.interfaces.objective import LearnsFrom, MeanOf, ObjectiveConfig, SampledConfig
 from graftkit.recipe.callbacks import bind_callbacks
 from graftkit.recipe.choice import Choice, judge
 from graftkit.recipe.document import Document, KeyPath
@@ -194,7 +194,7 @@ _OF_OBJECTIVES: Mapping[str, tuple[object, ...]] = {
 }
 
 _LEARNT_WITH: Mapping[Head, tuple[LearnsFrom, ...]] = {
-    "language": ("answers", "pairs", "labelled", "texts"),
+    "language": ("answers", "prompts", "pairs", "labelled", "texts"),
     "sequence": ("pairs", "labels", "label_sets", "scores"),
     "masked": ("texts",),
 }
@@ -211,6 +211,19 @@ def _check_facts(config: ObjectiveConfig, registered: RegisteredProvider) -> Non
                 f"it is one of {', '.join(map(repr, known))}",
                 where=registered.plugin.label,
             )
+    sampled = isinstance(config, SampledConfig)
+    if sampled and not (config.by_example and config.mean_of == "examples" and config.learns_from == "prompts"):
+        raise PluginError(
+            f"objective '{registered.provider.name}': of sampled answers each has a loss of its own: by_example is "
+            "True, mean_of is 'examples' and learns_from is 'prompts'",
+            where=registered.plugin.label,
+        )
+    if config.learns_from == "prompts" and (not sampled or config.likelihood or config.uses_reference):
+        raise PluginError(
+            f"objective '{registered.provider.name}': from prompts learns a SampledConfig alone, without likelihood "
+            "and uses_reference",
+            where=registered.plugin.label,
+        )
     learnt = _LEARNT_WITH[config.head]
     if config.learns_from not in learnt:
         raise PluginError(

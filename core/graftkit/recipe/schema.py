@@ -493,7 +493,7 @@ class TrainingSection(StrictModel):
         lt=1,
         json_schema_extra=_chosen,
         description="the highest rate; when left out 1e-3 for models up to 0.2 billion parameters, 5e-4 up to 2 "
-        "billion, 2e-4 for larger ones; a tenth of that for adapter: full, and for an objective of preferences",
+        "billion, 2e-4 for larger ones; a tenth of that for adapter: full, and where preferences or rewards are learnt",
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="how the rate falls after the warm-up"

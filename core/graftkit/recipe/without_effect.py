@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graftkit.interfaces.config import StrictModel
+from graftkit.interfaces.objective import SampledConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.schema import EvaluationSection
 
@@ -22,9 +23,11 @@ def without_effect(bound: BoundRecipe) -> Iterator[str]:
         yield from _idle(
             "tokenizer", tokenizer, ("embedding_init",), "the rows are those of the adapter in adapter.from"
         )
+    sampled = isinstance(bound.objective_config, SampledConfig)
     if not evaluation.answers:
         metrics = () if _usual_metrics(bound) else ("metrics",)
-        yield from _idle("evaluation", evaluation, (*metrics, *_OF_ANSWERS), "evaluation.answers is 0")
+        idle = ("max_new_tokens",) if sampled else (*metrics, *_OF_ANSWERS)
+        yield from _idle("evaluation", evaluation, idle, "evaluation.answers is 0")
     if evaluation.every is None:
         yield from _idle("evaluation", evaluation, _OF_EVERY, "evaluation.every is not said")
     elif evaluation.patience is None:
@@ -37,7 +40,10 @@ def without_effect(bound: BoundRecipe) -> Iterator[str]:
         )
     if training.schedule == "constant":
         yield from _idle("training", training, ("min_lr_ratio",), "training.schedule is constant")
-    if training.divergence_factor is None:
+    if sampled:
+        keys = ("divergence_factor", "divergence_window")
+        yield from _idle("training", training, keys, f"rewards rise and fall, by which {bound.objective.use} learns")
+    elif training.divergence_factor is None:
         yield from _idle("training", training, ("divergence_window",), "training.divergence_factor is null")
     if recipe.proof == "later" and not recipe.export:
         yield "proof has no effect: export names no format"

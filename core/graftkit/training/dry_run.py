@@ -82,11 +82,19 @@ class PassSizes:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSizes:
-    """How many answers are generated side by side, after how long prompts, and how long they are at most."""
+    """How many answers are generated side by side, after how long prompts, and how long they are at most.
+
+    Attributes:
+        answers: How many.
+        prompt: Tokens of a prompt.
+        new_tokens: Tokens of an answer.
+        copies: How many of them have the same prompt, which is computed once.
+    """
 
     answers: int
     prompt: int
     new_tokens: int
+    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,7 @@ class DryRun:
         largest: The largest pass.
         training: The recipe's training section, which names the optimizer.
         answers: The answers of an evaluation; None where none are generated.
+        sampled: The answers that are sampled before each step; None where none are.
         change: What becomes of the vocabulary; None where it stays.
         device: The type of the device that it is for: elsewhere than on the CPU more logits are made at a time.
         checkpointed: Whether blocks are computed again for their gradient.
@@ -127,6 +136,7 @@ class DryRun:
     largest: PassSizes
     training: TrainingSection
     answers: AnswerSizes | None = None
+    sampled: AnswerSizes | None = None
     change: VocabularyChange | None = None
     device: str = "cpu"
     checkpointed: bool = False
@@ -211,6 +221,9 @@ def dry_run(asked: DryRun) -> Foreseen:
             watch.begins()
             with blocks.noting() as learn:
                 counted.backward(_batch(asked.largest), 1.0)
+            if asked.sampled:
+                network.eval()
+                _answer(asked.sampled, network, meter)
             watch.ends("training")
         uses = BlockUses(blocks.sizes, blocks.frozen, learn, forward, [p.numel() for p in (*trained, *head, *rows)])
     before = next(peak for peak in watch.peaks if peak.stage == "evaluation before")
@@ -316,18 +329,18 @@ def _answer(sizes: AnswerSizes, network: Any, meter: MemoryMeter) -> None:
     """
     name = "cache_params" if "cache_params" in signature(network.forward).parameters else "past_key_values"
 
-    def kept_after(tokens: int) -> list[int]:
+    def kept_after(tokens: int, sequences: int) -> list[int]:
         with really():
-            ids = torch.zeros(sizes.answers, tokens, dtype=torch.long)
-            places = torch.arange(tokens).expand(sizes.answers, -1)
+            ids = torch.zeros(sequences, tokens, dtype=torch.long)
+            places = torch.arange(tokens).expand(sequences, -1)
         with torch.no_grad(), attention_as(network, native_attention(network)), meter.labelled("activations"):
             found = network(input_ids=ids, position_ids=places, use_cache=True, logits_to_keep=1)
         layers = getattr(getattr(found, name), "layers", ())
         return [t.nbytes for layer in layers for t in vars(layer).values() if isinstance(t, torch.Tensor)]
 
-    kept_after(sizes.prompt)
+    kept_after(sizes.prompt, max(1, sizes.answers // sizes.copies))
     prompts = meter.peak, meter.at_peak
-    kept = kept_after(sizes.prompt + sizes.new_tokens - 1)
+    kept = kept_after(sizes.prompt + sizes.new_tokens - 1, sizes.answers)
     meter.forget_peak()
     later = dict(meter.at_peak) | {"cache": sum(kept), "activations": 2 * max(kept, default=0)}
     total = sum(later.values())

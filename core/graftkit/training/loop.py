@@ -49,6 +49,7 @@ class Trainer:
         mixture: Which examples an epoch sees; each once where it is None.
         loss: What a step minimizes, made of how examples are cut into passes; the likelihood when left out.
         masking: How tokens of a step's examples are masked, where masked ones are learnt.
+        diverges: Whether a loss that rises may be one that has diverged.
         processes: Those that share the steps. That of rank 0 calls `run`, the others `follow`.
 
     Attributes:
@@ -73,12 +74,13 @@ class Trainer:
         mixture: Mixture | None = None,
         loss: Callable[[Passes], StepLoss] | None = None,
         masking: Masking | None = None,
+        diverges: bool = True,
         processes: Processes = ALONE,
     ) -> None:
         self.step = 0
         self.whole = True
         self.stopped = False
-        self.watch = LossWatch(options.divergence_factor, options.divergence_window)
+        self.watch = LossWatch(options.divergence_factor if diverges else None, options.divergence_window)
         self._network = network
         self._store = store
         self._lengths = store.lengths.tolist()

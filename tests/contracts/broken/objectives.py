@@ -13,12 +13,14 @@ from graftkit_objectives.config import (
     ClassificationConfig,
     DistillConfig,
     DpoConfig,
+    GrpoConfig,
     MultiLabelConfig,
     OrpoConfig,
     SftConfig,
 )
 from graftkit_objectives.distill import Distill
 from graftkit_objectives.dpo import Dpo
+from graftkit_objectives.grpo import Grpo
 from graftkit_objectives.multi_label import MultiLabelClassification
 from graftkit_objectives.orpo import Orpo
 from graftkit_objectives.sft import Sft
@@ -128,3 +130,17 @@ class LeavesWeightsOut(MultiLabelClassification):
 
     def losses(self, scores: SequenceScores) -> torch.Tensor:
         return super().losses(SequenceScores(scores.values, {LABELS: scores.by_example[LABELS]}))
+
+
+class PrefersTheWorst(Grpo):
+    config_class = GrpoConfig
+
+    def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
+        return -super().advantages(rewards)
+
+
+class LearnsTheWorst(Grpo):
+    config_class = GrpoConfig
+
+    def losses(self, scores: Scores) -> torch.Tensor:
+        return -super().losses(scores)

@@ -14,7 +14,7 @@ from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.model_source import TensorInfo
-from graftkit.interfaces.objective import TeacherConfig
+from graftkit.interfaces.objective import SampledConfig, TeacherConfig
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.packing import Packing
@@ -184,8 +184,12 @@ def request_of(
         ties_saved: As for `DryRun`.
         unties: As for `DryRun`.
     """
-    create = host.registry.create
-    largest = largest_pass(bound.recipe, sizes, packed=packing.packed)
+    create, recipe, sampled = host.registry.create, bound.recipe, None
+    answers = _answers(recipe, sizes.prompt)
+    if isinstance(bound.objective_config, SampledConfig):
+        recipe, sizes, sampled = _sampled(recipe, bound.objective_config, sizes)
+        answers = sampled if answers is None else max(answers, replace(sampled, copies=1), key=_tokens)
+    largest = largest_pass(recipe, sizes, packed=packing.packed)
     if bound.objective_config.head == "masked":
         largest = replace(largest, learnt=ceil(largest.learnt * bound.objective_config.masked_share))
     dry = DryRun(
@@ -200,7 +204,8 @@ def request_of(
         packing=packing,
         largest=largest,
         training=bound.recipe.training,
-        answers=_answers(bound.recipe, sizes.prompt),
+        answers=answers,
+        sampled=sampled,
         change=change,
         device=device,
         checkpointed=bound.recipe.memory.checkpoint == "blocks",
@@ -208,8 +213,8 @@ def request_of(
         ties_saved=ties_saved,
         unties=unties,
     )
-    lengths = _cut_lengths(bound.recipe, sizes)
-    steps = passes_of_steps(bound.recipe, sizes, packed=packing.packed)
+    lengths = _cut_lengths(recipe, sizes)
+    steps = passes_of_steps(recipe, sizes, packed=packing.packed)
     return MemoryRequest(
         dry,
         device,
@@ -269,6 +274,38 @@ def _answers(recipe: Recipe, longest_prompt: int) -> AnswerSizes | None:
         return None
     side_by_side = min(evaluation.batch_size, evaluation.answers)
     return AnswerSizes(side_by_side, max(1, longest_prompt), evaluation.max_new_tokens)
+
+
+def _tokens(sizes: AnswerSizes) -> int:
+    return sizes.answers * (sizes.prompt + sizes.new_tokens)
+
+
+def _sampled(recipe: Recipe, config: SampledConfig, sizes: Sizes) -> tuple[Recipe, Sizes, AnswerSizes]:
+    """Returns what a run's memory depends on whose steps sample answers, each as long as it may be.
+
+    Args:
+        recipe: The recipe.
+        config: Its objective's fields.
+        sizes: What of the records it depends on; of an example all but what is learnt is the prompt.
+
+    Returns:
+        The recipe with the tokens of a step's answers, these answers, and how they are made.
+    """
+    lengths = _cut_lengths(recipe, sizes)
+    prompts = [max(1, length - learnt) for length, learnt in zip(lengths, sizes.learnt, strict=True)]
+    limit, most = recipe.data.max_length, config.max_new_tokens
+    answered = [prompt + most if limit is None else max(prompt + 1, min(limit, prompt + most)) for prompt in prompts]
+    section = recipe.training
+    steps = plan_steps(
+        lengths, seed=section.seed, tokens_per_step=section.tokens_per_step, steps=min(section.steps or _STEPS, _STEPS)
+    )
+    size = config.group_size
+    tokens = max(size * sum(answered[example] for example in step) for step in steps)
+    side_by_side = max(1, min(recipe.evaluation.batch_size // size, max(map(len, steps)))) * size
+    made = AnswerSizes(side_by_side, max(prompts), most, copies=size)
+    several = [length for length in answered for _ in range(size)]
+    whole = recipe.model_copy(update={"training": section.model_copy(update={"tokens_per_step": tokens})})
+    return whole, replace(sizes, lengths=several, learnt=[most] * len(several)), made
 
 
 def forecast_memory(asked: MemoryRequest) -> MemoryForecast:

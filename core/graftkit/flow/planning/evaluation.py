@@ -20,7 +20,7 @@ from graftkit.flow.planning.read_records import read_records
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head
-from graftkit.interfaces.objective import LearnsFrom, TeacherConfig
+from graftkit.interfaces.objective import LearnsFrom, SampledConfig, TeacherConfig
 from graftkit.interfaces.samples import Sample
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe
@@ -106,8 +106,7 @@ class EvaluationPlan:
         bound = self.bound
         if "objective" not in bound.recipe.model_fields_set and head != "language":
             use = "masked-lm" if head == "masked" else _sequence_objective(labels, several=several)
-            recipe = bound.recipe.model_copy(update={"objective": ProviderSection(use=use)})
-            bound = bind(LoadedRecipe(recipe, bound.document), host)
+            bound = _measured_by(use, bound, host)
         config, use = bound.objective_config, bound.objective.use
         if config.head == head == "sequence":
             _refuse_outputs(bound, labels, several=several, where=where)
@@ -128,6 +127,12 @@ class EvaluationPlan:
             )
         refuse_answers(bound)
         return bound
+
+
+def _measured_by(use: str, bound: BoundRecipe, host: PluginHost) -> BoundRecipe:
+    """Returns a recipe with another objective, of which it says no field."""
+    recipe = bound.recipe.model_copy(update={"objective": ProviderSection(use=use)})
+    return bind(LoadedRecipe(recipe, bound.document), host)
 
 
 def _learnt(labels: Sequence[str], *, several: bool) -> LearnsFrom:
@@ -229,6 +234,12 @@ def plan_evaluation(
         RecipeError: Something else in the recipe is wrong.
     """
     bound = bind(asked.loaded, host)
+    told_of = []
+    if isinstance(bound.objective_config, SampledConfig):
+        told_of.append(
+            f"{bound.objective.use} measures what it samples: measured is the likelihood of records' answers"
+        )
+        bound = _measured_by("sft", bound, host)
     if asked.given:
         said = "objective" in bound.recipe.model_fields_set
 
@@ -246,7 +257,7 @@ def plan_evaluation(
         if asked.given:
             told, hint = "all records are left out (empty: skip)", "Name records with something to measure."
         raise DataError(told, where=str(datasets[0].source), hint=hint)
-    notices = [*told_of_files(bound, datasets), *_told_of_trained(asked.trained, host, pinned, samples)]
+    notices = [*told_of, *told_of_files(bound, datasets), *_told_of_trained(asked.trained, host, pinned, samples)]
     return EvaluationPlan(bound, samples, notices, bound.recipe.data.date or started or date.today())
 
 

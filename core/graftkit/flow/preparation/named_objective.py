@@ -16,7 +16,7 @@ from graftkit.host.records import RegisteredProvider
 from graftkit.host.results import LARGEST_SCORE, kind_named
 from graftkit.interfaces.objective import Overall, Scores, SequenceScores
 
-__all__ = ["NamedObjective", "NamedOverall", "named_objective"]
+__all__ = ["NamedObjective", "NamedOverall", "NamedSampled", "named_objective", "named_sampled"]
 
 _LONGEST_NAME = 200
 _NO_GRADIENT = "gave losses that have no gradient by the scores: what makes them must be differentiable"
@@ -118,6 +118,35 @@ class NamedOverall(NamedObjective):
             if not known:
                 return math.nan
         raise self.wrong(f"gave {value!r:.40} as '{name}': a number up to {LARGEST_SCORE:g} is due, or NaN")
+
+
+class NamedSampled(NamedObjective):
+    """One that learns from sampled answers."""
+
+    def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
+        """Returns how much better each answer is than the others, `[prompts, group_size]`, float32."""
+        found = self._objective.advantages(rewards.clone())
+        if not isinstance(found, torch.Tensor) or found.shape != rewards.shape:
+            raise self.wrong(f"gave {_shape(found)} as advantages of {list(rewards.shape)} answers: one each is due")
+        if not _is_plain(found) or not found.is_floating_point():
+            raise self.wrong(
+                f"gave advantages that are {_kind(found)}: a dense tensor of floating-point numbers is due"
+            )
+        if not (found.abs() <= LARGEST_SCORE).all():
+            raise self.wrong(f"gave advantages that are no numbers up to {LARGEST_SCORE:g}")
+        return found.detach().float()
+
+
+def named_sampled(objective: Any, registered: RegisteredProvider) -> NamedSampled:
+    """Returns an objective that learns from sampled answers, named as `named_objective` does.
+
+    Raises:
+        PluginCallError: It has no `advantages`.
+    """
+    found = NamedSampled(objective, registered)
+    if not callable(getattr(objective, "advantages", None)):
+        raise found.wrong("has no method advantages, and its config is a SampledConfig")
+    return found
 
 
 def named_objective(objective: Any, registered: RegisteredProvider) -> NamedObjective:

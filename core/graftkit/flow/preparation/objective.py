@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from graftkit.flow.preparation.named_objective import named_objective
+from graftkit.flow.preparation.named_objective import named_objective, named_sampled
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.objective import TeacherConfig
 from graftkit.recipe.bind import BoundRecipe
+from graftkit.training.sampled_loss import SampledLoss, SamplingPlan
 from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
 
@@ -17,7 +18,11 @@ __all__ = ["loss_of"]
 
 
 def loss_of(
-    bound: BoundRecipe, host: PluginHost, network: nn.Module, labels: Sequence[str]
+    bound: BoundRecipe,
+    host: PluginHost,
+    network: nn.Module,
+    labels: Sequence[str],
+    sampling: SamplingPlan | None = None,
 ) -> Callable[[Passes], StepLoss] | None:
     """Returns what makes the loss of steps and holdout records; None for the likelihood.
 
@@ -26,11 +31,16 @@ def loss_of(
         host: The plugins.
         network: The model.
         labels: What the scores of its head are of.
+        sampling: How answers are sampled, for an objective that learns from those.
     """
     choice, config = bound.objective, bound.objective_config
     if config.likelihood:
         return None
-    objective = named_objective(host.registry.create(choice.registered, choice.config), choice.registered)
+    made = host.registry.create(choice.registered, choice.config)
+    if sampling is not None:
+        sampled = named_sampled(made, choice.registered)
+        return lambda passes: SampledLoss(network, sampled, passes, sampling)
+    objective = named_objective(made, choice.registered)
     if config.head == "sequence":
         named = config.label_weights if config.learns_from == "label_sets" else {}
         weights = [named.get(label, 1.0) for label in labels] if named else None

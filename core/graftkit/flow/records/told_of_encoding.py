@@ -43,7 +43,7 @@ def told_of_encoding(tally: Tally, side: str, encoder: Encoder, objective: Objec
 
 def _overflow(encoder: Encoder, objective: ObjectiveConfig) -> Overflow:
     """Returns what becomes of records that are too long."""
-    if encoder.overflow != "drop_turns" or objective.learns_from == "answers":
+    if encoder.overflow != "drop_turns" or objective.learns_from in ("answers", "prompts"):
         return encoder.overflow
     return "truncate" if objective.judges_texts else "drop"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftkit.corpus.answers_compared import shown
-from graftkit.corpus.encode import Encoder, has_answer
+from graftkit.corpus.encode import Encoder, Part, has_answer
 from graftkit.corpus.sample_files import Samples
 from graftkit.flow.folders.folder import answers_file
 from graftkit.flow.preparation.corpus import Corpus
@@ -33,7 +33,9 @@ __all__ = [
     "keep_answers",
     "mean_scores",
     "metrics_of",
+    "question_of",
     "questions_of",
+    "scores_of",
 ]
 
 
@@ -123,7 +125,7 @@ def answer_all(
         replies = generate_greedily(network, prompts, max_new_tokens=options.max_new_tokens, stop=stop, poll=poll)
         for question, reply in zip(batch, replies, strict=True):
             given = answered(tokenizer, question, reply)
-            answers.append(Answer(question.text, given, _scores(metrics, given)))
+            answers.append(Answer(question.text, given, scores_of(metrics, given)))
     return answers
 
 
@@ -152,7 +154,13 @@ def keep_answers(run: RunContext, when: str, answers: Sequence[Answer]) -> None:
     run.keep(answers_file(when), FileFacts.of(text))
 
 
-def _scores(metrics: Mapping[str, Metric], answered: Answered) -> dict[str, float]:
+def scores_of(metrics: Mapping[str, Metric], answered: Answered) -> dict[str, float]:
+    """Returns what an answer is worth by each metric.
+
+    Raises:
+        DataError: A metric can't score its record.
+        PluginCallError: A metric gave a score that is no number.
+    """
     return {label: float(metric.score(deepcopy(answered))) for label, metric in metrics.items()}
 
 
@@ -190,15 +198,23 @@ def asked(
         if has_answer(example, part)
     )
     examples = (store[number] for number in numbers)
-    return [
-        Question(
-            encoder.prompt_in_use(part) or example.ids[: example.prompt_length].tolist(),
-            _asked_in(encoder.up_to_last_answer(part) or part),
-            example,
-            part,
-        )
-        for example, part in zip(examples, parts, strict=False)
-    ]
+    return [question_of(encoder, part, example) for example, part in zip(examples, parts, strict=False)]
+
+
+def question_of(encoder: Encoder, part: Part, example: Example) -> Question:
+    """Returns what a record, or one of its answers, asks.
+
+    Args:
+        encoder: What made the example.
+        part: The record, or the part of it that the example is of.
+        example: The example.
+    """
+    return Question(
+        encoder.prompt_in_use(part) or example.ids[: example.prompt_length].tolist(),
+        _asked_in(encoder.up_to_last_answer(part) or part),
+        example,
+        part,
+    )
 
 
 def questions_of(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[Question]:

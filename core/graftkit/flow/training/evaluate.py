@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from graftkit.corpus.tokenizer_template import chat_template_of
@@ -11,11 +12,11 @@ from graftkit.flow.base_files.open_model import embedding_rows
 from graftkit.flow.folders.folder import answers_file
 from graftkit.flow.preparation.base_model import LoadedBase, LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
-from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.records.chat import chat_options
 from graftkit.flow.records.holdout import encode_samples, loss_bytes
 from graftkit.flow.state.context import RunContext, StageScope
 from graftkit.flow.training.answers import answer_all, keep_answers, mean_scores, metrics_of, questions_of
+from graftkit.flow.training.rewards import loss_in
 from graftkit.flow.training.worst_records import WORST_FILE, keep_worst
 from graftkit.host.lifecycle import EvaluationInfo
 from graftkit.interfaces.objective import ObjectiveConfig
@@ -40,7 +41,7 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
     options = run.plan.bound.recipe
     with run.stage(f"evaluation {when}") as stage:
         run.processes.announce({"part": "evaluation"})
-        score = score_holdout(run, loaded, corpus.holdout, stage.progress("passes"))
+        score = score_holdout(run, loaded, corpus, stage.progress("passes"))
         stage.facts |= _measured(run, stage, score, corpus.holdout, run.vocabulary.tokenizer)
         if when == "after":
             keep_worst(run, corpus.holdout, score.losses)
@@ -78,7 +79,7 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         except DataError as error:
             stage.notice(f"the base model can't be measured with its own vocabulary: {error.message}")
             return
-        score = _scored(run, base.network, base, store, stage.progress("passes"), ALONE)
+        score = _scored(run, base.network, base, store, [], stage.progress("passes"), ALONE)
         stage.facts |= _measured(run, stage, score, store, tokenizer)
         run.record(metrics={**run.manifest.metrics, "base": dict(stage.facts)})
     _tell_of_evaluation(run, "base")
@@ -116,18 +117,18 @@ def _known_already(run: RunContext, when: When) -> bool:
 
 
 def score_holdout(
-    run: RunContext, loaded: LoadedModel, store: TokenStore, report: OnPass = lambda done, total: None
+    run: RunContext, loaded: LoadedModel, corpus: Corpus, report: OnPass = lambda done, total: None
 ) -> StepScore:
     """Returns the loss of the holdout records; all processes that train together call it, with rank 0's parameters.
 
     Args:
         run: The run.
         loaded: The model.
-        store: The holdout records.
+        corpus: The records.
         report: Called before each pass of this process with how many are done and how many it has; raises to stop.
     """
     send_parameters(run.processes, loaded.model.trainable_parameters().values())
-    return _scored(run, loaded.model.network, loaded, store, report, run.processes)
+    return _scored(run, loaded.model.network, loaded, corpus.holdout, corpus.stop, report, run.processes)
 
 
 def _scored(
@@ -135,6 +136,7 @@ def _scored(
     network: Any,
     loaded: LoadedBase | LoadedModel,
     store: TokenStore,
+    stop: Sequence[int],
     report: OnPass,
     processes: Processes,
 ) -> StepScore:
@@ -145,7 +147,7 @@ def _scored(
         run.plan.bound.recipe.training.pass_tokens,
         report,
         packed=loaded.packing.packed,
-        loss=loss_of(run.plan.bound, run.host, network, run.plan.labels),
+        loss=loss_in(run, network, stop),
         processes=processes,
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from graftkit.errors import DataError, FolderError, HookError, LossError, RecipeError, named
 from graftkit.exporting.shards import save_tensors
@@ -22,18 +23,18 @@ from graftkit.flow.folders.metrics import (
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import RECORD, Corpus
 from graftkit.flow.preparation.masking import masking_in
-from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.state.context import ADAPTER, RunContext, StageScope
 from graftkit.flow.state.resume import Resumed, check_state
 from graftkit.flow.training.holdout_watch import HoldoutWatch
+from graftkit.flow.training.rewards import loss_in
 from graftkit.flow.training.sample_answers import SampleAnswers
 from graftkit.host.lifecycle import CheckpointInfo, StepInfo
 from graftkit.host.process_state import ProcessState
+from graftkit.interfaces.objective import SampledConfig
 from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.schema import TokenizerSection, TrainingSection
 from graftkit.report.run_manifest import ExportedStep, FileFacts, StepFailure
 from graftkit.store.files import LineFile, atomic_folder, write_json, write_text
-from graftkit.store.token_store import TokenStore
 from graftkit.training.checkpoint import (
     checkpoint_of,
     damaged_checkpoints,
@@ -65,7 +66,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     When it is stopped half-way, by whatever, the state as of the last whole step is saved, and the manifest says how
     far it came: a resumed run goes on from there.
     """
-    model, trainer = loaded.model, make_trainer(run, loaded, corpus.train)
+    model, trainer = loaded.model, make_trainer(run, loaded, corpus)
     _check_first(run, trainer)
     with run.stage("training") as stage:
         _tell_of_idle(run, trainer, stage)
@@ -74,12 +75,15 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
         else:
             if run.resumed is not None:
                 _go_on(run, run.resumed, trainer, stage)
-            if not loaded.packing.packed:
+            if not loaded.packing.packed and not _samples(run):
                 alone, shared = trainer.count_passes(packed=False), trainer.count_passes(packed=True)
                 stage.notice(f"sequences run one by one: {alone:,} passes, where packed ones would take {shared:,}")
             run.record(exported=_take_steps(run, loaded, corpus, trainer, stage))
         save_adapter(run, model, run.manifest.exported.step if run.manifest.exported else trainer.step)
-        stage.facts |= _facts(trainer, read_metrics(run.folder / METRICS))
+        metrics = read_metrics(run.folder / METRICS)
+        if trainer.step and len(metrics.steps) == trainer.step and not any(map(_has_gradient, metrics.steps)):
+            stage.notice(_NOTHING_LEARNT.format(_SAME_REWARDS if _samples(run) else ""))
+        stage.facts |= _facts(trainer, metrics, sampled=_samples(run))
 
 
 def _tell_of_idle(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
@@ -93,9 +97,9 @@ def _tell_of_idle(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
         )
 
 
-def make_trainer(run: RunContext, loaded: LoadedModel, store: TokenStore) -> Trainer:
+def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Trainer:
     """Returns what trains a run's model on its examples."""
-    model = loaded.model
+    model, store = loaded.model, corpus.train
     return Trainer(
         model.network,
         model.trainable_parameters(),
@@ -105,9 +109,10 @@ def make_trainer(run: RunContext, loaded: LoadedModel, store: TokenStore) -> Tra
         _row_training(run, model),
         rate_scales=model.rate_scales(),
         packed=loaded.packing.packed,
-        loss=loss_of(run.plan.bound, run.host, model.network, run.plan.labels),
+        loss=loss_in(run, model.network, corpus.stop),
         mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
         masking=masking_in(run, "training"),
+        diverges=not _samples(run),
         processes=run.processes,
     )
 
@@ -443,12 +448,31 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
         write_json(folder / "adapter.json", facts)
 
 
-def _facts(trainer: Trainer, metrics: Metrics) -> dict[str, object]:
+def _samples(run: RunContext) -> bool:
+    """Whether a run learns from answers that it samples."""
+    return isinstance(run.plan.bound.objective_config, SampledConfig)
+
+
+def _has_gradient(line: Mapping[str, Any]) -> bool:
+    return bool(line["gradient_norm"])
+
+
+_NOTHING_LEARNT = "no step had a gradient: nothing was learnt{}"
+
+_SAME_REWARDS = (
+    ". All answers to a prompt were worth the same each time: take records that the model answers rightly now and "
+    "then, sample more answers (objective.group_size), or add a metric that tells them apart (evaluation.metrics)"
+)
+
+
+def _facts(trainer: Trainer, metrics: Metrics, *, sampled: bool) -> dict[str, object]:
     """Returns what the training took; what only its metrics say is None where they are damaged."""
     tokens, loss_tokens = trainer.count_tokens()
     losses = {line["step"]: line["loss"] for line in metrics.steps}
-    if trainer.masks:  # another share in each step
+    if trainer.masks or sampled:  # another share in each step
         loss_tokens = sum(line["loss_tokens"] for line in metrics.steps)
+    if sampled:
+        tokens = sum(line["tokens"] for line in metrics.steps)
     seconds = sum(line["seconds"] for line in metrics.steps)
     return {
         "steps": trainer.step,

@@ -359,7 +359,12 @@ def _objective(draft: Draft) -> None:
         draft.leave("loss_type", None if loss == "nll" else loss, "sft's loss is the cross-entropy")
         return
     if not isinstance(name, str) or name not in _OBJECTIVES:
-        raise RecipeError(f"{name} can't be converted: objectives are sft, {', '.join(_OBJECTIVES)}")
+        raise RecipeError(
+            f"{name} can't be converted: objectives are sft, {', '.join(_OBJECTIVES)}",
+            hint="Its rewards are functions of a program. Here they are metrics: objective: {use: grpo, rewards: ...}."
+            if name == "grpo"
+            else "",
+        )
     said: dict[str, Any] = {"use": name}
     if name == "dpo" and loss in _DPO_LOSSES:
         said["loss"] = loss

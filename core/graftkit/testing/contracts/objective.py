@@ -10,13 +10,16 @@ import pytest
 import torch
 
 from graftkit.interfaces.objective import (
+    ADVANTAGE,
     LABEL,
     LABEL_WEIGHTS,
     LABELS,
+    MEAN_TOKENS,
     SCORE,
     WEIGHT,
     ObjectiveConfig,
     Overall,
+    SampledConfig,
     Scores,
     SequenceScores,
     TeacherConfig,
@@ -220,6 +223,32 @@ class ObjectiveContract(Contract):
         weighing = replace(scores, by_example={**scores.by_example, WEIGHT: torch.linspace(0.5, 2, MOST)})
         assert torch.equal(self.losses(scores), self.losses(weighing)), "losses() multiplies by the weights of labels"
 
+    def test_advantages_compare_answers(self) -> None:
+        """`[prompts, group_size]`, float32; of answers to a prompt the larger, the more they are worth."""
+        if not isinstance(self.config, SampledConfig):
+            return
+        objective, size = self.make(), self.config.group_size
+        rewards = torch.randn(MOST, size, generator=torch.Generator().manual_seed(0))
+        kept, found = rewards.clone(), objective.advantages(rewards)
+        assert torch.equal(rewards, kept), "advantages() changes the rewards that it is given"
+        assert isinstance(found, torch.Tensor), f"advantages() returned a {type(found).__name__}, no tensor"
+        shape = f"{list(found.shape)} {found.dtype}"
+        assert found.shape == rewards.shape and found.dtype == torch.float32, f"advantages are {shape}"
+        assert found.isfinite().all(), "an advantage is no number"
+        same_order = torch.equal(rewards.argsort(1), found.argsort(1))
+        assert same_order, "an answer that is worth more than another to the same prompt has a smaller advantage"
+        assert torch.equal(found, objective.advantages(rewards)), "the same rewards give other advantages"
+
+    def test_likelier_answers_have_the_larger_advantage(self) -> None:
+        """A step down the gradient makes an answer likelier whose advantage is above 0, and the others less likely."""
+        if not isinstance(self.config, SampledConfig):
+            return
+        scores = self.scores()
+        assert isinstance(scores, Scores)
+        [gradient] = gradients_of(self.losses(scores), scores)
+        signs = gradient.new_zeros(MOST).index_add(0, scores.sequence, gradient).sign()
+        assert torch.equal(signs, -scores.by_example[ADVANTAGE].sign()), "it learns what is worth less"
+
     def test_what_it_is_given_stays_as_it_is(self) -> None:
         """Core goes on with the scores, and with the process's random state."""
         scores = self.scores()
@@ -275,8 +304,27 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
         reference=logps() if config.uses_reference else None,
         candidates=candidates,
         teacher=teacher,
-        by_example={"wanted": wanted.to(torch.uint8)} if config.learns_from == "labelled" else {},
+        by_example={"wanted": wanted.to(torch.uint8)}
+        if config.learns_from == "labelled"
+        else made_advantages(config, examples, tokens),
     )
+
+
+def made_advantages(config: ObjectiveConfig, examples: int, tokens: int) -> dict[str, torch.Tensor]:
+    """Returns what core says of sampled answers; nothing for an objective that learns from something else.
+
+    Args:
+        config: The objective's.
+        examples: How many answers.
+        tokens: How many tokens they have together.
+    """
+    if not isinstance(config, SampledConfig):
+        return {}
+    numbers = torch.arange(examples)
+    return {
+        ADVANTAGE: (numbers % 2 - 0.5) * (numbers + 1) / examples,
+        MEAN_TOKENS: torch.full((examples,), tokens / examples),
+    }
 
 
 def made_targets(config: ObjectiveConfig, examples: int) -> dict[str, torch.Tensor]:

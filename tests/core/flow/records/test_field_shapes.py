@@ -75,6 +75,10 @@ READ: dict[str, tuple[dict[str, Any], Any]] = {
             ["assistant", "a"],
         ],
     ),
+    "a text after messages": (
+        {"prompt": [user("q")], "completion": "a"},
+        [["user", "q", {"weight": 0.0}], ["assistant", "a"]],
+    ),
     "parallel calls": (
         {"conversations": [*turns("q"), {"from": "function_call", "value": json.dumps([CALL, CALL])}]},
         [CALLED[0], ["assistant", "", {"tool_calls": [["add", {"a": 1}, ""]] * 2}]],

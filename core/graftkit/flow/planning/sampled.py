@@ -1,0 +1,54 @@
+"""What a recipe must say where its objective learns from sampled answers; imports without torch."""
+
+from __future__ import annotations
+
+from graftkit.errors import RecipeError
+from graftkit.interfaces.objective import SampledConfig
+from graftkit.recipe.bind import BoundRecipe
+from graftkit.suggest import known_names
+from graftkit.training.processes import Processes
+
+__all__ = ["refuse_sampled", "refuse_sampling_together"]
+
+
+def refuse_sampled(bound: BoundRecipe, max_length: int) -> None:
+    """Refuses rewards that no metric gives, and answers for which there is no room.
+
+    Args:
+        bound: The recipe.
+        max_length: Tokens of a prompt and its answer at most.
+
+    Raises:
+        RecipeError: There are such.
+    """
+    config, where = bound.objective_config, bound.document.where
+    if not isinstance(config, SampledConfig):
+        return
+    unknown = next((label for label in config.rewards if label not in bound.metrics), None)
+    if unknown is not None:
+        raise RecipeError(
+            f"objective.rewards: evaluation.metrics has no '{unknown[:60]}'",
+            where=where(("objective", "rewards", unknown)),
+            hint=f"{known_names(unknown, bound.metrics)} Name further ones there: evaluation: {{metrics: [...]}}.",
+        )
+    if config.max_new_tokens >= max_length:
+        raise RecipeError(
+            f"objective.max_new_tokens is {config.max_new_tokens}, and a prompt and its answer have {max_length} "
+            "tokens together at most: there is no room for a prompt",
+            where=where(("objective", "max_new_tokens")),
+            hint="Raise data.max_length, or say fewer tokens.",
+        )
+
+
+def refuse_sampling_together(bound: BoundRecipe, processes: Processes) -> None:
+    """Refuses to sample answers in several processes.
+
+    Raises:
+        RecipeError: The objective learns from sampled answers.
+    """
+    if processes.count > 1 and isinstance(bound.objective_config, SampledConfig):
+        raise RecipeError(
+            f"the objective {bound.objective.use} samples answers, which one process does alone",
+            where=bound.document.where(("objective",)),
+            hint="Start one process.",
+        )

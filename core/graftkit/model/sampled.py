@@ -1,0 +1,166 @@
+"""Answers that are drawn from a model's own distribution, several to each prompt, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from graftkit.model.continuation import Continuation
+from graftkit.model.decoding import Decoding
+from graftkit.model.decoding_trial import choose_decoding
+from graftkit.model.sampling import Sampler, check_logits
+from graftkit.model.side_by_side import Batch, side_by_side
+
+__all__ = ["SampledAnswer", "draw", "sample_answers"]
+
+
+@dataclass(frozen=True, slots=True)
+class SampledAnswer:
+    """An answer that was drawn.
+
+    Attributes:
+        ids: Its tokens; the last one is what ended it, where it has ended.
+        ended: Whether it has ended at a stop token; else it was cut off.
+    """
+
+    ids: Sequence[int]
+    ended: bool
+
+
+def draw(logits: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Returns the token of each row at which the distribution function passes a number: `[rows]`, int64.
+
+    Args:
+        logits: `[rows, vocabulary]`.
+        numbers: One a row, from 0, below 1, float64, `[rows]`. Of numbers that are drawn uniformly each token comes
+            with its probability, the softmax of the logits.
+
+    Example:
+        >>> draw(torch.tensor([[0.25, 0.75]]).log().expand(3, 2), torch.tensor([0.0, 0.24, 0.26], dtype=torch.float64))
+        tensor([0, 0, 1])
+    """
+    sums = logits.float().softmax(-1).cumsum(-1, dtype=torch.float64)
+    found = torch.searchsorted(sums, (numbers.to(sums) * sums[:, -1]).unsqueeze(1), right=True).squeeze(1)
+    return found.clamp(max=logits.shape[-1] - 1)
+
+
+def sample_answers(
+    network: Any,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[Sequence[int]],
+    *,
+    limits: Sequence[int],
+    stop: Sequence[int],
+    poll: Callable[[int], None] = lambda made: None,
+) -> list[list[SampledAnswer]]:
+    """Draws answers to prompts, at a temperature of 1: the same ones for the same weights, prompts and seeds.
+
+    A prompt is computed once for all of its answers, where the model's cache allows it. Which tokens are drawn depends
+    on an answer's seed, and on nothing else than the logits.
+
+    Args:
+        network: A transformers causal language model.
+        prompts: Token ids of each prompt; none is empty.
+        seeds: Those of each prompt's answers; of each prompt equally many.
+        limits: How many tokens the answers to each prompt have at most.
+        stop: Tokens that end an answer.
+        poll: Called after each token with how many the longest answer has by now; raises to stop.
+
+    Returns:
+        The answers to each prompt, one a seed.
+
+    Raises:
+        ModelError: The logits are no finite numbers.
+    """
+    decoding, copies = choose_decoding(network), len(seeds[0])
+    drawn = [_Drawn(seed, limit) for seeds_of, limit in zip(seeds, limits, strict=True) for seed in seeds_of]
+    every = [prompt for prompt in prompts for _ in range(copies)]
+    for numbers in side_by_side(network, every, max(limits), decoding):
+        if len(numbers) == 1:
+            steps = _alone(network, every[numbers[0]], drawn[numbers[0]], stop, decoding)
+        else:  # all answers to a prompt are in one group
+            group = [prompts[number] for number in sorted({number // copies for number in numbers})]
+            steps = _together(network, group, copies, [drawn[number] for number in numbers], stop, decoding)
+        for made in steps:
+            poll(made)
+    answers = [SampledAnswer(each.ids, each.ids[-1] in stop) for each in drawn]
+    return [answers[first : first + copies] for first in range(0, len(answers), copies)]
+
+
+class _Drawn(Sampler):
+    """One answer as it is drawn.
+
+    Args:
+        seed: What its numbers are drawn from, one a token.
+        limit: How many tokens it has at most.
+
+    Attributes:
+        ids: Its tokens so far.
+        numbers: What decides its tokens, `[limit]`.
+    """
+
+    def __init__(self, seed: int, limit: int) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(seed)
+        self.ids: list[int] = []
+        self.numbers = torch.rand(limit, dtype=torch.float64, generator=random)
+
+    def choose(self, logits: torch.Tensor, seen: Sequence[int]) -> int:
+        """Draws the next token.
+
+        Raises:
+            ModelError: As for `check_logits`.
+        """
+        check_logits(logits)
+        self.ids.append(int(draw(logits.unsqueeze(0), self.numbers[len(self.ids)].unsqueeze(0))))
+        return self.ids[-1]
+
+    def goes_on(self, stop: Sequence[int]) -> bool:
+        """Whether there is another token to come."""
+        return len(self.ids) < len(self.numbers) and self.ids[-1] not in stop
+
+
+def _alone(
+    network: Any, prompt: Sequence[int], answer: _Drawn, stop: Sequence[int], decoding: Decoding
+) -> Iterator[int]:
+    """Draws one answer; yields after each token how many it has."""
+    limit = len(answer.numbers)
+    for _ in Continuation(network, decoding).stream(prompt, max_new_tokens=limit, stop=stop, sampler=answer):
+        yield len(answer.ids)
+
+
+def _together(
+    network: Any,
+    prompts: Sequence[Sequence[int]],
+    copies: int,
+    answers: Sequence[_Drawn],
+    stop: Sequence[int],
+    decoding: Decoding,
+) -> Iterator[int]:
+    """Draws the answers to some prompts; yields after each token how many the longest has."""
+    limit = max(len(answer.numbers) for answer in answers)
+    batch = Batch(network, prompts, limit, decoding)
+    logits = batch.logits()
+    if batch.copied(copies):
+        logits = logits.repeat_interleave(copies, dim=0)
+    else:
+        batch = Batch(network, [prompt for prompt in prompts for _ in range(copies)], limit, decoding)
+        logits = batch.logits()
+    places = list(range(len(answers)))
+    for made in range(limit):
+        check_logits(logits)
+        numbers = torch.stack([answers[row].numbers[min(made, len(answers[row].numbers) - 1)] for row in batch.rows])
+        chosen = draw(logits, numbers.to(logits.device))
+        tokens = chosen.tolist()
+        for place in places:
+            answers[batch.rows[place]].ids.append(tokens[place])
+        places = [place for place in places if answers[batch.rows[place]].goes_on(stop)]
+        yield made + 1
+        if not places:
+            return
+        batch.go_on(chosen)
+        places = batch.keep(places)
+        logits = batch.logits()

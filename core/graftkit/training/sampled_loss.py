@@ -1,0 +1,226 @@
+"""What a step minimizes that learns from answers which the model itself gives, by what each is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import fsum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from graftkit.interfaces.objective import ADVANTAGE, MEAN_TOKENS, SampledConfig, SampledObjective
+from graftkit.model.sampled import SampledAnswer, sample_answers
+from graftkit.store.fingerprint import derived_seed
+from graftkit.store.token_store import Example, TokenStore
+from graftkit.training.step_loss import ObjectiveLoss, OnPass, Passes, SeedPass, StepScore
+
+__all__ = ["Asked", "SampledLoss", "SamplingPlan"]
+
+EVALUATED = 1
+"""How many answers to each prompt an evaluation samples: their mean reward has the expectation that of more has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a model is asked to answer.
+
+    Attributes:
+        prompt: Token ids.
+        scores: Returns what an answer is worth, given its tokens without the one that ended it, by each metric.
+    """
+
+    prompt: Sequence[int]
+    scores: Callable[[Sequence[int]], Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingPlan:
+    """How answers are sampled and rewarded.
+
+    Attributes:
+        config: The objective's fields.
+        ask: Returns what each of some training examples asks.
+        ask_holdout: The same of holdout examples.
+        stop: Tokens that end an answer.
+        max_length: The most tokens of a prompt and its answer together.
+        side_by_side: How many answers are made side by side.
+        seed: What an evaluation's answers are drawn by: the same each time.
+    """
+
+    config: SampledConfig
+    ask: Callable[[Sequence[Example]], Sequence[Asked]]
+    ask_holdout: Callable[[Sequence[Example]], Sequence[Asked]]
+    stop: Sequence[int]
+    max_length: int
+    side_by_side: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The answers to one prompt.
+
+    Attributes:
+        prompt: Token ids.
+        answers: What was sampled.
+        scores: What each answer is worth by each metric.
+        rewards: What each is worth altogether.
+    """
+
+    prompt: Sequence[int]
+    answers: Sequence[SampledAnswer]
+    scores: Sequence[Mapping[str, float]]
+    rewards: Sequence[float]
+
+
+class SampledLoss:
+    """Minus the mean reward of sampled answers, and the gradient that an objective gives of it.
+
+    Answers are drawn from the model as it is before the step, in evaluation mode; the gradient is computed in training
+    mode, from the log-probabilities of their tokens. Answers whose advantage is 0 have no gradient: their passes are
+    left out.
+
+    Args:
+        network: The model.
+        objective: The objective.
+        passes: How answers are cut into passes.
+        sampling: How they are sampled.
+    """
+
+    def __init__(self, network: nn.Module, objective: SampledObjective, passes: Passes, sampling: SamplingPlan) -> None:
+        self._network, self._objective, self._passes, self._sampling = network, objective, passes, sampling
+        self._loss = ObjectiveLoss(network, objective, passes, by_example=True)
+
+    def backward(
+        self,
+        store: TokenStore,
+        groups: Sequence[Sequence[int]],
+        poll: Callable[[], None],
+        on_pass: OnPass,
+        seed_pass: SeedPass,
+    ) -> StepScore:
+        """Samples answers to the step's prompts, and adds the gradient of those that are learnt from."""
+        seed_pass(0, 0)
+        seed = int(torch.randint(2**62, ()))
+        examples = [store[number] for number in chain.from_iterable(groups)]
+        asked, size = self._sampling.ask(examples), self._sampling.config.group_size
+        sampled = 0
+
+        def report(made: int, most: int) -> None:
+            nonlocal sampled
+            poll()
+            on_pass(made, most)
+            sampled = most
+
+        found = self._sampled(asked, size, seed, report)
+        self._learn(found, poll, lambda done, every: on_pass(sampled + done, sampled + every), seed_pass)
+        return _score(found)
+
+    def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
+        """Samples an answer to each prompt; the same numbers draw them each time."""
+        examples = [store[number] for number in chain.from_iterable(groups)]
+        return _score(self._sampled(self._sampling.ask_holdout(examples), EVALUATED, self._sampling.seed, poll))
+
+    def _sampled(self, asked: Sequence[Asked], size: int, seed: int, report: OnPass) -> list[_Group]:
+        """Samples and scores so many answers to each prompt.
+
+        Args:
+            asked: The prompts.
+            size: How many answers to each.
+            seed: What they are drawn by.
+            report: Called with how many tokens the longest answers have by now, and how many they may have.
+        """
+        many = max(1, self._sampling.side_by_side // size)
+        batches = [range(first, min(first + many, len(asked))) for first in range(0, len(asked), many)]
+        most = self._sampling.config.max_new_tokens
+        answers: list[Sequence[SampledAnswer]] = []
+        training = self._network.training
+        self._network.eval()
+        try:
+            for number, batch in enumerate(batches):
+
+                def poll(made: int, number: int = number) -> None:
+                    report(number * most + made, len(batches) * most)
+
+                answers += self._answered([asked[at].prompt for at in batch], batch, size, seed, poll)
+        finally:
+            self._network.train(training)
+        return [self._rewarded(each, given) for each, given in zip(asked, answers, strict=True)]
+
+    def _answered(
+        self, prompts: Sequence[Sequence[int]], places: Sequence[int], size: int, seed: int, poll: Callable[[int], None]
+    ) -> list[list[SampledAnswer]]:
+        limits = [
+            min(self._sampling.config.max_new_tokens, max(1, self._sampling.max_length - len(prompt)))
+            for prompt in prompts
+        ]
+        seeds = [[derived_seed(seed, "answer", f"{place}:{number}") for number in range(size)] for place in places]
+        return sample_answers(self._network, prompts, seeds, limits=limits, stop=self._sampling.stop, poll=poll)
+
+    def _rewarded(self, asked: Asked, answers: Sequence[SampledAnswer]) -> _Group:
+        scores = [asked.scores(answer.ids[: len(answer.ids) - answer.ended]) for answer in answers]
+        weights = self._sampling.config.rewards
+        rewards = [
+            fsum(weights.get(label, 0.0) * score for label, score in each.items()) if weights else fsum(each.values())
+            for each in scores
+        ]
+        return _Group(asked.prompt, answers, scores, rewards)
+
+    def _learn(self, groups: Sequence[_Group], poll: Callable[[], None], on_pass: OnPass, seed_pass: SeedPass) -> None:
+        """Adds the gradient of all answers with an advantage."""
+        rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float32)
+        advantages = self._objective.advantages(rewards).flatten().tolist()
+        every = [(group.prompt, answer) for group in groups for answer in group.answers]
+        learnt = [(*each, advantage) for each, advantage in zip(every, advantages, strict=True) if advantage]
+        if not learnt:
+            return
+        tokens = sum(len(answer.ids) for _, answer in every) / len(every)
+        # A step takes the mean over the answers that are computed; the others count in it, too.
+        share = len(learnt) / len(every)
+        store = TokenStore.of(
+            _example(prompt, answer, {ADVANTAGE: advantage * share, MEAN_TOKENS: tokens})
+            for prompt, answer, advantage in learnt
+        )
+        self._loss.backward(
+            store, self._passes.all_groups(store), poll, on_pass, lambda group, place: seed_pass(group + 1, place)
+        )
+
+
+def _example(prompt: Sequence[int], answer: SampledAnswer, by_example: Mapping[str, float]) -> Example:
+    ids = np.array([*prompt, *answer.ids], np.int64)
+    weights = np.zeros(len(ids), np.float32)
+    weights[len(prompt) :] = 1
+    return Example(ids, weights, len(prompt), {}, {name: np.float32(value) for name, value in by_example.items()})
+
+
+def _score(groups: Sequence[_Group]) -> StepScore:
+    """Returns what sampled answers come to."""
+    answers = [answer for group in groups for answer in group.answers]
+    rewards = [reward for group in groups for reward in group.rewards]
+    scores = [scores for group in groups for scores in group.scores]
+    tokens = sum(len(answer.ids) for answer in answers)
+    metrics: dict[str, float] = {"reward": _mean(rewards)}
+    if len(scores[0]) > 1:
+        metrics |= {label: _mean([each[label] for each in scores]) for label in scores[0]}
+    if all(len(group.answers) > 1 for group in groups):
+        metrics["reward_std"] = _mean([float(np.std(group.rewards, ddof=1)) for group in groups])
+        metrics["same_reward"] = _mean([len({*group.rewards}) == 1 for group in groups])
+    metrics |= {
+        "answer_tokens": tokens / len(answers),
+        "cut_off": _mean([not answer.ended for answer in answers]),
+    }
+    return StepScore(
+        0.0 - metrics["reward"],
+        tokens + sum(len(group.prompt) * len(group.answers) for group in groups),
+        tokens,
+        metrics,
+        [0.0 - _mean(group.rewards) for group in groups],
+    )
+
+
+def _mean(values: Sequence[Any]) -> float:
+    return fsum(values) / len(values)

@@ -1,0 +1,78 @@
+"""Answers drawn side by side, against the whole sequence computed again for each token."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
+
+import pytest
+import torch
+from decoding_shapes import SHAPES, SMALL
+from graftkit.errors import ModelError
+from graftkit.model.rope_lengths import forget_longest
+from graftkit.model.sampled import SampledAnswer, draw, sample_answers
+from graftkit.model.twin import build_twin
+
+LLAMA = {**SMALL, "model_type": "llama", "num_key_value_heads": 2}
+
+
+@torch.no_grad()
+def drawn_anew(network: Any, prompt: list[int], seed: int, limit: int, stop: list[int]) -> SampledAnswer:
+    """Draws by the cumulative sum of transformers' own probabilities, each token from the whole sequence."""
+    forget_longest(network)
+    numbers = torch.rand(limit, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).tolist()
+    ids: list[int] = []
+    for number in numbers:
+        logits = network(input_ids=torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, -1]
+        sums = accumulate(logits.double().softmax(-1).tolist())
+        ids.append(next(token for token, passed in enumerate(sums) if passed > number))
+        if ids[-1] in stop:
+            return SampledAnswer(ids, ended=True)
+    return SampledAnswer(ids, ended=False)
+
+
+@pytest.mark.parametrize("name", ["grouped heads", *SHAPES])
+def test_answers_are_those_of_the_whole_sequence_computed_again(name: str) -> None:
+    network, random = build_twin(SHAPES.get(name, LLAMA)), torch.Generator().manual_seed(3)
+    prompts = [torch.randint(3, 90, (length,), generator=random).tolist() for length in (14, 14, 9)]
+    seeds, limits, stop = [[1, 2, 3], [4, 5, 6], [7, 8, 9]], [7, 5, 9], list(range(0, 90, 9))
+    answers = sample_answers(network, prompts, seeds, limits=limits, stop=stop)
+    expected = [
+        [drawn_anew(network, prompt, seed, limit, stop) for seed in seeds_of]
+        for prompt, seeds_of, limit in zip(prompts, seeds, limits, strict=True)
+    ]
+    assert answers == expected
+    flat = [answer for each in answers for answer in each]
+    assert name != "grouped heads" or len({(answer.ended, len(answer.ids)) for answer in flat}) > 4
+
+
+def test_a_prompt_is_computed_once_for_all_of_its_answers() -> None:
+    network = build_twin(LLAMA)
+    shapes: list[tuple[int, ...]] = []
+    network.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    prompts = [list(range(3, 33)), list(range(5, 25))]
+    sample_answers(network, prompts, [[1, 2, 3], [4, 5, 6]], limits=[4, 4], stop=[])
+    assert shapes == [(2, 30), *[(6, 1)] * 3]
+
+
+def test_tokens_are_drawn_with_their_probabilities() -> None:
+    logits = torch.randn(11, generator=torch.Generator().manual_seed(0))
+    logits[4] = -torch.inf
+    numbers = torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = draw(logits.expand(len(numbers), -1), numbers).bincount(minlength=11) / len(numbers)
+    assert found[4] == 0
+    assert torch.allclose(found, logits.softmax(-1), atol=0.012), "four standard deviations of a share of a half"
+
+
+def test_the_ends_of_the_distribution() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).expand(2, -1)
+    assert draw(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)).tolist() == [1, 2]
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    network: Any = build_twin(LLAMA)
+    network.get_output_embeddings().weight.data[:] = torch.nan
+    with pytest.raises(ModelError, match="no finite numbers"):
+        sample_answers(network, [[3, 4], [5]], [[1, 2], [3, 4]], limits=[3, 3], stop=[])

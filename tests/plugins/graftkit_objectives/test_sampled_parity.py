@@ -1,0 +1,128 @@
+"""The gradient of sampled answers equals that of TRL's GRPOTrainer, on the answers that it samples itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from graftkit.model.sampled import SampledAnswer
+from graftkit.store.token_store import Example, TokenStore
+from graftkit.training import sampled_loss
+from graftkit.training.sampled_loss import Asked, SampledLoss, SamplingPlan
+from graftkit.training.step_loss import Passes
+from graftkit_objectives.config import GrpoConfig
+from graftkit_objectives.grpo import Grpo
+from reference import gradients, step_gradients
+
+PROMPTS = ["the quick brown fox", "a lazy dog and then some more"]
+ANSWERS, TOKENS = 4, 12
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Any:
+    """A tiny llama with a LoRA of peft's, moved from its start."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    network: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    network.lm_head.weight.data[network.config.eos_token_id] *= 4  # so that some answers end
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        adapted = get_peft_model(network, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
+        for name, parameter in adapted.named_parameters():
+            if name.endswith("lora_B.default.weight"):
+                parameter.data = torch.randn(parameter.shape) * 0.3
+    return adapted
+
+
+def worth(ids: Sequence[int]) -> float:
+    """How much an answer is worth: the same for some answers, different for others."""
+    return sum(1.0 for token in ids if token % 7 == 0)
+
+
+VARIANTS: dict[str, tuple[Mapping[str, Any], GrpoConfig]] = {
+    "dapo": ({"loss_type": "dapo"}, GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS)),
+    "grpo by batch": (
+        {"loss_type": "grpo", "scale_rewards": "batch"},
+        GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, loss="grpo", scale_rewards="batch"),
+    ),
+    "dr_grpo": (
+        {"loss_type": "dr_grpo", "scale_rewards": "none"},
+        GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, loss="dr_grpo", scale_rewards="none"),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("microbatch", [40, 100_000])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_grpo(
+    model: Any, tiny_model: Path, tmp_path: Path, variant: str, microbatch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import GRPOConfig, GRPOTrainer
+
+    fields, config = VARIANTS[variant]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    eos = tokenizer.eos_token_id
+    trainer = GRPOTrainer(
+        model=copy.deepcopy(model),
+        reward_funcs=lambda completion_ids, **kwargs: [
+            worth([token for token in ids if token != eos]) for ids in completion_ids
+        ],
+        args=GRPOConfig(
+            output_dir=str(tmp_path),
+            report_to=[],
+            per_device_train_batch_size=ANSWERS * len(PROMPTS),
+            num_generations=ANSWERS,
+            max_completion_length=TOKENS,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            shuffle_dataset=False,
+            **fields,
+        ),
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS]),
+        processing_class=tokenizer,
+    )
+    trainer.model.train()
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer.current_gradient_accumulation_steps = 1
+    trainer._compute_loss(trainer.model, batch).backward()
+    theirs = gradients(trainer.model)
+
+    def unpadded(side: str) -> list[list[int]]:
+        rows = zip(batch[f"{side}_ids"], batch[f"{side}_mask"], strict=True)
+        return [ids[mask.bool()].tolist() for ids, mask in rows]
+
+    shuffled = list(zip(unpadded("prompt"), unpadded("completion"), strict=True))
+    prompts = [list(prompt) for prompt in dict.fromkeys(tuple(prompt) for prompt, _ in shuffled)]
+    groups = [
+        [SampledAnswer(answer, answer[-1] == eos) for prompt, answer in shuffled if prompt == asked]
+        for asked in prompts
+    ]
+    answers = [answer for group in groups for answer in group]
+    monkeypatch.setattr(sampled_loss, "sample_answers", lambda network, asked, *args, **options: groups)
+    asked = [Asked(prompt, lambda reply: {"worth": worth(reply)}) for prompt in prompts]
+    sampling = SamplingPlan(config, lambda examples: asked, lambda examples: asked, [eos], 1000, 64, 0)
+
+    def loss(network: Any, passes: Passes) -> SampledLoss:
+        return SampledLoss(network, Grpo(config), passes, sampling)
+
+    store = TokenStore.of(Example(np.array(prompt), np.ones(len(prompt), np.float32), 1) for prompt in prompts)
+    score, ours = step_gradients(copy.deepcopy(model), store, loss, microbatch=microbatch)
+    rewards = [worth(answer.ids[: len(answer.ids) - answer.ended]) for answer in answers]
+    assert len({*rewards}) > 2 and len({len(answer.ids) for answer in answers}) > 1
+    assert score.loss == pytest.approx(-sum(rewards) / len(rewards))
+    assert ours.keys() == theirs.keys() and len(ours) == 8
+    largest = max(float(gradient.abs().max()) for gradient in theirs.values())
+    assert largest > 1e-4, "there is a gradient to compare"
+    for name, gradient in theirs.items():
+        assert torch.allclose(ours[name], gradient, atol=1e-5 * largest, rtol=1e-4), name
