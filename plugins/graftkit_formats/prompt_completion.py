@@ -21,8 +21,8 @@ _KEYS = TurnKeys("prompt-completion")
 class PromptCompletion:
     """Reads `{"prompt": ..., "completion": ...}`: texts, of which no chat template is made, or lists of messages.
 
-    A completion after a list of messages may be a text, which is what the assistant says. Beside a list of messages only
-    the completion is learnt, whatever weights those of the prompt have.
+    A completion after a list of messages may be a text, which is what the assistant says. Beside such a list only the
+    completion is learnt, whatever weights those of the prompt have.
 
     Args:
         config: Its fields.
