@@ -364,12 +364,12 @@ def _flow(run: RunContext) -> None:
 
     from graftkit.flow.exports.export import check_exports_replaceable, make_exporters, prove_exports
     from graftkit.flow.exports.refusals import refuse_early
-    from graftkit.flow.memory.memory_back import give_memory_back
     from graftkit.flow.planning.targets import settle_targets
     from graftkit.flow.preparation.check_model import check_model
     from graftkit.flow.preparation.settle_dtype import settle_dtype
     from graftkit.flow.preparation.settle_memory_apart import settle_memory_apart
     from graftkit.flow.reporting.report import write_report
+    from graftkit.model.memory_back import give_memory_back
     from graftkit.model.whole_transformers import import_transformers
 
     check_exports_replaceable(run)
@@ -429,12 +429,12 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     from graftkit.flow.exports.export import export_all
     from graftkit.flow.exports.refusals import refuse_merges
     from graftkit.flow.follow import lead, let_go
-    from graftkit.flow.memory.memory_back import give_freed_back
     from graftkit.flow.preparation.base_model import load_base, prepare_model
     from graftkit.flow.preparation.reference import with_reference
     from graftkit.flow.preparation.teacher import with_teacher
     from graftkit.flow.training.evaluate import evaluate, evaluate_base
     from graftkit.flow.training.training import train
+    from graftkit.model.memory_back import give_freed_back
 
     corpus = with_teacher(run, planned, corpus)
     base = load_base(run, planned)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from graftkit.interfaces.objective import ADVANTAGE, MEAN_TOKENS, SampledConfig, SampledObjective
+from graftkit.model.memory_back import give_freed_back
 from graftkit.model.sampled import SampledAnswer, sample_answers
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
@@ -117,6 +118,7 @@ class SampledLoss:
             sampled = most
 
         found = self._sampled(asked, size, seed, report)
+        give_freed_back()  # the answers' keys and values: a gradient's blocks find no room among what they leave
         self._learn(found, poll, lambda done, every: on_pass(sampled + done, sampled + every), seed_pass)
         return _score(found)
 

@@ -25,7 +25,6 @@ from graftkit.flow.exports.write_export import write_export
 from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.folder import listed_in
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
-from graftkit.flow.memory.memory_back import give_memory_back
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.planning.vocabulary import sample_texts
 from graftkit.flow.preparation.base_model import LoadedModel
@@ -36,6 +35,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import ExportInfo
 from graftkit.interfaces.exporter import Exporter
 from graftkit.model.adapt import AdaptedModel
+from graftkit.model.memory_back import give_memory_back
 from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.schema import ExportSection

@@ -20,7 +20,6 @@ from graftkit.flow.exports.refusals import Planned, head_refusal, notices_of
 from graftkit.flow.exports.write_export import write_export
 from graftkit.flow.folders.folder import default_folder, locked_folder
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
-from graftkit.flow.memory.memory_back import give_memory_back
 from graftkit.flow.planning.check_adapter import check_layers, unties_output
 from graftkit.flow.planning.saved_tokenizer import check_saved_files
 from graftkit.flow.preparation.adapter_model import generation_of, load_packed, stream_adapted
@@ -35,6 +34,7 @@ from graftkit.interfaces.exporter import Exporter, MergingExporter
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.model.adapt import AdaptedModel
 from graftkit.model.load import plan_base_model
+from graftkit.model.memory_back import give_memory_back
 from graftkit.model.whole_transformers import import_transformers
 from graftkit.recipe.assignment import read_assignments
 from graftkit.recipe.bind import Choice

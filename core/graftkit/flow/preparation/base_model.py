@@ -14,7 +14,6 @@ from graftkit.flow.base_files.base_facts import check_unchanged, hashed_as_read
 from graftkit.flow.base_files.generation_settings import generation_config, processors_of
 from graftkit.flow.folders.adapter_folder import AdapterFolder, is_adapter_folder, keep_adapter_folder
 from graftkit.flow.folders.folder import ADAPTER_FROM
-from graftkit.flow.memory.memory_back import give_freed_back
 from graftkit.flow.planning.check_adapter import gives_output_own_rows
 from graftkit.flow.preparation.check_model import PlannedBase, offloads
 from graftkit.flow.preparation.new_rows import changed_config, grow_vocabulary
@@ -30,6 +29,7 @@ from graftkit.model.adapter_checks import check_round_trip
 from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model, plan_base_model
+from graftkit.model.memory_back import give_freed_back
 from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import OuterLayer, untie, untied
 from graftkit.model.packing import Packing, use_packing

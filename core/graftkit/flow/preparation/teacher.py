@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from graftkit.errors import Cancelled, ModelError
 from graftkit.flow.base_files.base_facts import hashed_as_read
-from graftkit.flow.memory.memory_back import give_memory_back
 from graftkit.flow.planning.plan_teacher import Teacher
 from graftkit.flow.preparation.check_model import PlannedBase
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext, StageScope
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.load import load_base_model
+from graftkit.model.memory_back import give_memory_back
 from graftkit.model.packing import use_packing
 from graftkit.report.run_manifest import BaseFacts, required
 from graftkit.store.files import atomic_folder, remove_tree

@@ -189,7 +189,7 @@ RUN_AND_PLAN = """
 import ctypes, json, sys, types
 import graftkit
 from graftkit.flow.events import StageStarted
-from graftkit.flow.memory import memory_back
+from graftkit.model import memory_back
 from graftkit.flow.memory.forecast_memory import forecast_memory
 recipe, out, stages, given = json.loads(sys.argv[1]), sys.argv[2], [], []
 def trim(pad):
