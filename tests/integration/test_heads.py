@@ -389,6 +389,15 @@ def test_labels_that_are_probably_one_are_told(with_head: Any) -> None:
     assert not [line for line in graftkit.plan(with_head("classification")).notices if "told apart" in line]
 
 
+def test_texts_alone_among_pairs_are_told(with_head: Any) -> None:
+    """A second text that is null, as in tables with gaps, would change what is learnt unsaid."""
+    pairs = [{"text": f"text {n}", "text_pair": f"other {n}", "label": "ab"[n % 2]} for n in range(40)]
+    gaps = [record | ({"text_pair": None} if number % 8 == 3 else {}) for number, record in enumerate(pairs)]
+    [told] = [line for line in graftkit.plan(with_head("classification", gaps)).notices if "others have two" in line]
+    assert told.endswith(":4: the record has one text, and others have two: 5 of 40 records are learnt as a text alone")
+    assert not [line for line in graftkit.plan(with_head("classification", pairs)).notices if "have two" in line]
+
+
 def test_what_has_no_head_is_refused_before_records_are_encoded(with_head: Any, tmp_path: Path) -> None:
     refused: list[tuple[dict[str, Any], str]] = [
         (

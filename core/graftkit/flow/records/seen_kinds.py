@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graftkit.corpus.sample_files import Samples
-from graftkit.corpus.text_targets import TEXT_SHAPES, labels_in, shape_of
+from graftkit.corpus.text_targets import TEXT_SHAPES, is_pair, labels_in, shape_of
 from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.samples import LabelledAnswer, LabelledText, Sample, ScoredText, TextWithLabels
 from graftkit.visible import one_line
@@ -35,6 +35,7 @@ class SeenKinds:
         self._of_record = array("I")
         self._beside: dict[LearnsFrom, str] = {}
         self._lowest, self._highest = math.inf, -math.inf
+        self._pairs, self._alone, self._first_alone = 0, 0, ""
 
     def note(self, sample: Sample) -> None:
         """Notes a record; every one of the files in turn."""
@@ -49,6 +50,10 @@ class SeenKinds:
         shape = shape_of(sample)
         if shape:
             self._beside.setdefault(shape.kind, sample.where)
+            if is_pair(sample):
+                self._pairs += 1
+            else:
+                self._alone, self._first_alone = self._alone + 1, self._first_alone or sample.where
 
     @property
     def labels(self) -> set[str]:
@@ -92,6 +97,15 @@ class SeenKinds:
             f"not learn: {TEXT_SHAPES[kind].objective} does"
             for kind, where in self._beside.items()
             if not (kind == "labels" and learns_from == "answers")
+        ]
+
+    def told_of_pairs(self) -> list[str]:
+        """Tells of texts that stand alone among pairs, as where the second one is null."""
+        if not self._pairs or not self._alone:
+            return []
+        return [
+            f"{self._first_alone}: the record has one text, and others have two: {self._alone:,} of "
+            f"{self._alone + self._pairs:,} records are learnt as a text alone"
         ]
 
     def _seen(self, train: Samples) -> dict[_Kind, int]:
