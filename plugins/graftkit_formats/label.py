@@ -11,11 +11,15 @@ from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import LabelConfig
-from graftkit_formats.text_columns import number_of, text_columns, text_of, word_of
+from graftkit_formats.text_columns import AS_TEXT, number_of, text_columns, text_of, word_of
 from graftkit_formats.turns import string_of
 
 __all__ = ["Label"]
 
+_UNLABELLED = "Leave records without a label out of the file, or give them one."
+_AS_WORDS = (
+    "Write true and false as the words that they stand for, or as 1 and 0 with format: {use: label, names: [NO, YES]}."
+)
 _MEANT_AS_NUMBER = "; or, where the number itself is learnt: format: score, columns: {score: label}"
 
 
@@ -54,6 +58,9 @@ class Label:
     def _word(self, label: object, record: Mapping[str, Any], where: str) -> str:
         if type(label) is int:
             return word_of(label, self._names, where, "label", _MEANT_AS_NUMBER)
-        if label is not None and not isinstance(label, str):
-            raise DataError(f'"label" is {kind_of(label)}, no text and no number', where=where)
+        if label is None:
+            raise DataError('"label" is missing or null', where=where, hint=f"{_UNLABELLED} {AS_TEXT}")
+        if not isinstance(label, str):
+            hint = _AS_WORDS if isinstance(label, bool) else AS_TEXT
+            raise DataError(f'"label" is {kind_of(label)}, no text and no number', where=where, hint=hint)
         return string_of(record, "label", where)

@@ -60,6 +60,37 @@ def test_only_what_differs_is_listed(runs: dict[str, Path]) -> None:
     assert found.answers[0].question.startswith("say ") and ".jsonl:" in found.answers[0].where
 
 
+def test_what_the_objective_tells_is_compared(runs: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "judged"
+    shutil.copytree(runs["four"], folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for when, accuracy in (("before", 0.25), ("after", 0.75)):
+        manifest["metrics"][when]["metrics"] = {"accuracy": accuracy, "margin": -accuracy}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    plain, judged = graftkit.compare([runs["four"], folder]).runs
+    assert plain.metrics_after == {} and judged.metrics_after == {"accuracy": 0.75, "margin": -0.75}
+    rows = {" ".join(row[:-2]): row[-2:] for row in map(str.split, asked(runs["four"], folder).stdout.splitlines())}
+    assert rows["accuracy before"] == ["-", "0.2500"] and rows["accuracy after"] == ["-", "0.7500"]
+    assert rows["margin after"] == ["-", "-0.7500"]
+
+
+def test_losses_of_one_objective_with_other_fields_are_not_compared(runs: dict[str, Path], tmp_path: Path) -> None:
+    def weighed(name: str, **fields: Any) -> Path:
+        manifest = json.loads((shutil.copytree(runs["four"], tmp_path / name) / "manifest.json").read_text())
+        manifest["recipe"]["objective"] = {"use": "classification", "labels": [], "class_weights": None} | fields
+        manifest["providers"]["objective"]["name"] = "classification"
+        manifest["head"] = {"kind": "sequence", "labels": fields.get("labels", ["bad", "good"]), "pad": None}
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+        return tmp_path / name
+
+    plain, ordered = weighed("plain"), weighed("ordered", labels=["good", "bad"])
+    assert graftkit.compare([plain, ordered]).same_loss and graftkit.compare([plain, ordered]).notices == []
+    found = graftkit.compare([plain, weighed("heavy", class_weights={"good": 5.0})])
+    told = "one objective with other fields (objective.class_weights)"
+    assert found.same_holdout and not found.same_loss
+    assert found.notices == [f"{told}: their losses are of different things"]
+
+
 def test_losses_over_other_records_are_not_compared(runs: dict[str, Path], tmp_path: Path) -> None:
     found = graftkit.compare([runs["four"], runs["elsewhere"]])
     assert not found.same_holdout and not found.same_loss and found.answers == []

@@ -243,6 +243,17 @@ def test_two_exports_at_the_same_time_do_not_forget_each_other(
     assert list(add_export(finished.folder, "merged", ["name=second"]).exports) == ["peft", "first", "second"]
 
 
+def test_notices_of_an_export_that_replaces_another_name_it(
+    finished: graftkit.RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the folder that it is written to until it is proved."""
+    missing = {"status": "not possible", "reason": "its library is not installed"}
+    monkeypatch.setattr("graftkit.flow.exports.proof.prove", lambda *_, **__: missing)
+    notices = add_export(finished.folder, "merged", ["name=peft"]).manifest["notices"]
+    assert "the export peft could not be proved: its library is not installed" in notices
+    assert not any("graftkit-replaced" in notice for notice in notices)
+
+
 def test_what_the_user_edited_in_an_export_is_not_lost(
     recipe: dict[str, Any], finished: graftkit.RunResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,7 @@ def test_drawn_answers_are_the_seeds(run: Any) -> None:
 def test_each_line_of_standard_input_is_answered(run: Any) -> None:
     done = CliRunner().invoke(command, [str(run.folder), "--json", "--max-new-tokens", "4"], input="say 1\n\nsay 2\n")
     assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == ["say 1", "say 2"]
+    assert "note: blank lines have no answer: 1 of them" in done.stderr
 
 
 def test_lines_are_prompts_whatever_system_wrote_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,6 +285,7 @@ def test_labels_of_sets_may_weigh_more(with_head: Any, tmp_path: Path) -> None:
     rows = TokenStore.load(result.folder / "tokens" / "train.safetensors").by_example["labels"].astype(int)
     having = rows.sum(0)
     assert having[0] == len(rows) and 0 < having[1] < having[2] < len(rows)
+    assert any("every training record has the label 'film'" in notice for notice in result.manifest["notices"])
     expected = {"film": 1, "good": (len(rows) - having[1]) / having[1], "long": (len(rows) - having[2]) / having[2]}
     assert result.manifest["recipe"]["objective"]["class_weights"] == pytest.approx(expected)
     [found] = graftkit.evaluate(result.folder)
@@ -433,6 +434,15 @@ def test_labels_that_are_probably_one_are_told(with_head: Any) -> None:
         "'office', 'o\ufb03ce'"
     ]
     assert not [line for line in graftkit.plan(with_head("classification")).notices if "told apart" in line]
+
+
+def test_texts_alone_among_pairs_are_told(with_head: Any) -> None:
+    """A second text that is null, as in tables with gaps, would change what is learnt unsaid."""
+    pairs = [{"text": f"text {n}", "text_pair": f"other {n}", "label": "ab"[n % 2]} for n in range(40)]
+    gaps = [record | ({"text_pair": None} if number % 8 == 3 else {}) for number, record in enumerate(pairs)]
+    [told] = [line for line in graftkit.plan(with_head("classification", gaps)).notices if "others have two" in line]
+    assert told.endswith(":4: the record has one text, and others have two: 5 of 40 records are learnt as a text alone")
+    assert not [line for line in graftkit.plan(with_head("classification", pairs)).notices if "have two" in line]
 
 
 def test_what_has_no_head_is_refused_before_records_are_encoded(with_head: Any, tmp_path: Path) -> None:

@@ -90,6 +90,10 @@ def test_a_table_on_a_terminal_has_lines(monkeypatch: pytest.MonkeyPatch, capsys
     show_table(["", "[a]"], [["ids", "5"], ["x [bold]y", "17"]])
     output = capsys.readouterr().out
     assert "│ ids" in output and "[a]" in output and "x [bold]y" in output
+    monkeypatch.setenv("COLUMNS", "9")
+    show_table(["", "[a]"], [["ids", "5"], ["x [bold]y", "17"]])
+    output = capsys.readouterr().out
+    assert "│" not in output and "ids          5\nx [bold]y   17\n" in output
 
 
 def test_a_tokenizer_is_saved_in_the_formats_that_its_backend_has(toolkit: Toolkit, place: Path) -> None:

@@ -213,11 +213,16 @@ def _read_tools(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines() -> Iterable[str]:
-    """Yields the lines of standard input, whatever system they were written on."""
-    if sys.stdin.isatty():
+    """Yields the lines of standard input, whatever system they were written on; in the end says how many were blank."""
+    typed, blank = sys.stdin.isatty(), 0
+    if typed:
         click.echo("A prompt a line; Ctrl-D ends.", err=True)
     for number, line in enumerate(sys.stdin):
         text = line.removesuffix("\n").removesuffix("\r")
         text = text if number else text.removeprefix(_MARK)
         if text.strip():
             yield text
+        else:
+            blank += 1
+    if blank and not typed:
+        click.echo(f"note: blank lines have no answer: {blank:,} of them", err=True)

@@ -11,9 +11,16 @@ from graftkit.cli.terminal import console, is_terminal
 __all__ = ["show_table", "side_by_side"]
 
 
+_NARROWEST = 5
+"""Columns of a terminal that a table's column takes at least, with its line and space; rich prints none in fewer."""
+
+
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Prints a table whose first column stands to the left and whose other ones stand to the right."""
-    if is_terminal():
+    """Prints a table whose first column stands to the left and whose other ones stand to the right.
+
+    A terminal that is too narrow for lines between columns is given plain ones, which it wraps.
+    """
+    if is_terminal() and console().width >= _NARROWEST * len(headers):
         _rich(headers, rows, title)
         return
     widths = [max(len(row[column]) for row in (headers, *rows)) for column in range(len(headers))]

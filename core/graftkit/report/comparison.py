@@ -46,6 +46,8 @@ class RunFigures:
         bits_before: Bits per byte before training, with the base model's own vocabulary where that was changed.
         bits_after: Bits per byte after training.
         scores: What the answers after training are worth, by metric.
+        metrics_before: What else its objective tells of the holdout records before training, such as the accuracy.
+        metrics_after: The same after training.
         steps: How many steps were taken.
         tokens: The tokens that were trained on.
         seconds: How long the steps took.
@@ -65,6 +67,8 @@ class RunFigures:
     bits_before: float | None = None
     bits_after: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    metrics_before: Mapping[str, float] = field(default_factory=dict)
+    metrics_after: Mapping[str, float] = field(default_factory=dict)
     steps: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -104,7 +108,7 @@ class Comparison:
         differences: What is not the same in all of them.
         answers: What they answered to the same records, those first that they answered differently.
         same_holdout: Whether all have the same holdout records.
-        same_loss: Whether their holdout losses can be compared: the same records, tokens and objective.
+        same_loss: Whether their holdout losses can be compared: the same records, tokens, objective and fields of it.
         notices: What has to be known to read it: what can't be compared, and what is unfinished or damaged.
     """
 
@@ -161,6 +165,8 @@ def _figures(name: str, run: RunData) -> RunFigures:
         bits_before=first.bits_per_byte if first else None,
         bits_after=after.bits_per_byte if after else None,
         scores=dict(after.scores) if after else {},
+        metrics_before=dict(before.metrics) if before else {},
+        metrics_after=dict(after.metrics) if after else {},
         steps=len(run.steps),
         tokens=tokens,
         seconds=round(seconds or training_seconds(manifest), 3),
@@ -212,7 +218,18 @@ def _mixed(manifests: Sequence[RunManifest]) -> list[str]:
         found.append("the same records become other tokens (template, length or system message): losses differ by that")
     if len(objectives) > 1:
         found.append(f"the objectives differ ({', '.join(sorted(objectives))}): their losses are of different things")
+    elif fields := _other_fields(manifests):
+        found.append(f"one objective with other fields ({', '.join(fields)}): their losses are of different things")
     return found
+
+
+def _other_fields(manifests: Sequence[RunManifest]) -> list[str]:
+    """Returns the fields of one objective that differ between runs; not in which order labels have their numbers."""
+    fields = [with_defaults(manifest.recipe).get("objective") or {} for manifest in manifests]
+    labels = [sorted(manifest.head.labels) if manifest.head else [] for manifest in manifests]
+    facts = [{**each, "labels": said} for each, said in zip(fields, labels, strict=True)]
+    keys = sorted({key for each in facts for key in each})
+    return [f"objective.{key}" for key in keys if any(each.get(key) != facts[0].get(key) for each in facts[1:])]
 
 
 def _states(names: Sequence[str], runs: Sequence[RunData]) -> list[str]:

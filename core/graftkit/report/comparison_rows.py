@@ -32,6 +32,8 @@ def figure_rows(found: Comparison) -> list[tuple[str, ...]]:
         "bits per byte before": lambda run: number_text(run.bits_before),
         "bits per byte after": lambda run: number_text(run.bits_after),
     }
+    for name in dict.fromkeys(name for run in found.runs for name in (*run.metrics_before, *run.metrics_after)):
+        cells |= {f"{name} before": _metric("metrics_before", name), f"{name} after": _metric("metrics_after", name)}
     for label in dict.fromkeys(label for run in found.runs for label in run.scores):
         cells[f"{label.replace('-', ' ')} after"] = _score(label)
     cells |= {
@@ -50,6 +52,10 @@ def figure_rows(found: Comparison) -> list[tuple[str, ...]]:
 
 def _score(label: str) -> Cell:
     return lambda run: score_text(run.scores.get(label))
+
+
+def _metric(when: str, name: str) -> Cell:
+    return lambda run: number_text(getattr(run, when).get(name))
 
 
 def _export(name: str) -> Cell:

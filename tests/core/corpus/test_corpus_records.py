@@ -328,6 +328,7 @@ def test_ids_are_read_with_labels_or_a_mask(tmp_path: Path) -> None:
         ({"input_ids": [4, 5.5]}, '"input_ids" is no list of whole numbers'),
         ({"text": "x", "label": 1}, "the label is the number 1, for which there is no word"),
         ({"text": "x", "label": True}, '"label" is a boolean, no text and no number'),
+        ({"text": "x", "label": True}, "Write true and false as the words that they stand for"),
         ({"text": "x", "labels": ["a", "b", "a"]}, "the label 'a' stands there twice"),
         ({"text": "x", "labels": [0]}, "the label is the number 0, for which there is no word"),
         ({"text": "x", "labels": [""]}, 'one of "labels" is empty'),
@@ -339,6 +340,12 @@ def test_ids_are_read_with_labels_or_a_mask(tmp_path: Path) -> None:
 )
 def test_ids_and_labels_that_are_none_are_refused(tmp_path: Path, record: dict[str, object], message: str) -> None:
     assert message in refusal(tmp_path, json.dumps(record))
+
+
+def test_a_text_without_a_label_among_labelled_ones_is_refused(tmp_path: Path) -> None:
+    told = refusal(tmp_path, '{"text": "x", "label": "a"}\n{"text": "y", "label": null}')
+    assert 'records.jsonl:2: "label" is missing or null' in told
+    assert "Leave records without a label out of the file" in told
 
 
 def test_texts_are_read_with_labels_or_a_number(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def rebuild_run(
         raise FolderError(
             f"the run has no adapter yet (it is {manifest.status})",
             where=str(folder),
-            hint="Run it again.",
+            hint="Wait for it, or go on with it: toolkit run RECIPE --out FOLDER --resume.",
         )
     facts, state = read_adapter(folder)
     if not heads:

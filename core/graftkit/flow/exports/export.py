@@ -173,7 +173,7 @@ def prove_exports(run: RunContext) -> None:
                 proved[use.folder] = _finish_export(run, exporter, use.folder, place, put_off(place))
             else:
                 with run.stage(f"proof of {use.folder}") as stage:
-                    found = _finish_export(run, exporter, use.folder, place, _proved(run, stage, place, forks))
+                    found = _finish_export(run, exporter, use.folder, place, _proved(run, stage, use.folder, forks))
                     stage.facts |= found
                     proved[use.folder] = found
             if not run.manifest.continued:
@@ -291,6 +291,7 @@ def _write(
         write_export(loaded.model, exporter, choice, folder, {**facts, **merge}, changed, keep=keep, run=run.folder)
 
 
-def _proved(run: RunContext, stage: StageScope, folder: Path, forks: ProofForks | None) -> dict[str, Any]:
-    poll, disabled = run.poll, run.host.disabled
-    return prove_and_tell(folder, run.folder / PROBES_FILE, poll, disable=disabled, notice=stage.notice, forks=forks)
+def _proved(run: RunContext, stage: StageScope, name: str, forks: ProofForks | None) -> dict[str, Any]:
+    poll, disabled, told = run.poll, run.host.disabled, stage.notice
+    folder, probes = _place(run, name), run.folder / PROBES_FILE
+    return prove_and_tell(folder, probes, poll, disable=disabled, notice=told, forks=forks, name=name)

@@ -35,6 +35,7 @@ def prove_and_tell(
     notice: Callable[[str], object],
     keep: Callable[[dict[str, Any]], object] | None = None,
     forks: ProofForks | None = None,
+    name: str = "",
 ) -> dict[str, Any]:
     """Proves an export, tells what its proof does not cover, and writes it into its manifest.
 
@@ -50,10 +51,12 @@ def prove_and_tell(
         keep: Called with the proof, instead of writing it into the manifest of an export that this run has just written
             and may therefore trust; others may only name what is installed.
         forks: As for `prove`.
+        name: What it is called; as its folder when left out, which is another until it replaces an earlier export.
 
     Raises:
         ExportError: As for `prove`.
     """
+    called = name or folder.name
     trusted, keep = keep is None, keep or partial(_keep_proof, folder)
     proved, before = ExportManifest.read(folder, ()), file_states(folder)
     try:
@@ -70,20 +73,20 @@ def prove_and_tell(
         raise
     _refuse_replaced(folder, proved)
     if proof["status"] == "not possible":
-        notice(f"the export {folder.name} could not be proved: {proof['reason']}")
+        notice(f"the export {called} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
-        notice(f"the proof of the export {folder.name} covers logits alone: {proof['not_covered_because']}")
+        notice(f"the proof of the export {called} covers logits alone: {proof['not_covered_because']}")
     if proof.get("chosen_otherwise"):
         turned, choices = proof["chosen_otherwise"]
         notice(
-            f"in the export {folder.name} the rounding of weights turns {turned:,} of {choices:,} choices of experts, "
+            f"in the export {called} the rounding of weights turns {turned:,} of {choices:,} choices of experts, "
             "which are nearly even: there it computes something else than what was trained; an export in float32 would "
             "not"
         )
     if proof.get("base_tokenizer"):
         notice(
             "transformers makes another tokenizer of the base model's files than the one that was trained with "
-            f"({proof['base_tokenizer']}): load the export {folder.name} with the tokenizer in its own folder"
+            f"({proof['base_tokenizer']}): load the export {called} with the tokenizer in its own folder"
         )
     keep(proof)
     return proof

@@ -51,7 +51,11 @@ def told_of_records(
             if learns_from == "scores"
             else records.kinds.told(records.samples.train, labels)
         ),
-        *([] if learns_from in TEXT_SHAPES else records.kinds.told_of_texts(learns_from, bound.objective.use)),
+        *(
+            records.kinds.told_of_lone_texts()
+            if learns_from in TEXT_SHAPES
+            else records.kinds.told_of_texts(learns_from, bound.objective.use)
+        ),
         *_unseen(bound, records.shares),
     ]
 

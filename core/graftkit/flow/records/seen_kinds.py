@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from graftkit.corpus.answers_compared import TwoAnswers
 from graftkit.corpus.sample_files import Samples
-from graftkit.corpus.text_targets import TEXT_SHAPES, labels_in, shape_of
+from graftkit.corpus.text_targets import TEXT_SHAPES, is_pair, labels_in, shape_of
 from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.samples import LabelledAnswer, LabelledText, Sample, ScoredText, TextWithLabels
 from graftkit.visible import one_line
@@ -37,6 +37,7 @@ class SeenKinds:
         self._beside: dict[LearnsFrom, str] = {}
         self._lowest, self._highest = math.inf, -math.inf
         self._pairs = 0
+        self._two_texts, self._one_text, self._first_alone = 0, 0, ""
 
     def note(self, sample: Sample) -> None:
         """Notes a record; every one of the files in turn."""
@@ -52,6 +53,10 @@ class SeenKinds:
         shape = shape_of(sample)
         if shape:
             self._beside.setdefault(shape.kind, sample.where)
+            if is_pair(sample):
+                self._two_texts += 1
+            else:
+                self._one_text, self._first_alone = self._one_text + 1, self._first_alone or sample.where
 
     @property
     def labels(self) -> set[str]:
@@ -105,6 +110,15 @@ class SeenKinds:
             if not (kind == "labels" and learns_from == "answers")
         ]
 
+    def told_of_lone_texts(self) -> list[str]:
+        """Tells of texts that stand alone among pairs, as where the second one is null."""
+        if not self._two_texts or not self._one_text:
+            return []
+        return [
+            f"{self._first_alone}: the record has one text, and others have two: {self._one_text:,} of "
+            f"{self._one_text + self._two_texts:,} records are learnt as a text alone"
+        ]
+
     def _seen(self, train: Samples, weights: NDArray[np.float64] | None = None) -> dict[_Kind, float]:
         """Returns each kind of which training sees a record, and how many, each as often as its weight says."""
         numbers = np.frombuffer(self._of_record, np.uintc)[train.kept]
@@ -120,16 +134,25 @@ class SeenKinds:
         """
         kinds = {*self._seen(train)}
         seen = {label for kind in kinds if isinstance(kind, tuple) for label in kind}
-        alike = _alike(labels)
-        missing = [label for label in labels if label not in seen]
-        if missing:
-            shown = ", ".join(repr(one_line(label, 40)) for label in missing[:_SHOWN])
-            more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
-            return [f"no training record has the label {shown}{more}: nothing is learnt of it", *alike]
+        always = [label for label in labels if all(isinstance(kind, tuple) and label in kind for kind in kinds)]
+        idle = [
+            *_idle("no training record has the label", [label for label in labels if label not in seen]),
+            *_idle("every training record has the label", always),
+            *_alike(labels),
+        ]
         if kinds in ({True}, {False}):
             kind = "wanted" if True in kinds else "unwanted"
             return [f"the answer of every training record is {kind}: there is none of the other kind to learn from"]
-        return alike
+        return idle
+
+
+def _idle(what: str, labels: Sequence[str]) -> list[str]:
+    """Tells of labels that all training records have, or none of them."""
+    if not labels:
+        return []
+    shown = ", ".join(repr(one_line(label, 40)) for label in labels[:_SHOWN])
+    more = f" and {len(labels) - _SHOWN:,} more" if len(labels) > _SHOWN else ""
+    return [f"{what} {shown}{more}: nothing is learnt of it"]
 
 
 def _alike(labels: Sequence[str]) -> list[str]:
