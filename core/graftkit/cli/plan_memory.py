@@ -157,11 +157,15 @@ def fitted(
         for change in found.changes
     ]
     if found.missing:
-        lines.append(f"no recipe was found that fits: {size_text(found.missing)} are missing after all of these")
+        after = "after all of these" if lines else "and nothing is left to change"
+        lines.append(f"no recipe was found that fits: {size_text(found.missing)} are missing {after}")
     elif not lines:
         lines.append("it fits as it is")
     if out and not found.missing:
         lines.append(f"wrote {_write(found.recipe, Path(out))}")
+    lines.append(f"then {described_memory(found.forecast)['text']}")
+    if plan.bound.exports:
+        lines.append("each export is proved after that in a process of its own, whose memory is not forecast")
     told = [
         {"key": c.key, "before": c.before, "after": c.after, "saved": c.saved, "set": c.override} for c in found.changes
     ]
@@ -170,7 +174,7 @@ def fitted(
         "missing": found.missing,
         "changes": told,
         "memory": described_memory(found.forecast),
-        "text": "\n".join([*lines, f"then {described_memory(found.forecast)['text']}"]),
+        "text": "\n".join(lines),
     }
 
 

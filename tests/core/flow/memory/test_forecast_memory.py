@@ -143,6 +143,16 @@ def test_gradients_and_passes_of_a_step_are_counted_in_what_malloc_keeps(recipe_
         assert parts["freed"] == round(share * (parts["activations"] + parts["gradients"])), tokens
 
 
+def test_sampled_answers_are_counted_by_their_keys_and_values(recipe_of_a_config: Path) -> None:
+    """Of each, as long as it may be, while moments of the adapter are held; and passes are of answers, not of records."""
+    objective = "{use: grpo, group_size: 64, max_new_tokens: 64}"
+    few = ("--set", "training.microbatch_tokens=320", "--set", "training.tokens_per_step=256")
+    parts = _stages(recipe_of_a_config, objective, *few, "--set", "data.max_length=256")
+    assert parts["cache"] == 3 * 2 * 256 * 4 * 64 * (256 + 64 - 1) and parts["optimizer"] == 2 * parts["adapter"]
+    told = _plan(recipe_of_a_config, "--set", f"objective={objective}", "--set", "training.microbatch_tokens=1024")
+    assert told["memory"]["pass_sequences"] == 4 and told["memory"]["pass_tokens"] == 1024
+
+
 def _stages(recipe: Path, objective: str, *options: str) -> dict[str, int]:
     told = _plan(recipe, "--set", f"objective={objective}", *options)["memory"]
     assert not told["unknown"]
