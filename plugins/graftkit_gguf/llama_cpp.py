@@ -23,6 +23,9 @@ _PATIENCE = 900
 class LlamaCpp:
     """llama.cpp's server, in this process, with a float32 cache and without flash attention: nothing else rounds.
 
+    It computes in as many threads as torch: its own choice ignores OMP_NUM_THREADS, and threads without a core of their
+    own wait for one another in loops, which takes a hundred times as long for a small model.
+
     Args:
         model: The GGUF file.
         context: Tokens of a sequence at most.
@@ -46,6 +49,7 @@ class LlamaCpp:
             params.embedding = True
             params.n_batch = params.n_ubatch = context  # a sequence that is scored is not cut
         params.n_parallel = 1
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
         params.port = 0
         params.verbosity = -1
         params.warmup = False

@@ -54,6 +54,8 @@ _DEEPSEEK_WORDS = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# llama.cpp takes no white space for part of the range that begins at U+0800.
+_DEEPSEEK_SCRIPTS = r"(?:(?!\s)[一-龥ࠀ-一가-\ud7ff])+"
 # llama.cpp's own forms of tekken's and o200k's patterns: it tells capitals from small letters in ASCII alone, and takes
 # marks for no part of a word.
 _CAPITALS, _SMALL = r"(?:(?=\p{L})[^a-z])", r"(?:(?=\p{L})[^A-Z])"
@@ -101,7 +103,7 @@ _NAMED: tuple[tuple[Splitting, tuple[str, ...]], ...] = (
     ),
     (Splitting(_words(r"\p{N}{1,3}", r"[一-龥\u3040-ゟ゠-ヿ]+", _DEEPSEEK_WORDS)), ("deepseek-v3", "hunyuan-dense")),
     (
-        Splitting(_words(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}")),
+        Splitting(_words(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _DEEPSEEK_SCRIPTS, r"\p{N}")),
         ("deepseek-coder",),
     ),
     (

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from graftkit.interfaces.fork_lock import in_forked_process
 
-__all__ = ["imported"]
+__all__ = ["imported", "is_half"]
 
 
 def imported(name: str) -> ModuleType | None:
@@ -18,7 +18,7 @@ def imported(name: str) -> ModuleType | None:
     `sys.modules` has a module from the beginning of its import on, when most of its names are still missing. In a
     process that was forked meanwhile the thread that would go on with it is not there: the module stays missing.
     """
-    if name in sys.modules and not (name in _left_half and _is_half(sys.modules[name])):
+    if name in sys.modules and not (name in _left_half and is_half(sys.modules[name])):
         with suppress(ImportError):
             return importlib.import_module(name)
     return None
@@ -28,13 +28,13 @@ _left_half: set[str] = set()
 """The modules that were being imported when this process was forked."""
 
 
-def _is_half(module: object) -> bool:
+def is_half(module: object) -> bool:
     """Tells whether a module is still being imported."""
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 def _note_halves() -> None:
-    _left_half.update(name for name, module in list(sys.modules.items()) if _is_half(module))
+    _left_half.update(name for name, module in list(sys.modules.items()) if is_half(module))
 
 
 in_forked_process(_note_halves)

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
 from importlib.machinery import PathFinder
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import PluginError, ProviderError
 from graftkit.host.guard import brief, guarded, guarded_class, is_stop, remember
+from graftkit.host.imported import is_half
 from graftkit.host.known_plugins import how_to_install
 from graftkit.host.records import BUILT_IN, PluginRecord, RegisteredProvider
 from graftkit.host.time_limit import time_limit
@@ -205,11 +207,20 @@ _IMPORT_SECONDS = 60.0
 """After how long an import of a provider's class, which may import torch, is named on standard error."""
 
 
+def _already_imported(target: str) -> Any:
+    """Returns what is there without any code of its module's being run, or None: then nothing can be changed either."""
+    name, _, attribute = target.partition(":")
+    module = sys.modules.get(name)
+    return vars(module).get(attribute) if isinstance(module, ModuleType) and not is_half(module) else None
+
+
 def _import(registered: RegisteredProvider, target: str) -> Any:
     what, plugin = f"{registered.kind} '{registered.provider.name}'", registered.plugin
     advice = "It goes on: stop it with Ctrl-C if it hangs."
     limit = time_limit(plugin.label, f"the import of {target}", _IMPORT_SECONDS, advice)
     remember(target.partition(":")[0], plugin)
+    if (known := _already_imported(target)) is not None:
+        return known
     try:
         with limit, guarded(plugin, f"the import of its {what}"):
             return import_target(target)

@@ -6,9 +6,11 @@ without a cache. A model that takes none of them is answered all the same, more 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,7 +21,7 @@ from graftkit.model.continuation import Continuation
 from graftkit.model.decoding import Decoding
 from graftkit.model.sampling import Sampler
 from graftkit.model.side_by_side import Batch, side_by_side
-from graftkit.model.twin import LONGEST, ONE_TRIAL, build_twin, relative_difference
+from graftkit.model.twin import ANY_WEIGHTS, LONGEST, ONE_TRIAL, build_twin, relative_difference
 
 __all__ = ["choose_decoding"]
 
@@ -49,14 +51,21 @@ def choose_decoding(network: Any) -> Decoding:
     """
     if network not in _found:
         weights = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers()))
-        with ONE_TRIAL, errors_alone("transformers"):
-            try:
-                twin = build_twin(network.config.to_dict(), most_weights=weights)
-            except Exception:  # whatever an architecture raises
-                _found[network] = Decoding(cached=True)
-            else:
-                _found[network] = _tried(twin)
+        config = json.dumps(network.config.to_dict(), sort_keys=True, default=str)
+        with ONE_TRIAL:
+            _found[network] = _of_configuration(config, max(weights, ANY_WEIGHTS))
     return _found[network]
+
+
+@cache
+def _of_configuration(config: str, most_weights: int) -> Decoding:
+    """Returns how a model of a configuration may be continued, which is tried once a process."""
+    with errors_alone("transformers"):
+        try:
+            twin = build_twin(json.loads(config), most_weights=most_weights)
+        except Exception:  # whatever an architecture raises
+            return Decoding(cached=True)
+        return _tried(twin)
 
 
 def _tried(twin: Any) -> Decoding:

@@ -7,21 +7,23 @@ attention that transformers does not dispatch, can't. There sequences run one by
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 
-from graftkit.errors import ModelError
+from graftkit.errors import ModelError, named
 from graftkit.interfaces.architecture import head_of, is_multimodal
 from graftkit.interfaces.quiet import errors_alone
 from graftkit.model.attention import PACKED, native_attention, register_packed_attention
 from graftkit.model.context import context_length
 from graftkit.model.head import sequence_scores
 from graftkit.model.rope_lengths import forget_longest
-from graftkit.model.twin import LONGEST, ONE_TRIAL, build_twin, relative_difference
+from graftkit.model.twin import ANY_WEIGHTS, LONGEST, ONE_TRIAL, build_twin, relative_difference
 from graftkit.model.windows import hidden_pasts
 
 __all__ = [
@@ -57,6 +59,8 @@ class Packing:
 def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int | None = None) -> Packing:
     """Tries packed sequences on a shrunken twin of the model against the model's own code, sequence by sequence.
 
+    A configuration is tried once a process.
+
     Args:
         config: The model's config.json.
         where: The model's reference, for errors.
@@ -67,50 +71,53 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
             multimodal model doesn't compute text without its towers. Or a head on sequences computes from something
             else than the body's last hidden states.
     """
+    text = json.dumps(config, sort_keys=True, default=str)
+    with named(where), ONE_TRIAL, errors_alone("transformers"):  # its remarks on a twin
+        return _of_configuration(text, None if most_weights is None else max(most_weights, ANY_WEIGHTS))
+
+
+@cache
+def _of_configuration(text: str, most_weights: int | None) -> Packing:
+    config: dict[str, Any] = json.loads(text)
     scores_sequences = head_of(config) == "sequence"
     any_order = head_of(config) != "language"
-    with ONE_TRIAL, errors_alone("transformers"):  # its remarks on a twin
-        try:
-            twin = build_twin(config, most_weights=most_weights)
-            sequences = _sequences(int(twin.get_input_embeddings().weight.shape[0]))
-            with attention_as(twin, "eager") if _takes(twin, "eager") else nullcontext():
-                expected = [_own_logits(twin, ids) for ids in sequences]
-                if scores_sequences:
-                    alone = torch.cat([_logits(twin, [ids], packed=False) for ids in sequences])
-                causal = any_order or _is_causal(twin, sequences[0])
-            with attention_as(twin, native_attention(twin)):  # where a model makes no mask, its layers decide
-                causal = any_order or (causal and _is_causal(twin, sequences[0]))
-        except Exception as error:
-            if is_multimodal(config):
-                raise ModelError(
-                    f"this {config['model_type']} model could not be tried on text alone: {_reason(error)}",
-                    where=where,
-                    hint="Give its language model alone, as transformers saves it.",
-                ) from error
-            if any_order:
-                raise ModelError(
-                    f"no such head could be tried on this {config['model_type']} model: {_reason(error)}",
-                    where=where,
-                    hint=_OTHER_HEADS,
-                ) from error
-            return Packing(
-                False,
-                f"no small model could be made to try packed sequences, and whether it is causal, on: {_reason(error)}",
-            )
-        if not causal:
+    try:
+        twin = build_twin(config, most_weights=most_weights)
+        sequences = _sequences(int(twin.get_input_embeddings().weight.shape[0]))
+        with attention_as(twin, "eager") if _takes(twin, "eager") else nullcontext():
+            expected = [_own_logits(twin, ids) for ids in sequences]
+            if scores_sequences:
+                alone = torch.cat([_logits(twin, [ids], packed=False) for ids in sequences])
+            causal = any_order or _is_causal(twin, sequences[0])
+        with attention_as(twin, native_attention(twin)):  # where a model makes no mask, its layers decide
+            causal = any_order or (causal and _is_causal(twin, sequences[0]))
+    except Exception as error:
+        if is_multimodal(config):
             raise ModelError(
-                f"this {config['model_type']} model is not causal: the logits of a token depend on later tokens",
-                where=where,
-                hint="Only models that predict the next token are trained; for some, config.json has is_decoder.",
-            )
-        if scores_sequences and not relative_difference(alone, torch.cat(expected)) <= _TOLERANCE:
+                f"this {config['model_type']} model could not be tried on text alone: {_reason(error)}",
+                hint="Give its language model alone, as transformers saves it.",
+            ) from error
+        if any_order:
             raise ModelError(
-                f"{type(twin).__name__} scores a sequence by something else than its body's last hidden states",
-                where=where,
+                f"no such head could be tried on this {config['model_type']} model: {_reason(error)}",
                 hint=_OTHER_HEADS,
-            )
-        packing = _tried(twin, sequences, torch.cat(expected))
-        return _beyond_windows(config, twin, most_weights) if packing.packed else packing
+            ) from error
+        return Packing(
+            False,
+            f"no small model could be made to try packed sequences, and whether it is causal, on: {_reason(error)}",
+        )
+    if not causal:
+        raise ModelError(
+            f"this {config['model_type']} model is not causal: the logits of a token depend on later tokens",
+            hint="Only models that predict the next token are trained; for some, config.json has is_decoder.",
+        )
+    if scores_sequences and not relative_difference(alone, torch.cat(expected)) <= _TOLERANCE:
+        raise ModelError(
+            f"{type(twin).__name__} scores a sequence by something else than its body's last hidden states",
+            hint=_OTHER_HEADS,
+        )
+    packing = _tried(twin, sequences, torch.cat(expected))
+    return _beyond_windows(config, twin, most_weights) if packing.packed else packing
 
 
 def _takes(network: Any, attention: str) -> bool:

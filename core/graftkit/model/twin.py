@@ -16,7 +16,16 @@ from graftkit.interfaces.fork_lock import ForkLock
 from graftkit.model.parts import move_towers
 from graftkit.model.skeleton import EmptyOnMeta, build_config
 
-__all__ = ["LONGEST", "ONE_TRIAL", "build_twin", "count_layers", "fewest_layers", "relative_difference", "with_layers"]
+__all__ = [
+    "ANY_WEIGHTS",
+    "LONGEST",
+    "ONE_TRIAL",
+    "build_twin",
+    "count_layers",
+    "fewest_layers",
+    "relative_difference",
+    "with_layers",
+]
 
 LONGEST = 40
 """Tokens of the longest sequence that a twin is tried on: longer than its windows."""
@@ -41,7 +50,7 @@ _FEED_FORWARD = (
 )
 _INPUTS, _INPUT = ("hidden_size_per_layer_input",), 16
 """Embeddings of tokens that each layer has of its own, and how wide they are at most."""
-_ANY_WEIGHTS = 1 << 22
+ANY_WEIGHTS = 1 << 22
 """How many weights a twin may have whatever its model has: 16 MB."""
 _CHUNKS = ("chunk_size", "mamba_chunk_size")
 """Tokens that a scan computes at a time, whatever the result."""
@@ -255,7 +264,7 @@ def _built(settings: dict[str, Any], most_weights: int | None) -> Any:
     if most_weights is not None:
         with EmptyOnMeta():
             weights = sum(tensor.numel() for tensor in kind._from_config(built).parameters())
-        if weights > max(most_weights, _ANY_WEIGHTS):
+        if weights > max(most_weights, ANY_WEIGHTS):
             raise ValueError(f"a small model of this configuration has {weights:,} weights")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -193,3 +193,16 @@ def test_a_config_that_is_no_provider_config_is_refused(acme: Site) -> None:
 def test_a_provider_of_another_form_is_refused_where_it_is_made(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="provider"):
         Provider(**({"name": "twig", "target": "acme:Twig"} | fields))
+
+
+def test_what_is_imported_is_not_imported_under_guard_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No code of a plugin's runs then; records are read with a dozen providers made anew for each file."""
+    registry = PluginHost().registry
+    registered = registry.resolve("quantizer", "nf4")
+    made = registry.config_class(registered)
+    monkeypatch.setattr("graftkit.host.registry.guarded", lambda *_: pytest.fail("it was imported under guard"))
+    assert registry.config_class(registered) is made
+    name = registered.provider.config.partition(":")[0]
+    monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(PluginError, match="under guard"):
+        registry.config_class(registered)

@@ -9,7 +9,7 @@ import torch
 from decoding_shapes import SHAPES, SMALL
 from graftkit.model.continuation import Continuation
 from graftkit.model.decoding import Decoding
-from graftkit.model.decoding_trial import choose_decoding
+from graftkit.model.decoding_trial import _of_configuration, choose_decoding
 from graftkit.model.generate import generate_greedily
 from graftkit.model.rope_lengths import forget_longest
 from graftkit.model.twin import build_twin
@@ -161,9 +161,18 @@ def test_a_model_that_can_not_be_tried_is_continued_alone_with_its_cache(
 ) -> None:
     """No small one can be made of it, or rounding alone changes what that computes."""
     network = build_twin({**SMALL, "model_type": "llama", "num_key_value_heads": 2})
-    for name, function in instead.items():
+    for name, function in {"_of_configuration": _of_configuration.__wrapped__, **instead}.items():
         monkeypatch.setattr(f"graftkit.model.decoding_trial.{name}", function)
     assert choose_decoding(network) == Decoding(cached=True)
     prompts = [[*range(3, 40)], [*range(4, 12)]]
     expected = [recomputed(network, prompt, 4) for prompt in prompts]
     assert generate_greedily(network, prompts, max_new_tokens=4, stop=[]) == expected
+
+
+def test_a_configuration_is_tried_once_whatever_its_model_weighs(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+    build = lambda *given, **named: built.append(given) or build_twin(*given, **named)  # noqa: E731
+    monkeypatch.setattr("graftkit.model.decoding_trial.build_twin", build)
+    networks = [build_twin({**SMALL, "model_type": "llama", "num_key_value_heads": 2, "own": 1}) for _ in range(2)]
+    networks[1].further = torch.nn.Parameter(torch.zeros(7))
+    assert len({id(choose_decoding(network)) for network in networks}) == len(built) == 1

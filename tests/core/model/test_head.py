@@ -10,6 +10,7 @@ import torch
 from encoder_models import ENCODERS, encoder_folder
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import head_of, with_head
+from graftkit.model import packing
 from graftkit.model.head import head_modules, head_parameters, sequence_scores, start_head
 from graftkit.model.packing import choose_packing, forward_inputs, use_packing
 from graftkit.testing import TINY_CONFIG
@@ -83,6 +84,7 @@ def test_a_class_that_looks_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch
         return found
 
     assert choose_packing(config).packed
+    monkeypatch.setattr("graftkit.model.packing._of_configuration", packing._of_configuration.__wrapped__)
     monkeypatch.setattr(LlamaForSequenceClassification, "forward", forward)
     monkeypatch.setattr(
         "graftkit.model.packing.sequence_scores", lambda network, sequences, inputs: torch.zeros(len(sequences), 3)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import with_head
+from graftkit.model import packing
 from graftkit.model.attention import PACKED, UnsupportedAttention, packed_attention
 from graftkit.model.packing import attention_as, choose_packing, forward_inputs, use_packing
 from graftkit.model.twin import build_twin, fewest_layers
@@ -192,6 +193,7 @@ def test_a_model_without_causal_masks_attends_to_everything_in_its_sequence() ->
 def test_a_window_that_was_not_tried_is_not_called_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A twin's windows are shortened by their names; a window by another name is longer than what is tried."""
     monkeypatch.setattr("graftkit.model.twin._WINDOWS", ())
+    monkeypatch.setattr(packing, "_of_configuration", packing._of_configuration.__wrapped__)
     for window in (64, 300):
         found = choose_packing({**PACKS["window"], "sliding_window": window})
         assert not found.packed and "windows" in found.reason, window
@@ -211,3 +213,20 @@ def test_as_many_labels_as_there_may_be_are_tried_on_a_few() -> None:
     labels = [f"label {number}" for number in range(100_000)]
     config = with_head({**LLAMA, "architectures": ["LlamaForCausalLM"]}, "sequence", labels, pad=0)
     assert choose_packing(config, most_weights=100_000).packed
+
+
+def test_a_configuration_is_tried_once_and_refused_by_the_name_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+    build = packing.build_twin
+    monkeypatch.setattr(packing, "build_twin", lambda *given, **named: built.append(given) or build(*given, **named))
+    config = {**LLAMA, "own": "of this test"}
+    assert choose_packing(config).packed
+    trials = len(built)
+    assert trials and choose_packing(dict(reversed(config.items())), "another", most_weights=None).packed
+    assert len(built) == trials
+    assert choose_packing({**config, "own": "another"}).packed
+    assert len(built) == 2 * trials
+    for where in ("one", "two"):
+        with pytest.raises(ModelError, match="bert model is not causal") as caught:
+            choose_packing({"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2}, where)
+        assert caught.value.where == where

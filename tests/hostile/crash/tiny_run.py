@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,7 +15,6 @@ from unittest import mock
 import graftkit
 from graftkit.flow.exports import prove as prove_module
 from graftkit.flow.folders.folder import locked_folder
-from graftkit.model.packing import Packing, choose_packing
 from graftkit.testing import tiny_model_folder
 
 __all__ = [
@@ -74,8 +72,7 @@ def with_head(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
 def quick() -> Iterator[None]:
     """Leaves out what takes time and writes nothing: a process for each proof, a look at garbage.
 
-    An export is proved as by a run, in this process. Whether a model's sequences share a pass is found out once for
-    each configuration, which alone decides it.
+    An export is proved as by a run, in this process.
     """
 
     def prove(folder: Path, probes: Path, poll: Any = None, *, trusted: bool = False, **others: Any) -> dict[str, Any]:
@@ -89,27 +86,18 @@ def quick() -> Iterator[None]:
             return read_proof(folder, 1, "", f"{type(error).__name__}: {error}")
         return read_proof(folder, 0, json.dumps(said), "")
 
-    def choose(config: Mapping[str, Any], where: str = "", most_weights: int | None = None) -> Packing:
-        return _packing(json.dumps(config), where, most_weights)
-
     from transformers.utils import logging
 
     with (
         mock.patch.object(logging, "_tqdm_active", False),
         mock.patch("graftkit.flow.exports.proof.prove", prove),
         mock.patch("graftkit.flow.exports.proof_process.forks_for", lambda *_: contextlib.nullcontext()),
-        mock.patch("graftkit.flow.preparation.check_model.choose_packing", choose),
         mock.patch("graftkit.flow.exports.export.give_memory_back"),
         mock.patch("graftkit.flow.state.context.end_if_forked"),  # the tests go on in forks
         mock.patch("graftkit.host.guard.end_if_forked"),
         warnings.catch_warnings(action="ignore", category=FutureWarning),
     ):
         yield
-
-
-@functools.lru_cache
-def _packing(config: str, where: str, most_weights: int | None) -> Packing:
-    return choose_packing(json.loads(config), where, most_weights)
 
 
 def go(recipe: dict[str, Any], out: Path, host: graftkit.PluginHost, **options: Any) -> dict[str, Any]:

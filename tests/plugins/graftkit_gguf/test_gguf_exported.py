@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import xllamacpp
 from gguf_models import write_model
 from graftkit import Probe, ProofRequest
 from graftkit.errors import ExportError, ModelError
@@ -208,3 +210,20 @@ def test_a_program_that_was_asked_nothing_ends(tmp_path: Path, tiny_model: Path)
     for _ in range(40):
         with llama_cpp.LlamaCpp(path, 64):
             pass
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_it_computes_in_as_many_threads_as_torch(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Threads that wait for a core in loops took nearly all the time of a small model's proof."""
+    asked: list[Any] = []
+    server, before = xllamacpp.Server, torch.get_num_threads()
+    monkeypatch.setattr(xllamacpp, "Server", lambda params: asked.append(params) or server(params))
+    torch.set_num_threads(threads)
+    try:
+        llama_cpp.LlamaCpp(write_model(tmp_path / "model.gguf", tiny_model, "f32"), 64).close()
+    finally:
+        torch.set_num_threads(before)
+    [params] = asked
+    assert (params.cpuparams.n_threads, params.cpuparams_batch.n_threads) == (threads, threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import random
 import sysconfig
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from graftkit_gguf.llama_cpp import LlamaCpp
 from graftkit_gguf.source import GgufFile, GgufSource
 from graftkit_gguf.splitting import SPLITTINGS
 from graftkit_gguf.tokenizer import save_tokenizer
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 pytestmark = pytest.mark.real_model
@@ -166,7 +167,8 @@ def write_vocabulary(path: Path, source: GgufHeader, **changes: Any) -> Path:
     tokenizer = {key: value for key, value in source.metadata.items() if key.startswith("tokenizer.")}
     for key, value in (tokenizer | {f"tokenizer.ggml.{name}": value for name, value in changes.items()}).items():
         add(writer, key, value)
-    embedding = np.zeros((len(tokenizer["tokenizer.ggml.tokens"]), 32), np.float16)  # type: ignore[arg-type]
+    tokens = changes.get("tokens", tokenizer["tokenizer.ggml.tokens"])
+    embedding = np.zeros((len(tokens), 32), np.float16)
     writer.add_tensor("token_embd.weight", embedding)
     for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
         writer.add_tensor(f"{name}.weight", np.ones(32, np.float32))
@@ -177,6 +179,29 @@ def write_vocabulary(path: Path, source: GgufHeader, **changes: Any) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+@pytest.fixture(scope="module")
+def crossing(path: Path) -> dict[str, list[Any]]:
+    """A vocabulary of the texts, learnt without splitting them: its merges cross every place where one may be split.
+
+    So it tells splittings apart that are the same with SmolLM2's, which are learnt from words, and is a tenth of it.
+    """
+    metadata = read_header(path).metadata
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+    special = [token for token, type_ in zip(tokens, types, strict=True) if type_ != 1]  # type: ignore[arg-type]
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    learner.train_from_iterator(
+        texts()[::4],
+        trainers.BpeTrainer(vocab_size=4096, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+    )
+    model = json.loads(learner.to_str())["model"]
+    learnt = sorted(model["vocab"], key=model["vocab"].get)
+    assert learnt[: len(special)] == tokens[: len(special)]  # type: ignore[index]
+    kinds = [3] * len(special) + [1] * (len(learnt) - len(special))
+    return {"tokens": learnt, "token_type": kinds, "merges": [" ".join(pair) for pair in model["merges"]]}
 
 
 def add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
@@ -215,16 +240,18 @@ def test_no_text_becomes_other_ids_than_in_llama_cpp(path: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("pre", sorted(SPLITTINGS))
-def test_every_splitting_is_llama_cpps(path: Path, tmp_path: Path, pre: str) -> None:
-    copy = write_vocabulary(tmp_path / "copy.gguf", read_header(path), pre=pre, add_bos_token=None)
+def test_every_splitting_is_llama_cpps(path: Path, crossing: dict[str, list[Any]], tmp_path: Path, pre: str) -> None:
+    copy = write_vocabulary(tmp_path / "copy.gguf", read_header(path), pre=pre, add_bos_token=None, **crossing)
     first = next(name for name, splitting in SPLITTINGS.items() if splitting == SPLITTINGS[pre])
     assert differences(copy, tmp_path / "tokenizer", texts()[:: 4 if pre == first else 40]) == []
 
 
 @pytest.mark.parametrize("adds", [True, False])
 @pytest.mark.parametrize("pre", ["smollm", "llama-bpe"])
-def test_the_token_that_starts_a_text_is_llama_cpps(path: Path, tmp_path: Path, pre: str, adds: bool) -> None:
-    copy = write_vocabulary(tmp_path / "copy.gguf", read_header(path), pre=pre, add_bos_token=adds)
+def test_the_token_that_starts_a_text_is_llama_cpps(
+    path: Path, crossing: dict[str, list[Any]], tmp_path: Path, pre: str, adds: bool
+) -> None:
+    copy = write_vocabulary(tmp_path / "copy.gguf", read_header(path), pre=pre, add_bos_token=adds, **crossing)
     assert differences(copy, tmp_path / "tokenizer", SENTENCES) == []
 
 

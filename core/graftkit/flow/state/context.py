@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -526,12 +527,16 @@ def _providers(plan: RunPlan) -> dict[str, Any]:
     return found | plan.bound.providers()
 
 
+_version = cache(version)
+"""A library's version, which is read from a file for each question."""
+
+
 def _environment() -> dict[str, str]:
     """Returns what a result may depend on. Chosen one by one: nothing of the process's environment is copied."""
     found = {"python": platform.python_version(), "system": f"{sys.platform} {platform.machine()}"}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            found[name] = _version(name)
         except PackageNotFoundError:
             continue
     return found
