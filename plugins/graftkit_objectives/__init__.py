@@ -1,4 +1,4 @@
-"""The built-in objectives: sft and distill; dpo, orpo, simpo, kto for preferences; five that put heads on models."""
+"""The built-in objectives: sft and distill; dpo, orpo, simpo, kto for preferences; six that put heads on models."""
 
 from graftkit import Provider, hookimpl
 
@@ -54,6 +54,12 @@ def graftkit_objectives() -> list[Provider]:
             target="graftkit_objectives.multi_label:MultiLabelClassification",
             config="graftkit_objectives.config:MultiLabelConfig",
             summary="which of a few labels a text has, any number of them, by a head that judges each by itself",
+        ),
+        Provider(
+            name="token-classification",
+            target="graftkit_objectives.token_classification:TokenClassification",
+            config="graftkit_objectives.config:TokenClassificationConfig",
+            summary="a tag of each word of a text, such as named entities, by a head on tokens",
         ),
         Provider(
             name="regression",

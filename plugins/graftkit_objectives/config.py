@@ -22,6 +22,7 @@ __all__ = [
     "RewardConfig",
     "SftConfig",
     "SimpoConfig",
+    "TokenClassificationConfig",
 ]
 
 
@@ -223,6 +224,15 @@ class MultiLabelConfig(_LabelsConfig):
     """Which labels there are."""
 
     learns_from: ClassVar[LearnsFrom] = "label_sets"
+
+
+class TokenClassificationConfig(_LabelsConfig):
+    """Which tags there are."""
+
+    head: ClassVar[Head] = "token"
+    learns_from: ClassVar[LearnsFrom] = "tags"
+    mean_of: ClassVar[MeanOf] = "tokens"
+    fewest: ClassVar[int] = 2
 
 
 class RegressionConfig(ObjectiveConfig):

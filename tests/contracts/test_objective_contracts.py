@@ -96,5 +96,9 @@ class TestMultiLabelClassification(ObjectiveContract):
     provider = "multi-label-classification"
 
 
+class TestTokenClassification(ObjectiveContract):
+    provider = "token-classification"
+
+
 class TestRegression(ObjectiveContract):
     provider = "regression"

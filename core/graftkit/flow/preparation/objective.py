@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from torch import nn
+from typing import Any
 
 from graftkit.flow.preparation.named_objective import named_objective
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.architecture import SCORING, labels_of
 from graftkit.interfaces.objective import TeacherConfig
 from graftkit.recipe.bind import BoundRecipe
-from graftkit.training.sequence_loss import SequenceLoss
+from graftkit.training.head_loss import HeadLoss, OfSequences, OfTokens
 from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
 
 __all__ = ["loss_of"]
 
 
-def loss_of(bound: BoundRecipe, host: PluginHost, network: nn.Module) -> Callable[[Passes], StepLoss] | None:
+def loss_of(bound: BoundRecipe, host: PluginHost, network: Any) -> Callable[[Passes], StepLoss] | None:
     """Returns what makes the loss of steps and holdout records; None for the likelihood.
 
     Args:
@@ -28,8 +28,10 @@ def loss_of(bound: BoundRecipe, host: PluginHost, network: nn.Module) -> Callabl
     if config.likelihood:
         return None
     objective = named_objective(host.registry.create(choice.registered, choice.config), choice.registered)
-    if config.head == "sequence":
-        return lambda passes: SequenceLoss(network, objective, passes)
+    if config.head in SCORING:
+        tags = labels_of(network.config.to_dict())
+        scored = OfTokens(tags) if config.head == "token" else OfSequences()
+        return lambda passes: HeadLoss(network, objective, passes, scored)
     temperature = config.temperature if isinstance(config, TeacherConfig) else 1.0
     return lambda passes: ObjectiveLoss(
         network,
