@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
-__all__ = ["WORDS", "labelled_texts", "multi_labelled_texts", "paired_texts", "scored_texts", "written"]
+__all__ = ["WORDS", "labelled_texts", "multi_labelled_texts", "paired_texts", "scored_texts", "tagged_texts", "written"]
 
 WORDS = {"good": ("lovely", "great"), "bad": ("awful", "poor")}
 """What tells the label of a text."""
@@ -49,6 +50,20 @@ def scored_texts(count: int) -> list[dict[str, Any]]:
         {"text": record["text"], "score": 0.75 if record["label"] == "good" else -0.5}
         for record in labelled_texts(count)
     ]
+
+
+def tagged_texts(count: int) -> list[dict[str, Any]]:
+    """Returns words with their tags: names of people, of one word or two, among others."""
+    random = Random(0)
+    names = [["ada"], ["bob", "kim"]]
+    records = []
+    for _ in range(count):
+        parts = [random.choice([["the"], ["film"], ["was"], ["long"], *names]) for _ in range(random.randint(2, 6))]
+        tags = [["B-PER", "I-PER"][: len(part)] if part in names else ["O"] for part in parts]
+        records.append(
+            {"tokens": [word for part in parts for word in part], "tags": [tag for one in tags for tag in one]}
+        )
+    return records
 
 
 def written(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:

@@ -81,6 +81,8 @@ if TYPE_CHECKING:
     from graftkit.interfaces.objective import SequenceObjective as SequenceObjective
     from graftkit.interfaces.objective import SequenceScores as SequenceScores
     from graftkit.interfaces.objective import TeacherConfig as TeacherConfig
+    from graftkit.interfaces.objective import TokenObjective as TokenObjective
+    from graftkit.interfaces.objective import TokenScores as TokenScores
     from graftkit.interfaces.provider import Provider as Provider
     from graftkit.interfaces.quantizer import AdoptingQuantizer as AdoptingQuantizer
     from graftkit.interfaces.quantizer import Quantizer as Quantizer
@@ -101,11 +103,13 @@ if TYPE_CHECKING:
     from graftkit.interfaces.samples import Message as Message
     from graftkit.interfaces.samples import PreferencePair as PreferencePair
     from graftkit.interfaces.samples import ScoredText as ScoredText
+    from graftkit.interfaces.samples import TaggedText as TaggedText
     from graftkit.interfaces.samples import Text as Text
     from graftkit.interfaces.samples import TextWithLabels as TextWithLabels
     from graftkit.interfaces.samples import Tokens as Tokens
     from graftkit.interfaces.samples import ToolCall as ToolCall
     from graftkit.interfaces.samples import join_pair as join_pair
+    from graftkit.interfaces.samples import tagged_words as tagged_words
     from graftkit.interfaces.stored_weight import StoredWeight as StoredWeight
     from graftkit.interfaces.tokenizer import Encoding as Encoding
     from graftkit.interfaces.tokenizer import PairLayout as PairLayout
@@ -193,9 +197,12 @@ _HOMES = {
     "SampledConfig": "graftkit.interfaces.objective",
     "SampledObjective": "graftkit.interfaces.objective",
     "ScoredText": "graftkit.interfaces.samples",
+    "TaggedText": "graftkit.interfaces.samples",
     "Scores": "graftkit.interfaces.objective",
     "SequenceObjective": "graftkit.interfaces.objective",
     "SequenceScores": "graftkit.interfaces.objective",
+    "TokenObjective": "graftkit.interfaces.objective",
+    "TokenScores": "graftkit.interfaces.objective",
     "StageInfo": "graftkit.host.lifecycle",
     "StepInfo": "graftkit.host.lifecycle",
     "StoredWeight": "graftkit.interfaces.stored_weight",
@@ -224,6 +231,7 @@ _HOMES = {
     "generate": "graftkit.flow.generate",
     "hookimpl": "graftkit.host.hookspecs",
     "join_pair": "graftkit.interfaces.samples",
+    "tagged_words": "graftkit.interfaces.samples",
     "load_recipe": "graftkit.recipe.load",
     "plan": "graftkit.flow.run",
     "preview": "graftkit.flow.preview",

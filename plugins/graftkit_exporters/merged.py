@@ -28,7 +28,7 @@ class MergedExporter:
     """Writes config.json, safetensors (sharded above a size) and the tokenizer."""
 
     proved_with = ("transformers",)
-    heads = ("language", "sequence", "masked")
+    heads = ("language", "sequence", "token", "masked")
 
     def __init__(self, config: MergedConfig | None = None) -> None:
         self._config = config or MergedConfig()

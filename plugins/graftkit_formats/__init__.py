@@ -67,6 +67,12 @@ def graftkit_formats() -> list[Provider]:
             "score", "graftkit_formats.score:Score", "a text and a number", "graftkit_formats.config:ScoreConfig"
         ),
         _provider(
+            "tags",
+            "graftkit_formats.tags:Tags",
+            "words with a tag each, or a text with the places of entities",
+            "graftkit_formats.config:TagConfig",
+        ),
+        _provider(
             "preference",
             "graftkit_formats.preference:Preference",
             "a chosen and a rejected answer to a prompt, or an answer that is wanted or not",

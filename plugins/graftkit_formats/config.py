@@ -7,7 +7,7 @@ from typing import Literal
 from graftkit import ProviderConfig
 from pydantic import Field
 
-__all__ = ["LabelConfig", "PreferenceConfig", "RolesConfig", "ScoreConfig"]
+__all__ = ["LabelConfig", "PreferenceConfig", "RolesConfig", "ScoreConfig", "TagConfig"]
 
 RoleName = Literal["system", "user", "assistant", "tool"]
 
@@ -35,6 +35,12 @@ class LabelConfig(ProviderConfig):
     """Fields of the formats `label` and `labels`."""
 
     names: list[str] = Field(default=[], description="the words for labels that are numbers, from 0 on")
+
+
+class TagConfig(ProviderConfig):
+    """Fields of the format `tags`."""
+
+    names: list[str] = Field(default=[], description="the words for tags that are numbers, from 0 on")
 
 
 class ScoreConfig(ProviderConfig):

@@ -18,6 +18,7 @@ __all__ = [
     "QuestionAnswerContract",
     "ScoreContract",
     "ShareGptContract",
+    "TagsContract",
     "TokenIdsContract",
 ]
 
@@ -116,6 +117,17 @@ class LabelsContract(FormatContract):
         {"text": "one", "labels": ["good", "long"]},
         {"text": "one", "labels": [0, 1]},
         {"text": "one", "labels": []},
+    )
+
+
+class TagsContract(FormatContract):
+    """Words with tags."""
+
+    options: ClassVar[dict[str, Any]] = {"names": ["O", "B-PER"]}
+    records = (
+        {"tokens": ["Ada", "lives"], "tags": ["B-PER", "O"]},
+        {"words": ["Ada", "lives"], "ner_tags": [1, 0]},
+        {"text": "Ada lives.", "entities": [{"start": 0, "end": 3, "label": "PER"}]},
     )
 
 

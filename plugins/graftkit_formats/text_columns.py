@@ -58,8 +58,8 @@ def _learnt(text: str, name: str, where: str) -> str:
     return text
 
 
-def word_of(label: int, names: Sequence[str], where: str, use: str, otherwise: str = "") -> str:
-    """Returns the word for a label that is a number.
+def word_of(label: int, names: Sequence[str], where: str, use: str, otherwise: str = "", *, one: str = "label") -> str:
+    """Returns the word for a label, or a tag, that is a number.
 
     Args:
         label: The number.
@@ -67,6 +67,7 @@ def word_of(label: int, names: Sequence[str], where: str, use: str, otherwise: s
         where: File and line.
         use: The format.
         otherwise: What else may be meant.
+        one: What it is called.
 
     Raises:
         DataError: There is none.
@@ -76,12 +77,12 @@ def word_of(label: int, names: Sequence[str], where: str, use: str, otherwise: s
     if names:
         numbers = f"0 to {len(names) - 1}" if len(names) > 1 else "0 alone"
         raise DataError(
-            f"the label is the number {label}, and 'names' has a word for {numbers}",
+            f"the {one} is the number {label}, and 'names' has a word for {numbers}",
             where=where,
-            hint="Name the others, too, or leave such records out: in some data sets -1 means that there is no label.",
+            hint=f"Name the others, too, or leave such records out: in some data sets -1 means that there is no {one}.",
         )
     raise DataError(
-        f"the label is the number {label}, for which there is no word",
+        f"the {one} is the number {label}, for which there is no word",
         where=where,
         hint=f"Give the words: format: {{use: {use}, names: [FIRST, SECOND]}}{otherwise}. {AS_TEXT}",
     )

@@ -62,6 +62,12 @@ def graftkit_objectives() -> list[Provider]:
             summary="which of a few labels a text has, any number of them, by a head that judges each by itself",
         ),
         Provider(
+            name="token-classification",
+            target="graftkit_objectives.token_classification:TokenClassification",
+            config="graftkit_objectives.config:TokenClassificationConfig",
+            summary="a tag of each word of a text, such as named entities, by a head on tokens",
+        ),
+        Provider(
             name="regression",
             target="graftkit_objectives.regression:Regression",
             config="graftkit_objectives.config:RegressionConfig",

@@ -23,6 +23,7 @@ __all__ = [
     "RewardConfig",
     "SftConfig",
     "SimpoConfig",
+    "TokenClassificationConfig",
 ]
 
 
@@ -266,6 +267,15 @@ class MultiLabelConfig(_LabelsConfig):
 
     def _balanced(self, count: float, records: float, labels: int) -> float:
         return (records - count) / count if count < records else 1.0
+
+
+class TokenClassificationConfig(_LabelsConfig):
+    """Which tags there are."""
+
+    head: ClassVar[Head] = "token"
+    learns_from: ClassVar[LearnsFrom] = "tags"
+    mean_of: ClassVar[MeanOf] = "tokens"
+    fewest: ClassVar[int] = 2
 
 
 class RegressionConfig(ObjectiveConfig):

@@ -120,5 +120,9 @@ class TestBalancedMultiLabelClassification(ObjectiveContract):
     options = {"class_weights": "balanced"}
 
 
+class TestTokenClassification(ObjectiveContract):
+    provider = "token-classification"
+
+
 class TestRegression(ObjectiveContract):
     provider = "regression"

@@ -66,6 +66,10 @@ class TestTokenIds(formats.TokenIdsContract):
     provider = "tokens"
 
 
+class TestTags(formats.TagsContract):
+    provider = "tags"
+
+
 class TestLabels(formats.LabelsContract):
     provider = "labels"
 

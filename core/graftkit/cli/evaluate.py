@@ -91,8 +91,8 @@ def command(
 
     A recipe says how records are read and what is measured: --recipe, else that of the first run among the sources, or
     of an export in one. Without a recipe records are read in the format that fits them, and a model is measured by what
-    it is: the likelihood of answers, the labels of a classifier, the numbers of a regression, the rewards of pairs, or
-    the tokens behind masks.
+    it is: the likelihood of answers, the labels of a classifier, the tags of words, the numbers of a regression, the
+    rewards of pairs, or the tokens behind masks.
     """
     from graftkit.flow.evaluate import evaluate
 

@@ -97,7 +97,8 @@ def command(
     """Answer a PROMPT with a run, an export, an adapter of peft's, a model's folder or a GGUF file.
 
     A classifier says how likely each label of the text is, a regression its number, a reward model its reward, of a
-    JSON list of messages, too, and an encoder what the mask tokens in it stand for.
+    JSON list of messages, too, a model that tags words the entities of the text, and an encoder what the mask tokens in
+    it stand for.
 
     Without a PROMPT: a conversation on a terminal, else the answer to each line of standard input. The likeliest token
     is taken, unless a sampling option is given; those left out are then as the model's generation_config.json says.

@@ -35,6 +35,8 @@ def command(
 ) -> None:
     """Show the first training records of a RECIPE as tokens: [learnt] ones in brackets, and green on a terminal.
 
+    Of words with tags each learnt token has its tag: [Ada/B-PER].
+
     After them come the share that is learnt and the lengths of up to 500 records. With --json each record is a line
     with its tokens, ids, weights in the loss, and who wrote which part of its text.
     """
@@ -57,9 +59,10 @@ def command(
 
 
 def _tokens(example: PreviewedExample) -> Iterator[str | Styled]:
-    for token, weight in zip(example.tokens, example.loss_weight, strict=True):
+    tags = example.tags or [""] * len(example.tokens)
+    for token, weight, tag in zip(example.tokens, example.loss_weight, tags, strict=True):
         text = token.replace("\n", "\\n\n")
-        yield Styled(f"[{text}]", "green") if weight else text
+        yield Styled(f"[{text}{f'/{tag}' if tag else ''}]", "green") if weight else text
 
 
 def _summary(found: Lengths, what: str) -> Iterable[str]:

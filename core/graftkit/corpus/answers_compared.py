@@ -195,8 +195,10 @@ _WANTED_BY: dict[LearnsFrom, str] = {
     "labels": 'texts with labels: {"text": ..., "label": ...}',
     "label_sets": 'texts with lists of labels: {"text": ..., "labels": ["...", "..."]}',
     "scores": 'texts with numbers: {"text": ..., "score": 0.5}',
+    "tags": 'words with tags: {"tokens": ["Ada", "lives"], "tags": ["B-PER", "O"]}',
 }
 _COLUMNS = "Name the columns that hold the text and its {0}: columns: {{text: ..., {0}: ...}}."
+_WORDS = "Name the columns that hold the words and their tags: format: tags, columns: {tokens: ..., tags: ...}."
 _NUMBERS = (
     "Name the columns that hold the text and its number: format: score, columns: {text: ..., score: ...}; in CSV, "
     "where numbers are text, with format: {use: score, as_text: true}."
@@ -218,6 +220,16 @@ _INSTEAD: dict[tuple[str, str], str] = {
         for learns_from, column in (("labels", "label"), ("label_sets", "labels"))
         for shape in ("texts", "answers")
     },
+    **{("tags", shape): _WORDS for shape in ("texts", "answers")},
+    **{
+        (learns_from, "tags"): "From tags of words learns objective: token-classification."
+        for learns_from in ("pairs", "labels", "label_sets", "scores")
+    },
+    ("tags", "labels"): "From labels of texts learns objective: classification.",
+    (
+        "tags",
+        "label_sets",
+    ): _WORDS,
     ("scores", "texts"): _NUMBERS,
     ("scores", "answers"): _NUMBERS,
     ("texts", "answers"): "Say which column holds the text: {path: FILE, format: text, columns: {text: ...}}.",

@@ -24,8 +24,9 @@ from graftkit.corpus.record_runs import Notes, RecordRuns, Unencoded
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.stretches import is_long, stretches_of
 from graftkit.corpus.template import ChatTemplate
-from graftkit.corpus.text_targets import JudgedText, TextTargets, parts_of, text_alone
+from graftkit.corpus.text_targets import JudgedText, TextTargets, WholeText, parts_of, text_alone
 from graftkit.corpus.turns import ByAnswer, sizes_of
+from graftkit.corpus.words import first_tokens
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import (
     Completion,
@@ -36,13 +37,14 @@ from graftkit.interfaces.samples import (
     PreferencePair,
     Sample,
     ScoredText,
+    TaggedText,
     Text,
     TextWithLabels,
     Tokens,
 )
-from graftkit.interfaces.tokenizer import ROLES, PairLayout, PutsAround, Tokenizer
+from graftkit.interfaces.tokenizer import ROLES, PairLayout, PutsAround, Specials, Tokenizer
 from graftkit.store.fingerprint import fingerprint
-from graftkit.store.token_store import TYPE, Example, prompt_length
+from graftkit.store.token_store import TARGET, TYPE, Example, prompt_length
 
 __all__ = ["Encoded", "Encoder", "Overflow", "Part", "has_answer"]
 
@@ -93,6 +95,7 @@ class Encoded:
         left_out: What the chat template leaves out of it: see `graftkit.corpus.layout.lay_out`.
         spells: A control token that is plain characters in it, of a text, a prompt, a completion or an answer.
         unmarked: Whether it has an answer that is not learnt, outside the template's `{% generation %}` blocks.
+        untokened: How many of its words have no token of their own, and so a tag that is not learnt.
     """
 
     examples: list[Example]
@@ -101,6 +104,7 @@ class Encoded:
     left_out: frozenset[str] = frozenset()
     spells: str | None = None
     unmarked: bool = False
+    untokened: int = 0
 
 
 def has_answer(example: Example, sample: Sample) -> bool:
@@ -197,7 +201,9 @@ class Encoder:
             DataError: As for `encode`; of the first record that is refused.
         """
         if self.targets:
-            return self._judged(self.targets, [sample for sample in samples if isinstance(sample, JudgedText)])
+            if self.targets.kind == "tags":
+                return self._tagged(self.targets, [sample for sample in samples if isinstance(sample, TaggedText)])
+            return self._judged(self.targets, [sample for sample in samples if isinstance(sample, WholeText)])
         if self.whole_texts:
             texts = map(text_alone, samples)
             return [self._windows(sample) for sample in texts if isinstance(sample, Text | LongText)]
@@ -230,7 +236,7 @@ class Encoder:
             DataError: When they are iterated over: as for `encode`.
         """
         match sample:
-            case LabelledText() | TextWithLabels() | ScoredText() if self.targets:
+            case LabelledText() | TextWithLabels() | ScoredText() | TaggedText() if self.targets:
                 return [sample]
             case TwoAnswers():
                 return [part for each in labelled_in(sample) for part in self.turns(each)]
@@ -279,7 +285,7 @@ class Encoder:
         """Whether every record, a text too, becomes examples by itself, and none a stretch at a time."""
         return self.whole_texts or self.targets is not None
 
-    def _judged(self, targets: TextTargets, samples: Sequence[JudgedText]) -> list[Encoded]:
+    def _judged(self, targets: TextTargets, samples: Sequence[WholeText]) -> list[Encoded]:
         """Returns the tokens of texts that are learnt as wholes; what is too long is cut, unless it is to be left out.
 
         The position that scores are made at is counted as its token in the loss: the last one.
@@ -307,6 +313,42 @@ class Encoder:
             found.append(Encoded([example] if kept else [], truncated=over, stops=True))
         return found
 
+    def _tagged(self, targets: TextTargets, samples: Sequence[TaggedText]) -> list[Encoded]:
+        """Returns the tokens of texts whose words have tags; what is too long is cut, unless it is to be left out.
+
+        In the loss is the first token of each word, whose target is the number of the word's tag.
+
+        Raises:
+            DataError: A text is too long, and `overflow` is "error"; or the model lacks a row for one of its tokens; or
+                a token is of two words.
+        """
+        before, after = self.put_around
+        room = max(0, self.max_length - len(before) - len(after))
+        specials: Specials = "all" if self.parse_special_tokens else "none"
+        found = []
+        for sample in samples:
+            if not self._tokenizer.capabilities.offsets:
+                told = "the model's tokenizer does not say where its tokens stand in a text, nor of which word they are"
+                raise DataError(told, where=sample.where, hint="One of a tokenizer.json does.")
+            inside = self._tokenizer.encode_offsets(sample.text, specials)
+            firsts, lost = first_tokens(inside.offsets, sample)
+            ids = [*before, *inside.ids, *after]
+            self.check_rows(ids, sample.where)
+            over = len(ids) > self.max_length
+            if over and self.overflow == "error":
+                self._refuse_length(f"{len(ids):,}", sample.where)
+            ids = [*before, *inside.ids[:room], *after] if over else ids
+            weights, tags = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.int32)
+            for place, number in zip(firsts, targets.numbers(sample), strict=True):
+                if place is not None and place < room:
+                    weights[len(before) + place], tags[len(before) + place] = 1, number
+            kept = bool(weights.any()) and not (over and self.overflow == "drop")
+            examples = [
+                Example(ids=np.array(ids, np.int64), loss_weight=weights, prompt_length=0, by_token={TARGET: tags})
+            ]
+            found.append(Encoded(examples if kept else [], truncated=over, stops=True, untokened=lost))
+        return found
+
     def ids_of_texts(self, texts: Sequence[str]) -> tuple[list[int], list[int]]:
         """Returns the ids of a text, or of the two of a pair, with what is put around them, and their types.
 
@@ -325,7 +367,7 @@ class Encoder:
             DataError: The tokenizer does not say what it puts around a pair.
         """
         if len(parts) == 1:
-            before, after = self._put_around
+            before, after = self.put_around
             ids = [*before, *parts[0], *after]
             return ids, [0] * len(ids)
         return self.pair_layout.of(*parts)
@@ -345,7 +387,7 @@ class Encoder:
         Raises:
             DataError: The model lacks a row for one of its tokens.
         """
-        before, after = self._put_around
+        before, after = self.put_around
         room = max(1, self.max_length - len(before) - len(after))
         stretches = stretches_of(sample) if is_long(sample) else iter([sample.text])
         ids: list[int] = []
@@ -362,7 +404,7 @@ class Encoder:
         return Encoded(examples, truncated=False, stops=True, spells=self._layout.spelt(sample))
 
     @cached_property
-    def _put_around(self) -> tuple[list[int], list[int]]:
+    def put_around(self) -> tuple[list[int], list[int]]:
         """The ids that the tokenizer puts before a text, and those that it puts after it."""
         own: object = self._tokenizer.put_around if isinstance(self._tokenizer, PutsAround) else None
         if isinstance(own, tuple):
@@ -699,9 +741,9 @@ class Encoder:
             "overflow": self.overflow,
             "report_dropped": self.report_dropped,
             **({"special_tokens": "parse"} if self.parse_special_tokens else {}),
-            **({**self.targets.facts(), "around": self._put_around} if self.targets else {}),
+            **({**self.targets.facts(), "around": self.put_around} if self.targets else {}),
             **({"types": self.token_types} if self.token_types and self.targets else {}),
-            **({"whole texts": self._put_around} if self.whole_texts else {}),
+            **({"whole texts": self.put_around} if self.whole_texts else {}),
         }
         return fingerprint(facts)
 

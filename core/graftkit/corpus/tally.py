@@ -34,6 +34,7 @@ class Tally:
         spelt: A control token -> how many texts, prompts and completions spell it first, as plain characters.
         said: A control token -> how many conversations spell it first in an answer, as plain characters.
         unmarked: Records with an answer that is not learnt, outside the template's `{% generation %}` blocks.
+        untokened: Words that have no token of their own, and so a tag that is not learnt.
     """
 
     records: int = 0
@@ -53,6 +54,7 @@ class Tally:
     spelt: Mapping[str, int] = field(default_factory=dict)
     said: Mapping[str, int] = field(default_factory=dict)
     unmarked: int = 0
+    untokened: int = 0
 
     def plus(self, other: Tally, answers: int) -> Tally:
         """Returns the counts of these records and those that follow them.
@@ -79,6 +81,7 @@ class Tally:
             spelt=dict(Counter(self.spelt) + Counter(other.spelt)),
             said=dict(Counter(self.said) + Counter(other.said)),
             unmarked=self.unmarked + other.unmarked,
+            untokened=self.untokened + other.untokened,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is learnt of a text as a whole: its label, those that it has, or its number."""
+"""What is learnt of a text: its label, those that it has, its number, or the tags of its words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graftkit.interfaces.objective import LABEL, LABELS, SCORE, WEIGHT, LearnsFrom
-from graftkit.interfaces.samples import LabelledText, Sample, ScoredText, Text, TextWithLabels
+from graftkit.interfaces.samples import LabelledText, Sample, ScoredText, TaggedText, Text, TextWithLabels
 from graftkit.store.token_store import ByExample
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "JudgedText",
     "TextShape",
     "TextTargets",
+    "WholeText",
     "is_pair",
     "labels_in",
     "pair_as_json",
@@ -27,13 +28,16 @@ __all__ = [
     "text_alone",
 ]
 
-JudgedText = LabelledText | TextWithLabels | ScoredText
+WholeText = LabelledText | TextWithLabels | ScoredText
 """A text of which something is learnt as a whole."""
+
+JudgedText = WholeText | TaggedText
+"""A text of which something is learnt, or of its words."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextShape:
-    """Records of texts of which something is learnt as a whole.
+    """Records of texts of which something is learnt.
 
     Attributes:
         kind: What the `learns_from` of an objective calls it.
@@ -65,6 +69,7 @@ TEXT_SHAPES: Mapping[LearnsFrom, TextShape] = {
             several=True,
         ),
         TextShape("scores", ScoredText, "a number", "one number", "regression"),
+        TextShape("tags", TaggedText, "tags of its words", "a tag of each word", "token-classification"),
     )
 }
 """The shapes of such records, by what is learnt of them."""
@@ -98,12 +103,14 @@ def pair_as_json(first: str, second: str) -> str:
 
 
 def labels_in(sample: Sample) -> tuple[str, ...]:
-    """Returns the labels that a record has: one, several, or none."""
+    """Returns the labels, or the tags, that a record has: one, several, or none."""
     match sample:
         case LabelledText():
             return (sample.label,)
         case TextWithLabels():
             return sample.labels
+        case TaggedText():
+            return sample.tags
     return ()
 
 
@@ -125,7 +132,7 @@ class TextTargets:
         """Returns the first label of a record that is none of these; None where there is none."""
         return next((label for label in labels_in(sample) if label not in self._numbers), None)
 
-    def columns(self, sample: JudgedText) -> ByExample:
+    def columns(self, sample: WholeText) -> ByExample:
         """Returns the further columns of a text's example."""
         if isinstance(sample, ScoredText):
             return {SCORE: np.float32(sample.score)}
@@ -136,8 +143,14 @@ class TextTargets:
         weight = {WEIGHT: np.float32(self.weights.get(sample.label, 1))} if self.weights else {}
         return {LABEL: np.int32(self._numbers[sample.label]), **weight}
 
+    def numbers(self, sample: TaggedText) -> list[int]:
+        """Returns the number of each word's tag."""
+        return [self._numbers[tag] for tag in sample.tags]
+
     def shown(self, sample: JudgedText) -> tuple[str, str]:
         """Returns what is learnt of a text, as it is shown, and what that is called."""
+        if isinstance(sample, TaggedText):
+            return ", ".join(f"{word} {tag}" for word, tag in zip(sample.words, sample.tags, strict=True)), "tags"
         if isinstance(sample, ScoredText):
             return f"{sample.score:g}", "score"
         if isinstance(sample, TextWithLabels):

@@ -271,6 +271,7 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
         spelt=_counted(item.spells for item, talk in zip(encoded, talks, strict=True) if not talk),
         said=_counted(item.spells for item, talk in zip(encoded, talks, strict=True) if talk),
         unmarked=sum(item.unmarked for item in encoded),
+        untokened=sum(item.untokened for item in encoded),
     )
 
 

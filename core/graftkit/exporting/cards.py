@@ -26,7 +26,7 @@ def merged_card(request: CardRequest) -> ExportCard:
             f'model = {request.auto_class}.from_pretrained(folder, dtype="auto")',
         ]
     )
-    python = request.python([f"from transformers import {request.auto_class}, AutoTokenizer"], load)
+    python = request.python([f"from transformers import {request.names}"], load)
     loading = [LoadingExample("transformers", "python", python)]
     loading += [LoadingExample("vLLM", "sh", "vllm serve .")] if request.head == "language" else []
     return ExportCard("transformers", "finetune", loading=loading)
@@ -46,9 +46,7 @@ def peft_card(request: CardRequest) -> ExportCard:
             "model = PeftModel.from_pretrained(model, folder)",
         ]
     )
-    python = request.python(
-        ["from peft import PeftModel", f"from transformers import {request.auto_class}, AutoTokenizer"], load
-    )
+    python = request.python(["from peft import PeftModel", f"from transformers import {request.names}"], load)
     loading = [LoadingExample("peft", "python", python)]
     if request.head == "language" and Path(request.base).suffix.lower() != ".gguf":
         loading += vllm_examples(request.base, request.folder, ".")

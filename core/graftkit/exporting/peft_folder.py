@@ -26,7 +26,12 @@ from graftkit.interfaces.quiet import importing_bitsandbytes
 
 __all__ = ["NEW_ROWS", "load_adapter", "no_adapter", "resized", "target_modules", "write_adapter"]
 
-_TASKS: Mapping[Head, str | None] = {"language": "CAUSAL_LM", "sequence": "SEQ_CLS", "masked": None}
+_TASKS: Mapping[Head, str | None] = {
+    "language": "CAUSAL_LM",
+    "sequence": "SEQ_CLS",
+    "token": "TOKEN_CLS",
+    "masked": None,
+}
 """PEFT's name of what a model is for, which says by which class it is wrapped; it has none for masked tokens."""
 
 NEW_ROWS = "token_adapter.trainable_tokens_delta"

@@ -26,8 +26,8 @@ from graftkit.model.twin import count_layers, fewest_layers, with_layers
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.training.batch import PackedBatch
 from graftkit.training.dry_run import PassSizes
+from graftkit.training.head_loss import HeadPass
 from graftkit.training.loss import TokenLoss
-from graftkit.training.sequence_loss import HeadPass
 
 __all__ = ["TimedPass", "time_a_pass"]
 

@@ -23,7 +23,7 @@ from graftkit.interfaces.objective import SampledConfig
 from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.load import RecipeSource
-from graftkit.store.token_store import Example
+from graftkit.store.token_store import TARGET, Example
 
 __all__ = ["Lengths", "Preview", "PreviewedExample", "preview"]
 
@@ -43,6 +43,7 @@ class PreviewedExample:
         prompt_length: How many tokens come before the answer.
         authors: The record's texts as the template laid them out, each with who wrote it; of a text of over 4 MB its
             beginning.
+        tags: Of words with tags the tag that is learnt of each token; "" where none is. None of other records.
     """
 
     where: str
@@ -51,6 +52,7 @@ class PreviewedExample:
     loss_weight: Sequence[float]
     prompt_length: int
     authors: Sequence[dict[str, str]]
+    tags: Sequence[str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON."""
@@ -164,7 +166,7 @@ class _Looked:
                 tokens += len(example.ids)
                 if show and (tokens <= _SHOWN or tokens == len(example.ids)):
                     authors = authors or [{"author": who, "text": text} for text, who in self._encoder.authors(part)]
-                    self.shown.append(_previewed(self._encoder.tokenizer, part.where, example, authors))
+                    self.shown.append(_previewed(self._encoder, part.where, example, authors))
                 else:
                     further += 1
                 if measure and not compares:
@@ -188,12 +190,14 @@ def _at(planned: RunPlan, where: str) -> Sample:
     raise DataError("there is no such record", where=where, hint="A place is FILE:LINE, or FILE#ROW of a table.")
 
 
-def _previewed(
-    tokenizer: Tokenizer, where: str, example: Example, authors: Sequence[dict[str, str]]
-) -> PreviewedExample:
-    ids = example.ids.tolist()
-    tokens = [_text(tokenizer, id) for id in ids]
-    return PreviewedExample(where, tokens, ids, example.loss_weight.tolist(), int(example.prompt_length), authors)
+def _previewed(encoder: Encoder, where: str, example: Example, authors: Sequence[dict[str, str]]) -> PreviewedExample:
+    ids, weights = example.ids.tolist(), example.loss_weight.tolist()
+    tokens = [_text(encoder.tokenizer, id) for id in ids]
+    tags = None
+    if encoder.targets and TARGET in example.by_token:
+        numbers = zip(example.by_token[TARGET].tolist(), weights, strict=True)
+        tags = [encoder.targets.labels[number] if weight else "" for number, weight in numbers]
+    return PreviewedExample(where, tokens, ids, weights, int(example.prompt_length), authors, tags)
 
 
 def _text(tokenizer: Tokenizer, id: int) -> str:

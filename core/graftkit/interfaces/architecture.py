@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 __all__ = [
     "NUMBERED_FROM_PADDING",
+    "SCORING",
     "SEVERAL_LABELS",
     "Head",
     "head_of",
@@ -21,10 +22,14 @@ __all__ = [
     "with_head",
 ]
 
-Head = Literal["language", "sequence", "masked"]
+Head = Literal["language", "sequence", "token", "masked"]
 """What stands on a model's hidden states: `language`, the output layer of a causal language model; `sequence`, a few
-scores of a whole sequence, as transformers' `*ForSequenceClassification` computes them; `masked`, the output layer of
-an encoder that fills in masked tokens, as `*ForMaskedLM` has it."""
+scores of a whole sequence, as transformers' `*ForSequenceClassification` computes them; `token`, a few scores of each
+token, as `*ForTokenClassification` computes them; `masked`, the output layer of an encoder that fills in masked tokens,
+as `*ForMaskedLM` has it."""
+
+SCORING: frozenset[Head] = frozenset({"sequence", "token"})
+"""The heads that give a few scores, each of which has a name, and whose parameters a base model's files lack."""
 
 NUMBERED_FROM_PADDING = frozenset(
     {
@@ -48,6 +53,7 @@ SEVERAL_LABELS = "multi_label_classification"
 _CLASSES: Mapping[Head, str] = {
     "language": "ForCausalLM",
     "sequence": "ForSequenceClassification",
+    "token": "ForTokenClassification",
     "masked": "ForMaskedLM",
 }
 """How the names of transformers' classes with each head end."""
@@ -99,7 +105,7 @@ def labels_of(config: Mapping[str, Any]) -> list[str]:
         >>> labels_of({"architectures": ["LlamaForSequenceClassification"]})
         ['LABEL_0', 'LABEL_1']
     """
-    if head_of(config) != "sequence":
+    if head_of(config) not in SCORING:
         return []
     named, count = config.get("id2label"), config.get("num_labels", 2)
     if named is None and isinstance(count, int) and 0 < count <= _MOST_UNNAMED:
@@ -139,8 +145,8 @@ def with_head(
     Args:
         config: The base model's.
         head: The head.
-        labels: What the scores of a sequence are of, in their order; a single one without a name where there are none.
-            A single score is a number, unless a text may have `several`.
+        labels: What the scores of a sequence, or of a token, are of, in their order; a single one without a name where
+            there are none. A single score of a sequence is a number, unless a text may have `several`.
         pad: The id of the tokenizer's padding token, by which decoders find the last token of a padded sequence; it
             takes the place of the base's, unless the base numbers positions from that on.
         several: Whether a text may have several of the labels, each of which is judged by itself.
@@ -151,14 +157,17 @@ def with_head(
     """
     named = (config.get("architectures") or [""])[0]
     found = {**config, "architectures": [f"{_END.sub('', str(named))}{_CLASSES[head]}"]}
-    if head == "sequence":
+    if head in SCORING:
         names = list(labels) or ["LABEL_0"]
-        problem = SEVERAL_LABELS if several else "single_label_classification"
         found |= {
             "id2label": {str(number): name for number, name in enumerate(names)},
             "label2id": {name: number for number, name in enumerate(names)},
-            "problem_type": problem if len(names) > 1 or several else "regression",
         }
+        if head == "sequence":
+            problem = SEVERAL_LABELS if several else "single_label_classification"
+            found["problem_type"] = problem if len(names) > 1 or several else "regression"
+        else:
+            found.pop("problem_type", None)
         found.pop("num_labels", None)
         numbered = config.get("pad_token_id") is not None and config.get("model_type") in NUMBERED_FROM_PADDING
         if pad is not None and not numbered:
@@ -182,6 +191,7 @@ def model_class(config: Any) -> Any | None:
         MODEL_FOR_MASKED_LM_MAPPING,
         MODEL_FOR_MULTIMODAL_LM_MAPPING,
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     )
 
     text = config.get_text_config()
@@ -190,6 +200,8 @@ def model_class(config: Any) -> Any | None:
     head = head_of({"architectures": config.architectures})
     if head == "sequence":
         mappings: tuple[Any, ...] = (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,)
+    elif head == "token":
+        mappings = (MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,)
     elif head == "masked":
         mappings = (MODEL_FOR_MASKED_LM_MAPPING,)
     elif text is config:

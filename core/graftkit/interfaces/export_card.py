@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from graftkit.interfaces.architecture import SEVERAL_LABELS, Head
+from graftkit.interfaces.architecture import SCORING, SEVERAL_LABELS, Head
 
 __all__ = ["CardExporter", "CardRequest", "ExportCard", "LoadingExample"]
 
@@ -57,7 +57,7 @@ class CardRequest:
         base: What the base model is loaded by once it lies beside the program, `./NAME`, or its id on the hub.
         chat: Whether it is asked in its chat template.
         head: What it has on its hidden states.
-        labels: Of a head on sequences, what its scores are of; empty for the one score of a reward model. A single one
+        labels: Of a head that gives scores, what these are of; empty for the one score of a reward model. A single one
             is the name of a number, unless a text may have `several`.
         pad: The id of the padding token that the base model is given with such a head, if any.
         several: Whether a text may have several of the labels, each of which is judged by itself.
@@ -74,11 +74,17 @@ class CardRequest:
     pairs: bool = False
 
     @property
+    def names(self) -> str:
+        """What is imported of `transformers` to load such models, and to ask them."""
+        return f"{self.auto_class}, AutoTokenizer" + (", pipeline" if self.head == "token" else "")
+
+    @property
     def auto_class(self) -> str:
         """The class of `transformers` that loads such models."""
         return {
             "language": "AutoModelForCausalLM",
             "sequence": "AutoModelForSequenceClassification",
+            "token": "AutoModelForTokenClassification",
             "masked": "AutoModelForMaskedLM",
         }[self.head]
 
@@ -91,6 +97,8 @@ class CardRequest:
         """
         if self.head == "language":
             ask, answer = _IN_THE_TEMPLATE if self.chat else _PLAINLY, _ANSWER
+        elif self.head == "token":
+            ask, answer = "", _TAGGED
         elif self.head == "masked":
             ask, answer = _WITH_A_MASK, _FILLED
         else:
@@ -106,7 +114,7 @@ class CardRequest:
         named = dict(enumerate(self.labels))
         kept: dict[str, Any] = {"pad_token_id": self.pad} if self.pad is not None else {}
         kept |= {"problem_type": SEVERAL_LABELS} if self.several else {}
-        head = {**({"id2label": named} if named else {"num_labels": 1}), **kept} if self.head == "sequence" else {}
+        head = {**({"id2label": named} if named else {"num_labels": 1}), **kept} if self.head in SCORING else {}
         return ", ".join([self._base(), *(f"{name}={value!r}" for name, value in head.items())])
 
     def _base(self) -> str:
@@ -125,6 +133,11 @@ inputs = tokenizer.apply_chat_template(messages, return_dict=True, return_tensor
 """
 
 _WITH_A_MASK = """inputs = tokenizer(f"Hello {tokenizer.mask_token}", return_tensors="pt")
+"""
+
+_TAGGED = """tagger = pipeline("token-classification", model=model, tokenizer=tokenizer, aggregation_strategy="first")
+for entity in tagger("Ada Lovelace lives in London."):
+    print(entity["word"], entity["entity_group"], entity["score"])
 """
 
 _FILLED = """place = inputs["input_ids"][0].tolist().index(tokenizer.mask_token_id)

@@ -136,7 +136,7 @@ class TrainedModel(PlannedModel, Protocol):
 
     @property
     def head(self) -> Sequence[str]:
-        """The dotted paths of the modules that are a head on sequences, whose parameters are `saved_tensors`."""
+        """The dotted paths of the modules that are a head giving scores, whose parameters are `saved_tensors`."""
 
     @property
     def adapted(self) -> Mapping[str, AdaptedWeight]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, field_validator
 
@@ -33,13 +33,15 @@ __all__ = [
     "SequenceObjective",
     "SequenceScores",
     "TeacherConfig",
+    "TokenObjective",
+    "TokenScores",
 ]
 
-LearnsFrom = Literal["answers", "prompts", "pairs", "labelled", "labels", "label_sets", "scores", "texts"]
+LearnsFrom = Literal["answers", "prompts", "pairs", "labelled", "labels", "label_sets", "scores", "tags", "texts"]
 """Which records an objective learns from: `answers`, any that shows what is to be said; `prompts`, those with something
 that is answered; `pairs` of a chosen and a rejected answer; `labelled` answers, each wanted or not; `labels`, texts
 each with one of a few labels; `label_sets`, texts each with any number of them; `scores`, texts each with a number;
-`texts`, plain ones alone."""
+`tags`, texts with a tag of each word; `texts`, plain ones alone."""
 
 MeanOf = Literal["examples", "tokens"]
 """What a step minimizes the mean over."""
@@ -73,12 +75,12 @@ class ObjectiveConfig(ProviderConfig):
 
     Attributes:
         head: What the model has on its hidden states. With `language` the objective sees log-probabilities of tokens
-            (`Objective`). With `sequence` it sees scores of whole sequences (`SequenceObjective`), which modules give
-            that core puts on the base model and trains fully, beside the adapter. With `masked` it sees
-            log-probabilities of the tokens that core masks.
+            (`Objective`). With `sequence` it sees scores of whole sequences (`SequenceObjective`), and with `token`
+            scores of tokens (`TokenObjective`), which modules give that core puts on the base model and trains fully,
+            beside the adapter. With `masked` it sees log-probabilities of the tokens that core masks.
         learns_from: Which records it learns from. With `language` that is `answers`, `pairs`, `labelled` or `texts`,
             and `prompts` where it is a `SampledConfig`; with `sequence` `pairs`, `labels`, `label_sets` or `scores`;
-            with `masked` `texts`.
+            with `token` `tags`; with `masked` `texts`.
         uses_reference: Whether its loss compares with the model as training starts. Core computes that model's
             log-probabilities once, before the first step.
         by_example: Whether the loss of an example depends on its own scores alone. Where it depends on the other
@@ -108,8 +110,8 @@ class ObjectiveConfig(ProviderConfig):
 
     @property
     def judges_texts(self) -> bool:
-        """Whether it learns something of each text as a whole, which is then laid out by no chat template."""
-        return self.learns_from in ("labels", "label_sets", "scores")
+        """Whether it learns something of each text, which is then laid out by no chat template."""
+        return self.learns_from in ("labels", "label_sets", "scores", "tags")
 
     @property
     def label_weights(self) -> Mapping[str, float]:
@@ -147,7 +149,7 @@ class ObjectiveConfig(ProviderConfig):
         return 0.0
 
     def label_order(self, found: Collection[str]) -> Sequence[str]:
-        """Returns the labels in the order of their numbers, for an objective that learns from `labels` or `label_sets`.
+        """Returns the labels, or the tags, in the order of their numbers, for an objective that learns from such.
 
         Args:
             found: Those that the records have.
@@ -314,6 +316,49 @@ class SequenceScores:
     by_example: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """What a head gives the tokens of some examples that are in the loss: the first of each word.
+
+    Attributes:
+        values: `[tokens, outputs]`, float32, an output a tag. A gradient by it becomes one by the parameters of the
+            head and the adapter.
+        tags: The number of each token's tag, `[tokens]`, int64.
+        example: The number of the example that each token is of, `[tokens]`, int64, ascending.
+        examples: How many examples there are.
+        labels: The tags in the order of their numbers.
+        by_example: The examples' further numbers by name, `[examples]` or `[examples, n]` each.
+    """
+
+    values: torch.Tensor
+    tags: torch.Tensor
+    example: torch.Tensor
+    examples: int
+    labels: Sequence[str]
+    by_example: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def summed(self, by_token: torch.Tensor) -> torch.Tensor:
+        """Returns the sum over each example of what its tokens have, `[examples]`.
+
+        Args:
+            by_token: A number of each token, `[tokens]`.
+        """
+        return by_token.new_zeros(self.examples).index_add(0, self.example, by_token)
+
+
+class TokenObjective(Protocol):
+    """What training minimizes of scores of tokens, where its config says `head = "token"` and `mean_of = "tokens"`."""
+
+    def losses(self, scores: TokenScores) -> torch.Tensor:
+        """Returns the sum of the losses of each example's tokens, `[examples]`, float32.
+
+        A step minimizes the mean over its tokens: core divides the sum over all examples by their tokens.
+        """
+
+    def metrics(self, scores: TokenScores) -> Mapping[str, torch.Tensor]:
+        """Returns what else is told, by name: sums over each example's tokens, `[examples]` each."""
+
+
 class SequenceObjective(Protocol):
     """What training minimizes of scores of whole sequences, where its config says `head = "sequence"`."""
 
@@ -330,13 +375,13 @@ class SequenceObjective(Protocol):
 
 @runtime_checkable
 class Overall(Protocol):
-    """What a `SequenceObjective` may have besides: figures that are no means over examples, such as an F1."""
+    """What an objective of a head's scores may have besides: figures that are no means, such as an F1."""
 
-    def overall(self, scores: SequenceScores) -> Mapping[str, float]:
+    def overall(self, scores: Any) -> Mapping[str, float]:
         """Returns figures of all holdout records together, by name; a name of `metrics` takes that one's place.
 
         Args:
-            scores: Those of all records, on the CPU, without a gradient.
+            scores: Those of all records, on the CPU, without a gradient: `SequenceScores`, or `TokenScores`.
 
         Returns:
             Each a number; NaN where the records say nothing of it, and it is not told.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from typing import Any, ClassVar
 
 from graftkit.interfaces.record_source import RecordSource
 
@@ -24,11 +25,13 @@ __all__ = [
     "PreferencePair",
     "Sample",
     "ScoredText",
+    "TaggedText",
     "Text",
     "TextWithLabels",
     "Tokens",
     "ToolCall",
     "join_pair",
+    "tagged_words",
 ]
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -232,6 +235,48 @@ class ScoredText(Text):
     def key(self) -> Any:
         """Returns what makes this sample equal to another, as JSON."""
         return {"text": list(self.pair) if self.pair else self.text, "score": self.score}
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedText(Text):
+    """A text whose words have a tag each. Whoever learns texts learns the text alone.
+
+    Attributes:
+        places: Where each word begins and ends, in characters of the text, one after the other; none is empty, and
+            what stands between two is white space or nothing.
+        tags: The tag of each word.
+    """
+
+    pair: ClassVar[None] = None
+
+    places: tuple[tuple[int, int], ...]
+    tags: tuple[str, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words."""
+        return tuple(self.text[start:end] for start, end in self.places)
+
+    def key(self) -> Any:
+        """Returns what makes this sample equal to another, as JSON."""
+        return {"text": self.text, "places": [list(place) for place in self.places], "tags": list(self.tags)}
+
+
+def tagged_words(words: Sequence[str], tags: Sequence[str], where: str) -> TaggedText:
+    """Returns a text of words with a space between each two.
+
+    Args:
+        words: The words, none of them empty.
+        tags: The tag of each.
+        where: File and line.
+
+    Example:
+        >>> tagged_words(["Ada", "lives"], ["B-PER", "O"], "a:1").places
+        ((0, 3), (4, 9))
+    """
+    ends = [end + number for number, end in enumerate(accumulate(map(len, words)))]
+    places = tuple((end - len(word), end) for word, end in zip(words, ends, strict=True))
+    return TaggedText(" ".join(words), where, places, tuple(tags))
 
 
 @dataclass(frozen=True, slots=True)

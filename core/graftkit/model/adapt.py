@@ -60,7 +60,7 @@ class AdaptedModel:
             a tied embedding and output layer both.
         unties: Whether its output layer or embedding is adapted, or its output layer has new rows of its own, and the
             base model ties the two.
-        head: The dotted paths of the modules that are trained fully beside the adapter: a head on sequences.
+        head: The dotted paths of the modules that are trained fully beside the adapter: a head that gives scores.
         processors: How images and sound become a multimodal model's inputs: the base's files by their names.
     """
 

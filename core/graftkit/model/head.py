@@ -1,9 +1,9 @@
-"""What makes a few scores of a sequence's hidden states: a head, which is trained fully beside the adapter.
+"""What makes a few scores of hidden states: a head, which is trained fully beside the adapter.
 
-What a head is, transformers' `*ForSequenceClassification` classes say: everything of such a model that is not its body,
-and the body's pooler where it has one. Decoders score their last token that is no padding, BERT its first one through
-the pooler, ModernBERT perhaps the mean of all. Core computes the body once for all sequences of a pass, and has the
-class itself score each sequence's hidden states, so that whatever it does to them is done.
+What a head is, transformers' `*ForSequenceClassification` and `*ForTokenClassification` classes say: everything of such
+a model that is not its body, and the body's pooler where it has one. Of a sequence decoders score their last token that
+is no padding, BERT its first one through the pooler, ModernBERT perhaps the mean of all. Core computes the body once
+for all sequences of a pass, and has the class itself score their hidden states, so that whatever it does is done.
 """
 
 from __future__ import annotations
@@ -15,10 +15,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.architecture import SCORING, head_of
 from graftkit.store.fingerprint import derived_seed
 
-__all__ = ["body_gives", "head_modules", "head_parameters", "is_of_head", "sequence_scores", "start_head"]
+__all__ = [
+    "body_gives",
+    "head_modules",
+    "head_parameters",
+    "head_scores",
+    "is_of_head",
+    "sequence_scores",
+    "start_head",
+    "token_scores",
+]
 
 _POOLER = "pooler"
 _DEVIATION = 0.02
@@ -26,12 +35,12 @@ _DEVIATION = 0.02
 
 
 def head_modules(model: Any) -> list[str]:
-    """Returns the dotted paths of the modules that are the head of a model on sequences; none of another model.
+    """Returns the dotted paths of the modules that are the head of a model which gives scores; none of another model.
 
     Args:
         model: A transformers model; its weights may be on the meta device.
     """
-    if head_of({"architectures": model.config.architectures}) != "sequence":
+    if head_of({"architectures": model.config.architectures}) not in SCORING:
         return []
     prefix, body = model.base_model_prefix, model.base_model
     pooler = getattr(body, _POOLER, None)
@@ -86,6 +95,18 @@ def start_head(model: Any, names: Sequence[str], seed: int) -> None:
             parameter.fill_(float(name.endswith(".weight")))
 
 
+def head_scores(network: Any, sequences: Sequence[torch.Tensor], inputs: Mapping[str, Any]) -> torch.Tensor:
+    """Returns what a head scores: each sequence, `[sequences, outputs]`, or each token, `[tokens, outputs]`.
+
+    Args:
+        network: A transformers model with a head on sequences, or on tokens.
+        sequences: As for `sequence_scores`.
+        inputs: As for `sequence_scores`.
+    """
+    head = head_of({"architectures": network.config.architectures})
+    return (token_scores if head == "token" else sequence_scores)(network, sequences, inputs)
+
+
 def sequence_scores(network: Any, sequences: Sequence[torch.Tensor], inputs: Mapping[str, Any]) -> torch.Tensor:
     """Returns the head's scores of sequences, `[sequences, outputs]`, float32.
 
@@ -96,14 +117,32 @@ def sequence_scores(network: Any, sequences: Sequence[torch.Tensor], inputs: Map
         sequences: Token ids, each `[tokens]`.
         inputs: The keywords of the body's pass over them, as `graftkit.model.packing.forward_inputs` gives them.
     """
-    with _without_pooler(network.base_model):
-        states = network.base_model(**inputs).last_hidden_state[0].float()
-    parts = torch.split(states, [len(ids) for ids in sequences])
+    parts = torch.split(_states(network, inputs), [len(ids) for ids in sequences])
     found = []
     for ids, part in zip(sequences, parts, strict=True):
         with body_gives(network.base_model, part.unsqueeze(0)):
             found.append(network(input_ids=ids.unsqueeze(0)).logits)
     return torch.cat(found).float()
+
+
+def token_scores(network: Any, sequences: Sequence[torch.Tensor], inputs: Mapping[str, Any]) -> torch.Tensor:
+    """Returns the head's scores of each token of sequences, `[tokens, outputs]`, float32.
+
+    Args:
+        network: A transformers model with a head on tokens.
+        sequences: As for `sequence_scores`.
+        inputs: As for `sequence_scores`.
+    """
+    with body_gives(network.base_model, _states(network, inputs).unsqueeze(0)):
+        scores: torch.Tensor = network(input_ids=torch.cat(list(sequences)).unsqueeze(0)).logits[0]
+    return scores.float()
+
+
+def _states(network: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """Returns what a model's body gives the tokens of a pass, `[tokens, hidden]`, float32."""
+    with _without_pooler(network.base_model):
+        states: torch.Tensor = network.base_model(**inputs).last_hidden_state[0].float()
+    return states
 
 
 @contextmanager

@@ -250,7 +250,7 @@ class Loader:
     Attributes:
         layers: The linear layers that are frozen and can be adapted.
         stacks: The experts that are frozen and can be adapted, each matrix by itself.
-        head: The modules of a head on sequences, which are no layers of these, and float32; empty for other models.
+        head: The modules of a head that gives scores, which are no layers of these, and float32; else none.
         new: Its parameters that the files lack: they are zeros until somebody draws them.
         unused: The files' tensors that a model with such a head has no use for.
         outer: The embedding and the output layer, as far as they can be adapted; they are never quantized.

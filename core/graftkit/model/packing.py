@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from graftkit.errors import ModelError, named
-from graftkit.interfaces.architecture import head_of, is_multimodal
+from graftkit.interfaces.architecture import SCORING, head_of, is_multimodal
 from graftkit.interfaces.quiet import errors_alone
 from graftkit.model.attention import PACKED, native_attention, register_packed_attention
 from graftkit.model.context import context_length
-from graftkit.model.head import sequence_scores
+from graftkit.model.head import head_scores
 from graftkit.model.rope_lengths import forget_longest
 from graftkit.model.twin import ANY_WEIGHTS, LONGEST, ONE_TRIAL, build_twin, relative_difference
 from graftkit.model.windows import hidden_pasts
@@ -68,8 +68,8 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
 
     Raises:
         ModelError: A token's logits depend on later tokens: the model can't be trained to predict the next one. Or a
-            multimodal model doesn't compute text without its towers. Or a head on sequences computes from something
-            else than the body's last hidden states.
+            multimodal model doesn't compute text without its towers. Or a head that gives scores computes from
+            something else than the body's last hidden states.
     """
     text = json.dumps(config, sort_keys=True, default=str)
     with named(where), ONE_TRIAL, errors_alone("transformers"):  # its remarks on a twin
@@ -79,14 +79,14 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
 @cache
 def _of_configuration(text: str, most_weights: int | None) -> Packing:
     config: dict[str, Any] = json.loads(text)
-    scores_sequences = head_of(config) == "sequence"
+    scores = head_of(config) in SCORING
     any_order = head_of(config) != "language"
     try:
         twin = build_twin(config, most_weights=most_weights)
         sequences = _sequences(int(twin.get_input_embeddings().weight.shape[0]))
         with attention_as(twin, "eager") if _takes(twin, "eager") else nullcontext():
             expected = [_own_logits(twin, ids) for ids in sequences]
-            if scores_sequences:
+            if scores:
                 alone = torch.cat([_logits(twin, [ids], packed=False) for ids in sequences])
             causal = any_order or _is_causal(twin, sequences[0])
         with attention_as(twin, native_attention(twin)):  # where a model makes no mask, its layers decide
@@ -111,9 +111,9 @@ def _of_configuration(text: str, most_weights: int | None) -> Packing:
             f"this {config['model_type']} model is not causal: the logits of a token depend on later tokens",
             hint="Only models that predict the next token are trained; for some, config.json has is_decoder.",
         )
-    if scores_sequences and not relative_difference(alone, torch.cat(expected)) <= _TOLERANCE:
+    if scores and not relative_difference(alone, torch.cat(expected)) <= _TOLERANCE:
         raise ModelError(
-            f"{type(twin).__name__} scores a sequence by something else than its body's last hidden states",
+            f"{type(twin).__name__} makes its scores of something else than its body's last hidden states",
             hint=_OTHER_HEADS,
         )
     packing = _tried(twin, sequences, torch.cat(expected))
@@ -240,10 +240,10 @@ def attention_as(network: Any, name: str) -> Iterator[None]:
 
 @torch.no_grad()
 def _logits(network: Any, sequences: Sequence[torch.Tensor], *, packed: bool) -> torch.Tensor:
-    """Returns `[tokens, vocabulary]`, or with a head on sequences its scores `[sequences, outputs]`."""
+    """Returns `[tokens, vocabulary]`, or a head's scores: `[sequences, outputs]` or `[tokens, outputs]`."""
     inputs = forward_inputs(sequences, packed=packed)
-    if head_of({"architectures": network.config.architectures}) == "sequence":
-        return sequence_scores(network, sequences, inputs)
+    if head_of({"architectures": network.config.architectures}) in SCORING:
+        return head_scores(network, sequences, inputs)
     logits: torch.Tensor = network(**inputs).logits[0]
     return logits
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.architecture import model_class
+from graftkit.interfaces.architecture import head_of, model_class
 from graftkit.interfaces.block_memory import keep_exact
 
 __all__ = ["EmptyOnMeta", "build_config", "build_skeleton"]
@@ -183,12 +183,18 @@ def _round_constants(model: nn.Module, exact: nn.Module) -> None:
 
 
 def _class_of(config: Any, where: str) -> Any:
-    """Returns the class of a causal language model, or of the multimodal model around it.
+    """Returns the class of a causal language model, of the multimodal model around it, or of one with another head.
 
     Raises:
         ModelError: The architecture has none.
     """
     found = model_class(config)
+    if found is None and head_of({"architectures": config.architectures}) != "language":
+        raise ModelError(
+            f"transformers has no {config.architectures[0]}: a '{config.model_type}' model can't be given such a head",
+            where=where,
+            hint="Models of other architectures can be given one: docs/objectives.md names some.",
+        )
     if found is None:
         raise ModelError(
             f"'{config.model_type}' is no causal language model: it does not write one token after the other from the "

@@ -196,9 +196,13 @@ _OF_OBJECTIVES: Mapping[str, tuple[object, ...]] = {
 _LEARNT_WITH: Mapping[Head, tuple[LearnsFrom, ...]] = {
     "language": ("answers", "prompts", "pairs", "labelled", "texts"),
     "sequence": ("pairs", "labels", "label_sets", "scores"),
+    "token": ("tags",),
     "masked": ("texts",),
 }
 """What records a model with each head can learn from."""
+
+_MEAN_WITH: Mapping[Head, MeanOf] = {"sequence": "examples", "token": "tokens"}
+"""What the mean is taken over that is learnt by the scores of a head."""
 
 
 def _check_facts(config: ObjectiveConfig, registered: RegisteredProvider) -> None:
@@ -229,5 +233,12 @@ def _check_facts(config: ObjectiveConfig, registered: RegisteredProvider) -> Non
         raise PluginError(
             f"objective '{registered.provider.name}': with head = {config.head!r} it can't learn from "
             f"{config.learns_from!r}; learns_from is one of {', '.join(map(repr, learnt))}",
+            where=registered.plugin.label,
+        )
+    mean = _MEAN_WITH.get(config.head, config.mean_of)
+    if config.mean_of != mean:
+        raise PluginError(
+            f"objective '{registered.provider.name}': with head = {config.head!r} the mean is one of {mean}: "
+            f"mean_of is {config.mean_of!r}",
             where=registered.plugin.label,
         )

@@ -26,7 +26,12 @@ __all__ = ["CARD", "hub_id", "public_name", "render_card", "with_proof"]
 
 CARD = "README.md"
 
-_TASKS = {"language": "text-generation", "sequence": "text-classification", "masked": "fill-mask"}
+_TASKS = {
+    "language": "text-generation",
+    "sequence": "text-classification",
+    "token": "token-classification",
+    "masked": "fill-mask",
+}
 """The hub's names of what models are for, by their heads."""
 
 _HUB_ID = re.compile(r"(?:hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)", re.ASCII)

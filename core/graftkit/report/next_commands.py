@@ -27,7 +27,7 @@ def next_commands(folder: Path, manifest: RunManifest) -> list[str]:
     prompt = manifest.data.example_prompt if manifest.data else None
     usual = _PAIR if manifest.head is not None and manifest.head.pairs else "Hello"
     offered = prompt if prompt and prompt == one_line(prompt) and not prompt.startswith("-") else usual
-    asked = manifest.head is None or manifest.head.kind == "sequence"  # of a masked model no text is known with a mask
+    asked = manifest.head is None or manifest.head.kind != "masked"  # of a masked model no text is known with a mask
     asked = asked and not _named_by_class(manifest)
     commands = [f"toolkit generate {_argument(folder)} {shlex.quote(offered)}"] if asked else []
     if manifest.put_off:

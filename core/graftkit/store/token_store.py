@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from graftkit.errors import StorageError
 from graftkit.store.array_file import STORED_TYPES, map_arrays, write_arrays
 
-__all__ = ["ARRAYS", "BY_EXAMPLE", "BY_TOKEN", "SEQUENCE", "Example", "TokenStore", "file_order", "prompt_length"]
+__all__ = [
+    "ARRAYS",
+    "BY_EXAMPLE",
+    "BY_TOKEN",
+    "SEQUENCE",
+    "TARGET",
+    "TYPE",
+    "Example",
+    "TokenStore",
+    "file_order",
+    "prompt_length",
+]
 
 ARRAYS: dict[str, np.dtype[Any]] = {
     "offsets": np.dtype("<i8"),
@@ -34,6 +45,10 @@ SEQUENCE = "sequence"
 
 TYPE = "type"
 """The column by token with its type (`token_type_ids`), where a model has embeddings of those."""
+
+TARGET = "target"
+"""The column by token with what is to be said of the token itself: the id that stood there before it was masked, or the
+number of its tag. The loss is taken over the tokens themselves, and not over those that follow them."""
 
 _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -105,7 +120,8 @@ class TokenStore:
     Attributes:
         offsets: Where each example begins, and where the last one ends, `[examples + 1]`, int64.
         prompt_lengths: Each example's `prompt_length`, `[examples]`, int64.
-        loss_tokens: How many of its tokens are learnt, `[examples]`, int64; never its first, which nothing predicts.
+        loss_tokens: How many of its tokens are learnt, `[examples]`, int64; never its first, which nothing predicts,
+            unless there is a column `TARGET`.
         weight_sum: The sum of their loss weights, `[examples]`, float64.
         loss_weight: Each token's weight in the loss, `[tokens]`, float32.
         ids: The ids of all examples, one after the other, `[tokens]`, uint32.
@@ -178,7 +194,8 @@ class TokenStore:
             raise ValueError("a loss weight is a finite number from 0")
         lengths = np.diff(offsets)
         weights = loss_weight.astype(np.float64)
-        weights[offsets[:-1][lengths > 0]] = 0
+        if TARGET not in (by_token or {}):
+            weights[offsets[:-1][lengths > 0]] = 0
         store = cls(
             offsets,
             prompt_lengths,

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from graftkit.store.token_store import SEQUENCE, Example
-from graftkit.training.masking import TARGET
+from graftkit.store.token_store import SEQUENCE, TARGET, Example
 
 __all__ = ["PackedBatch", "alone", "pack"]
 
@@ -20,9 +19,9 @@ class PackedBatch:
 
     Attributes:
         sequences: Token ids of each, `[tokens]`.
-        logit_positions: The positions in the pass whose next token is in the loss, `[loss tokens]`; of masked examples
-            the positions of the masked tokens.
-        labels: Those next tokens, or what was there before it was masked, `[loss tokens]`.
+        logit_positions: The positions in the pass whose next token is in the loss, `[loss tokens]`; where there is a
+            column `TARGET` those of the tokens in the loss themselves.
+        labels: Those next tokens, or the targets of these, `[loss tokens]`, int64.
         weights: What each weighs in the loss, `[loss tokens]`, float32; None where each weighs 1.
         weight_sum: The sum of those weights.
         by_token: The store's further columns by token, `[tokens]` or `[tokens, n]` each, in the pass's order.
@@ -59,15 +58,15 @@ def pack(examples: Sequence[Example], device: torch.device) -> PackedBatch:
     ids = [torch.from_numpy(sequence.ids) for example in examples for sequence in example.sequences]
     positions = torch.cat([torch.arange(len(example)) for example in ids])
     every = torch.from_numpy(np.concatenate([example.loss_weight for example in examples]).astype(np.float32))
-    masked = TARGET in examples[0].by_token
-    labels_at = ((every != 0) & ((positions > 0) | masked)).nonzero().squeeze(1)
+    targeted = TARGET in examples[0].by_token
+    labels_at = ((every != 0) & ((positions > 0) | targeted)).nonzero().squeeze(1)
     weights = every[labels_at]
     by_token = {name: np.concatenate([example.by_token[name] for example in examples]) for name in examples[0].by_token}
     by_example = {name: np.array([example.by_example[name] for example in examples]) for name in examples[0].by_example}
-    targets = torch.from_numpy(by_token[TARGET]) if masked else torch.cat(ids)
+    targets = torch.from_numpy(by_token[TARGET]).long() if targeted else torch.cat(ids)
     return PackedBatch(
         sequences=tuple(example.to(device) for example in ids),
-        logit_positions=(labels_at if masked else labels_at - 1).to(device),
+        logit_positions=(labels_at if targeted else labels_at - 1).to(device),
         labels=targets[labels_at].to(device),
         weights=None if bool((weights == 1).all()) else weights.to(device),
         weight_sum=weights.double().sum().item(),

@@ -35,12 +35,12 @@ from graftkit.model.packing import Packing, attention_as, use_packing
 from graftkit.model.twin import build_twin
 from graftkit.model.whole import put_whole, whole_parameters
 from graftkit.recipe.schema import TrainingSection
-from graftkit.training import loss, sequence_loss
+from graftkit.training import head_loss, loss
 from graftkit.training.batch import PackedBatch
 from graftkit.training.block_uses import BlockUses, BlockWatch
+from graftkit.training.head_loss import HeadPass
 from graftkit.training.loss import Candidates, ScoredPass, TokenLoss
 from graftkit.training.optimizer_kinds import empty_state
-from graftkit.training.sequence_loss import HeadPass
 
 __all__ = ["AnswerSizes", "DryRun", "Foreseen", "PassSizes", "Peak", "dry_run", "dry_scores"]
 
@@ -267,7 +267,7 @@ def _metered(asked: DryRun) -> Iterator[tuple[Loader, MemoryMeter, _Watch, bool]
         imagined({_FILE}, lambda mask: -(-mask.numel() // experts) if experts else mask.numel()) as meter,
         _with_contents(DeferredMask, "tiles"),
         _with_contents(loss, "forward_inputs"),
-        _with_contents(sequence_loss, "forward_inputs"),
+        _with_contents(head_loss, "forward_inputs"),
     ):
         _Headers.meter = meter
         yield loader, meter, _Watch(meter, mixture=experts > 0), plain_head
@@ -388,7 +388,7 @@ class _MeteredLoss(TokenLoss):
 
 
 class _MeteredHead(HeadPass):
-    """A pass through a head on sequences, what it makes labelled by what it is for."""
+    """A pass through a head that gives scores, what it makes labelled by what it is for."""
 
     def __init__(self, network: nn.Module, asked: DryRun, meter: MemoryMeter) -> None:
         super().__init__(network, packed=asked.packing.packed)

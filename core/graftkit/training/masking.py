@@ -15,13 +15,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from graftkit.store.fingerprint import derived_seed
-from graftkit.store.token_store import Example, TokenStore
+from graftkit.store.token_store import TARGET, Example, TokenStore
 
-__all__ = ["TARGET", "MaskedStore", "Masking", "epochs_of"]
-
-TARGET = "target"
-"""The column by token with the ids that were there before masking. The loss is taken over the tokens themselves, and
-not over those that follow them."""
+__all__ = ["MaskedStore", "Masking", "epochs_of"]
 
 _AS_MASK, _AS_ANY = 0.8, 0.9
 """Where in [0, 1) a masked token's fate ends: the mask token, then any token, then itself."""

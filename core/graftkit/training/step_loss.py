@@ -34,6 +34,7 @@ __all__ = [
     "StepScore",
     "before_each",
     "by_example",
+    "loss_of_each",
 ]
 
 REFERENCE = "reference"
@@ -359,19 +360,11 @@ class ObjectiveLoss:
             batches = [each.batch for each in passes]
             asked = _ask(self._objective, examples, batches, *self._scored(passes, runs))
             total.add(asked.losses, asked.metrics, batches)
-            losses += self._each(asked.losses, store, [example for number in chunk for example in groups[number]])
+            numbers = [example for number in chunk for example in groups[number]]
+            losses += loss_of_each(asked.losses.tolist(), store, numbers, self._mean_of)
         if not self._by_example:  # every process has looked at all examples
             return replace(total.score(), losses=losses)
         return replace(total.over(self._passes.processes).score(), losses=self._passes.gathered(groups, own, losses))
-
-    def _each(self, losses: torch.Tensor, store: TokenStore, numbers: Sequence[int]) -> list[float]:
-        """Returns the loss of each of some examples, of which the whole is the mean."""
-        if self._mean_of == "examples":
-            return losses.tolist()
-        weights = store.weight_sum[np.asarray(numbers)]
-        return [
-            loss / float(weight) if weight else math.nan for loss, weight in zip(losses.tolist(), weights, strict=True)
-        ]
 
     def _count(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> float:
         """Returns what the sum of all losses of some groups is divided by."""
@@ -523,6 +516,21 @@ def by_example(examples: Sequence[Example], device: torch.device) -> dict[str, t
         name: torch.from_numpy(np.stack([example.by_example[name] for example in examples])).to(device)
         for name in examples[0].by_example
     }
+
+
+def loss_of_each(losses: Sequence[float], store: TokenStore, numbers: Sequence[int], mean_of: MeanOf) -> list[float]:
+    """Returns the loss of each of some examples, of which the whole is the mean.
+
+    Args:
+        losses: What an objective gave each: its loss, or the sum over its tokens.
+        store: The examples.
+        numbers: Which of them these are.
+        mean_of: Which of the two; see `ObjectiveConfig.mean_of`.
+    """
+    if mean_of == "examples":
+        return list(losses)
+    weights = store.weight_sum[np.asarray(numbers, np.int64)]
+    return [loss / float(weight) if weight else math.nan for loss, weight in zip(losses, weights, strict=True)]
 
 
 class ScoreSums:

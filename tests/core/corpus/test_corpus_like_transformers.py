@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_digest import digest_sample
+from graftkit.corpus.text_targets import TextTargets
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.samples import Conversation, Message, Text
+from graftkit.interfaces.samples import Conversation, Message, TaggedText, Text, tagged_words
+from graftkit.store.token_store import TARGET
 from graftkit.testing import tiny_tokenizer_files
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
-from transformers import AutoTokenizer
+from tokenizer_kinds import kind_of_tokenizer, tokenizer_file
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -187,3 +191,80 @@ def test_a_template_that_writes_parts_only_is_given_parts(tmp_path: Path, system
     asked = theirs.apply_chat_template(parts[:1], tokenize=True, return_dict=False, add_generation_prompt=True)
     asked_for = Conversation((Message(turns[0][0], turns[0][1]),), "question")
     assert encoder.prompt(asked_for) == asked
+
+
+WORDS = ["The", "fox's", "f(x)", ",", "naïve", "東京", "in", "1984", "...", "U.N.", "don't", "over"]
+NUMBERED = TextTargets("tags", [str(number) for number in range(len(WORDS))])
+
+
+def tagged(kind: str, words: list[str], **options: Any) -> tuple[list[int], list[int | None]]:
+    """Returns the ids of words, and for each token the number of the word whose first one it is."""
+    sample = tagged_words(words, NUMBERED.labels[: len(words)], "a:1")
+    encoded = Encoder(kind_of_tokenizer(kind), None, 1000, targets=NUMBERED, **options).encode(sample)
+    [example] = encoded.examples
+    tags = example.by_token[TARGET].tolist()
+    return example.ids.tolist(), [
+        tag if weight else None for tag, weight in zip(tags, example.loss_weight, strict=True)
+    ]
+
+
+def firsts_of(word_ids: list[int | None]) -> list[int | None]:
+    return [word if word != before else None for before, word in zip([None, *word_ids[:-1]], word_ids, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["wordpiece", "unigram", "byte-level, a space before", "pieces, metaspace", "pieces, first metaspace"],
+)
+def test_tags_are_at_the_tokens_of_words_that_transformers_splits(kind: str) -> None:
+    theirs = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tokenizer_file(kind).decode()))
+    expected = theirs(WORDS, is_split_into_words=True, add_special_tokens=False)
+    assert tagged(kind, WORDS) == (expected["input_ids"], firsts_of(expected.word_ids()))
+
+
+@pytest.mark.parametrize("kind", ["byte-level, gpt2", "byte-level, llama3", "byte-level, qwen2 with NFC"])
+def test_words_of_a_byte_level_tokenizer_have_the_space_before_them(kind: str) -> None:
+    """As `add_prefix_space` gives it to each, but for the first one, which has none in a text either."""
+    theirs = Tokenizer.from_str(tokenizer_file(kind).decode())
+    of_words = [theirs.encode(word if number == 0 else f" {word}").ids for number, word in enumerate(WORDS)]
+    ids, firsts = tagged(kind, WORDS)
+    assert ids == [id for word in of_words for id in word] == theirs.encode(" ".join(WORDS)).ids
+    assert firsts == [None if place else number for number, word in enumerate(of_words) for place in range(len(word))]
+
+
+def test_a_token_of_two_words_is_refused_and_a_word_without_one_is_counted() -> None:
+    kind = "byte-level, whole text"
+    learnt = ["the", "quick", "brown", "fox", "jumps"]
+    with pytest.raises(DataError, match=r"^a:1: the tokenizer makes one token of the words '\w+' and '\w+'"):
+        tagged(kind, learnt)
+    sample = tagged_words(["a", "\u200e", "b"], ["0", "1", "2"], "a:1")
+    encoded = Encoder(kind_of_tokenizer("wordpiece"), None, 1000, targets=NUMBERED).encode(sample)
+    assert encoded.untokened == 1 and encoded.examples[0].loss_weight.sum() == 2
+
+
+@pytest.mark.parametrize("tags,lost", [("0000000", 0), ("0001000", 2), ("0001110", 0)])
+def test_a_token_of_words_with_nothing_between_is_the_first_ones(tags: str, lost: int) -> None:
+    """As `).` is one of a byte-level tokenizer, where a text's words are told by places of entities."""
+    text = "one ###user"
+    tokens = Tokenizer.from_str(tokenizer_file("byte-level, gpt2").decode()).encode(text)
+    assert "###" in tokens.tokens[-2], tokens.tokens
+    places = ((0, 1), (1, 2), (2, 3), (4, 5), (5, 6), (6, 7), (7, 11))
+    sample = TaggedText(text, "a:1", places, tuple(tags))
+    encoded = Encoder(kind_of_tokenizer("byte-level, gpt2"), None, 1000, targets=NUMBERED).encode(sample)
+    assert encoded.untokened == lost and encoded.examples[0].loss_weight.sum() >= 3
+
+
+def test_texts_that_are_too_long_lose_the_tags_of_what_is_cut() -> None:
+    sample = TaggedText("the fox, the fox", "a:1", ((0, 3), (4, 7), (7, 8), (9, 12), (13, 16)), tuple("01234"))
+    tokenizer = kind_of_tokenizer("wordpiece")
+    whole = Encoder(tokenizer, None, 1000, targets=NUMBERED).encode(sample)
+    [example] = whole.examples
+    room = len(example.ids) - 2
+    for overflow, kept in (("drop_turns", 1), ("truncate", 1), ("drop", 0)):
+        cut = Encoder(tokenizer, None, room, targets=NUMBERED, overflow=overflow).encode(sample)
+        assert cut.truncated and len(cut.examples) == kept
+        for found in cut.examples:
+            assert found.ids.tolist() == example.ids[:room].tolist()
+            assert found.loss_weight.tolist() == example.loss_weight[:room].tolist()
+    with pytest.raises(DataError, match="more than data.max_length"):
+        Encoder(tokenizer, None, room, targets=NUMBERED, overflow="error").encode(sample)

@@ -25,10 +25,12 @@ from graftkit.interfaces.samples import (
     PreferencePair,
     Sample,
     ScoredText,
+    TaggedText,
     Text,
     TextWithLabels,
     Tokens,
     ToolCall,
+    tagged_words,
 )
 from graftkit.testing.records import open_files, read_samples
 from hypothesis import given
@@ -36,6 +38,7 @@ from hypothesis import strategies as st
 
 CHAT = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}'
 TEXT = '{"text": "hello"}'
+ENTITY = {"start": 0, "end": 1, "label": "A"}
 
 
 def records(tmp_path: Path, content: str | bytes, name: str = "records.jsonl") -> list[Sample]:
@@ -549,3 +552,57 @@ def test_a_record_that_is_not_among_those_is_not_judged(tmp_path: Path) -> None:
     assert len(scan_samples(files, most=100)) == 100
     with pytest.raises(DataError, match=r"a\.jsonl:152"):
         scan_samples(files, most=200)
+
+
+def test_words_are_read_with_their_tags(tmp_path: Path) -> None:
+    place = f"{tmp_path / 'records.jsonl'}:1"
+    words = ["EU", "rejects", "calls"]
+    expected = tagged_words(words, ["B-ORG", "O", "O"], place)
+    assert expected.words == tuple(words) and expected.text == "EU rejects calls"
+    for names in (("tokens", "tags"), ("tokens", "ner_tags"), ("words", "labels"), ("tokens", "pos_tags")):
+        record = dict(zip(names, (words, ["B-ORG", "O", "O"]), strict=True))
+        assert records(tmp_path, json.dumps({"id": "0", **record})) == [expected]
+    text = "In New York, Ada is 5."
+    spans = [{"start": 13, "end": 16, "label": "PER", "text": "Ada"}, {"start": 2, "end": 11, "label": "LOC"}]
+    for key in ("entities", "spans"):
+        [found] = records(tmp_path, json.dumps({"text": text, key: spans}))
+        assert isinstance(found, TaggedText) and found.text == text
+        assert found.words == ("In", "New", "York", ",", "Ada", "is", "5", ".")
+        assert found.tags == ("O", "B-LOC", "I-LOC", "O", "B-PER", "O", "O", "O")
+    [inside] = records(tmp_path, json.dumps({"text": "x1:2", "spans": [{"start": 1, "end": 3, "label": "A"}]}))
+    assert isinstance(inside, TaggedText) and list(zip(inside.words, inside.tags, strict=True)) == [
+        *[("x", "O"), ("1", "B-A"), (":", "I-A"), ("2", "O")]
+    ], "an entity that begins or ends within a word cuts it"
+    (tmp_path / "named.jsonl").write_text('{"tokens": ["EU", "a"], "ner_tags": [1, 0]}\n')
+    said = {"format": {"use": "tags", "names": ["O", "B-ORG"]}}
+    [dataset] = open_path(PluginHost(), str(tmp_path / "named.jsonl"), said)
+    assert [sample.tags for sample in dataset if isinstance(sample, TaggedText)] == [("B-ORG", "O")]
+
+
+@pytest.mark.parametrize(
+    "record,message",
+    [
+        ({"tokens": ["a"], "tags": ["O", "O"]}, '"tokens" has 1 words, and "tags" 2 tags'),
+        ({"tokens": ["a", " "], "tags": ["O", "O"]}, 'word 2 of "tokens" is empty'),
+        ({"tokens": [], "tags": []}, '"tokens" is empty: there is nothing to learn'),
+        ({"tokens": ["a", 5], "tags": ["O", "O"]}, 'word 2 of "tokens" is a number, no text'),
+        ({"tokens": ["a"], "tags": [""]}, 'one of "tags" is empty'),
+        ({"tokens": ["a"], "tags": [None]}, 'one of "tags" is null'),
+        ({"tokens": ["a"], "ner_tags": [3]}, "the tag is the number 3, for which there is no word"),
+        ({"tokens": ["a"], "ner_tags": [3]}, "format: {use: tags, names: [FIRST, SECOND]}"),
+        ({"tokens": ["a"], "tags": "O"}, '"tags" is a string, no list'),
+        ({"tokens": ["a"], "tags": None}, '"tags" is missing or null'),
+        ({"text": "abc", "entities": [{"start": 0, "end": 9, "label": "A"}]}, "from 0 to 9; the text has 3 characters"),
+        ({"text": "abc", "entities": [{"start": 0, "end": 2}]}, 'is no object with "start" and "end"'),
+        (
+            {"text": "abc", "entities": [{"start": a, "end": a + 2, "label": "A"} for a in (0, 1)]},
+            "the entities 'A' up to 2 and 'A' from 1 of \"entities\" overlap",
+        ),
+    ],
+)
+def test_words_and_tags_that_do_not_fit_are_refused(tmp_path: Path, record: dict[str, Any], message: str) -> None:
+    first = {"tokens": ["a"], "tags": ["O"]} if "text" not in record else {"text": "a", "entities": [ENTITY]}
+    key = next((key for key in record if key.endswith("tags")), "tags")
+    first = {key if name == "tags" else name: value for name, value in first.items()}
+    told = refusal(tmp_path, f"{json.dumps(first)}\n{json.dumps(record)}")
+    assert message in told and "records.jsonl:2" in told

@@ -87,10 +87,24 @@ def test_a_class_that_looks_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("graftkit.model.packing._of_configuration", packing._of_configuration.__wrapped__)
     monkeypatch.setattr(LlamaForSequenceClassification, "forward", forward)
     monkeypatch.setattr(
-        "graftkit.model.packing.sequence_scores", lambda network, sequences, inputs: torch.zeros(len(sequences), 3)
+        "graftkit.model.packing.head_scores", lambda network, sequences, inputs: torch.zeros(len(sequences), 3)
     )
-    with pytest.raises(ModelError, match="by something else than its body's last hidden states"):
+    with pytest.raises(ModelError, match="of something else than its body's last hidden states"):
         choose_packing(config)
+
+
+def test_a_base_with_a_pooler_is_given_a_head_on_tokens_which_has_none(tmp_path: Path) -> None:
+    from graftkit.flow.planning.head import with_facts
+    from graftkit.model.load import plan_base_model
+    from graftkit.report.run_manifest import HeadFacts
+    from graftkit_models.huggingface import HuggingFaceSource
+
+    folder = encoder_folder(tmp_path / "bert", "bert", whole=False)
+    files = with_facts(HuggingFaceSource().open(str(folder)), HeadFacts(kind="token", labels=LABELS))
+    planned = plan_base_model(files)
+    assert planned.new == ["classifier.weight", "classifier.bias"] and planned.head == ["classifier"]
+    assert planned.unused == ["pooler.dense.bias", "pooler.dense.weight"]
+    assert "problem_type" not in files.config and files.config["id2label"] == dict(zip("012", LABELS, strict=True))
 
 
 def test_the_start_of_a_head_follows_from_the_seed_and_its_names() -> None:

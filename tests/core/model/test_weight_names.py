@@ -167,6 +167,10 @@ def of_type(tmp_path: Path, config: dict[str, Any]) -> Any:
         ({"model_type": "t5"}, "'t5' is no causal language model"),
         ({"model_type": "bart"}, "'bart' is no causal language model"),
         ({"model_type": "vit"}, "'vit' is no causal language model"),
+        (
+            {"model_type": "olmo2", "architectures": ["Olmo2ForTokenClassification"]},
+            "transformers has no Olmo2ForTokenClassification: a 'olmo2' model can't be given such a head",
+        ),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(config: dict[str, Any], message: str, tmp_path: Path) -> None:

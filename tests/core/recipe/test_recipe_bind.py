@@ -213,7 +213,10 @@ def test_an_objective_that_says_what_none_is_is_named(
 
 @pytest.mark.parametrize(
     ("head", "learns_from"),
-    [("sequence", "labelled"), ("sequence", "answers"), ("masked", "answers"), ("language", "scores")],
+    [
+        *[("sequence", "labelled"), ("sequence", "answers"), ("masked", "answers"), ("language", "scores")],
+        *[("sequence", "tags"), ("token", "labels")],
+    ],
 )
 def test_an_objective_that_learns_what_its_head_does_not_is_named(
     tmp_path: Path, head: str, learns_from: str, monkeypatch: pytest.MonkeyPatch
@@ -222,6 +225,15 @@ def test_an_objective_that_learns_what_its_head_does_not_is_named(
     monkeypatch.setattr(OddObjectiveConfig, "learns_from", learns_from)
     told = f"plugin 'OddPlugin': objective 'odd': with head = '{head}' it can't learn from '{learns_from}'; "
     with pytest.raises(PluginError, match=told):
+        bound(tmp_path, "objective: odd\n", host=PluginHost(plugins=[OddPlugin()]))
+
+
+def test_an_objective_of_tokens_that_takes_another_mean_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OddObjectiveConfig, "head", "token")
+    monkeypatch.setattr(OddObjectiveConfig, "learns_from", "tags")
+    with pytest.raises(PluginError, match="with head = 'token' the mean is one of tokens: mean_of is 'examples'"):
         bound(tmp_path, "objective: odd\n", host=PluginHost(plugins=[OddPlugin()]))
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from encoder_models import encoder_folder
 from graftkit.model.packing import Packing, use_packing
-from graftkit.store.token_store import Example, TokenStore
+from graftkit.store.token_store import TARGET, Example, TokenStore
 from graftkit.training.batch import pack
 from graftkit.training.loss import TokenLoss
-from graftkit.training.masking import TARGET, MaskedStore, Masking, epochs_of
+from graftkit.training.masking import MaskedStore, Masking, epochs_of
 from graftkit.training.step_loss import LikelihoodLoss, Passes
 
 MASKING = Masking(seed=1, share=0.15, mask=4, vocabulary=69)

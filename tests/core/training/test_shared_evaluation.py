@@ -15,13 +15,18 @@ import numpy as np
 import pytest
 import torch
 from graftkit.flow.preparation.named_objective import named_objective
-from graftkit.interfaces.objective import SequenceScores
-from graftkit.store.token_store import Example, TokenStore
+from graftkit.interfaces.objective import SequenceScores, TokenScores
+from graftkit.store.token_store import TARGET, Example, TokenStore
+from graftkit.training.head_loss import HeadLoss, OfSequences, OfTokens
 from graftkit.training.processes import ALONE, Processes
-from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import LikelihoodLoss, ObjectiveLoss, Passes, StepScore
-from torch.nn.functional import binary_cross_entropy_with_logits
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+)
 
 COUNT = 3
 
@@ -162,7 +167,7 @@ def test_figures_of_all_examples_and_their_weights_are_shared(network: LlamaForC
 
     def evaluate(processes: Processes) -> StepScore:
         passes = Passes(12, False, torch.device("cpu"), processes)
-        loss = SequenceLoss(deepcopy(scorer), Correlated(), passes)
+        loss = HeadLoss(deepcopy(scorer), Correlated(), passes, OfSequences())
         return loss.evaluate(judged, passes.all_groups(judged), lambda done, every: None)
 
     alone = evaluate(ALONE)
@@ -195,7 +200,7 @@ def test_weights_of_labels_are_the_same_for_every_process(network: LlamaForCausa
 
     def evaluate(processes: Processes) -> StepScore:
         passes = Passes(12, False, torch.device("cpu"), processes)
-        loss = SequenceLoss(deepcopy(scorer), Weighed(), passes, weights)
+        loss = HeadLoss(deepcopy(scorer), Weighed(), passes, OfSequences(weights))
         return loss.evaluate(judged, passes.all_groups(judged), lambda done, every: None)
 
     alone = evaluate(ALONE)
@@ -204,6 +209,40 @@ def test_weights_of_labels_are_the_same_for_every_process(network: LlamaForCausa
         values = torch.cat([scorer(torch.from_numpy(example.ids)[None]).logits for example in judged])
     due = binary_cross_entropy_with_logits(values, torch.from_numpy(labels).float(), torch.tensor(weights))
     assert alone.loss == pytest.approx(due.item(), rel=1e-5)
+
+
+class Tagged:
+    """An objective of tokens with a figure that is no mean over them."""
+
+    def losses(self, scores: TokenScores) -> torch.Tensor:
+        return scores.summed(cross_entropy(scores.values, scores.tags, reduction="none"))
+
+    def metrics(self, scores: TokenScores) -> dict[str, torch.Tensor]:
+        return {}
+
+    def overall(self, scores: TokenScores) -> dict[str, float]:
+        place = torch.arange(1, len(scores.tags) + 1) * (scores.example + 1)
+        return {"placed": (scores.values[:, 0].double() * place * scores.tags).sum().item()}
+
+
+def test_scores_of_tokens_are_gathered_in_the_records_order(network: LlamaForCausalLM, store: TokenStore) -> None:
+    torch.manual_seed(0)
+    tagger = LlamaForTokenClassification(network.config.__class__(**network.config.to_dict(), num_labels=3)).eval()
+    tags = (np.arange(len(store.ids)) % 3).astype(np.int32)
+    examples = [replace(one, by_token={}, by_example={}) for one in store]
+    starts = store.offsets[:-1].tolist()
+    tagged = TokenStore.of(
+        replace(one, by_token={TARGET: tags[start : start + len(one.ids)]})
+        for start, one in zip(starts, examples, strict=True)
+    )
+
+    def evaluate(processes: Processes) -> StepScore:
+        passes = Passes(12, False, torch.device("cpu"), processes)
+        loss = HeadLoss(deepcopy(tagger), Tagged(), passes, OfTokens(["a", "b", "c"]))
+        return loss.evaluate(tagged, passes.all_groups(tagged), lambda done, every: None)
+
+    alone = evaluate(ALONE)
+    assert alone.metrics["placed"] and InThreads(COUNT).call(evaluate) == [alone] * COUNT
 
 
 def test_scores_are_gathered_for_figures_of_all_examples_alone(network: LlamaForCausalLM, store: TokenStore) -> None:
@@ -222,7 +261,7 @@ def test_scores_are_gathered_for_figures_of_all_examples_alone(network: LlamaFor
     def times(made: Any) -> int:
         def evaluate(processes: Processes) -> None:
             passes = Counted(12, False, torch.device("cpu"), processes)
-            loss = SequenceLoss(deepcopy(scorer), named_objective(made, registered), passes)
+            loss = HeadLoss(deepcopy(scorer), named_objective(made, registered), passes, OfSequences())
             loss.evaluate(judged, passes.all_groups(judged), lambda done, every: None)
 
         calls.clear()

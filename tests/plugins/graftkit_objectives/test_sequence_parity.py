@@ -15,7 +15,7 @@ from encoder_models import encoder_folder
 from graftkit.interfaces.objective import LABEL, LABELS, SCORE, WEIGHT, SequenceScores
 from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import SEQUENCE, TYPE, Example, TokenStore
-from graftkit.training.sequence_loss import SequenceLoss
+from graftkit.training.head_loss import HeadLoss, OfSequences
 from graftkit.training.step_loss import Passes, StepScore
 from graftkit_objectives.classification import Classification
 from graftkit_objectives.config import ClassificationConfig, MultiLabelConfig, RegressionConfig, RewardConfig
@@ -81,8 +81,8 @@ def trained_here(
     microbatch: int,
     weights: Sequence[float] | None = None,
 ) -> tuple[StepScore, Mapping[str, torch.Tensor]]:
-    def loss(network: Any, passes: Passes) -> SequenceLoss:
-        return SequenceLoss(network, objective, passes, weights)
+    def loss(network: Any, passes: Passes) -> HeadLoss:
+        return HeadLoss(network, objective, passes, OfSequences(weights))
 
     return step_gradients(model, store, loss, packed=packed, microbatch=microbatch)
 
@@ -219,7 +219,7 @@ def test_figures_of_all_records_are_no_means_of_passes(made: Callable[[int], Any
     network, store = made(1), stored([{SCORE: np.float32(number)} for number in NUMBERS])
     passes = Passes(10, True, CPU)
     use_packing(network.get_base_model(), Packing(True))
-    loss = SequenceLoss(network.get_base_model(), Regression(RegressionConfig()), passes)
+    loss = HeadLoss(network.get_base_model(), Regression(RegressionConfig()), passes, OfSequences())
     found = loss.evaluate(store, passes.all_groups(store), lambda done, every: None)
     with torch.no_grad():
         network.get_base_model().set_attn_implementation("eager")

@@ -21,7 +21,7 @@ from graftkit.flow.folders.adapter_state import saved_names, state_from_peft
 from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.run_adapter import WholeParameters, read_adapter, read_tensors, whole_of_run
 from graftkit.flow.folders.vocabulary_file import read_change
-from graftkit.flow.planning.head import with_facts
+from graftkit.flow.planning.head import does, with_facts
 from graftkit.flow.preparation.check_model import pick_device
 from graftkit.flow.preparation.new_rows import changed_config
 from graftkit.flow.records.chat import options_of
@@ -238,9 +238,8 @@ def refuse_head_in(head: HeadFacts | None, folder: Path) -> None:
         FolderError: It has.
     """
     if head is not None:
-        does = "fills in masked tokens" if head.kind == "masked" else "scores whole sequences"
         raise FolderError(
-            f"it {does}, and writes no answers",
+            f"it {does(head.kind)}, and writes no answers",
             where=str(folder),
             hint="`toolkit generate` says what it says of a text.",
         )

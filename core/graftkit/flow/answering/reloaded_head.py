@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RequestError
+from graftkit.flow.answering.grouped_tags import grouped
 from graftkit.flow.planning.head import mask_token, scored_of
 from graftkit.interfaces.architecture import token_types
 from graftkit.interfaces.bounded_json import parse_json
@@ -18,7 +19,7 @@ from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.samples import Conversation, Message, Pair, Text
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
-from graftkit.model.head import sequence_scores
+from graftkit.model.head import head_scores
 from graftkit.model.packing import forward_inputs
 from graftkit.report.run_manifest import HeadFacts
 from graftkit.visible import one_line
@@ -53,7 +54,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class HeadModel:
-    """A model that gives texts labels, a number or a reward, or fills in their masked tokens.
+    """A model that gives texts labels, a number or a reward, their words tags, or fills in their masked tokens.
 
     Attributes:
         network: The model.
@@ -68,9 +69,10 @@ class HeadModel:
     pairs: bool | None = None
 
     def judge(self, text: str) -> Judgement:
-        """Returns the labels of a text with their probabilities, its number, or the likeliest fills of its masks.
+        """Returns the labels of a text with their probabilities, its number, its entities, or the fills of its masks.
 
-        What they are transformers' pipelines `text-classification` and `fill-mask` say, too. Of a classifier they are
+        What they are transformers' pipelines `text-classification`, `token-classification` with
+        `aggregation_strategy="first"`, and `fill-mask` say, too. Of a classifier they are
         its scores' softmax, or each score's sigmoid where a text may have several labels, which are those of more
         than 0.5; a reward, or the number of a regression, is the score itself.
 
@@ -84,15 +86,26 @@ class HeadModel:
             RequestError: The text is empty, or too long, or has no mask token; or the messages can't be laid out.
             DataError: The tokenizer does not say how a pair of texts becomes one sequence.
         """
-        masked = self.scored.kind == "masked"
+        kind = self.scored.kind
+        masked = kind == "masked"
         pair = None if masked else self.pair_in(text)
+        if kind == "token":
+            return self._tagged(text)
         ids, types = self._ids_of_pair(*pair) if pair else (self._ids(text, masked=masked), [])
+        self._check(ids)
+        return self._filled(ids) if masked else self._scored(ids, types)
+
+    def _check(self, ids: Sequence[int]) -> None:
+        """Refuses a text without a token, or with more than the model's context.
+
+        Raises:
+            RequestError: It is one.
+        """
         context = context_length(self.network.config.to_dict())
         if not ids:
             raise RequestError("the text is empty", hint="Give it a word.")
         if context is not None and len(ids) > context:
             raise RequestError(f"the text has {len(ids)} tokens; the model's context is {context}")
-        return self._filled(ids) if masked else self._scored(ids, types)
 
     @property
     def scored(self) -> HeadFacts:
@@ -102,7 +115,7 @@ class HeadModel:
 
     @property
     def labels(self) -> list[str]:
-        """What the scores of a sequence are of, in their order; none where there is one score without a name."""
+        """What scores are of, in their order; none where there is one score without a name."""
         return self.scored.labels
 
     def pair_in(self, text: str) -> Pair | None:
@@ -144,7 +157,7 @@ class HeadModel:
         sequence = torch.tensor(ids, device=self.network.device)
         of = torch.tensor(types, device=self.network.device) if types else None
         inputs = forward_inputs([sequence], packed=False, token_type_ids=of)
-        scores = sequence_scores(self.network, [sequence], inputs)[0]
+        scores = head_scores(self.network, [sequence], inputs)[0]
         labels, several = self.scored.labels, self.scored.several
         if len(scores) == 1 and not several:
             [name] = labels or ["reward"]
@@ -157,6 +170,24 @@ class HeadModel:
         likeliest = {} if several and not above else {"label": order[0]}
         facts = {**likeliest, **found, "probabilities": {label: shares[label] for label in order}}
         return Judgement(text, facts | {"tokens": len(ids)})
+
+    @torch.no_grad()
+    def _tagged(self, text: str) -> Judgement:
+        """Returns the entities of a text."""
+        encoder = Encoder(self.tokenizer, None, 1 << 30, self.network.get_input_embeddings().num_embeddings)
+        encoded = self.tokenizer.encode_offsets(text)
+        before, after = encoder.put_around
+        ids = [*before, *encoded.ids, *after]
+        self._check(encoded.ids)
+        self._check(ids)
+        encoder.check_rows(ids, "the text")
+        sequence = torch.tensor(ids, device=self.network.device)
+        scores = head_scores(self.network, [sequence], forward_inputs([sequence], packed=False))
+        shares = scores.softmax(1)[len(before) : len(before) + len(encoded.ids)].cpu()
+        found = grouped(text, encoded.offsets, shares, self.labels)
+        lines = [f"{entity.word}: {entity.label} {entity.score:.4f}" for entity in found]
+        facts = {"entities": [asdict(entity) for entity in found], "tokens": len(ids)}
+        return Judgement("\n".join(lines) or "no entity", facts)
 
     @torch.no_grad()
     def _filled(self, ids: Sequence[int]) -> Judgement:

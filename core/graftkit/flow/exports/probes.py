@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -22,7 +22,7 @@ from graftkit.flow.exports.expert_choices import watched
 from graftkit.flow.exports.same_experts import RouterChoices, choices_by_sequence
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
-from graftkit.interfaces.architecture import Head, head_of
+from graftkit.interfaces.architecture import SCORING, Head, head_of
 from graftkit.interfaces.block_memory import float32_by_block
 from graftkit.interfaces.exporter import MergeBase, Probe
 from graftkit.interfaces.forward import logits_at
@@ -70,7 +70,7 @@ class Probes:
         assets: What an export must load besides its weights; None in what was written before that was compared.
         sketches: Those of the trained weights, where an exporter quantizes (`weight_sketch.py`).
         head: What the model has on its hidden states; the logits of a head on sequences are the scores of each probe,
-            `[1, outputs]`.
+            `[1, outputs]`, and those of a head on tokens the scores of these, `[kept, outputs]`.
         columns: How many columns of the logits an export must have: what lies beyond the tokenizer's ids is padding.
             0 in what was written before that was kept.
         token_type_ids: The type of each probe's tokens, `[tokens]`, where the model has embeddings of them; else none
@@ -168,7 +168,7 @@ class Probes:
         ids, positions = ([tensors[f"{name}.{n}"] for n in numbers] for name in ("ids", "positions"))
         logits = [tensors[f"logits.{n}"] for n in numbers]
         types = [tensors[f"{_TYPES}{n}"] for n in numbers] if f"{_TYPES}0" in tensors else []
-        heads: dict[str | None, Head] = {"sequence": "sequence", "masked": "masked"}
+        heads: dict[str | None, Head] = {kind: kind for kind in get_args(Head)}
         head = heads.get(metadata.get("head"), "language")
         for found, at, values in zip(ids, positions, logits, strict=True):
             _check_probe(found, at, values, head)
@@ -234,7 +234,7 @@ def _check_probe(ids: torch.Tensor, positions: torch.Tensor, logits: torch.Tenso
     if not whole or logits.ndim != 2 or not logits.is_floating_point() or not len(ids):
         raise ValueError("a probe's ids, positions or logits are of another type or shape")
     inside = ((positions >= 0) & (positions < len(ids))).all()
-    unknown = ids.min() < 0 or (head != "sequence" and ids.max() >= logits.shape[1])
+    unknown = ids.min() < 0 or (head not in SCORING and ids.max() >= logits.shape[1])
     if len(positions) != len(logits) or not inside or unknown:
         raise ValueError("a probe's ids, positions and logits do not fit together")
 
@@ -312,7 +312,7 @@ def run_probes(
         logits, made = watched(partial(compute, loaded.packing.packed))
     coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest_example}
     width = logits[0].shape[1]
-    columns = width if head == "sequence" else min(width, loaded.model.tokenizer.vocab_size)
+    columns = width if head in SCORING else min(width, loaded.model.tokenizer.vocab_size)
     return Probes(
         ids,
         logits,

@@ -351,7 +351,7 @@ def _sorted_out(found: AdapterFolder, shapes: Mapping[str, tuple[int, ...]], pre
         else:
             raise ValueError(f"the tensor '{key[:120]}' belongs to nothing that adapter_config.json names")
     lacking = [module for module in names if not any(_inside(name, module) for name in saved)]
-    if found.fields.get("task_type") == "SEQ_CLS" and not {*lacking} >= _EITHER_HEAD:
+    if found.fields.get("task_type") in ("SEQ_CLS", "TOKEN_CLS") and not {*lacking} >= _EITHER_HEAD:
         lacking = [module for module in lacking if module not in _EITHER_HEAD]
     if lacking:
         raise ValueError(f"'modules_to_save' names {lacking[0][:60]!r}, of which there is no tensor")

@@ -105,8 +105,7 @@ class EvaluationPlan:
         """
         bound = self.bound
         if "objective" not in bound.recipe.model_fields_set and head != "language":
-            use = "masked-lm" if head == "masked" else _sequence_objective(labels, several=several)
-            bound = _measured_by(use, bound, host)
+            bound = _measured_by(_OBJECTIVES.get(head) or _sequence_objective(labels, several=several), bound, host)
         config, use = bound.objective_config, bound.objective.use
         if config.head == head == "sequence":
             _refuse_outputs(bound, labels, several=several, where=where)
@@ -172,9 +171,13 @@ def _refuse_outputs(bound: BoundRecipe, labels: Sequence[str], *, several: bool,
 _MEASURED_ALONE: Mapping[LearnsFrom, str] = {"answers": "sft", "pairs": "simpo"}
 """What measures a model without another one beside it, by the records that it is measured on."""
 
+_OBJECTIVES: Mapping[Head, str] = {"masked": "masked-lm", "token": TEXT_SHAPES["tags"].objective}
+"""What measures a model with a head of each kind that has one objective alone."""
+
 _MODELS: Mapping[Head, str] = {
     "language": "language models",
     "sequence": "models that score whole sequences",
+    "token": "models that score each token",
     "masked": "models that fill in masked tokens",
 }
 

@@ -12,7 +12,15 @@ from graftkit.errors import DataError, ModelError, RecipeError
 from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.planning.named_fields import NamedFields, listed_labels
 from graftkit.flow.planning.read_records import ReadRecords
-from graftkit.interfaces.architecture import SEVERAL_LABELS, Head, head_of, is_multimodal, labels_of, with_head
+from graftkit.interfaces.architecture import (
+    SCORING,
+    SEVERAL_LABELS,
+    Head,
+    head_of,
+    is_multimodal,
+    labels_of,
+    with_head,
+)
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.tokenizer import NamedTokens, Tokenizer
 from graftkit.recipe.bind import BoundRecipe
@@ -21,6 +29,7 @@ from graftkit.report.run_manifest import HeadFacts
 __all__ = [
     "NUMBER",
     "config_of_objective",
+    "does",
     "head_facts",
     "labels_in_order",
     "mask_token",
@@ -68,6 +77,13 @@ def config_of_objective(bound: BoundRecipe, config: Mapping[str, Any], reference
             where=reference,
             hint="Give its language model alone, as transformers saves it.",
         )
+    own, named = head_of(config), (config.get("architectures") or [""])[0]
+    if {own, head} == SCORING:
+        raise ModelError(
+            f"the model {_DOES[own]} ({named}), and the objective {objective} trains {_HEADS[head]}",
+            where=reference,
+            hint="Give the model that it was made from, or one without a head, as AutoModel saves it.",
+        )
     return with_head(config, head)
 
 
@@ -112,8 +128,25 @@ def head_facts(
 _HEADS: Mapping[Head, str] = {
     "language": "a language model's own head",
     "sequence": "a head on sequences",
+    "token": "a head on tokens",
     "masked": "the head that fills in masked tokens",
 }
+
+
+_DOES: Mapping[Head, str] = {
+    "sequence": "scores whole sequences",
+    "token": "scores each token",
+    "masked": "fills in masked tokens",
+}
+
+
+def does(head: Head) -> str:
+    """Returns what a model with a head that is no language model's does, in words.
+
+    Args:
+        head: The head.
+    """
+    return _DOES[head]
 
 
 def labels_in_order(
@@ -144,14 +177,13 @@ def labels_in_order(
         _refuse_several_outputs(bound, config, origin)
     if learns_from == "scores":
         return [NUMBER]
-    if learns_from not in ("labels", "label_sets"):
+    if learns_from not in ("labels", "label_sets", "tags"):
         return []
     if not found:
         raise DataError("no record has a label: there is nothing to tell apart", where=where)
-    if learns_from == "labels" and len(found) < 2:
-        raise DataError(
-            f"every record has the label {next(iter(found))!r:.60}: there is nothing to tell apart", where=where
-        )
+    if learns_from != "label_sets" and len(found) < 2:
+        one = "word has the tag" if learns_from == "tags" else "record has the label"
+        raise DataError(f"every {one} {next(iter(found))!r:.60}: there is nothing to tell apart", where=where)
     try:
         order = list(bound.objective_config.label_order(found))
     except ValueError as error:
@@ -274,11 +306,13 @@ def refuse_head(config: Mapping[str, Any], reference: str, why: str) -> None:
         ModelError: It is none.
     """
     head, named = head_of(config), (config.get("architectures") or [""])[0]
-    if head == "sequence":
+    if head in SCORING:
         raise ModelError(
-            f"the model scores whole sequences ({named}), and {why}",
+            f"the model {_DOES[head]} ({named}), and {why}",
             where=reference,
-            hint="Such models are trained with objective: classification, multi-label-classification, regression or "
+            hint="Such models are trained with objective: token-classification."
+            if head == "token"
+            else "Such models are trained with objective: classification, multi-label-classification, regression or "
             "reward.",
         )
     if head == "masked":

@@ -126,11 +126,6 @@ class RunPlan:
         return chats(self.bound, self.samples)
 
     @property
-    def labels(self) -> Sequence[str]:
-        """What the scores of the model's head are of; none where it has none."""
-        return self.head.labels if self.head else ()
-
-    @property
     def mixed(self) -> bool:
         """Whether an epoch is anything but every training record once."""
         return any(share.weight != 1 for share in self.shares)

@@ -54,7 +54,7 @@ class LoadedBase:
         device: Where it computes.
         packing: How sequences share a pass.
         originals: How its weights were.
-        head: The modules that are its head on sequences, if it has one.
+        head: The modules that are its head, if it has one that gives scores.
         new: The parameters of these that the base model's files lack.
     """
 

@@ -14,7 +14,7 @@ from graftkit.flow.records.named_providers import Named
 from graftkit.host.guard import note_once
 from graftkit.host.records import RegisteredProvider
 from graftkit.host.results import LARGEST_SCORE, kind_named
-from graftkit.interfaces.objective import Overall, Scores, SequenceScores
+from graftkit.interfaces.objective import Overall, Scores, SequenceScores, TokenScores
 
 __all__ = ["NamedObjective", "NamedOverall", "NamedSampled", "named_objective", "named_sampled"]
 
@@ -23,7 +23,7 @@ _NO_GRADIENT = "gave losses that have no gradient by the scores: what makes them
 
 
 class NamedObjective(Named):
-    """An objective, of tokens or of whole sequences.
+    """An objective, of log-probabilities or of scores of a head.
 
     Args:
         objective: The objective, whose methods are guarded.
@@ -103,7 +103,7 @@ class NamedObjective(Named):
 class NamedOverall(NamedObjective):
     """One that tells something of all examples together, too; of others no scores are kept or gathered for that."""
 
-    def overall(self, scores: SequenceScores) -> dict[str, float]:
+    def overall(self, scores: SequenceScores | TokenScores) -> dict[str, float]:
         """Returns what is told of all examples together, each a number or NaN."""
         found = self._objective.overall(_copied(scores))
         if not isinstance(found, Mapping):
@@ -198,11 +198,11 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
-def _tensors(scores: Scores | SequenceScores) -> list[torch.Tensor]:
+def _tensors(scores: Scores | SequenceScores | TokenScores) -> list[torch.Tensor]:
     """Returns the tensors that an objective is given."""
     values = [getattr(scores, each.name) for each in fields(scores)]
     return [value for value in [*values, *scores.by_example.values()] if isinstance(value, torch.Tensor)]
 
 
-def _examples(scores: Scores | SequenceScores) -> int:
+def _examples(scores: Scores | SequenceScores | TokenScores) -> int:
     return len(scores.values) if isinstance(scores, SequenceScores) else scores.examples

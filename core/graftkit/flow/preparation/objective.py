@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from torch import nn
+from collections.abc import Callable
+from typing import Any
 
 from graftkit.flow.preparation.named_objective import named_objective, named_sampled
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.architecture import SCORING, labels_of
 from graftkit.interfaces.objective import TeacherConfig
 from graftkit.recipe.bind import BoundRecipe
+from graftkit.training.head_loss import HeadLoss, OfSequences, OfTokens
 from graftkit.training.sampled_loss import SampledLoss, SamplingPlan
-from graftkit.training.sequence_loss import SequenceLoss
 from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
 
 __all__ = ["loss_of"]
 
 
 def loss_of(
-    bound: BoundRecipe,
-    host: PluginHost,
-    network: nn.Module,
-    labels: Sequence[str],
-    sampling: SamplingPlan | None = None,
+    bound: BoundRecipe, host: PluginHost, network: Any, sampling: SamplingPlan | None = None
 ) -> Callable[[Passes], StepLoss] | None:
     """Returns what makes the loss of steps and holdout records; None for the likelihood.
 
@@ -30,7 +26,6 @@ def loss_of(
         bound: The recipe, which says the objective.
         host: The plugins.
         network: The model.
-        labels: What the scores of its head are of.
         sampling: How answers are sampled, for an objective that learns from those.
     """
     choice, config = bound.objective, bound.objective_config
@@ -41,10 +36,12 @@ def loss_of(
         sampled = named_sampled(made, choice.registered)
         return lambda passes: SampledLoss(network, sampled, passes, sampling)
     objective = named_objective(made, choice.registered)
-    if config.head == "sequence":
+    if config.head in SCORING:
+        labels = labels_of(network.config.to_dict())
         named = config.label_weights if config.learns_from == "label_sets" else {}
         weights = [named.get(label, 1.0) for label in labels] if named else None
-        return lambda passes: SequenceLoss(network, objective, passes, weights)
+        scored = OfTokens(labels) if config.head == "token" else OfSequences(weights)
+        return lambda passes: HeadLoss(network, objective, passes, scored)
     temperature = config.temperature if isinstance(config, TeacherConfig) else 1.0
     return lambda passes: ObjectiveLoss(
         network,

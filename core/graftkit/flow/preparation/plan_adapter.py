@@ -22,7 +22,7 @@ from graftkit.flow.planning.adapter_vocabulary import (
 from graftkit.flow.planning.head import scored_of, with_facts
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.architecture import labels_of, with_head
+from graftkit.interfaces.architecture import Head, head_of, labels_of, with_head
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
@@ -35,10 +35,10 @@ __all__ = ["PlannedAdapter", "TokenizerOf", "plan_adapter"]
 TokenizerOf = Literal["adapter", "base"]
 """Whose tokenizer is taken where the two differ."""
 
-_SCORES_SEQUENCES = "SEQ_CLS"
-"""What PEFT calls the task of a model whose head scores sequences."""
+_SCORES: Mapping[object, Head] = {"SEQ_CLS": "sequence", "TOKEN_CLS": "token"}
+"""What PEFT calls the tasks of models whose heads give scores."""
 
-_OTHER_HEADS = frozenset(["TOKEN_CLS", "QUESTION_ANS"])
+_OTHER_HEADS = frozenset(["QUESTION_ANS"])
 """What PEFT calls the tasks of models with heads that graftkit does not know."""
 
 _ELSEWHERE = "Merge it with peft's merge_and_unload."
@@ -119,7 +119,7 @@ def plan_adapter(
     change = change_of_folder(folder, embedding_rows(files))
     found, facts["tokenizer"], notices = _tokenizer(host, folder, files, tokenizer, change, known=not other_base)
     notices += check_rows_fit(folder, files, found, change)
-    head = _head(folder, files, found) if kind or task == _SCORES_SEQUENCES else None
+    head = _head(folder, files, found) if kind or task in _SCORES else None
     files = with_facts(files, head)
     make = InstalledProviders(host).make
     return PlannedAdapter(
@@ -137,7 +137,7 @@ def plan_adapter(
 
 
 def _head(folder: AdapterFolder, files: BaseModelFiles, tokenizer: Tokenizer) -> HeadFacts:
-    """Returns what is on the base model of an adapter that scores sequences.
+    """Returns what is on the base model of an adapter whose head gives scores.
 
     Labels are those of graftkit's manifest, or of a base model that is such a classifier itself; of others transformers
     says "LABEL_0" and so on, and of a single score nothing. Whether a text may have several is the base model's word.
@@ -147,18 +147,22 @@ def _head(folder: AdapterFolder, files: BaseModelFiles, tokenizer: Tokenizer) ->
     """
     if folder.manifest and folder.manifest.head:
         return folder.manifest.head
-    outputs = _saved_outputs(folder, files) or len(labels_of(files.config))
+    task = folder.fields.get("task_type")
+    kind = _SCORES[task]
+    config = files.config if head_of(files.config) == kind else with_head(files.config, kind)
+    outputs = _saved_outputs(folder, files, kind) or (len(labels_of(config)) if config is files.config else 0)
     if not outputs:
+        what = "sequences" if kind == "sequence" else "tokens"
         raise FolderError(
-            "its task is to score sequences (SEQ_CLS), and neither the adapter nor the base model has a head for that",
+            f"its task is to score {what} ({task}), and neither the adapter nor the base model has a head for that",
             where=str(folder.path),
             hint="Name the classifier that it was trained on with --base.",
         )
-    scored = scored_of(files.config, outputs)
-    return HeadFacts(kind="sequence", labels=scored.labels, pad=tokenizer.role_token("pad"), several=scored.several)
+    scored = scored_of(config, outputs)
+    return HeadFacts(kind=kind, labels=scored.labels, pad=tokenizer.role_token("pad"), several=scored.several)
 
 
-def _saved_outputs(folder: AdapterFolder, files: BaseModelFiles) -> int:
+def _saved_outputs(folder: AdapterFolder, files: BaseModelFiles, kind: Head) -> int:
     """Returns how many scores the head has that an adapter's folder holds as a whole module; 0 where it holds none.
 
     They are the rows of that parameter which has one row in transformers' model with a head of a single score.
@@ -170,7 +174,7 @@ def _saved_outputs(folder: AdapterFolder, files: BaseModelFiles) -> int:
     from graftkit.model.head import head_modules, head_parameters
     from graftkit.model.skeleton import build_skeleton
 
-    config = with_head(files.config, "sequence")
+    config = with_head(files.config, kind)
     skeleton = build_skeleton(config, files.reference, torch.float32, len(files.tensors))
     single = [
         name

@@ -14,7 +14,15 @@ from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.samples import LongText, Sample, ScoredText, Text, TextWithLabels, join_pair
+from graftkit.interfaces.samples import (
+    LongText,
+    Sample,
+    ScoredText,
+    TaggedText,
+    Text,
+    TextWithLabels,
+    join_pair,
+)
 from graftkit.recipe.schema import Recipe
 from graftkit.training.order import group_by_tokens, shuffled
 from graftkit.training.schedule import warmup_steps
@@ -191,6 +199,11 @@ def _beginning(sample: Sample) -> tuple[Sample, float]:
         first, second = (text[: _MOST_TEXT // 2] for text in sample.pair)
         short = replace(sample, text=join_pair(first, second), pair=(first, second))
         return short, len(sample.text) / len(short.text)
+    if isinstance(sample, TaggedText) and len(sample.text) > _MOST_TEXT:
+        count = max(1, sum(end <= _MOST_TEXT for _, end in sample.places))
+        text = sample.text[: sample.places[count - 1][1]]
+        cut = replace(sample, text=text, places=sample.places[:count], tags=sample.tags[:count])
+        return cut, len(sample.text) / len(text)
     if isinstance(sample, Text) and len(sample.text) > _MOST_TEXT:
         return replace(sample, text=sample.text[:_MOST_TEXT]), len(sample.text) / _MOST_TEXT
     return sample, 1.0

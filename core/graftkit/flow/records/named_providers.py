@@ -32,6 +32,7 @@ from graftkit.interfaces.samples import (
     PreferencePair,
     Sample,
     ScoredText,
+    TaggedText,
     Text,
     TextWithLabels,
     Tokens,
@@ -189,6 +190,8 @@ def _wrong_with(sample: object) -> str:
             return _no_text("a text", text=text) or _wrong_pair(text, pair) or _wrong_labels(labels)
         case ScoredText(text, _, score, pair):
             return _no_text("a text", text=text) or _wrong_pair(text, pair) or _wrong_score(score)
+        case TaggedText(text, _, places, tags):
+            return _no_text("a text", text=text) or _wrong_tags(text, places, tags)
         case Text(text):
             return _no_text("a text", text=text)
         case LongText(source):
@@ -223,6 +226,23 @@ def _wrong_score(score: object) -> str:
     if isinstance(score, int | float) and not isinstance(score, bool) and abs(score) <= MOST_SCORE:
         return ""
     return f"a text of the score {score!r:.40}, which is no number up to {MOST_SCORE:g}"
+
+
+def _wrong_tags(text: str, places: object, tags: object) -> str:
+    if not isinstance(places, list | tuple) or not isinstance(tags, list | tuple):
+        return f"a text with words at {kind_named(places)} and tags in {kind_named(tags)}, not in tuples"
+    if len(places) != len(tags) or not places:
+        return f"a text of {len(places)} words with {len(tags)} tags"
+    strange = next((tag for tag in tags if not isinstance(tag, str) or not tag), None)
+    if strange is not None:
+        return f"a text with {strange!r:.40} in place of a tag"
+    last = 0
+    for place in places:
+        numbers = isinstance(place, tuple) and len(place) == 2 and all(type(at) is int for at in place)
+        if not numbers or not last <= place[0] < place[1] <= len(text) or text[last : place[0]].strip():
+            return f"a text with a word at {place!r:.40}, where words follow each other with white space between"
+        last = place[1]
+    return ""
 
 
 def _wrong_answer(sample: object) -> str:

@@ -14,7 +14,7 @@ from graftkit.corpus.answers_compared import TwoAnswers
 from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.text_targets import TEXT_SHAPES, is_pair, labels_in, shape_of
 from graftkit.interfaces.objective import LearnsFrom
-from graftkit.interfaces.samples import LabelledAnswer, LabelledText, Sample, ScoredText, TextWithLabels
+from graftkit.interfaces.samples import LabelledAnswer, LabelledText, Sample, ScoredText, TaggedText, TextWithLabels
 from graftkit.visible import one_line
 
 __all__ = ["SeenKinds"]
@@ -25,7 +25,7 @@ _FAR = 100
 """The size of numbers from which on a head takes long to come to them."""
 
 _Kind = tuple[str, ...] | bool | None
-"""What a record is: labels, sorted; whether its answer is wanted; or neither."""
+"""What a record is: labels or tags, sorted, each once; whether its answer is wanted; or neither."""
 
 
 class SeenKinds:
@@ -42,8 +42,8 @@ class SeenKinds:
     def note(self, sample: Sample) -> None:
         """Notes a record; every one of the files in turn."""
         kind: _Kind = None
-        if isinstance(sample, LabelledText | TextWithLabels):
-            kind = tuple(sorted(labels_in(sample)))
+        if isinstance(sample, LabelledText | TextWithLabels | TaggedText):
+            kind = tuple(sorted({*labels_in(sample)}))
         elif isinstance(sample, LabelledAnswer):
             kind = sample.wanted
         elif isinstance(sample, ScoredText):

@@ -58,7 +58,7 @@ class StartingPoint:
         epochs: How often every record is seen: three times, or as often as thirty steps take.
         objective: What suits the records: sft; dpo for pairs, kto for answers that are wanted or not,
             classification for texts with one of a few labels, multi-label-classification where they have any number of
-            them, regression for texts with a number.
+            them, regression for texts with a number, token-classification for words with tags.
         quantizer: How frozen weights are stored: as they lie where the file holds them quantized, else in NF4.
         learning_rate: The highest rate of a low-rank adapter for a model of this size.
         steps: How many steps that makes, about.
@@ -174,13 +174,16 @@ def _objective_for(sample: Sample) -> str:
 
 
 def _targets_of(samples: Samples) -> TextTargets | None:
-    """Returns what is learnt of texts as wholes: their numbers, or labels that name classes.
+    """Returns what is learnt of texts: their words' tags, their numbers, or labels that name classes.
 
     Those are two at least, or one that a text may lack, short, and seen several times in the mean.
     """
     shape = shape_of(next(iter(samples)))
     if shape is None:
         return None
+    if shape.kind == "tags":
+        alike = all(type(sample) is shape.sample for sample in samples)
+        return TextTargets("tags", sorted({tag for sample in samples for tag in labels_in(sample)})) if alike else None
     most, found = min(_MOST_LABELS, len(samples) // _TIMES_SEEN), set[str]()
     for sample in samples:
         labels = labels_in(sample)

@@ -27,7 +27,7 @@ _LABELS = ("label", "labels", "class", "category", "target", "sentiment")
 
 _COLUMNS = (
     *("messages", "conversations", "prompt", "completion", "chosen", "rejected", "question", "answer"),
-    *("instruction", "input", "output", "response", "text", "label"),
+    *("instruction", "input", "output", "response", "text", "label", "tokens", "words", "ner_tags", "pos_tags"),
     *("text_pair", "sentence1", "sentence2", "premise", "hypothesis", "question1", "question2"),
 )
 """Columns of the built-in formats of which a name with a typing error is recognized."""

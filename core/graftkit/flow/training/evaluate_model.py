@@ -206,7 +206,7 @@ def measured_by(
         _tokens_of_a_pass(bound, network.device),
         progress("passes"),
         packed=model.packing.packed,
-        loss=loss_of(bound, host, network, model.encoder.targets.labels if model.encoder.targets else ()),
+        loss=loss_of(bound, host, network),
     )
     if not math.isfinite(score.loss):
         told = f"its loss on these records is {score.loss}"

@@ -34,10 +34,10 @@ def loss_in(run: RunContext, network: Any, stop: Sequence[int]) -> Callable[[Pas
         network: The model.
         stop: The tokens that end an answer.
     """
-    bound, labels = run.plan.bound, run.plan.labels
+    bound = run.plan.bound
     if not isinstance(bound.objective_config, SampledConfig):
-        return loss_of(bound, run.host, network, labels)
-    return loss_of(bound, run.host, network, labels, _sampling(run, bound.objective_config, stop))
+        return loss_of(bound, run.host, network)
+    return loss_of(bound, run.host, network, _sampling(run, bound.objective_config, stop))
 
 
 def _sampling(run: RunContext, config: SampledConfig, stop: Sequence[int]) -> SamplingPlan:

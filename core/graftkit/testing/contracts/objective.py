@@ -23,6 +23,7 @@ from graftkit.interfaces.objective import (
     Scores,
     SequenceScores,
     TeacherConfig,
+    TokenScores,
 )
 from graftkit.recipe.bind import Choice
 from graftkit.testing.contracts.base import Contract, choose
@@ -30,10 +31,13 @@ from graftkit.testing.contracts.base import Contract, choose
 __all__ = ["ObjectiveContract"]
 
 CLASSES = 3
-"""How many labels texts have."""
+"""How many labels texts have, or tags their words."""
 
-AnyScores = Scores | SequenceScores
-"""What an objective is given: log-probabilities of tokens, or a head's scores of sequences, as its config says."""
+AnyScores = Scores | SequenceScores | TokenScores
+"""What an objective is given: log-probabilities of tokens, or a head's scores, as its config says."""
+
+TAGS = ("B-PER", "I-PER", "O")
+"""The tags in the order of their numbers."""
 
 TOKENS, CANDIDATES = 12, 5
 """How many tokens there are, and how many of them a teacher's scores are of."""
@@ -68,7 +72,7 @@ class ObjectiveContract(Contract):
         return config
 
     def scores(self, examples: int = MOST, *, seed: int = 0, scale: float = 1.0) -> AnyScores:
-        """Returns scores as core gives them: of answers of 1 to 7 tokens, or of sequences.
+        """Returns scores as core gives them: of answers, or texts, of 1 to 7 tokens, or of sequences.
 
         Args:
             examples: How many.
@@ -158,7 +162,14 @@ class ObjectiveContract(Contract):
         if self.config.mean_of == "examples":
             return
         scores = self.scores()
-        assert isinstance(scores, Scores), "a mean over tokens is one of their scores: head = language"
+        if isinstance(scores, TokenScores):
+            places = torch.arange(len(scores.tags))
+            each = [self.losses(of_tokens(scores, places == place)) for place in places]
+            assert torch.allclose(self.losses(scores).sum(), torch.cat(each).sum(), rtol=1e-5, atol=1e-6), (
+                "the config says mean_of = tokens, but losses() is no sum over an example's tokens"
+            )
+            return
+        assert isinstance(scores, Scores), "a mean over tokens is one of their scores: head = language or token"
         halved = replace(scores, weights=scores.weights / 2)
         assert torch.allclose(self.losses(halved), self.losses(scores) / 2, rtol=1e-5, atol=1e-6), (
             "the config says mean_of = tokens, but losses() is no sum over tokens of their weights times something"
@@ -177,12 +188,11 @@ class ObjectiveContract(Contract):
     def test_figures_of_all_examples_are_numbers(self) -> None:
         """By the same names each time, whatever the order of the records is, where it has any."""
         objective, scores = self.make(), self.scores()
-        if not isinstance(objective, Overall) or not isinstance(scores, SequenceScores):
+        if not isinstance(objective, Overall) or isinstance(scores, Scores):
             return
-        scores = SequenceScores(scores.values.detach(), scores.by_example)
-        other_way = {name: values.flip(0) for name, values in scores.by_example.items()}
-        turned = objective.overall(SequenceScores(scores.values.flip(0), other_way))
-        told = objective.overall(scores)
+        with torch.no_grad():
+            turned = objective.overall(detached(of_examples(scores, list(reversed(range(MOST))))))
+            told = objective.overall(detached(scores))
         assert told.keys() == turned.keys(), f"overall() gives {[*told]} and, in another order, {[*turned]}"
         for name, value in told.items():
             assert isinstance(value, int | float), f"overall() gives a {type(value).__name__} as {name}, no number"
@@ -194,7 +204,7 @@ class ObjectiveContract(Contract):
         """Above 0, of labels alone, in fields of the same class, once they know how many records have each label."""
         counts = {f"label {number}": number + 1 for number in range(CLASSES)}
         try:
-            known = counts if self.config.learns_from in ("labels", "label_sets") else {}
+            known = counts if self.config.learns_from in ("labels", "label_sets", "tags") else {}
             settled = self.config.for_records(known, sum(counts.values()))
         except ValueError:  # the fields name labels that these records do not have
             settled = self.config
@@ -289,6 +299,11 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
         return SequenceScores(values.requires_grad_(), made_targets(config, examples))
     lengths = torch.randint(1, 8, (examples * per_example,), generator=random)
     tokens = int(lengths.sum())
+    if config.head == "token":
+        values = scale * torch.randn(tokens, CLASSES, generator=random)
+        tags = torch.randint(0, CLASSES, (tokens,), generator=random)
+        example = torch.repeat_interleave(torch.arange(examples), lengths)
+        return TokenScores(values.requires_grad_(), tags, example, examples, TAGS)
 
     def logps() -> torch.Tensor:
         return -scale * torch.rand(tokens, generator=random)
@@ -357,7 +372,7 @@ def made_candidates(tokens: int, scale: float, random: torch.Generator) -> tuple
 
 def given(scores: AnyScores) -> list[torch.Tensor]:
     """Returns what gradients are taken by."""
-    if isinstance(scores, SequenceScores):
+    if not isinstance(scores, Scores):
         return [scores.values]
     return [scores.logps] if scores.candidates is None else [scores.logps, scores.candidates]
 
@@ -370,7 +385,7 @@ def gradients_of(losses: torch.Tensor, scores: AnyScores) -> Sequence[torch.Tens
 
 def with_given(scores: AnyScores, tensors: Sequence[torch.Tensor]) -> AnyScores:
     """Returns the scores with other tensors in their place."""
-    if isinstance(scores, SequenceScores):
+    if not isinstance(scores, Scores):
         return replace(scores, values=tensors[0])
     return replace(scores, logps=tensors[0], candidates=tensors[1] if len(tensors) > 1 else None)
 
@@ -380,6 +395,11 @@ def of_examples(scores: AnyScores, numbers: Sequence[int]) -> AnyScores:
     by_example = {name: values[list(numbers)] for name, values in scores.by_example.items()}
     if isinstance(scores, SequenceScores):
         return SequenceScores(scores.values.detach()[list(numbers)].requires_grad_(), by_example)
+    if isinstance(scores, TokenScores):
+        at = torch.cat([(scores.example == number).nonzero().squeeze(1) for number in numbers])
+        counts = torch.tensor([int((scores.example == number).sum()) for number in numbers])
+        values, example = scores.values.detach()[at], torch.repeat_interleave(torch.arange(len(counts)), counts)
+        return TokenScores(values.requires_grad_(), scores.tags[at], example, len(numbers), scores.labels, by_example)
     wanted = [number * scores.sequences + n for number in numbers for n in range(scores.sequences)]
     places = [(scores.sequence == sequence).nonzero().squeeze(1) for sequence in wanted]
     at = torch.cat(places)
@@ -396,9 +416,27 @@ def of_examples(scores: AnyScores, numbers: Sequence[int]) -> AnyScores:
     )
 
 
+def of_tokens(scores: TokenScores, kept: torch.Tensor) -> TokenScores:
+    """Returns some tokens of an example alone.
+
+    Args:
+        scores: The scores.
+        kept: Which of their tokens are kept, all of one example.
+    """
+    tags = scores.tags[kept]
+    return replace(scores, values=scores.values[kept], tags=tags, example=torch.zeros_like(tags), examples=1)
+
+
+def detached(scores: AnyScores) -> AnyScores:
+    """Returns scores without a gradient."""
+    return with_given(scores, [tensor.detach() for tensor in given(scores)])
+
+
 def tensors_of(scores: AnyScores) -> Iterator[torch.Tensor]:
     """Yields every tensor of some scores."""
     yield from (*(tensor.detach() for tensor in given(scores)), *scores.by_example.values())
+    if isinstance(scores, TokenScores):
+        yield from (scores.tags, scores.example)
     if isinstance(scores, Scores):
         yield from (scores.weights, scores.sequence)
         yield from (tensor for tensor in (scores.reference, scores.teacher) if tensor is not None)

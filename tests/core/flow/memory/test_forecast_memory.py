@@ -144,7 +144,7 @@ def test_gradients_and_passes_of_a_step_are_counted_in_what_malloc_keeps(recipe_
 
 
 def test_sampled_answers_are_counted_by_their_keys_and_values(recipe_of_a_config: Path) -> None:
-    """Each as long as it may be, while the moments of the adapter are held; and passes are of answers, not of records."""
+    """Each as long as it may be, while moments of the adapter are held; and passes are of answers, not of records."""
     objective = "{use: grpo, group_size: 64, max_new_tokens: 64}"
     few = ("--set", "training.microbatch_tokens=320", "--set", "training.tokens_per_step=256")
     parts = _stages(recipe_of_a_config, objective, *few, "--set", "data.max_length=256")

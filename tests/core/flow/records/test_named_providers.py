@@ -25,6 +25,7 @@ from graftkit.interfaces.samples import (
     LongText,
     PreferencePair,
     ScoredText,
+    TaggedText,
     TextWithLabels,
     Tokens,
     ToolCall,
@@ -170,6 +171,10 @@ def test_a_format_names_columns(given: Any) -> None:
         (TextWithLabels("a", "a:1", "good"), "a text whose 'labels' is a str"),  # type: ignore[arg-type]
         (TextWithLabels("a", "a:1", ("good", 1)), "a text with an int in place of a label"),  # type: ignore[arg-type]
         (TextWithLabels("a", "a:1", ("good", "good")), "a text with a label that it has twice"),
+        (TaggedText("a b", "a:1", ((0, 1),), ("x", "y")), "a text of 1 words with 2 tags"),
+        (TaggedText("a b", "a:1", ((0, 1), (2, 4)), ("x", "y")), r"a text with a word at \(2, 4\)"),
+        (TaggedText("a b c", "a:1", ((0, 1), (4, 5)), ("x", "y")), r"a text with a word at \(4, 5\)"),
+        (TaggedText("a", "a:1", ((0, 1),), ("",)), "a text with '' in place of a tag"),
         (ScoredText("a", "a:1", "0.5"), "a text of the score '0.5'"),  # type: ignore[arg-type]
         (ScoredText("a", "a:1", float("nan")), r"a text of the score nan, which is no number up to 1e\+18"),
         (

@@ -1,0 +1,132 @@
+"""Words with tags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from graftkit import Column, TaggedText, tagged_words
+from graftkit.errors import DataError, NothingToLearn
+from graftkit.interfaces.record_format import kind_of
+
+from graftkit_formats.config import TagConfig
+from graftkit_formats.text_columns import word_of
+from graftkit_formats.turns import string_of
+
+__all__ = ["Tags"]
+
+_WORDS = ("tokens", "words")
+_TAGS = ("tags", "ner_tags", "labels", "pos_tags")
+_SPANS = ("entities", "spans")
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+class Tags:
+    """Reads `{"tokens": [...], "tags": [...]}`, words with a tag each, and `{"text": ..., "entities": [...]}`.
+
+    Entities are objects with `start`, `end` and `label`, in characters of the text. Its words are then its runs of
+    letters and digits, and its other characters one by one, cut where an entity begins or ends; the first word of an
+    entity has the tag `B-LABEL`, its others `I-LABEL`, and all other words `O`.
+
+    Args:
+        config: Its fields.
+    """
+
+    def __init__(self, config: TagConfig) -> None:
+        self._names = config.names
+
+    def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
+        """Fits where there are lists of words and of tags, or a text and a list of objects that say where they are."""
+        words = [name for name in _WORDS if name in found and found[name].items <= {"string"} and _is_list(found[name])]
+        tags = [name for name in _TAGS if name in found and _is_list(found[name])]
+        if words and tags:
+            return [words[0], tags[0]]
+        spans = [name for name in _SPANS if name in found and _is_list(found[name])]
+        placed = [name for name in spans if not found[name].items or found[name].keys >= {"start", "end", "label"}]
+        if placed and "text" in found and found["text"].is_text:
+            return ["text", placed[0]]
+        return None
+
+    def sample(self, record: Mapping[str, Any], where: str) -> TaggedText:
+        """Returns the text with its words' tags."""
+        spans = next((name for name in _SPANS if name in record), None)
+        if spans and not any(name in record for name in _WORDS):
+            return _of_spans(string_of(record, "text", where), record[spans], spans, where)
+        name, key = (next((key for key in keys if key in record), keys[0]) for keys in (_WORDS, _TAGS))
+        words, tags = (_list(record.get(each), each, where) for each in (name, key))
+        if len(words) != len(tags):
+            raise DataError(f'"{name}" has {len(words):,} words, and "{key}" {len(tags):,} tags', where=where)
+        if not words:
+            raise NothingToLearn(f'"{name}" is empty: there is nothing to learn', where=where)
+        for number, word in enumerate(words, 1):
+            if not isinstance(word, str) or not word.strip():
+                told = f"is {kind_of(word)}, no text" if not isinstance(word, str) else "is empty"
+                raise DataError(f'word {number:,} of "{name}" {told}', where=where, hint=_EMPTY)
+        return tagged_words(words, [self._tag(tag, key, where) for tag in tags], where)
+
+    def _tag(self, tag: object, key: str, where: str) -> str:
+        if type(tag) is int:
+            return word_of(tag, self._names, where, "tags", one="tag")
+        if not isinstance(tag, str) or not tag:
+            told = "empty" if tag == "" else f"{kind_of(tag)}, no text and no whole number"
+            raise DataError(f'one of "{key}" is {told}', where=where)
+        return tag
+
+
+_EMPTY = "A word is a text with something but white space in it: leave the others out, with their tags."
+
+
+def _is_list(column: Column) -> bool:
+    return "list" in column.types and column.types <= {"list", "null"}
+
+
+def _list(value: object, key: str, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        told = "is missing or null" if value is None else f"is {kind_of(value)}, no list"
+        raise DataError(f'"{key}" {told}', where=where)
+    return value
+
+
+def _of_spans(text: str, spans: object, key: str, where: str) -> TaggedText:
+    """Returns a text whose words have the tags that the places of its entities say."""
+    entities = sorted(_entity(span, text, key, where) for span in _list(spans, key, where))
+    for (_, end, label), (start, _, other) in pairwise(entities):
+        if start < end:
+            told = f'the entities {label[:40]!r} up to {end:,} and {other[:40]!r} from {start:,} of "{key}" overlap'
+            raise DataError(told, where=where, hint="A word has one tag: keep one of the two.")
+    if not text.strip():
+        raise NothingToLearn('"text" is empty: there is nothing to learn', where=where)
+    found = list(_words(text, entities))
+    return TaggedText(text, where, tuple(place for place, _ in found), tuple(tag for _, tag in found))
+
+
+def _entity(span: object, text: str, key: str, where: str) -> tuple[int, int, str]:
+    """Returns where an entity begins and ends, without white space around it, and its label."""
+    told = f'one of "{key}" is no object with "start" and "end", whole numbers, and "label", a text'
+    match span:
+        case {"start": int(start), "end": int(end), "label": str(label)}:
+            pass
+        case _:
+            raise DataError(told, where=where)
+    if not 0 <= start < end <= len(text) or not text[start:end].strip() or not label:
+        told = f'the entity {label[:40]!r} of "{key}" is from {start:,} to {end:,}'
+        raise DataError(
+            f"{told}; the text has {len(text):,} characters, and an entity one that is no space", where=where
+        )
+    inside = text[start:end]
+    return start + len(inside) - len(inside.lstrip()), start + len(inside.rstrip()), label
+
+
+def _words(text: str, entities: Sequence[tuple[int, int, str]]) -> Iterator[tuple[tuple[int, int], str]]:
+    """Yields the place of each word, and its tag."""
+    at = 0
+    for start, end, label in [*entities, (len(text), len(text), "")]:
+        for word in _WORD.finditer(text, at, start):
+            yield word.span(), "O"
+        tag = f"B-{label}"
+        for word in _WORD.finditer(text, start, end):
+            yield word.span(), tag
+            tag = f"I-{label}"
+        at = end

@@ -1,0 +1,75 @@
+"""Entities in sequences of tags such as B-PER, I-PER and O, and how many of them are found.
+
+What counts as an entity is what conlleval.pl says, the script of the shared task CoNLL-2003, and seqeval by default:
+an entity begins at a B- or S- tag, and at any other tag that follows O, an entity that has ended, or one of another
+type; it ends where the next tag begins one or is O, and after an E- or S- tag.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+__all__ = ["are_chunks", "entities_in", "precision_recall_f1"]
+
+Entity = tuple[str, int, int]
+"""An entity's type, and the numbers of its first word and of its last one."""
+
+_KINDS = frozenset("BIES")
+
+
+def are_chunks(labels: Collection[str]) -> bool:
+    """Tells whether tags say where entities begin and go on: each but O has a prefix such as B- or I-."""
+    others = [label for label in labels if label != "O"]
+    return bool(others) and all(label[:1] in _KINDS and label[1:2] == "-" for label in others)
+
+
+def entities_in(tags: Sequence[str]) -> set[Entity]:
+    """Returns the entities of a text.
+
+    Args:
+        tags: The tag of each word.
+
+    Example:
+        >>> sorted(entities_in(["B-PER", "I-PER", "O", "I-LOC", "B-LOC"]))
+        [('LOC', 3, 3), ('LOC', 4, 4), ('PER', 0, 1)]
+    """
+    found: set[Entity] = set()
+    open_type: str | None = None
+    start = 0
+    for number, tag in enumerate([*tags, "O"]):
+        kind, _, name = tag.partition("-")
+        goes_on = kind in ("I", "E") and name == open_type
+        if open_type is not None and not goes_on:
+            found.add((open_type, start, number - 1))
+            open_type = None
+        if kind in _KINDS and not goes_on:
+            open_type, start = name, number
+        if kind in ("E", "S"):
+            found.add((name, start, number))
+            open_type = None
+    return found
+
+
+def precision_recall_f1(
+    true: Sequence[Collection[Entity]], predicted: Sequence[Collection[Entity]]
+) -> dict[str, float]:
+    """Returns which share of predicted entities is right, which of true ones is found, and their harmonic mean.
+
+    Args:
+        true: The entities of each text.
+        predicted: Those that are predicted, likewise.
+
+    Returns:
+        All three by name, of all texts' entities counted together; NaN where there is neither a true nor a predicted
+        one.
+    """
+    both = sum(len({*one} & {*other}) for one, other in zip(true, predicted, strict=True))
+    of_true, of_predicted = sum(map(len, true)), sum(map(len, predicted))
+    if not of_true + of_predicted:
+        return dict.fromkeys(("precision", "recall", "f1"), math.nan)
+    return {
+        "precision": both / of_predicted if of_predicted else 0.0,
+        "recall": both / of_true if of_true else 0.0,
+        "f1": 2 * both / (of_true + of_predicted),
+    }
