@@ -166,8 +166,6 @@ class _LabelsConfig(ObjectiveConfig):
     fewest: ClassVar[int] = 1
     """How many labels there must be."""
 
-    class_weights: _ClassWeights = None
-
     labels: list[str] = Field(
         default=[],
         description="the labels in the order of their numbers; those of the records, sorted, when left out",
@@ -192,6 +190,12 @@ class _LabelsConfig(ObjectiveConfig):
         if unknown:
             raise ValueError(f"records have the label {unknown[0][:60]!r}, which `labels` doesn't list")
         return self.labels or sorted(found)
+
+
+class _WeighedLabelsConfig(_LabelsConfig):
+    """Of those that let labels count otherwise."""
+
+    class_weights: _ClassWeights = None
 
     @field_validator("class_weights")
     @classmethod
@@ -237,7 +241,7 @@ class _LabelsConfig(ObjectiveConfig):
         raise NotImplementedError
 
 
-class ClassificationConfig(_LabelsConfig):
+class ClassificationConfig(_WeighedLabelsConfig):
     """Which labels there are, and how much texts of each count."""
 
     learns_from: ClassVar[LearnsFrom] = "labels"
@@ -253,7 +257,7 @@ class ClassificationConfig(_LabelsConfig):
         return records / (labels * count)
 
 
-class MultiLabelConfig(_LabelsConfig):
+class MultiLabelConfig(_WeighedLabelsConfig):
     """Which labels there are, and how much each counts where a text has it."""
 
     learns_from: ClassVar[LearnsFrom] = "label_sets"
