@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, field_validator
 
@@ -210,7 +210,7 @@ class SampledConfig(ObjectiveConfig):
 
     group_size: int = Field(default=8, ge=2, le=1024, description="how many answers to each prompt a step samples")
     max_new_tokens: int = Field(default=128, ge=1, le=1_000_000, description="tokens of a sampled answer at most")
-    rewards: dict[str, float] = Field(
+    rewards: dict[str, Annotated[float, Field(ge=-_LARGEST_WEIGHT, le=_LARGEST_WEIGHT)]] = Field(
         default_factory=dict,
         description="which metrics of evaluation.metrics, by name, are summed up to an answer's reward, each times "
         "this; all of them, each once, when left out",
@@ -218,9 +218,7 @@ class SampledConfig(ObjectiveConfig):
 
     @field_validator("rewards")
     @classmethod
-    def _rewards(cls, rewards: dict[str, float]) -> dict[str, float]:
-        if any(not abs(weight) <= _LARGEST_WEIGHT for weight in rewards.values()):
-            raise ValueError(f"rewards: a weight is a number up to {_LARGEST_WEIGHT:g}, below 0 for what is unwanted")
+    def _teaches(cls, rewards: dict[str, float]) -> dict[str, float]:
         if rewards and not any(rewards.values()):
             raise ValueError("rewards: all weights are 0: nothing would be learnt")
         return rewards
