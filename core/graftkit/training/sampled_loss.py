@@ -118,7 +118,6 @@ class SampledLoss:
             sampled = most
 
         found = self._sampled(asked, size, seed, report)
-        give_freed_back()  # the answers' keys and values: a gradient's blocks find no room among what they leave
         self._learn(found, poll, lambda done, every: on_pass(sampled + done, sampled + every), seed_pass)
         return _score(found)
 
@@ -187,9 +186,12 @@ class SampledLoss:
             _example(prompt, answer, {ADVANTAGE: advantage * share, MEAN_TOKENS: tokens})
             for prompt, answer, advantage in learnt
         )
-        self._loss.backward(
-            store, self._passes.all_groups(store), poll, on_pass, lambda group, place: seed_pass(group + 1, place)
-        )
+
+        def before_pass(group: int, place: int) -> None:
+            give_freed_back()  # no pass has the size of another: of what one frees the next finds no use
+            seed_pass(group + 1, place)
+
+        self._loss.backward(store, self._passes.all_groups(store), poll, on_pass, before_pass)
 
 
 def _example(prompt: Sequence[int], answer: SampledAnswer, by_example: Mapping[str, float]) -> Example:
