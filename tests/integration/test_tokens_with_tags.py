@@ -150,6 +150,11 @@ def test_a_decoder_learns_parts_of_speech(folder: Path) -> None:
         graftkit.plan(recipe_of(Path(done.exports["merged"]), texts, objective="classification"))
 
 
+def test_a_tag_that_every_text_has_is_learnt(bert: Path, tmp_path: Path) -> None:
+    records = written(tmp_path / "records.jsonl", [record for record in RECORDS if "O" in record["tags"]])
+    assert not any("nothing is learnt" in notice for notice in graftkit.plan(recipe_of(bert, records)).notices)
+
+
 def test_init_and_preview_know_words_with_tags(bert: Path, folder: Path, tmp_path: Path) -> None:
     records, recipe = written(folder / "records.jsonl", RECORDS), tmp_path / "mine.yaml"
     done = CliRunner().invoke(init, [str(recipe), "--model", str(bert), "--train", str(records)])
