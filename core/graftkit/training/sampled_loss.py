@@ -180,10 +180,8 @@ class SampledLoss:
         if not learnt:
             return
         tokens = sum(len(answer.ids) for _, answer in every) / len(every)
-        # A step takes the mean over the answers that are computed; the others count in it, too.
-        share = len(learnt) / len(every)
         store = TokenStore.of(
-            _example(prompt, answer, {ADVANTAGE: advantage * share, MEAN_TOKENS: tokens})
+            _example(prompt, answer, {ADVANTAGE: advantage, MEAN_TOKENS: tokens})
             for prompt, answer, advantage in learnt
         )
 
@@ -191,7 +189,8 @@ class SampledLoss:
             give_freed_back()  # no pass has the size of another: of what one frees the next finds no use
             seed_pass(group + 1, place)
 
-        self._loss.backward(store, self._passes.all_groups(store), poll, on_pass, before_pass)
+        # The answers that are left out count in the mean, too.
+        self._loss.backward(store, self._passes.all_groups(store), poll, on_pass, before_pass, count=len(every))
 
 
 def _example(prompt: Sequence[int], answer: SampledAnswer, by_example: Mapping[str, float]) -> Example:

@@ -311,11 +311,21 @@ class ObjectiveLoss:
         poll: Callable[[], None],
         on_pass: OnPass,
         seed_pass: SeedPass,
+        count: float | None = None,
     ) -> StepScore:
-        """Scores what the objective looks at together, asks it, and runs the gradient back."""
+        """Scores what the objective looks at together, asks it, and runs the gradient back.
+
+        Args:
+            store: As for every `StepLoss`.
+            groups: As for every `StepLoss`.
+            poll: As for every `StepLoss`.
+            on_pass: As for every `StepLoss`.
+            seed_pass: As for every `StepLoss`.
+            count: What the sum of all losses is divided by; how many there are when left out.
+        """
         total, done = ScoreSums(self._mean_of), 0
         own = self._passes.own(store, groups)
-        count = self._count(store, groups)
+        count = self._count(store, groups) if count is None else count
         every = self._passes.count(store, [groups[number] for number in own])
         for chunk in [[number] for number in own] if self._by_example else [range(len(groups))]:
             examples, passes = self._read(store, groups, chunk, own)

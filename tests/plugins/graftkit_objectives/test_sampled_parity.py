@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from graftkit import Scores
+from graftkit.interfaces.objective import ADVANTAGE
 from graftkit.model.sampled import SampledAnswer
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training import sampled_loss
 from graftkit.training.sampled_loss import Asked, SampledLoss, SamplingPlan
-from graftkit.training.step_loss import Passes
+from graftkit.training.step_loss import Passes, StepScore
 from graftkit_objectives.config import GrpoConfig
 from graftkit_objectives.grpo import Grpo
 from reference import gradients, step_gradients
@@ -43,6 +46,28 @@ def model(tiny_model: Path) -> Any:
 def worth(ids: Sequence[int]) -> float:
     """How much an answer is worth: the same for some answers, different for others."""
     return sum(1.0 for token in ids if token % 7 == 0)
+
+
+def step_of(
+    model: Any,
+    objective: Any,
+    config: GrpoConfig,
+    prompts: Sequence[Sequence[int]],
+    groups: Sequence[Sequence[SampledAnswer]],
+    eos: int,
+    monkeypatch: pytest.MonkeyPatch,
+    microbatch: int,
+) -> tuple[StepScore, dict[str, torch.Tensor]]:
+    """Returns what a step comes to whose prompts are given these answers, and its gradients."""
+    monkeypatch.setattr(sampled_loss, "sample_answers", lambda network, asked, *args, **options: groups)
+    asked = [Asked(prompt, lambda reply: {"worth": worth(reply)}) for prompt in prompts]
+    sampling = SamplingPlan(config, lambda examples: asked, lambda examples: asked, [eos], 1000, 64, 0)
+
+    def loss(network: Any, passes: Passes) -> SampledLoss:
+        return SampledLoss(network, objective, passes, sampling)
+
+    store = TokenStore.of(Example(np.array(prompt), np.ones(len(prompt), np.float32), 1) for prompt in prompts)
+    return step_gradients(copy.deepcopy(model), store, loss, microbatch=microbatch)
 
 
 VARIANTS: dict[str, tuple[Mapping[str, Any], GrpoConfig]] = {
@@ -109,15 +134,7 @@ def test_grpo(
         for asked in prompts
     ]
     answers = [answer for group in groups for answer in group]
-    monkeypatch.setattr(sampled_loss, "sample_answers", lambda network, asked, *args, **options: groups)
-    asked = [Asked(prompt, lambda reply: {"worth": worth(reply)}) for prompt in prompts]
-    sampling = SamplingPlan(config, lambda examples: asked, lambda examples: asked, [eos], 1000, 64, 0)
-
-    def loss(network: Any, passes: Passes) -> SampledLoss:
-        return SampledLoss(network, Grpo(config), passes, sampling)
-
-    store = TokenStore.of(Example(np.array(prompt), np.ones(len(prompt), np.float32), 1) for prompt in prompts)
-    score, ours = step_gradients(copy.deepcopy(model), store, loss, microbatch=microbatch)
+    score, ours = step_of(model, Grpo(config), config, prompts, groups, eos, monkeypatch, microbatch)
     rewards = [worth(answer.ids[: len(answer.ids) - answer.ended]) for answer in answers]
     assert len({*rewards}) > 2 and len({len(answer.ids) for answer in answers}) > 1
     assert score.loss == pytest.approx(-sum(rewards) / len(rewards))
@@ -126,3 +143,30 @@ def test_grpo(
     assert largest > 1e-4, "there is a gradient to compare"
     for name, gradient in theirs.items():
         assert torch.allclose(ours[name], gradient, atol=1e-5 * largest, rtol=1e-4), name
+
+
+class Clipped(Grpo):
+    """An objective whose losses are not in proportion to its advantages."""
+
+    def __init__(self, config: GrpoConfig) -> None:
+        super().__init__(config)
+        self.given: list[float] = []
+
+    def losses(self, scores: Scores) -> torch.Tensor:
+        self.given += scores.by_example[ADVANTAGE].tolist()
+        advantages = scores.by_example[ADVANTAGE].clamp(max=0.5)
+        return super().losses(replace(scores, by_example={**scores.by_example, ADVANTAGE: advantages}))
+
+
+def test_answers_without_an_advantage_change_no_other_ones(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An objective is given its own advantages; a prompt whose answers are all alike counts in the mean alone."""
+    config = GrpoConfig(group_size=2, max_new_tokens=TOKENS, loss="grpo")
+    told = [SampledAnswer([7, 9, 11], ended=False), SampledAnswer([9, 10], ended=False)]
+    alike = [SampledAnswer([9, 11], ended=False)] * 2
+    objective = Clipped(config)
+    _, alone = step_of(model, Clipped(config), config, [[3, 4, 5]], [told], 2, monkeypatch, 60)
+    _, ours = step_of(model, objective, config, [[3, 4, 5], [6, 8]], [told, alike], 2, monkeypatch, 60)
+    assert objective.given == pytest.approx(objective.advantages(torch.tensor([[1.0, 0.0]])).flatten().tolist())
+    assert max(float(gradient.abs().max()) for gradient in alone.values()) > 1e-4
+    for name, gradient in alone.items():
+        assert torch.allclose(ours[name], gradient / 2, atol=1e-7), name
