@@ -319,6 +319,18 @@ def test_balanced_weights_count_records_as_often_as_they_are_seen(
     assert plan.bound.objective_config.label_weights == pytest.approx(expected)
 
 
+def test_a_label_that_all_texts_have_weighs_1_however_often_they_are_seen(with_head: Any) -> None:
+    """Sums of 0.7 round: what is left of all records without those with the label would be 7e-16 of them."""
+    records = [
+        {"text": f"film {n}", "labels": ["film", *(["x"] if n % 3 else []), *([] if n % 5 else ["y"])]}
+        for n in range(70)
+    ]
+    recipe = with_head({"use": "multi-label-classification", "class_weights": "balanced"}, records)
+    entry = {"path": recipe["data"]["train"], "weight": 0.7}
+    plan = graftkit.plan({**recipe, "data": {**recipe["data"], "train": [entry], "holdout": 0}})
+    assert plan.bound.objective_config.label_weights["film"] == 1
+
+
 def test_texts_learn_a_number(with_head: Any, tmp_path: Path, bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     recipe = with_head("regression", scored_texts(120), model=bert, export=["peft", "merged"], training={"steps": 4})

@@ -45,8 +45,8 @@ class ReadRecords:
 
     def label_counts(self) -> tuple[dict[str, float], float]:
         """Returns how many training records have each label, and how many there are, as often as an epoch sees them."""
-        train, weights = self.samples.train, [float(share.weight) for share in self.shares]
-        by_file = [weights[file.entry] for file in self.datasets[: len(train.sizes)]]
+        train = self.samples.train
+        by_file = [self.shares[file.entry].weight for file in self.datasets[: len(train.sizes)]]
         return self.kinds.counts(train, by_file)
 
 

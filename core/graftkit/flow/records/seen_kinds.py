@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import unicodedata
 from array import array
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graftkit.corpus.answers_compared import TwoAnswers
 from graftkit.corpus.sample_files import Samples
@@ -64,19 +66,23 @@ class SeenKinds:
         """The labels of all records that were noted."""
         return {label for kind in self._names if isinstance(kind, tuple) for label in kind}
 
-    def counts(self, train: Samples, weights: Sequence[float]) -> tuple[dict[str, float], float]:
-        """Counts the records that training sees with each label, and all that it sees.
+    def counts(self, train: Samples, weights: Sequence[Fraction]) -> tuple[dict[str, float], float]:
+        """Counts the records that training sees with each label, and all that it sees; exactly, as both are compared.
 
         Args:
             train: The records that training sees, of all that were noted.
             weights: How often each of a file's records counts, by file.
         """
-        by_record = np.repeat(np.array(weights, np.float64), train.sizes)[train.kept]
-        found: dict[str, float] = {}
-        for kind, count in self._seen(train, by_record).items():
-            for label in kind if isinstance(kind, tuple) else ():
-                found[label] = found.get(label, 0) + count
-        return found, float(by_record.sum())
+        found: defaultdict[str, Fraction] = defaultdict(Fraction)
+        ends = np.cumsum(train.sizes, dtype=np.int64).tolist()
+        for weight, (start, end) in zip(weights, pairwise([0, *ends]), strict=True):
+            of_file: Counter[str] = Counter()
+            for kind, count in self._seen(train, slice(start, end)).items():
+                of_file.update(dict.fromkeys(kind, count) if isinstance(kind, tuple) else {})
+            for label, count in of_file.items():
+                found[label] += weight * count
+        every = sum((weight * count for weight, count in zip(weights, train.counts_by_file(), strict=True)), Fraction())
+        return {label: float(count) for label, count in found.items()}, float(every)
 
     @property
     def one_score(self) -> float | None:
@@ -120,10 +126,10 @@ class SeenKinds:
             f"{self._one_text + self._two_texts:,} records are learnt as a text alone"
         ]
 
-    def _seen(self, train: Samples, weights: NDArray[np.float64] | None = None) -> dict[_Kind, float]:
-        """Returns each kind of which training sees a record, and how many, each as often as its weight says."""
-        numbers = np.frombuffer(self._of_record, np.uintc)[train.kept]
-        counts = np.bincount(numbers, weights, minlength=len(self._names))
+    def _seen(self, train: Samples, part: slice = slice(None)) -> dict[_Kind, int]:
+        """Returns each kind of which training sees a record in a part of all that were noted, and how many."""
+        numbers = np.frombuffer(self._of_record, np.uintc)[part][train.kept[part]]
+        counts = np.bincount(numbers, minlength=len(self._names))
         return {kind: count for kind, count in zip(self._names, counts.tolist(), strict=True) if count}
 
     def told(self, train: Samples, labels: Sequence[str]) -> list[str]:
