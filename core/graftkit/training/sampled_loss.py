@@ -48,7 +48,7 @@ class SamplingPlan:
         ask_holdout: The same of holdout examples.
         stop: Tokens that end an answer.
         max_length: The most tokens of a prompt and its answer together.
-        side_by_side: How many answers are made side by side.
+        side_by_side: How many answers are made side by side at most.
         seed: What an evaluation's answers are drawn by: the same each time.
     """
 
@@ -135,31 +135,37 @@ class SampledLoss:
             seed: What they are drawn by.
             report: Called with how many tokens the longest answers have by now, and how many they may have.
         """
-        many = max(1, self._sampling.side_by_side // size)
-        batches = [range(first, min(first + many, len(asked))) for first in range(0, len(asked), many)]
+        together = self._sampling.side_by_side
+        batches = [
+            (places, numbers)
+            for places in _parts(len(asked), max(1, together // size))
+            for numbers in _parts(size, min(size, together))
+        ]
         most = self._sampling.config.max_new_tokens
-        answers: list[Sequence[SampledAnswer]] = []
+        answers: list[list[SampledAnswer]] = [[] for _ in asked]
         training = self._network.training
         self._network.eval()
         try:
-            for number, batch in enumerate(batches):
+            for done, (places, numbers) in enumerate(batches):
 
-                def poll(made: int, number: int = number) -> None:
-                    report(number * most + made, len(batches) * most)
+                def poll(made: int, done: int = done) -> None:
+                    report(done * most + made, len(batches) * most)
 
-                answers += self._answered([asked[at].prompt for at in batch], batch, size, seed, poll)
+                seeds = [[derived_seed(seed, "answer", f"{place}:{number}") for number in numbers] for place in places]
+                found = self._answered([asked[place].prompt for place in places], seeds, poll)
+                for place, given in zip(places, found, strict=True):
+                    answers[place] += given
         finally:
             self._network.train(training)
         return [self._rewarded(each, given) for each, given in zip(asked, answers, strict=True)]
 
     def _answered(
-        self, prompts: Sequence[Sequence[int]], places: Sequence[int], size: int, seed: int, poll: Callable[[int], None]
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], poll: Callable[[int], None]
     ) -> list[list[SampledAnswer]]:
         limits = [
             min(self._sampling.config.max_new_tokens, max(1, self._sampling.max_length - len(prompt)))
             for prompt in prompts
         ]
-        seeds = [[derived_seed(seed, "answer", f"{place}:{number}") for number in range(size)] for place in places]
         return sample_answers(self._network, prompts, seeds, limits=limits, stop=self._sampling.stop, poll=poll)
 
     def _rewarded(self, asked: Asked, answers: Sequence[SampledAnswer]) -> _Group:
@@ -191,6 +197,11 @@ class SampledLoss:
 
         # The answers that are left out count in the mean, too.
         self._loss.backward(store, self._passes.all_groups(store), poll, on_pass, before_pass, count=len(every))
+
+
+def _parts(count: int, most: int) -> list[range]:
+    """Returns the numbers below `count`, so many at a time."""
+    return [range(first, min(first + most, count)) for first in range(0, count, most)]
 
 
 def _example(prompt: Sequence[int], answer: SampledAnswer, by_example: Mapping[str, float]) -> Example:

@@ -301,8 +301,9 @@ def _sampled(recipe: Recipe, config: SampledConfig, sizes: Sizes) -> tuple[Recip
     )
     size = config.group_size
     tokens = max(size * sum(answered[example] for example in step) for step in steps)
-    side_by_side = max(1, min(recipe.evaluation.batch_size // size, max(map(len, steps)))) * size
-    made = AnswerSizes(side_by_side, max(prompts), most, copies=size)
+    copies = min(size, recipe.evaluation.batch_size)
+    side_by_side = max(1, min(recipe.evaluation.batch_size // size, max(map(len, steps)))) * copies
+    made = AnswerSizes(side_by_side, max(prompts), most, copies=copies)
     several = [length for length in answered for _ in range(size)]
     whole = recipe.model_copy(update={"training": section.model_copy(update={"tokens_per_step": tokens})})
     return whole, replace(sizes, lengths=several, learnt=[most] * len(several)), made

@@ -1,0 +1,57 @@
+"""How the answers of a step are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from graftkit.interfaces.objective import SampledConfig
+from graftkit.model.sampled import SampledAnswer
+from graftkit.store.fingerprint import derived_seed
+from graftkit.store.token_store import Example, TokenStore
+from graftkit.training import sampled_loss
+from graftkit.training.sampled_loss import Asked, SampledLoss, SamplingPlan
+from graftkit.training.step_loss import Passes
+
+
+class Unlearnt:
+    """An objective that learns of no answer."""
+
+    def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(rewards)
+
+
+@pytest.mark.parametrize("side_by_side,calls", [(64, [10]), (5, [5, 5]), (2, [2, 2, 1, 2, 2, 1]), (1, [1] * 10)])
+def test_no_more_answers_are_made_side_by_side_than_asked(
+    side_by_side: int, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even of one prompt; each answer is drawn by its own seed, whatever is made with it."""
+    seen: list[list[int]] = []
+
+    def sampled(network: Any, prompts: Any, seeds: Sequence[Sequence[int]], **options: Any) -> list[Any]:
+        seen.append([seed for each in seeds for seed in each])
+        return [[SampledAnswer([seed % 7, 2], ended=True) for seed in each] for each in seeds]
+
+    monkeypatch.setattr(sampled_loss, "sample_answers", sampled)
+    given: list[list[int]] = [[], []]
+
+    def score(place: int, ids: Sequence[int]) -> dict[str, float]:
+        given[place].append(ids[0])
+        return {"": 0.0}
+
+    asked = [Asked([3, 4], partial(score, place)) for place in (0, 1)]
+    config = SampledConfig(group_size=5, max_new_tokens=4)
+    sampling = SamplingPlan(config, lambda examples: asked, lambda examples: asked, [2], 100, side_by_side, 0)
+    loss: Any = SampledLoss(torch.nn.Linear(1, 1), Unlearnt(), Passes(64, True, torch.device("cpu")), sampling)  # type: ignore[arg-type]
+    store = TokenStore.of(Example(np.array([3, 4, 5]), np.ones(3, np.float32), 2) for _ in asked)
+    loss.backward(store, [[0, 1]], lambda: None, lambda done, total: None, lambda group, place: torch.manual_seed(1))
+    assert [len(seeds) for seeds in seen] == calls
+    every = [seed for seeds in seen for seed in seeds]
+    assert len({*every}) == 10 and given == [[seed % 7 for seed in every[:5]], [seed % 7 for seed in every[5:]]]
+    torch.manual_seed(1)
+    first = int(torch.randint(2**62, ()))
+    assert every == [derived_seed(first, "answer", f"{place}:{number}") for place in (0, 1) for number in range(5)]
