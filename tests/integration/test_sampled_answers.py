@@ -53,6 +53,7 @@ def test_what_is_rewarded_becomes_likelier_and_a_stopped_run_goes_on_to_the_same
     assert training["loss_tokens"] == sum(line["loss_tokens"] for line in steps)
     assert training["tokens"] == sum(line["tokens"] for line in steps)
     assert {export["proof"]["status"] for export in result.manifest["exports"].values()} == {"proved"}
+    assert not any("prompts leave" in notice for notice in result.manifest["notices"])
     run_until(3, recipe, tmp_path / "stopped")
     graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
     adapter = "adapter/adapter.safetensors"
@@ -73,7 +74,8 @@ def test_metrics_are_summed_up_with_their_weights(sampling: Any, tmp_path: Path)
 
 def test_a_run_whose_answers_are_all_worth_the_same_says_so(sampling: Any, tmp_path: Path) -> None:
     told: list[str] = []
-    recipe = sampling(evaluation={"metrics": {"use": "contains", "text": "never said"}}, export=[])
+    worthless = {"metrics": {"use": "contains", "text": "never said"}}
+    recipe = sampling(evaluation=worthless, objective={"max_new_tokens": 60}, export=[])
     graftkit.run(
         recipe,
         out=tmp_path / "run",
@@ -82,6 +84,7 @@ def test_a_run_whose_answers_are_all_worth_the_same_says_so(sampling: Any, tmp_p
     assert any(
         "no step had a gradient: nothing was learnt. All answers to a prompt were worth" in text for text in told
     )
+    assert any("prompts leave an answer fewer tokens than objective.max_new_tokens (60)" in text for text in told)
 
 
 def test_what_can_not_be_sampled_is_refused_before_work_is_done(sampling: Any, tmp_path: Path) -> None:

@@ -66,9 +66,10 @@ def _asked(
     encoder, tokenizer = run.vocabulary.encoder, run.vocabulary.tokenizer
     numbers = [int(example.by_example[RECORD]) for example in examples]
     wanted = sorted({*numbers})
+    records = dict(zip(wanted, samples.at(wanted), strict=True))
     parts: dict[int, list[tuple[Part, Example]]] = {
-        number: [(part, found) for part in encoder.turns(shown(sample)) for found in encoder.encode(part).examples]
-        for number, sample in zip(wanted, samples.at(wanted), strict=True)
+        number: [(part, found) for part in encoder.turns(shown(record)) for found in encoder.encode(part).examples]
+        for number, record in records.items()
     }
 
     def asked(example: Example, number: int) -> Asked:
@@ -76,7 +77,7 @@ def _asked(
             if np.array_equal(found.ids, example.ids):
                 question = question_of(encoder, part, example)
                 return Asked(question.prompt, partial(_scores, question))
-        raise DataError(f"record {number + 1} becomes other tokens than before", where=str(run.plan.datasets[0].source))
+        raise DataError("the record becomes other tokens than before", where=records[number].where)
 
     def _scores(question: Question, reply: Sequence[int]) -> Mapping[str, float]:
         return scores_of(metrics, answered(tokenizer, question, reply))

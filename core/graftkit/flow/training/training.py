@@ -70,6 +70,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     _check_first(run, trainer)
     with run.stage("training") as stage:
         _tell_of_idle(run, trainer, stage)
+        _tell_of_room(run, corpus, stage)
         if run.resumed is not None and _is_trained(run, run.resumed, trainer):
             _take_adapter(run, run.resumed, model, trainer, stage)
         else:
@@ -94,6 +95,20 @@ def _tell_of_idle(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
         stage.notice(
             f"a step has {most:,} passes at most, so that {count - most:,} of {count:,} processes have nothing to do: "
             "less training.microbatch_tokens, or more training.tokens_per_step, gives each a part"
+        )
+
+
+def _tell_of_room(run: RunContext, corpus: Corpus, stage: StageScope) -> None:
+    """Says where sampled answers have less room after their prompts than the recipe gives them."""
+    config, most = run.plan.bound.objective_config, run.vocabulary.encoder.max_length
+    if not isinstance(config, SampledConfig):
+        return
+    lengths = corpus.train.prompt_lengths
+    short = int((lengths + config.max_new_tokens > most).sum())
+    if short:
+        stage.notice(
+            f"{short:,} of {len(lengths):,} prompts leave an answer fewer tokens than objective.max_new_tokens "
+            f"({config.max_new_tokens:,}): prompt and answer have {most:,} together at most (data.max_length)"
         )
 
 
