@@ -106,7 +106,7 @@ def _entity(span: object, text: str, key: str, where: str) -> tuple[int, int, st
     """Returns where an entity begins and ends, without white space around it, and its label."""
     told = f'one of "{key}" is no object with "start" and "end", whole numbers, and "label", a text'
     match span:
-        case {"start": int(start), "end": int(end), "label": str(label)}:
+        case {"start": int(start), "end": int(end), "label": str(label)} if bool not in (type(start), type(end)):
             pass
         case _:
             raise DataError(told, where=where)
