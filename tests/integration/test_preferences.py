@@ -14,9 +14,12 @@ import torch
 from click.testing import CliRunner
 from graftkit.cli.init import command as init
 from graftkit.cli.preview import command as preview
+from graftkit.corpus.answers_compared import TwoAnswers
 from graftkit.errors import Cancelled, DataError
 from graftkit.flow.events import Event, Notice, StepFinished
+from graftkit.flow.planning.evaluation import plan_evaluation, recipe_of_evaluation
 from graftkit.flow.preparation.reference import REFERENCE_FILE
+from graftkit.host.host import PluginHost
 from graftkit.store.token_store import SEQUENCE, TokenStore
 from made_records import written
 
@@ -331,6 +334,15 @@ def test_pairs_are_two_labelled_answers(prefer: Any, tmp_path: Path) -> None:
         return sorted((sequence.ids.tolist(), sequence.loss_weight.tolist(), wanted) for sequence, wanted in own)
 
     assert learnt(ours) == learnt(labelled)
+
+
+def test_pairs_that_an_evaluation_is_given_are_two_answers_too(prefer: Any, tmp_path: Path) -> None:
+    """Whatever column the run's own records were held out by."""
+    recipe = prefer("kto", [{**pair, "by": str(number)} for number, pair in enumerate(PAIRS)])
+    recipe["data"]["holdout_by"] = "by"
+    given = written(tmp_path / "given.jsonl", PAIRS[:5])
+    planned = plan_evaluation(recipe_of_evaluation("a model", None, str(given), recipe, []), PluginHost())
+    assert [type(sample) for sample in planned.samples] == [TwoAnswers] * 5
 
 
 def test_pairs_and_labelled_answers_are_learnt_together(prefer: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from graftkit.corpus.text_targets import TEXT_SHAPES
 from graftkit.errors import DataError, RecipeError, RequestError
 from graftkit.flow.planning.head import refuse_answers
 from graftkit.flow.planning.plan_notices import told_of_files
-from graftkit.flow.planning.read_records import read_records
+from graftkit.flow.planning.read_records import as_learnt, read_records
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head
@@ -212,7 +212,8 @@ def recipe_of_evaluation(
     sections = {name: getattr(loaded.recipe, name) for name in _SECTIONS if name in loaded.recipe.model_fields_set}
     if records is not None:
         entry = _read_alike(plain.data.train[0], loaded.recipe.data)
-        sections["data"] = sections["data"].model_copy(update={"train": [entry], "holdout": 0.0})
+        given = {"train": [entry], "holdout": 0.0, "holdout_by": None}
+        sections["data"] = sections["data"].model_copy(update=given)
     asked = LoadedRecipe(plain.model_copy(update=sections), loaded.document)
     return EvaluationRecipe(asked, records is not None, None if records is None else loaded)
 
@@ -250,7 +251,7 @@ def plan_evaluation(
             if said:
                 check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
 
-        datasets = open_datasets(bound, host, "train", pinned)
+        datasets = as_learnt(bound, open_datasets(bound, host, "train", pinned))
         samples = scan_samples(datasets, fits=fits)
     else:
         records = read_records(bound, host, pinned)

@@ -20,7 +20,7 @@ from graftkit.interfaces.samples import Sample
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.training.order import DatasetShare
 
-__all__ = ["ReadRecords", "read_records"]
+__all__ = ["ReadRecords", "as_learnt", "read_records"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ def read_records(
         for label in labels_in(sample) if bound.objective_config.judges_texts else ():
             held_labels.setdefault(label, sample.where)
 
-    files = _as_learnt(bound, open_datasets(bound, host, "train", pinned) if opened is None else opened)
+    files = as_learnt(bound, open_datasets(bound, host, "train", pinned) if opened is None else opened)
     held = []
     if isinstance(data.holdout, list):
-        held = _as_learnt(bound, open_datasets(bound, host, "holdout", pinned))
+        held = as_learnt(bound, open_datasets(bound, host, "holdout", pinned))
         found = exclude(scan_samples(files, fits=learnt), scan_samples(held, fits=held_out))
         _refuse_unlearnt(bound, kinds.labels, held_labels)
     else:
@@ -113,11 +113,15 @@ def read_records(
     return ReadRecords(found, [*files, *held], shares, {*kinds.labels, *held_labels}, kinds, pairs)
 
 
-def _as_learnt(bound: BoundRecipe, files: Sequence[Dataset]) -> list[Dataset]:
+def as_learnt(bound: BoundRecipe, files: Sequence[Dataset]) -> list[Dataset]:
     """Returns files as a recipe's objective learns from them, and its split reads them.
 
     Where it learns labelled answers, a pair is two. A column by which records are held out together is read, whatever
     their format is.
+
+    Args:
+        bound: The recipe.
+        files: The files.
     """
     by, labelled = bound.recipe.data.holdout_by, bound.objective_config.learns_from == "labelled"
     found = [replace(file, format=AsLabelled(file.format)) if labelled else file for file in files]
