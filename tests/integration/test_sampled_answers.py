@@ -95,6 +95,9 @@ def test_what_can_not_be_sampled_is_refused_before_work_is_done(sampling: Any, t
     ):
         with pytest.raises(RecipeError, match=message):
             graftkit.plan(sampling(objective=fields))
+    for name in ("reward", "cut_off"):
+        with pytest.raises(RecipeError, match=f"a metric is called '{name}'"):
+            graftkit.plan(sampling(evaluation={"metrics": ["exact-match", {**VOWELS, "name": name}]}))
     texts = written(tmp_path / "texts.jsonl", [{"text": "only this"}] * 9)
     with pytest.raises(DataError, match="grpo learns from prompts that are answered"):
         graftkit.plan(sampling(data={"train": str(texts), "holdout": 0.1}))

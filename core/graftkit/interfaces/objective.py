@@ -20,6 +20,7 @@ __all__ = [
     "LABELS",
     "LABEL_WEIGHTS",
     "MEAN_TOKENS",
+    "SAMPLED_FIGURES",
     "SCORE",
     "WEIGHT",
     "LearnsFrom",
@@ -65,6 +66,9 @@ worse."""
 
 MEAN_TOKENS = "mean_tokens"
 """The number by example that says how many tokens the sampled answers of its step have on average: the same for all."""
+
+SAMPLED_FIGURES = frozenset({"reward", "reward_std", "same_reward", "answer_tokens", "cut_off"})
+"""What core tells of sampled answers, by name: no metric that rewards them is called so."""
 
 WEIGHT = "weight"
 """The number by example that says how much it weighs in the mean of a step's losses; without the column it is 1."""
