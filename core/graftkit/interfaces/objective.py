@@ -414,7 +414,10 @@ class Objective(Protocol):
 
 
 class SampledObjective(Objective, Protocol):
-    """What training minimizes by answers that the model samples, where its config is a `SampledConfig`."""
+    """What training minimizes by answers that the model samples, where its config is a `SampledConfig`.
+
+    What its `metrics` give is not told: core tells what the answers are worth (`SAMPLED_FIGURES`).
+    """
 
     def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
         """Returns how much better each answer is than the others, `[prompts, group_size]`, float32; 0 learns nothing.
