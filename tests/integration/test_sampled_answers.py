@@ -107,6 +107,17 @@ def test_what_can_not_be_sampled_is_refused_before_work_is_done(sampling: Any, t
     assert "empty.jsonl:1" in str(refused.value)
 
 
+def test_a_record_whose_prompt_has_no_token_is_named(sampling: Any, tmp_path: Path) -> None:
+    """Only its tokens show that: a template may begin an answer after nothing."""
+    said = [{"messages": [{"role": "assistant", "content": f"only {n}"}]} for n in range(9)]
+    (tmp_path / "bare.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    records = str(written(tmp_path / "records.jsonl", said))
+    data = {"train": records, "holdout": 0.0, "chat_template": str(tmp_path / "bare.jinja")}
+    with pytest.raises(DataError, match="no token stands before the answer") as refused:
+        graftkit.run(sampling(1, data=data, export=[]), out=tmp_path / "run")
+    assert "records.jsonl:" in str(refused.value)
+
+
 def test_preview_says_that_answers_are_compared_and_not_learnt(sampling: Any, tmp_path: Path) -> None:
     path = written(tmp_path / "recipe.yaml", [sampling()])
     shown = CliRunner().invoke(toolkit, ["preview", str(path), "--records", "1"])

@@ -61,7 +61,7 @@ def _asked(
     """Returns what some examples ask, whose records are read again.
 
     Raises:
-        DataError: The records are not what they were.
+        DataError: The records are not what they were, or one has no prompt.
     """
     encoder, tokenizer = run.vocabulary.encoder, run.vocabulary.tokenizer
     numbers = [int(example.by_example[RECORD]) for example in examples]
@@ -76,6 +76,12 @@ def _asked(
         for part, found in parts[number]:
             if np.array_equal(found.ids, example.ids):
                 question = question_of(encoder, part, example)
+                if not question.prompt:
+                    raise DataError(
+                        "no token stands before the answer, and the objective has a prompt answered",
+                        where=records[number].where,
+                        hint="Leave such records out of the file, or name a chat template that begins an answer.",
+                    )
                 return Asked(question.prompt, partial(_scores, question))
         raise DataError("the record becomes other tokens than before", where=records[number].where)
 
