@@ -135,6 +135,8 @@ class Batch:
         Returns:
             Whether it does.
         """
+        if copies == 1:
+            return True
         if not can_select(self._cache):
             return False
         self._cache.batch_repeat_interleave(copies)

@@ -46,15 +46,17 @@ def test_answers_are_those_of_the_whole_sequence_computed_again(name: str) -> No
     assert name != "grouped heads" or len({(answer.ended, len(answer.ids)) for answer in flat}) > 4
 
 
-def test_a_prompt_is_computed_once_for_all_of_its_answers() -> None:
-    network = build_twin(LLAMA)
+@pytest.mark.parametrize("name,copies", [("grouped heads", 3), ("window", 1)])
+def test_a_prompt_is_computed_once_for_all_of_its_answers(name: str, copies: int) -> None:
+    """Where it has one alone, whatever the cache allows."""
+    network = build_twin(SHAPES.get(name, LLAMA))
     shapes: list[tuple[int, ...]] = []
     network.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    prompts = [list(range(3, 33)), list(range(5, 25))]
-    sample_answers(network, prompts, [[1, 2, 3], [4, 5, 6]], limits=[4, 4], stop=[])
-    assert shapes == [(2, 30), *[(6, 1)] * 3]
+    prompts = [list(range(3, 33)), list(range(5, 35))]
+    sample_answers(network, prompts, [[1, 2, 3][:copies], [4, 5, 6][:copies]], limits=[4, 4], stop=[])
+    assert shapes == [(2, 30), *[(2 * copies, 1)] * 3]
 
 
 def test_tokens_are_drawn_with_their_probabilities() -> None:
