@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,27 @@ def test_what_the_objective_tells_is_compared(runs: dict[str, Path], tmp_path: P
     rows = {" ".join(row[:-2]): row[-2:] for row in map(str.split, asked(runs["four"], folder).stdout.splitlines())}
     assert rows["accuracy before"] == ["-", "0.2500"] and rows["accuracy after"] == ["-", "0.7500"]
     assert rows["margin after"] == ["-", "-0.7500"]
+
+
+def test_losses_of_sampled_answers_are_of_their_rewards(runs: dict[str, Path], tmp_path: Path) -> None:
+    """However many a step samples, and however it compares them."""
+
+    def sampled(name: str, metrics: Sequence[str] = ("exact-match",), **fields: Any) -> Path:
+        manifest = json.loads((shutil.copytree(runs["four"], tmp_path / name) / "manifest.json").read_text())
+        manifest["recipe"]["objective"] = {"use": "grpo", "group_size": 8, "max_new_tokens": 9, "rewards": {}} | fields
+        manifest["recipe"]["evaluation"]["metrics"] = [{"use": metric, "name": None} for metric in metrics]
+        manifest["providers"]["objective"]["name"] = "grpo"
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+        return tmp_path / name
+
+    plain = sampled("plain")
+    assert graftkit.compare([plain, sampled("more", group_size=16, loss="grpo")]).same_loss
+    for key, other in (
+        ("evaluation.metrics", sampled("json", metrics=["json-equal"])),
+        ("objective.max_new_tokens", sampled("long", max_new_tokens=10)),
+    ):
+        found = graftkit.compare([plain, other])
+        assert not found.same_loss and f"one objective with other fields ({key})" in found.notices[0]
 
 
 def test_losses_of_one_objective_with_other_fields_are_not_compared(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Any
 
+from graftkit.interfaces.objective import SampledConfig
 from graftkit.recipe.schema import with_defaults
 from graftkit.report.run_data import RunData
 from graftkit.report.run_manifest import RunManifest
@@ -224,12 +225,26 @@ def _mixed(manifests: Sequence[RunManifest]) -> list[str]:
 
 
 def _other_fields(manifests: Sequence[RunManifest]) -> list[str]:
-    """Returns the fields of one objective that differ between runs; not in which order labels have their numbers."""
-    fields = [with_defaults(manifest.recipe).get("objective") or {} for manifest in manifests]
-    labels = [sorted(manifest.head.labels) if manifest.head else [] for manifest in manifests]
-    facts = [{**each, "labels": said} for each, said in zip(fields, labels, strict=True)]
+    """Returns the fields that differ between runs of one objective, and that their losses are of."""
+    facts = [_measured_by(manifest) for manifest in manifests]
     keys = sorted({key for each in facts for key in each})
-    return [f"objective.{key}" for key in keys if any(each.get(key) != facts[0].get(key) for each in facts[1:])]
+    return [key for key in keys if any(each.get(key) != facts[0].get(key) for each in facts[1:])]
+
+
+def _measured_by(manifest: RunManifest) -> dict[str, Any]:
+    """Returns what a holdout loss depends on besides the records; not in which order labels have their numbers.
+
+    Of sampled answers it is minus their mean reward, however a run learns from that.
+    """
+    recipe = with_defaults(manifest.recipe)
+    fields = recipe.get("objective") or {}
+    if SampledConfig.model_fields.keys() <= fields.keys():
+        rewards, metrics = fields["rewards"], recipe.get("evaluation", {}).get("metrics", [])
+        rewarding = [each for each in metrics if not rewards or (each.get("name") or each["use"]) in rewards]
+        sampled = {f"objective.{key}": fields[key] for key in ("max_new_tokens", "rewards")}
+        return {**sampled, "evaluation.metrics": rewarding}
+    labels = sorted(manifest.head.labels) if manifest.head else []
+    return {f"objective.{key}": value for key, value in {**fields, "labels": labels}.items()}
 
 
 def _states(names: Sequence[str], runs: Sequence[RunData]) -> list[str]:
