@@ -416,7 +416,8 @@ class Objective(Protocol):
 class SampledObjective(Objective, Protocol):
     """What training minimizes by answers that the model samples, where its config is a `SampledConfig`.
 
-    What its `metrics` give is not told: core tells what the answers are worth (`SAMPLED_FIGURES`).
+    What its `metrics` give is told of a step, as the mean over the answers with an advantage, beside what core tells of
+    all (`SAMPLED_FIGURES`), whose names it can't have.
     """
 
     def advantages(self, rewards: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import fsum
 from typing import Any
@@ -44,7 +44,7 @@ class SamplingPlan:
 
     Attributes:
         config: The objective's fields.
-        ask: Returns what each of some training examples asks.
+        ask: Returns what each of some training examples asks, given their store and their numbers.
         ask_holdout: The same of holdout examples.
         stop: Tokens that end an answer.
         max_length: The most tokens of a prompt and its answer together.
@@ -53,8 +53,8 @@ class SamplingPlan:
     """
 
     config: SampledConfig
-    ask: Callable[[Sequence[Example]], Sequence[Asked]]
-    ask_holdout: Callable[[Sequence[Example]], Sequence[Asked]]
+    ask: Callable[[TokenStore, Sequence[int]], Sequence[Asked]]
+    ask_holdout: Callable[[TokenStore, Sequence[int]], Sequence[Asked]]
     stop: Sequence[int]
     max_length: int
     side_by_side: int
@@ -107,8 +107,8 @@ class SampledLoss:
         """Samples answers to the step's prompts, and adds the gradient of those that are learnt from."""
         seed_pass(0, 0)
         seed = int(torch.randint(2**62, ()))
-        examples = [store[number] for number in chain.from_iterable(groups)]
-        asked, size = self._sampling.ask(examples), self._sampling.config.group_size
+        asked = self._sampling.ask(store, list(chain.from_iterable(groups)))
+        size = self._sampling.config.group_size
         sampled = 0
 
         def report(made: int, most: int) -> None:
@@ -118,13 +118,14 @@ class SampledLoss:
             sampled = most
 
         found = self._sampled(asked, size, seed, report)
-        self._learn(found, poll, lambda done, every: on_pass(sampled + done, sampled + every), seed_pass)
-        return _score(found)
+        told = self._learn(found, poll, lambda done, every: on_pass(sampled + done, sampled + every), seed_pass)
+        score = _score(found)
+        return replace(score, metrics={**told, **score.metrics})
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Samples an answer to each prompt; the same numbers draw them each time."""
-        examples = [store[number] for number in chain.from_iterable(groups)]
-        return _score(self._sampled(self._sampling.ask_holdout(examples), EVALUATED, self._sampling.seed, poll))
+        asked = self._sampling.ask_holdout(store, list(chain.from_iterable(groups)))
+        return _score(self._sampled(asked, EVALUATED, self._sampling.seed, poll))
 
     def _sampled(self, asked: Sequence[Asked], size: int, seed: int, report: OnPass) -> list[_Group]:
         """Samples and scores so many answers to each prompt.
@@ -177,14 +178,16 @@ class SampledLoss:
         ]
         return _Group(asked.prompt, answers, scores, rewards)
 
-    def _learn(self, groups: Sequence[_Group], poll: Callable[[], None], on_pass: OnPass, seed_pass: SeedPass) -> None:
-        """Adds the gradient of all answers with an advantage."""
+    def _learn(
+        self, groups: Sequence[_Group], poll: Callable[[], None], on_pass: OnPass, seed_pass: SeedPass
+    ) -> Mapping[str, float]:
+        """Adds the gradient of all answers with an advantage; returns what else the objective tells of these."""
         rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float32)
         advantages = self._objective.advantages(rewards).flatten().tolist()
         every = [(group.prompt, answer) for group in groups for answer in group.answers]
         learnt = [(*each, advantage) for each, advantage in zip(every, advantages, strict=True) if advantage]
         if not learnt:
-            return
+            return {}
         tokens = sum(len(answer.ids) for _, answer in every) / len(every)
         store = TokenStore.of(
             _example(prompt, answer, {ADVANTAGE: advantage, MEAN_TOKENS: tokens})
@@ -196,7 +199,8 @@ class SampledLoss:
             seed_pass(group + 1, place)
 
         # The answers that are left out count in the mean, too.
-        self._loss.backward(store, self._passes.all_groups(store), poll, on_pass, before_pass, count=len(every))
+        passes = self._passes.all_groups(store)
+        return self._loss.backward(store, passes, poll, on_pass, before_pass, count=len(every)).metrics
 
 
 def _parts(count: int, most: int) -> list[range]:

@@ -61,7 +61,7 @@ def step_of(
     """Returns what a step comes to whose prompts are given these answers, and its gradients."""
     monkeypatch.setattr(sampled_loss, "sample_answers", lambda network, asked, *args, **options: groups)
     asked = [Asked(prompt, lambda reply: {"worth": worth(reply)}) for prompt in prompts]
-    sampling = SamplingPlan(config, lambda examples: asked, lambda examples: asked, [eos], 1000, 64, 0)
+    sampling = SamplingPlan(config, lambda store, numbers: asked, lambda store, numbers: asked, [eos], 1000, 64, 0)
 
     def loss(network: Any, passes: Passes) -> SampledLoss:
         return SampledLoss(network, objective, passes, sampling)
@@ -157,6 +157,9 @@ class Clipped(Grpo):
         advantages = scores.by_example[ADVANTAGE].clamp(max=0.5)
         return super().losses(replace(scores, by_example={**scores.by_example, ADVANTAGE: advantages}))
 
+    def metrics(self, scores: Scores) -> Mapping[str, torch.Tensor]:
+        return {"clipped": (scores.by_example[ADVANTAGE] > 0.5).float()}
+
 
 def test_answers_without_an_advantage_change_no_other_ones(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An objective is given its own advantages; a prompt whose answers are all alike counts in the mean alone."""
@@ -165,8 +168,9 @@ def test_answers_without_an_advantage_change_no_other_ones(model: Any, monkeypat
     alike = [SampledAnswer([9, 11], ended=False)] * 2
     objective = Clipped(config)
     _, alone = step_of(model, Clipped(config), config, [[3, 4, 5]], [told], 2, monkeypatch, 60)
-    _, ours = step_of(model, objective, config, [[3, 4, 5], [6, 8]], [told, alike], 2, monkeypatch, 60)
+    score, ours = step_of(model, objective, config, [[3, 4, 5], [6, 8]], [told, alike], 2, monkeypatch, 60)
     assert objective.given == pytest.approx(objective.advantages(torch.tensor([[1.0, 0.0]])).flatten().tolist())
+    assert score.metrics["clipped"] == 0.5 and score.metrics["same_reward"] == 0.5
     assert max(float(gradient.abs().max()) for gradient in alone.values()) > 1e-4
     for name, gradient in alone.items():
         assert torch.allclose(ours[name], gradient / 2, atol=1e-7), name

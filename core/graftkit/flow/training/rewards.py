@@ -18,12 +18,16 @@ from graftkit.flow.state.context import RunContext
 from graftkit.flow.training.answers import Question, answered, metrics_of, question_of, scores_of
 from graftkit.interfaces.metric import Metric
 from graftkit.interfaces.objective import SampledConfig
+from graftkit.interfaces.samples import Sample
 from graftkit.store.fingerprint import derived_seed
-from graftkit.store.token_store import Example
+from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.sampled_loss import Asked, SamplingPlan
 from graftkit.training.step_loss import Passes, StepLoss
 
 __all__ = ["loss_in"]
+
+_KEPT_TOKENS = 10_000_000
+"""Records of so many tokens together are kept in memory: reading the few of a step anew goes through all files."""
 
 
 def loss_in(run: RunContext, network: Any, stop: Sequence[int]) -> Callable[[Passes], StepLoss] | None:
@@ -46,8 +50,8 @@ def _sampling(run: RunContext, config: SampledConfig, stop: Sequence[int]) -> Sa
     rewarding = {label: metrics[label] for label in config.rewards} if config.rewards else metrics
     return SamplingPlan(
         config,
-        partial(_asked, run, samples.train, rewarding),
-        partial(_asked, run, samples.holdout, rewarding),
+        partial(_asked, run, _Records(samples.train), rewarding),
+        partial(_asked, run, _Records(samples.holdout), rewarding),
         stop,
         run.vocabulary.encoder.max_length,
         recipe.evaluation.batch_size,
@@ -55,18 +59,43 @@ def _sampling(run: RunContext, config: SampledConfig, stop: Sequence[int]) -> Sa
     )
 
 
+class _Records:
+    """Records by their numbers; where there are few, they are kept once they are read.
+
+    Args:
+        samples: The records.
+    """
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples, self._kept = samples, list[Sample]()
+
+    def at(self, numbers: Sequence[int], tokens: int) -> dict[int, Sample]:
+        """Returns those with some numbers, ascending.
+
+        Args:
+            numbers: The numbers.
+            tokens: How many tokens all records have.
+
+        Raises:
+            DataError: A file has changed since its records were checked.
+        """
+        if tokens > _KEPT_TOKENS:
+            return dict(zip(numbers, self._samples.at(numbers), strict=True))
+        self._kept = self._kept or list(self._samples)
+        return {number: self._kept[number] for number in numbers}
+
+
 def _asked(
-    run: RunContext, samples: Samples, metrics: Mapping[str, Metric], examples: Sequence[Example]
+    run: RunContext, known: _Records, metrics: Mapping[str, Metric], store: TokenStore, numbers: Sequence[int]
 ) -> list[Asked]:
-    """Returns what some examples ask, whose records are read again.
+    """Returns what some examples ask.
 
     Raises:
         DataError: The records are not what they were, or one has no prompt.
     """
     encoder, tokenizer = run.vocabulary.encoder, run.vocabulary.tokenizer
-    numbers = [int(example.by_example[RECORD]) for example in examples]
-    wanted = sorted({*numbers})
-    records = dict(zip(wanted, samples.at(wanted), strict=True))
+    examples = [(store[number], int(store.by_example[RECORD][number])) for number in numbers]
+    records = known.at(sorted({record for _, record in examples}), len(store.ids))
     parts: dict[int, list[tuple[Part, Example]]] = {
         number: [(part, found) for part in encoder.turns(shown(record)) for found in encoder.encode(part).examples]
         for number, record in records.items()
@@ -88,4 +117,4 @@ def _asked(
     def _scores(question: Question, reply: Sequence[int]) -> Mapping[str, float]:
         return scores_of(metrics, answered(tokenizer, question, reply))
 
-    return [asked(example, number) for example, number in zip(examples, numbers, strict=True)]
+    return [asked(example, record) for example, record in examples]
