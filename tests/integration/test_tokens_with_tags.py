@@ -233,3 +233,13 @@ def test_what_is_no_tag_to_learn_is_refused(
         if "beside its text" in line or "tags" not in json.dumps(records)
     ][:1] or [""]
     assert "token-classification does" in notice or "tags" not in json.dumps(records)
+
+
+def test_a_tag_that_every_record_has_is_learnt_where_other_words_have_another(bert: Path, tmp_path: Path) -> None:
+    """Nearly every sentence has words that are no entity."""
+    records = written(tmp_path / "records.jsonl", [record for record in RECORDS if {"O", "B-PER"} <= {*record["tags"]}])
+    assert not any("nothing is learnt" in notice for notice in graftkit.plan(recipe_of(bert, records)).notices)
+    outside = written(tmp_path / "outside.jsonl", [{"tokens": ["the", "film"], "tags": ["O", "O"]}] * 9)
+    objective = {"use": "token-classification", "labels": ["O", "B-PER", "I-PER"]}
+    told = graftkit.plan(recipe_of(bert, outside, objective=objective, data={"holdout": str(records)})).notices
+    assert "every word of training records has the tag 'O': nothing is learnt of it" in told

@@ -135,9 +135,12 @@ class SeenKinds:
         kinds = {*self._seen(train)}
         seen = {label for kind in kinds if isinstance(kind, tuple) for label in kind}
         always = [label for label in labels if all(isinstance(kind, tuple) and label in kind for kind in kinds)]
+        every = "every training record has the label"
+        if "tags" in self._beside:  # one tag of a record's words teaches, unless all other words have it, too
+            every, always = "every word of training records has the tag", always if len(seen) == 1 else []
         idle = [
             *_idle("no training record has the label", [label for label in labels if label not in seen]),
-            *_idle("every training record has the label", always),
+            *_idle(every, always),
             *_alike(labels),
         ]
         if kinds in ({True}, {False}):
