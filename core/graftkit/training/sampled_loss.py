@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from math import fsum
 from typing import Any
@@ -134,7 +135,8 @@ class SampledLoss:
             asked: The prompts.
             size: How many answers to each.
             seed: What they are drawn by.
-            report: Called with how many tokens the longest answers have by now, and how many they may have.
+            report: Called with how many tokens the longest answers have by now, and how many they may have: after
+                each token, and before each answer is scored.
         """
         many = max(1, self._sampling.side_by_side // size)
         batches = [range(first, min(first + many, len(asked))) for first in range(0, len(asked), many)]
@@ -151,7 +153,10 @@ class SampledLoss:
                 answers += self._answered([asked[at].prompt for at in batch], batch, size, seed, poll)
         finally:
             self._network.train(training)
-        return [self._rewarded(each, given) for each, given in zip(asked, answers, strict=True)]
+        made = len(batches) * most
+        return [
+            self._rewarded(each, given, partial(report, made, made)) for each, given in zip(asked, answers, strict=True)
+        ]
 
     def _answered(
         self, prompts: Sequence[Sequence[int]], places: Sequence[int], size: int, seed: int, poll: Callable[[int], None]
@@ -163,8 +168,12 @@ class SampledLoss:
         seeds = [[derived_seed(seed, "answer", f"{place}:{number}") for number in range(size)] for place in places]
         return sample_answers(self._network, prompts, seeds, limits=limits, stop=self._sampling.stop, poll=poll)
 
-    def _rewarded(self, asked: Asked, answers: Sequence[SampledAnswer]) -> _Group:
-        scores = [asked.scores(answer.ids[: len(answer.ids) - answer.ended]) for answer in answers]
+    def _rewarded(self, asked: Asked, answers: Sequence[SampledAnswer], poll: Callable[[], None]) -> _Group:
+        """Scores the answers to a prompt; a metric may take long, so `poll` is called before each."""
+        scores = []
+        for answer in answers:
+            poll()
+            scores.append(asked.scores(answer.ids[: len(answer.ids) - answer.ended]))
         weights = self._sampling.config.rewards
         rewards = [
             fsum(weights.get(label, 0.0) * score for label, score in each.items()) if weights else fsum(each.values())
