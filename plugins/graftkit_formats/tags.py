@@ -51,8 +51,11 @@ class Tags:
 
     def sample(self, record: Mapping[str, Any], where: str) -> TaggedText:
         """Returns the text with its words' tags."""
-        spans = next((name for name in _SPANS if name in record), None)
-        if spans and not any(name in record for name in _WORDS):
+        if "text" in record and not any(name in record for name in (*_WORDS, *_TAGS)):
+            spans = next((name for name in _SPANS if name in record), None)
+            if spans is None:
+                told = 'neither "entities" nor "spans" says which entities the text has, or it is null'
+                raise DataError(told, where=where, hint="Where there is none, write an empty list.")
             return _of_spans(string_of(record, "text", where), record[spans], spans, where)
         name, key = (next((key for key in keys if key in record), keys[0]) for keys in (_WORDS, _TAGS))
         words, tags = (_list(record.get(each), each, where) for each in (name, key))
@@ -106,7 +109,7 @@ def _entity(span: object, text: str, key: str, where: str) -> tuple[int, int, st
     """Returns where an entity begins and ends, without white space around it, and its label."""
     told = f'one of "{key}" is no object with "start" and "end", whole numbers, and "label", a text'
     match span:
-        case {"start": int(start), "end": int(end), "label": str(label)}:
+        case {"start": int(start), "end": int(end), "label": str(label)} if bool not in (type(start), type(end)):
             pass
         case _:
             raise DataError(told, where=where)

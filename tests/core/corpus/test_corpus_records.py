@@ -594,6 +594,8 @@ def test_words_are_read_with_their_tags(tmp_path: Path) -> None:
         ({"tokens": ["a"], "tags": None}, '"tags" is missing or null'),
         ({"text": "abc", "entities": [{"start": 0, "end": 9, "label": "A"}]}, "from 0 to 9; the text has 3 characters"),
         ({"text": "abc", "entities": [{"start": 0, "end": 2}]}, 'is no object with "start" and "end"'),
+        ({"text": "abc", "entities": [{"start": 0, "end": True, "label": "A"}]}, 'is no object with "start" and "end"'),
+        ({"text": "abc", "entities": None}, 'neither "entities" nor "spans" says which entities the text has'),
         (
             {"text": "abc", "entities": [{"start": a, "end": a + 2, "label": "A"} for a in (0, 1)]},
             "the entities 'A' up to 2 and 'A' from 1 of \"entities\" overlap",
