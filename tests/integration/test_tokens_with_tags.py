@@ -197,6 +197,7 @@ def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(
         ("Ada Kim", "Ada| Kim", "B-P E-P", ["Ada Kim P"]),
         ("a b", "a| |b", "O B-P O", ["b P"]),  # the space before a word is its first token, in training, too
         ("a b", "a| b", "O O", []),
+        (" \n", " |\n", "B-P I-P", []),  # nothing but white space
     ],
 )
 def test_tokens_with_tags_are_grouped_by_words(text: str, tokens: str, tags: str, entities: list[str]) -> None:

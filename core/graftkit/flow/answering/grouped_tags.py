@@ -52,7 +52,7 @@ def grouped(text: str, offsets: Sequence[tuple[int, int]], shares: torch.Tensor,
     places = [(begins[number], offsets[number][1]) for number in written]
     firsts = _firsts(text, places)
     best = shares[[written[number - 1] + 1 if number else 0 for number in firsts]].max(1)
-    ends = [places[following - 1][1] for following in [*firsts[1:], len(places)]]
+    ends = [places[following - 1][1] for following in [*firsts[1:], len(places)][: len(firsts)]]
     found = []
     for first, last, label in _groups([labels[number] for number in best.indices.tolist()]):
         if label != _OUTSIDE:
