@@ -193,6 +193,12 @@ def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(
         ("Ada Bob", "Ada| Bob", "I-P B-P", ["Ada P", "Bob P"]),
         ("Ada Bob", "Ada| Bob", "B-P I-L", ["Ada P", "Bob L"]),
         ("東京大学 x", "東|京|大|学| x", "B-L I-L O B-G O", ["東京 L", "学 G"]),  # a script without spaces
+        (
+            "我爱iPhone手机",
+            "我|爱|iPhone|手|机",
+            "O O B-X O O",
+            ["iPhone X"],
+        ),  # what follows such a script begins a word
         ("run fast now", "run| fast| now", "VERB ADV ADV", ["run VERB", "fast now ADV"]),
         ("Ada Kim", "Ada| Kim", "B-P E-P", ["Ada Kim P"]),
         ("a b", "a| |b", "O B-P O", ["b P"]),  # the space before a word is its first token, in training, too
