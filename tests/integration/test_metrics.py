@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import graftkit
 import pytest
 from graftkit import Answered, Conversation, Provider, hookimpl
 from graftkit.errors import Cancelled, DataError, PluginCallError, RecipeError
+from made_records import written
 
 
 class Length:
@@ -114,3 +116,20 @@ def test_a_run_stops_between_two_scores(make_recipe: Any, tmp_path: Path, object
     with pytest.raises(Cancelled):
         graftkit.run(recipe, out=tmp_path / "run", host=graftkit.PluginHost(plugins=[Mine()]), cancel=STOP[-1])
     assert len(SCORED) == 1
+
+
+def test_a_record_that_no_answer_can_be_scored_to_is_refused_before_a_step(make_recipe: Any, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n} + 1 =", "completion": f" {n + 1}" if n != 7 else " none"} for n in range(9)]
+    objective = {"use": "grpo", "group_size": 2, "max_new_tokens": 4}
+    data = {"train": str(written(tmp_path / "records.jsonl", rows)), "holdout": 0.0}
+    for metric, told in (
+        ({"use": "regex", "pattern": r"\d+", "match": "same"}, "regex finds"),
+        ("json-equal", "json-equal"),
+    ):
+        recipe = make_recipe(objective=objective, data=data, evaluation={"metrics": [metric]})
+        with pytest.raises(DataError, match=f"the metric {told}") as refused:
+            graftkit.run(recipe, out=tmp_path / "run")
+        assert refused.value.where.endswith("records.jsonl:8")
+        stages = json.loads((tmp_path / "run/manifest.json").read_text())["stages"]
+        assert [stage["name"] for stage in stages][-1] == "corpus", "no step was taken"
+        shutil.rmtree(tmp_path / "run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -12,18 +13,21 @@ from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.encode import Part
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
-from graftkit.flow.preparation.corpus import RECORD
+from graftkit.flow.preparation.corpus import RECORD, Corpus
 from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.state.context import RunContext
 from graftkit.flow.training.answers import Question, answered, metrics_of, question_of, scores_of
-from graftkit.interfaces.metric import Metric
+from graftkit.interfaces.metric import ChecksRecords, Metric
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example
 from graftkit.training.sampled_loss import Asked, SamplingPlan
 from graftkit.training.step_loss import Passes, StepLoss
 
-__all__ = ["loss_in"]
+__all__ = ["check_rewarded", "loss_in"]
+
+_CHECKED = 256
+"""How many examples are read again at once."""
 
 
 def loss_in(run: RunContext, network: Any, stop: Sequence[int]) -> Callable[[Passes], StepLoss] | None:
@@ -42,8 +46,7 @@ def loss_in(run: RunContext, network: Any, stop: Sequence[int]) -> Callable[[Pas
 
 def _sampling(run: RunContext, config: SampledConfig, stop: Sequence[int]) -> SamplingPlan:
     recipe, samples = run.plan.bound.recipe, run.plan.samples
-    metrics = metrics_of(run.plan.bound, run.host)
-    rewarding = {label: metrics[label] for label in config.rewards} if config.rewards else metrics
+    rewarding = _rewarding(run, config)
     return SamplingPlan(
         config,
         partial(_asked, run, samples.train, rewarding),
@@ -55,15 +58,54 @@ def _sampling(run: RunContext, config: SampledConfig, stop: Sequence[int]) -> Sa
     )
 
 
+def check_rewarded(run: RunContext, corpus: Corpus) -> None:
+    """Makes sure that answers to all training records can be scored, where a run learns from what metrics say of them.
+
+    Raises:
+        DataError: A metric says that it can't score those to one.
+    """
+    config = run.plan.bound.objective_config
+    if not isinstance(config, SampledConfig):
+        return
+    checking = [metric for metric in _rewarding(run, config).values() if isinstance(metric, ChecksRecords)]
+    if not checking:
+        return
+    every = len(corpus.train)
+    with run.stage("records to answer") as stage:
+        report = stage.progress("records")
+        for first in range(0, every, _CHECKED):
+            report(first, every)
+            examples = [corpus.train[number] for number in range(first, min(first + _CHECKED, every))]
+            for question in _questions(run, run.plan.samples.train, examples):
+                given = answered(run.vocabulary.tokenizer, question, [])
+                for metric in checking:
+                    metric.check(deepcopy(given))
+
+
+def _rewarding(run: RunContext, config: SampledConfig) -> dict[str, Metric]:
+    """Returns the metrics that are summed up to a reward."""
+    metrics = metrics_of(run.plan.bound, run.host)
+    return {label: metrics[label] for label in config.rewards} if config.rewards else metrics
+
+
 def _asked(
     run: RunContext, samples: Samples, metrics: Mapping[str, Metric], examples: Sequence[Example]
 ) -> list[Asked]:
-    """Returns what some examples ask, whose records are read again.
+    """Returns what some examples ask; see `_questions`."""
+
+    def scores(question: Question, reply: Sequence[int]) -> Mapping[str, float]:
+        return scores_of(metrics, answered(run.vocabulary.tokenizer, question, reply))
+
+    return [Asked(question.prompt, partial(scores, question)) for question in _questions(run, samples, examples)]
+
+
+def _questions(run: RunContext, samples: Samples, examples: Sequence[Example]) -> list[Question]:
+    """Returns the questions of some examples, whose records are read again.
 
     Raises:
         DataError: The records are not what they were.
     """
-    encoder, tokenizer = run.vocabulary.encoder, run.vocabulary.tokenizer
+    encoder = run.vocabulary.encoder
     numbers = [int(example.by_example[RECORD]) for example in examples]
     wanted = sorted({*numbers})
     parts: dict[int, list[tuple[Part, Example]]] = {
@@ -71,14 +113,10 @@ def _asked(
         for number, sample in zip(wanted, samples.at(wanted), strict=True)
     }
 
-    def asked(example: Example, number: int) -> Asked:
+    def question(example: Example, number: int) -> Question:
         for part, found in parts[number]:
             if np.array_equal(found.ids, example.ids):
-                question = question_of(encoder, part, example)
-                return Asked(question.prompt, partial(_scores, question))
+                return question_of(encoder, part, example)
         raise DataError(f"record {number + 1} becomes other tokens than before", where=str(run.plan.datasets[0].source))
 
-    def _scores(question: Question, reply: Sequence[int]) -> Mapping[str, float]:
-        return scores_of(metrics, answered(tokenizer, question, reply))
-
-    return [asked(example, number) for example, number in zip(examples, numbers, strict=True)]
+    return [question(example, number) for example, number in zip(examples, numbers, strict=True)]
