@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from graftkit.cli.main import cli as toolkit
 from graftkit.errors import DataError, RecipeError
-from graftkit.flow.events import Notice
+from graftkit.flow.events import Event, Notice, StepFinished
 from made_records import written
 from stopped_runs import run_until
 
@@ -106,3 +106,20 @@ def test_preview_says_that_answers_are_compared_and_not_learnt(sampling: Any, tm
     shown = CliRunner().invoke(toolkit, ["preview", str(path), "--records", "1"])
     assert shown.exit_code == 0, shown.output
     assert "nothing of this is learnt" in shown.output and "are compared with; lengths" in shown.output
+
+
+def test_a_run_whose_records_change_goes_on_when_they_are_back(
+    sampling: Any, chat_records: Path, tmp_path: Path
+) -> None:
+    """Prompts are read from the records in each step."""
+    recipe, before = sampling(4, export=[]), chat_records.read_bytes()
+
+    def edit(event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step.step == 2:
+            chat_records.write_text("")
+
+    with pytest.raises(DataError, match="has changed since .*checked\n.*the old records back, and go on with --resume"):
+        graftkit.run(recipe, out=tmp_path / "run", on_event=edit)
+    chat_records.write_bytes(before)
+    graftkit.run(recipe, out=tmp_path / "run", resume=True)
+    assert [line["step"] for line in lines_of(tmp_path / "run")] == [1, 2, 3, 4]
