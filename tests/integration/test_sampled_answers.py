@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from graftkit.cli.main import cli as toolkit
 from graftkit.errors import DataError, RecipeError
 from graftkit.flow.events import Event, Notice, StepFinished
+from graftkit.interfaces.objective import SAMPLED_METRICS
 from made_records import written
 from stopped_runs import run_until
 
@@ -48,7 +49,7 @@ def test_what_is_rewarded_becomes_likelier_and_a_stopped_run_goes_on_to_the_same
     assert [line["step"] for line in lines if "holdout_loss" in line] == [4, 8]
     assert all(-line["loss"] == line["metrics"]["reward"] for line in steps)
     assert all(0 < line["loss_tokens"] < line["tokens"] for line in steps)
-    assert steps[-1]["metrics"].keys() == {"reward", "reward_std", "same_reward", "answer_tokens", "cut_off"}
+    assert steps[-1]["metrics"].keys() == {*SAMPLED_METRICS}
     [training] = [stage for stage in result.manifest["stages"] if stage["name"] == "training"]
     assert training["loss_tokens"] == sum(line["loss_tokens"] for line in steps)
     assert training["tokens"] == sum(line["tokens"] for line in steps)
@@ -92,6 +93,9 @@ def test_what_can_not_be_sampled_is_refused_before_work_is_done(sampling: Any, t
     ):
         with pytest.raises(RecipeError, match=message):
             graftkit.plan(sampling(objective=fields))
+    for name in SAMPLED_METRICS:
+        with pytest.raises(RecipeError, match=f"one is called '{name}', as what the objective grpo reports itself"):
+            graftkit.plan(sampling(evaluation={"metrics": ["exact-match", {**VOWELS, "name": name}]}))
     texts = written(tmp_path / "texts.jsonl", [{"text": "only this"}] * 9)
     with pytest.raises(DataError, match="grpo learns from prompts that are answered"):
         graftkit.plan(sampling(data={"train": str(texts), "holdout": 0.1}))

@@ -20,6 +20,7 @@ __all__ = [
     "LABELS",
     "LABEL_WEIGHTS",
     "MEAN_TOKENS",
+    "SAMPLED_METRICS",
     "SCORE",
     "WEIGHT",
     "LearnsFrom",
@@ -65,6 +66,9 @@ worse."""
 
 MEAN_TOKENS = "mean_tokens"
 """The number by example that says how many tokens the sampled answers of its step have on average: the same for all."""
+
+SAMPLED_METRICS = ("reward", "reward_std", "same_reward", "answer_tokens", "cut_off")
+"""What is told of sampled answers, beside the mean score of each metric: no metric has such a name."""
 
 WEIGHT = "weight"
 """The number by example that says how much it weighs in the mean of a step's losses; without the column it is 1."""

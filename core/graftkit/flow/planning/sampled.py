@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graftkit.errors import RecipeError
-from graftkit.interfaces.objective import SampledConfig
+from graftkit.interfaces.objective import SAMPLED_METRICS, SampledConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.suggest import known_names
 from graftkit.training.processes import Processes
@@ -12,7 +12,7 @@ __all__ = ["refuse_sampled", "refuse_sampling_together"]
 
 
 def refuse_sampled(bound: BoundRecipe, max_length: int) -> None:
-    """Refuses rewards that no metric gives, and answers for which there is no room.
+    """Refuses rewards that no metric gives, metrics of names in use, and answers for which there is no room.
 
     Args:
         bound: The recipe.
@@ -30,6 +30,13 @@ def refuse_sampled(bound: BoundRecipe, max_length: int) -> None:
             f"objective.rewards: evaluation.metrics has no '{unknown[:60]}'",
             where=where(("objective", "rewards", unknown)),
             hint=f"{known_names(unknown, bound.metrics)} Name further ones there: evaluation: {{metrics: [...]}}.",
+        )
+    taken = next((label for label in SAMPLED_METRICS if label in bound.metrics), None)
+    if taken is not None:
+        raise RecipeError(
+            f"evaluation.metrics: one is called '{taken}', as what the objective {bound.objective.use} reports itself",
+            where=where(("evaluation", "metrics")),
+            hint="Give it another name: {use: ..., name: ...}.",
         )
     if config.max_new_tokens >= max_length:
         raise RecipeError(
