@@ -199,6 +199,7 @@ def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(
             "O O B-X O O",
             ["iPhone X"],
         ),  # what follows such a script begins a word
+        ("दिल्ली x", "द|ि|ल्|ली| x", "B-L O O O O", ["दिल्ली L"]),  # vowel signs are of a word
         ("run fast now", "run| fast| now", "VERB ADV ADV", ["run VERB", "fast now ADV"]),
         ("Ada Kim", "Ada| Kim", "B-P E-P", ["Ada Kim P"]),
         ("a b", "a| |b", "O B-P O", ["b P"]),  # the space before a word is its first token, in training, too

@@ -374,6 +374,10 @@ def test_texts_are_read_with_labels_or_a_number(tmp_path: Path) -> None:
             assert whole[0] == whole[1]
     [alone] = records(tmp_path, json.dumps({"text": "a", "premise": "b", "hypothesis": "c", "label": "x"}))
     assert isinstance(alone, LabelledText) and alone.text == "a" and not is_pair(alone)
+    marks = {"text": "नमस्ते दिल्ली, ne\u0301e", "entities": [{"start": 7, "end": 13, "label": "LOC"}]}
+    [signs] = records(tmp_path, json.dumps(marks))
+    assert isinstance(signs, TaggedText) and signs.words == ("नमस्ते", "दिल्ली", ",", "ne\u0301e")
+    assert signs.tags == ("O", "B-LOC", "O", "O"), "a vowel sign is no word"
     (tmp_path / "named.jsonl").write_text('{"text": "a", "label": 1.0}\n')
     said = {"format": {"use": "label", "names": ["n", "y"]}}
     [dataset] = open_path(PluginHost(), str(tmp_path / "named.jsonl"), said)

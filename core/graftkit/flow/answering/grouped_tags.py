@@ -78,6 +78,8 @@ def _firsts(text: str, places: Sequence[tuple[int, int]]) -> list[int]:
 
 def _begins(text: str, at: int) -> bool:
     """Tells whether a word begins at a character."""
+    if _is_mark(text[at]):
+        return at == 0
     return at == 0 or any(_stands_alone(one) or not _is_of_word(one) for one in text[at - 1 : at + 1])
 
 
@@ -87,7 +89,11 @@ def _stands_alone(character: str) -> bool:
 
 
 def _is_of_word(character: str) -> bool:
-    return character.isalnum() or character == "_" or unicodedata.combining(character) > 0
+    return character.isalnum() or character == "_" or _is_mark(character)
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
 
 
 def _groups(tags: Sequence[str]) -> Iterator[tuple[int, int, str]]:
