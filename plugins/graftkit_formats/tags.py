@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -51,8 +52,11 @@ class Tags:
 
     def sample(self, record: Mapping[str, Any], where: str) -> TaggedText:
         """Returns the text with its words' tags."""
-        spans = next((name for name in _SPANS if name in record), None)
-        if spans and not any(name in record for name in _WORDS):
+        if "text" in record and not any(name in record for name in (*_WORDS, *_TAGS)):
+            spans = next((name for name in _SPANS if name in record), None)
+            if spans is None:
+                told = 'neither "entities" nor "spans" says which entities the text has, or it is null'
+                raise DataError(told, where=where, hint="Where there is none, write an empty list.")
             return _of_spans(string_of(record, "text", where), record[spans], spans, where)
         name, key = (next((key for key in keys if key in record), keys[0]) for keys in (_WORDS, _TAGS))
         words, tags = (_list(record.get(each), each, where) for each in (name, key))
@@ -123,10 +127,33 @@ def _words(text: str, entities: Sequence[tuple[int, int, str]]) -> Iterator[tupl
     """Yields the place of each word, and its tag."""
     at = 0
     for start, end, label in [*entities, (len(text), len(text), "")]:
-        for word in _WORD.finditer(text, at, start):
-            yield word.span(), "O"
+        for place in _places(text, at, start):
+            yield place, "O"
         tag = f"B-{label}"
-        for word in _WORD.finditer(text, start, end):
-            yield word.span(), tag
+        for place in _places(text, start, end):
+            yield place, tag
             tag = f"I-{label}"
         at = end
+
+
+def _places(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yields the places of words in a part of a text; marks, such as vowel signs, belong to what they stand on."""
+    last = None
+    for first, following in (word.span() for word in _WORD.finditer(text, start, end)):
+        if last is None:
+            last = first, following
+        elif first == last[1] and (_is_mark(text[first]) or (_is_letter(text[last[0]]) and _is_letter(text[first]))):
+            last = last[0], following
+        else:
+            yield last
+            last = first, following
+    if last is not None:
+        yield last
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
+
+
+def _is_letter(character: str) -> bool:
+    return character.isalnum() or character == "_"

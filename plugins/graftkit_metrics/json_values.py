@@ -32,15 +32,32 @@ class JsonEqual:
         Raises:
             DataError: The expected answer is no JSON.
         """
-        expected = _parsed(answered.expected)
-        if expected is _NO_JSON:
-            raise DataError(
-                "the metric json-equal compares JSON, which the expected answer is not",
-                where=answered.record.where,
-                hint="Take another metric under evaluation.metrics, such as exact-match.",
-            )
-        found = _parsed(answered.answer)
+        expected, found = _expected(answered), _parsed(answered.answer)
         return float(found is not _NO_JSON and _is_same(found, expected))
+
+    def check(self, answered: Answered) -> None:
+        """Makes sure that the expected answer is JSON.
+
+        Raises:
+            DataError: It is none.
+        """
+        _expected(answered)
+
+
+def _expected(answered: Answered) -> Any:
+    """Returns the value of the expected answer.
+
+    Raises:
+        DataError: It is no JSON.
+    """
+    expected = _parsed(answered.expected)
+    if expected is _NO_JSON:
+        raise DataError(
+            "the metric json-equal compares JSON, which the expected answer is not",
+            where=answered.record.where,
+            hint="Take another metric under evaluation.metrics, such as exact-match.",
+        )
+    return expected
 
 
 def _parsed(text: str) -> Any:

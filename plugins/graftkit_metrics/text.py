@@ -53,6 +53,23 @@ class Regex:
         found = self._found(answered.answer)
         if self._match == "anywhere":
             return float(found is not None)
+        return float(found == self._expected(answered))
+
+    def check(self, answered: Answered) -> None:
+        """Makes sure that the pattern finds something in the expected answer, where that is compared.
+
+        Raises:
+            DataError: It finds nothing.
+        """
+        if self._match not in ("whole", "anywhere"):
+            self._expected(answered)
+
+    def _expected(self, answered: Answered) -> str:
+        """Returns what the pattern finds in the expected answer.
+
+        Raises:
+            DataError: It finds nothing.
+        """
         expected = self._found(answered.expected)
         if expected is None:
             raise DataError(
@@ -60,7 +77,7 @@ class Regex:
                 where=answered.record.where,
                 hint="Write evaluation.metrics so that its pattern matches every expected answer.",
             )
-        return float(found == expected)
+        return expected
 
     def _found(self, text: str) -> str | None:
         match = self._pattern.search(text)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import graftkit
 import pytest
 from graftkit import Answered, Conversation, Provider, hookimpl
-from graftkit.errors import DataError, PluginCallError, RecipeError
+from graftkit.errors import Cancelled, DataError, PluginCallError, RecipeError
+from made_records import written
 
 
 class Length:
@@ -32,12 +34,26 @@ class NoNumber:
         return SCORES[-1]
 
 
+STOP: list[graftkit.CancelToken] = []
+SCORED: list[Answered] = []
+
+
+class Stopping:
+    """Somebody stops the run while this is asked, such as one that calls a slow service."""
+
+    def score(self, answered: Answered) -> float:
+        SCORED.append(answered)
+        STOP[-1].cancel()
+        return 0.0
+
+
 class Mine:
     @hookimpl
     def graftkit_metrics(self) -> list[Provider]:
         return [
             Provider(name="length", target=f"{__name__}:Length"),
             Provider(name="no-number", target=f"{__name__}:NoNumber"),
+            Provider(name="stopping", target=f"{__name__}:Stopping"),
         ]
 
 
@@ -89,3 +105,31 @@ def test_two_metrics_of_one_name_are_refused(make_recipe: Any, tmp_path: Path) -
     recipe = make_recipe(evaluation={"answers": 1, "metrics": ["exact-match", "exact-match"]})
     with pytest.raises(RecipeError, match="two are called 'exact-match'"):
         graftkit.run(recipe, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("objective,answers", [("sft", 3), ({"use": "grpo", "group_size": 2, "max_new_tokens": 4}, 0)])
+def test_a_run_stops_between_two_scores(make_recipe: Any, tmp_path: Path, objective: Any, answers: int) -> None:
+    SCORED.clear()
+    STOP.append(graftkit.CancelToken())
+    evaluation = {"metrics": ["stopping"], "max_new_tokens": 4, "answers": answers}
+    recipe = make_recipe(objective=objective, evaluation=evaluation)
+    with pytest.raises(Cancelled):
+        graftkit.run(recipe, out=tmp_path / "run", host=graftkit.PluginHost(plugins=[Mine()]), cancel=STOP[-1])
+    assert len(SCORED) == 1
+
+
+def test_a_record_that_no_answer_can_be_scored_to_is_refused_before_a_step(make_recipe: Any, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n} + 1 =", "completion": f" {n + 1}" if n != 7 else " none"} for n in range(9)]
+    objective = {"use": "grpo", "group_size": 2, "max_new_tokens": 4}
+    data = {"train": str(written(tmp_path / "records.jsonl", rows)), "holdout": 0.0}
+    for metric, told in (
+        ({"use": "regex", "pattern": r"\d+", "match": "same"}, "regex finds"),
+        ("json-equal", "json-equal"),
+    ):
+        recipe = make_recipe(objective=objective, data=data, evaluation={"metrics": [metric]})
+        with pytest.raises(DataError, match=f"the metric {told}") as refused:
+            graftkit.run(recipe, out=tmp_path / "run")
+        assert refused.value.where.endswith("records.jsonl:8")
+        stages = json.loads((tmp_path / "run/manifest.json").read_text())["stages"]
+        assert [stage["name"] for stage in stages][-1] == "corpus", "no step was taken"
+        shutil.rmtree(tmp_path / "run")

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 from graftkit.cli.main import cli as toolkit
 from graftkit.errors import DataError, RecipeError
-from graftkit.flow.events import Notice
+from graftkit.flow.events import Event, Notice, StepFinished
 from graftkit.flow.training import rewards
+from graftkit.interfaces.objective import SAMPLED_METRICS
 from made_records import written
 from stopped_runs import run_until
 
@@ -51,7 +52,7 @@ def test_what_is_rewarded_becomes_likelier_and_a_stopped_run_goes_on_to_the_same
     assert [line["step"] for line in lines if "holdout_loss" in line] == [4, 8]
     assert all(-line["loss"] == line["metrics"]["reward"] for line in steps)
     assert all(0 < line["loss_tokens"] < line["tokens"] for line in steps)
-    assert steps[-1]["metrics"].keys() == {"reward", "reward_std", "same_reward", "answer_tokens", "cut_off"}
+    assert steps[-1]["metrics"].keys() == {*SAMPLED_METRICS}
     [training] = [stage for stage in result.manifest["stages"] if stage["name"] == "training"]
     assert training["loss_tokens"] == sum(line["loss_tokens"] for line in steps)
     assert training["tokens"] == sum(line["tokens"] for line in steps)
@@ -99,8 +100,8 @@ def test_what_can_not_be_sampled_is_refused_before_work_is_done(sampling: Any, t
     ):
         with pytest.raises(RecipeError, match=message):
             graftkit.plan(sampling(objective=fields))
-    for name in ("reward", "cut_off"):
-        with pytest.raises(RecipeError, match=f"a metric is called '{name}'"):
+    for name in SAMPLED_METRICS:
+        with pytest.raises(RecipeError, match=f"one is called '{name}', as what the objective grpo reports itself"):
             graftkit.plan(sampling(evaluation={"metrics": ["exact-match", {**VOWELS, "name": name}]}))
     texts = written(tmp_path / "texts.jsonl", [{"text": "only this"}] * 9)
     with pytest.raises(DataError, match="grpo learns from prompts that are answered"):
@@ -127,3 +128,21 @@ def test_preview_says_that_answers_are_compared_and_not_learnt(sampling: Any, tm
     shown = CliRunner().invoke(toolkit, ["preview", str(path), "--records", "1"])
     assert shown.exit_code == 0, shown.output
     assert "nothing of this is learnt" in shown.output and "are compared with; lengths" in shown.output
+
+
+def test_a_run_whose_records_change_goes_on_when_they_are_back(
+    sampling: Any, chat_records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts are read from the records in each step, where these are too many to keep."""
+    monkeypatch.setattr(rewards, "_KEPT_TOKENS", 0)
+    recipe, before = sampling(4, export=[]), chat_records.read_bytes()
+
+    def edit(event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step.step == 2:
+            chat_records.write_text("")
+
+    with pytest.raises(DataError, match="has changed since .*checked\n.*the old records back, and go on with --resume"):
+        graftkit.run(recipe, out=tmp_path / "run", on_event=edit)
+    chat_records.write_bytes(before)
+    graftkit.run(recipe, out=tmp_path / "run", resume=True)
+    assert [line["step"] for line in lines_of(tmp_path / "run")] == [1, 2, 3, 4]

@@ -198,11 +198,19 @@ def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(
         ("Ada Bob", "Ada| Bob", "I-P B-P", ["Ada P", "Bob P"]),
         ("Ada Bob", "Ada| Bob", "B-P I-L", ["Ada P", "Bob L"]),
         ("東京大学 x", "東|京|大|学| x", "B-L I-L O B-G O", ["東京 L", "学 G"]),  # a script without spaces
+        (
+            "我爱iPhone手机",
+            "我|爱|iPhone|手|机",
+            "O O B-X O O",
+            ["iPhone X"],
+        ),  # what follows such a script begins a word
+        ("दिल्ली x", "द|ि|ल्|ली| x", "B-L O O O O", ["दिल्ली L"]),  # vowel signs are of a word
         ("run fast now", "run| fast| now", "VERB ADV ADV", ["run VERB", "fast now ADV"]),
         ("Ada Kim", "Ada| Kim", "B-P E-P", ["Ada Kim P"]),
         ("a b", "a| |b", "O B-P O", ["b P"]),  # the space before a word is its first token, in training, too
         ("a b", "a| b", "O O", []),
         (" \n", " |\n", "O B-P", []),
+        (" \n", " |\n", "B-P I-P", []),  # nothing but white space
     ],
 )
 def test_tokens_with_tags_are_grouped_by_words(text: str, tokens: str, tags: str, entities: list[str]) -> None:
@@ -239,3 +247,13 @@ def test_what_is_no_tag_to_learn_is_refused(
         if "beside its text" in line or "tags" not in json.dumps(records)
     ][:1] or [""]
     assert "token-classification does" in notice or "tags" not in json.dumps(records)
+
+
+def test_a_tag_that_every_record_has_is_learnt_where_other_words_have_another(bert: Path, tmp_path: Path) -> None:
+    """Nearly every sentence has words that are no entity."""
+    records = written(tmp_path / "records.jsonl", [record for record in RECORDS if {"O", "B-PER"} <= {*record["tags"]}])
+    assert not any("nothing is learnt" in notice for notice in graftkit.plan(recipe_of(bert, records)).notices)
+    outside = written(tmp_path / "outside.jsonl", [{"tokens": ["the", "film"], "tags": ["O", "O"]}] * 9)
+    objective = {"use": "token-classification", "labels": ["O", "B-PER", "I-PER"]}
+    told = graftkit.plan(recipe_of(bert, outside, objective=objective, data={"holdout": str(records)})).notices
+    assert "every word of training records has the tag 'O': nothing is learnt of it" in told

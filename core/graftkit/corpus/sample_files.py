@@ -192,7 +192,11 @@ def _read(dataset: Dataset, state: tuple[int, int], wanted: Mask, digests: Diges
     """
     path = dataset.source.path
     if _state(path) != state:
-        raise DataError("the file has changed since its records were checked", where=str(path), hint="Start again.")
+        raise DataError(
+            "the file has changed since its records were checked",
+            where=str(path),
+            hint="Put the old records back, and go on with --resume where a step was taken; or start again.",
+        )
     number = -1
     for number, sample in enumerate(dataset.after(iter(wanted))):
         if sample is None:

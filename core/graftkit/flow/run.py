@@ -369,6 +369,7 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.preparation.settle_dtype import settle_dtype
     from graftkit.flow.preparation.settle_memory_apart import settle_memory_apart
     from graftkit.flow.reporting.report import write_report
+    from graftkit.flow.training.rewards import check_rewarded
     from graftkit.model.memory_back import give_memory_back
     from graftkit.model.whole_transformers import import_transformers
 
@@ -383,6 +384,7 @@ def _flow(run: RunContext) -> None:
     exporters = make_exporters(run.plan, run.host)
     refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
     planned, corpus = check_model(run), build_corpus(run)
+    check_rewarded(run)
     settle_memory_apart(run, planned, corpus)
     _train_and_export(run, planned, corpus, exporters)
     del exporters

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from graftkit.interfaces.samples import Sample
 
-__all__ = ["Answered", "Metric"]
+__all__ = ["Answered", "ChecksRecords", "Metric"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,4 +38,22 @@ class Metric(Protocol):
 
         Raises:
             DataError: The record is none that can be scored; with its place.
+        """
+
+
+@runtime_checkable
+class ChecksRecords(Protocol):
+    """A metric that can't score answers to every record.
+
+    A run that learns from what it says asks it about each training record before anything is trained.
+    """
+
+    def check(self, answered: Answered) -> None:
+        """Makes sure that answers to a record can be scored.
+
+        Args:
+            answered: The record, and an empty answer.
+
+        Raises:
+            DataError: They can't, as `score` raises it; with the record's place.
         """

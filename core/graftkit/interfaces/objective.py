@@ -20,7 +20,7 @@ __all__ = [
     "LABELS",
     "LABEL_WEIGHTS",
     "MEAN_TOKENS",
-    "SAMPLED_FIGURES",
+    "SAMPLED_METRICS",
     "SCORE",
     "WEIGHT",
     "LearnsFrom",
@@ -67,8 +67,8 @@ worse."""
 MEAN_TOKENS = "mean_tokens"
 """The number by example that says how many tokens the sampled answers of its step have on average: the same for all."""
 
-SAMPLED_FIGURES = frozenset({"reward", "reward_std", "same_reward", "answer_tokens", "cut_off"})
-"""What core tells of sampled answers, by name: no metric that rewards them is called so."""
+SAMPLED_METRICS = ("reward", "reward_std", "same_reward", "answer_tokens", "cut_off")
+"""What is told of sampled answers, beside the mean score of each metric: no metric has such a name."""
 
 WEIGHT = "weight"
 """The number by example that says how much it weighs in the mean of a step's losses; without the column it is 1."""
@@ -417,7 +417,7 @@ class SampledObjective(Objective, Protocol):
     """What training minimizes by answers that the model samples, where its config is a `SampledConfig`.
 
     What its `metrics` give is told of a step, as the mean over the answers with an advantage, beside what core tells of
-    all (`SAMPLED_FIGURES`), whose names it can't have.
+    all (`SAMPLED_METRICS`), whose names it can't have.
     """
 
     def advantages(self, rewards: torch.Tensor) -> torch.Tensor:

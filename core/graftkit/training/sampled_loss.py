@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from math import fsum
 from typing import Any
@@ -134,7 +135,8 @@ class SampledLoss:
             asked: The prompts.
             size: How many answers to each.
             seed: What they are drawn by.
-            report: Called with how many tokens the longest answers have by now, and how many they may have.
+            report: Called with how many tokens the longest answers have by now, and how many they may have: after
+                each token, and before each answer is scored.
         """
         together = self._sampling.side_by_side
         batches = [
@@ -158,7 +160,10 @@ class SampledLoss:
                     answers[place] += given
         finally:
             self._network.train(training)
-        return [self._rewarded(each, given) for each, given in zip(asked, answers, strict=True)]
+        made = len(batches) * most
+        return [
+            self._rewarded(each, given, partial(report, made, made)) for each, given in zip(asked, answers, strict=True)
+        ]
 
     def _answered(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], poll: Callable[[int], None]
@@ -169,8 +174,12 @@ class SampledLoss:
         ]
         return sample_answers(self._network, prompts, seeds, limits=limits, stop=self._sampling.stop, poll=poll)
 
-    def _rewarded(self, asked: Asked, answers: Sequence[SampledAnswer]) -> _Group:
-        scores = [asked.scores(answer.ids[: len(answer.ids) - answer.ended]) for answer in answers]
+    def _rewarded(self, asked: Asked, answers: Sequence[SampledAnswer], poll: Callable[[], None]) -> _Group:
+        """Scores the answers to a prompt; a metric may take long, so `poll` is called before each."""
+        scores = []
+        for answer in answers:
+            poll()
+            scores.append(asked.scores(answer.ids[: len(answer.ids) - answer.ended]))
         weights = self._sampling.config.rewards
         rewards = [
             fsum(weights.get(label, 0.0) * score for label, score in each.items()) if weights else fsum(each.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from graftkit import Answered
+from graftkit.errors import DataError
 
 
 class FailsOnNoJson:
@@ -30,3 +31,13 @@ class RemembersAnswers:
 class CountsErrors:
     def score(self, answered: Answered) -> float:
         return float(answered.answer != answered.expected)
+
+
+class ChecksNothing:
+    def score(self, answered: Answered) -> float:
+        if not answered.expected.strip():
+            raise DataError("nothing is expected", where=answered.record.where)
+        return float(answered.answer == answered.expected)
+
+    def check(self, answered: Answered) -> None:
+        return None

@@ -374,6 +374,10 @@ def test_texts_are_read_with_labels_or_a_number(tmp_path: Path) -> None:
             assert whole[0] == whole[1]
     [alone] = records(tmp_path, json.dumps({"text": "a", "premise": "b", "hypothesis": "c", "label": "x"}))
     assert isinstance(alone, LabelledText) and alone.text == "a" and not is_pair(alone)
+    marks = {"text": "नमस्ते दिल्ली, ne\u0301e", "entities": [{"start": 7, "end": 13, "label": "LOC"}]}
+    [signs] = records(tmp_path, json.dumps(marks))
+    assert isinstance(signs, TaggedText) and signs.words == ("नमस्ते", "दिल्ली", ",", "ne\u0301e")
+    assert signs.tags == ("O", "B-LOC", "O", "O"), "a vowel sign is no word"
     (tmp_path / "named.jsonl").write_text('{"text": "a", "label": 1.0}\n')
     said = {"format": {"use": "label", "names": ["n", "y"]}}
     [dataset] = open_path(PluginHost(), str(tmp_path / "named.jsonl"), said)
@@ -595,6 +599,7 @@ def test_words_are_read_with_their_tags(tmp_path: Path) -> None:
         ({"text": "abc", "entities": [{"start": 0, "end": 9, "label": "A"}]}, "from 0 to 9; the text has 3 characters"),
         ({"text": "abc", "entities": [{"start": 0, "end": 2}]}, 'is no object with "start" and "end"'),
         ({"text": "abc", "entities": [{**ENTITY, "end": True}]}, 'is no object with "start" and "end"'),
+        ({"text": "abc", "entities": None}, 'neither "entities" nor "spans" says which entities the text has'),
         (
             {"text": "abc", "entities": [{"start": a, "end": a + 2, "label": "A"} for a in (0, 1)]},
             "the entities 'A' up to 2 and 'A' from 1 of \"entities\" overlap",

@@ -78,12 +78,22 @@ def _firsts(text: str, places: Sequence[tuple[int, int]]) -> list[int]:
 
 def _begins(text: str, at: int) -> bool:
     """Tells whether a word begins at a character."""
-    wide = unicodedata.east_asian_width(text[at]) in "WF" and ord(text[at]) not in _HANGUL
-    return at == 0 or wide or not (_is_of_word(text[at - 1]) and _is_of_word(text[at]))
+    if _is_mark(text[at]):
+        return at == 0
+    return at == 0 or any(_stands_alone(one) or not _is_of_word(one) for one in text[at - 1 : at + 1])
+
+
+def _stands_alone(character: str) -> bool:
+    """Tells whether a character is of a script without spaces."""
+    return unicodedata.east_asian_width(character) in "WF" and ord(character) not in _HANGUL
 
 
 def _is_of_word(character: str) -> bool:
-    return character.isalnum() or character == "_" or unicodedata.combining(character) > 0
+    return character.isalnum() or character == "_" or _is_mark(character)
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
 
 
 def _groups(tags: Sequence[str]) -> Iterator[tuple[int, int, str]]:

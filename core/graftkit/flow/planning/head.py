@@ -319,7 +319,7 @@ def refuse_head(config: Mapping[str, Any], reference: str, why: str) -> None:
         raise ModelError(
             f"the model fills in masked tokens ({named}), and is no causal language model: {why}",
             where=reference,
-            hint="Such models are trained with objective: masked-lm, or classification.",
+            hint="Such models are trained with objective: masked-lm, classification or token-classification.",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graftkit.errors import RecipeError
-from graftkit.interfaces.objective import SAMPLED_FIGURES, SampledConfig
+from graftkit.interfaces.objective import SAMPLED_METRICS, SampledConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.suggest import known_names
 from graftkit.training.processes import Processes
@@ -12,7 +12,7 @@ __all__ = ["refuse_sampled", "refuse_sampling_together"]
 
 
 def refuse_sampled(bound: BoundRecipe, max_length: int) -> None:
-    """Refuses rewards that no metric gives, or one with the name of another figure, and answers without room.
+    """Refuses rewards that no metric gives, metrics of names in use, and answers for which there is no room.
 
     Args:
         bound: The recipe.
@@ -31,10 +31,10 @@ def refuse_sampled(bound: BoundRecipe, max_length: int) -> None:
             where=where(("objective", "rewards", unknown)),
             hint=f"{known_names(unknown, bound.metrics)} Name further ones there: evaluation: {{metrics: [...]}}.",
         )
-    taken = next((label for label in config.rewards or bound.metrics if label in SAMPLED_FIGURES), None)
+    taken = next((label for label in SAMPLED_METRICS if label in bound.metrics), None)
     if taken is not None:
         raise RecipeError(
-            f"evaluation.metrics: a metric is called '{taken}', as what {bound.objective.use} tells of all rewards",
+            f"evaluation.metrics: one is called '{taken}', as what the objective {bound.objective.use} reports itself",
             where=where(("evaluation", "metrics")),
             hint="Give it another name: {use: ..., name: ...}.",
         )

@@ -38,7 +38,7 @@ class SeenKinds:
         self._of_record = array("I")
         self._beside: dict[LearnsFrom, str] = {}
         self._lowest, self._highest = math.inf, -math.inf
-        self._pairs, self._of_words = 0, False
+        self._pairs = 0
         self._two_texts, self._one_text, self._first_alone = 0, 0, ""
 
     def note(self, sample: Sample) -> None:
@@ -52,7 +52,6 @@ class SeenKinds:
             self._lowest, self._highest = min(self._lowest, sample.score), max(self._highest, sample.score)
         self._of_record.append(self._names.setdefault(kind, len(self._names)))
         self._pairs += isinstance(sample, TwoAnswers)
-        self._of_words |= isinstance(sample, TaggedText)
         shape = shape_of(sample)
         if shape:
             self._beside.setdefault(shape.kind, sample.where)
@@ -141,11 +140,13 @@ class SeenKinds:
         """
         kinds = {*self._seen(train)}
         seen = {label for kind in kinds if isinstance(kind, tuple) for label in kind}
-        whole = [] if self._of_words else labels  # a tag that each text has is not that of each word
-        always = [label for label in whole if all(isinstance(kind, tuple) and label in kind for kind in kinds)]
+        always = [label for label in labels if all(isinstance(kind, tuple) and label in kind for kind in kinds)]
+        every = "every training record has the label"
+        if "tags" in self._beside:  # one tag of a record's words teaches, unless all other words have it, too
+            every, always = "every word of training records has the tag", always if len(seen) == 1 else []
         idle = [
             *_idle("no training record has the label", [label for label in labels if label not in seen]),
-            *_idle("every training record has the label", always),
+            *_idle(every, always),
             *_alike(labels),
         ]
         if kinds in ({True}, {False}):

@@ -124,6 +124,7 @@ def answer_all(
         prompts = [question.prompt for question in batch]
         replies = generate_greedily(network, prompts, max_new_tokens=options.max_new_tokens, stop=stop, poll=poll)
         for question, reply in zip(batch, replies, strict=True):
+            poll(options.max_new_tokens)  # a metric may take long
             given = answered(tokenizer, question, reply)
             answers.append(Answer(question.text, given, scores_of(metrics, given)))
     return answers

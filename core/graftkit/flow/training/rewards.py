@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from graftkit.corpus.answers_compared import shown
-from graftkit.corpus.encode import Part
+from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
 from graftkit.flow.preparation.corpus import RECORD
 from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.state.context import RunContext
 from graftkit.flow.training.answers import Question, answered, metrics_of, question_of, scores_of
-from graftkit.interfaces.metric import Metric
+from graftkit.interfaces.metric import ChecksRecords, Metric
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.interfaces.samples import Sample
 from graftkit.store.fingerprint import derived_seed
@@ -24,7 +25,7 @@ from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.sampled_loss import Asked, SamplingPlan
 from graftkit.training.step_loss import Passes, StepLoss
 
-__all__ = ["loss_in"]
+__all__ = ["check_rewarded", "loss_in"]
 
 _KEPT_TOKENS = 10_000_000
 """Records of so many tokens together are kept in memory: reading the few of a step anew goes through all files."""
@@ -46,8 +47,7 @@ def loss_in(run: RunContext, network: Any, stop: Sequence[int]) -> Callable[[Pas
 
 def _sampling(run: RunContext, config: SampledConfig, stop: Sequence[int]) -> SamplingPlan:
     recipe, samples = run.plan.bound.recipe, run.plan.samples
-    metrics = metrics_of(run.plan.bound, run.host)
-    rewarding = {label: metrics[label] for label in config.rewards} if config.rewards else metrics
+    rewarding = _rewarding(run, config)
     return SamplingPlan(
         config,
         partial(_asked, run, _Records(samples.train), rewarding),
@@ -85,6 +85,35 @@ class _Records:
         return {number: self._kept[number] for number in numbers}
 
 
+def check_rewarded(run: RunContext) -> None:
+    """Makes sure that answers to all training records can be scored, where a run learns from what metrics say of them.
+
+    Raises:
+        DataError: A metric says that it can't score those to one.
+    """
+    config = run.plan.bound.objective_config
+    if not isinstance(config, SampledConfig):
+        return
+    checking = [metric for metric in _rewarding(run, config).values() if isinstance(metric, ChecksRecords)]
+    if not checking:
+        return
+    samples = run.plan.samples.train
+    with run.stage("records to answer") as stage:
+        report = stage.progress("records")
+        for number, sample in enumerate(samples):
+            report(number, len(samples))
+            for question in _questions(run.vocabulary.encoder, sample):
+                given = answered(run.vocabulary.tokenizer, question, [])
+                for metric in checking:
+                    metric.check(deepcopy(given))
+
+
+def _rewarding(run: RunContext, config: SampledConfig) -> dict[str, Metric]:
+    """Returns the metrics that are summed up to a reward."""
+    metrics = metrics_of(run.plan.bound, run.host)
+    return {label: metrics[label] for label in config.rewards} if config.rewards else metrics
+
+
 def _asked(
     run: RunContext, known: _Records, metrics: Mapping[str, Metric], store: TokenStore, numbers: Sequence[int]
 ) -> list[Asked]:
@@ -93,28 +122,31 @@ def _asked(
     Raises:
         DataError: The records are not what they were, or one has no prompt.
     """
-    encoder, tokenizer = run.vocabulary.encoder, run.vocabulary.tokenizer
     examples = [(store[number], int(store.by_example[RECORD][number])) for number in numbers]
     records = known.at(sorted({record for _, record in examples}), len(store.ids))
-    parts: dict[int, list[tuple[Part, Example]]] = {
-        number: [(part, found) for part in encoder.turns(shown(record)) for found in encoder.encode(part).examples]
-        for number, record in records.items()
-    }
+    questions = {number: list(_questions(run.vocabulary.encoder, record)) for number, record in records.items()}
 
     def asked(example: Example, number: int) -> Asked:
-        for part, found in parts[number]:
-            if np.array_equal(found.ids, example.ids):
-                question = question_of(encoder, part, example)
-                if not question.prompt:
-                    raise DataError(
-                        "no token stands before the answer, and the objective has a prompt answered",
-                        where=records[number].where,
-                        hint="Leave such records out of the file, or name a chat template that begins an answer.",
-                    )
-                return Asked(question.prompt, partial(_scores, question))
-        raise DataError("the record becomes other tokens than before", where=records[number].where)
+        same = (each for each in questions[number] if np.array_equal(each.example.ids, example.ids))
+        question = next(same, None)
+        if question is None:
+            raise DataError("the record becomes other tokens than before", where=records[number].where)
+        if not question.prompt:
+            raise DataError(
+                "no token stands before the answer, and the objective has a prompt answered",
+                where=records[number].where,
+                hint="Leave such records out of the file, or name a chat template that begins an answer.",
+            )
+        return Asked(question.prompt, partial(scores, question))
 
-    def _scores(question: Question, reply: Sequence[int]) -> Mapping[str, float]:
-        return scores_of(metrics, answered(tokenizer, question, reply))
+    def scores(question: Question, reply: Sequence[int]) -> Mapping[str, float]:
+        return scores_of(metrics, answered(run.vocabulary.tokenizer, question, reply))
 
     return [asked(example, record) for example, record in examples]
+
+
+def _questions(encoder: Encoder, record: Sample) -> Iterator[Question]:
+    """Yields what a record asks: a question for each of its examples."""
+    for part in encoder.turns(shown(record)):
+        for example in encoder.encode(part).examples:
+            yield question_of(encoder, part, example)

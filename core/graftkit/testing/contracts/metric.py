@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from typing import ClassVar
 
-from graftkit.interfaces.metric import Answered, Metric
+from graftkit.errors import DataError
+from graftkit.interfaces.metric import Answered, ChecksRecords, Metric
 from graftkit.interfaces.samples import Completion
 from graftkit.testing.contracts.base import Contract
 
@@ -83,3 +85,22 @@ class MetricContract(Contract):
             for answer in ("", "nothing of that", expected[: len(expected) // 2]):
                 found = self.score(answer, expected)
                 assert found <= best, f"{answer!r} scores {found}, the expected answer {best}"
+
+    def test_a_record_passes_its_check_where_it_can_be_scored(self) -> None:
+        """Or else a run is refused that could be trained, or ends with the first such record."""
+        made = self.make()
+        if not isinstance(made, ChecksRecords):
+            return
+        for expected in (*self.expected, *_ODD):
+            record = self.answered("", expected)
+            checked, scored = (_refusal(method, record) for method in (made.check, made.score))  # type: ignore[attr-defined]
+            assert checked == scored, f"{expected!r:.60} expected: check() {checked}, score() {scored}"
+
+
+def _refusal(method: Callable[[Answered], object], record: Answered) -> str:
+    """Returns what a metric says of a record."""
+    try:
+        method(record)
+    except DataError as error:
+        return f"refuses it: {error}"
+    return "takes it"
