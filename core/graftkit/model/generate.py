@@ -8,7 +8,6 @@ from typing import Any
 from graftkit.model.continuation import Continuation
 from graftkit.model.decoding import Decoding
 from graftkit.model.decoding_trial import choose_decoding
-from graftkit.model.sampling import check_logits
 from graftkit.model.side_by_side import Batch, side_by_side
 
 __all__ = ["generate_greedily"]
@@ -63,15 +62,6 @@ def _together(
 ) -> Iterator[dict[int, int]]:
     """Yields the next token of each prompt that goes on, by its number, until all have ended."""
     batch = Batch(network, prompts, limit, decoding)
-    going_on = list(range(len(prompts)))  # places in the batch of the sequences that have not ended
-    for _ in range(limit):
-        logits = batch.logits()
-        check_logits(logits)
-        chosen = logits.argmax(-1)
-        tokens: list[int] = chosen.tolist()
-        going_on = [place for place in going_on if tokens[place] not in stop]
-        yield {batch.rows[place]: tokens[place] for place in going_on}
-        if not going_on:
-            return
-        batch.go_on(chosen)
-        going_on = batch.keep(going_on)
+    likeliest = batch.continued(limit, lambda logits, rows: logits.argmax(-1), lambda row, token: token not in stop)
+    for tokens in likeliest:
+        yield {row: token for row, token in tokens.items() if token not in stop}

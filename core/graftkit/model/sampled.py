@@ -115,12 +115,13 @@ class _Drawn(Sampler):
             ModelError: As for `check_logits`.
         """
         check_logits(logits)
-        self.ids.append(int(draw(logits.unsqueeze(0), self.numbers[len(self.ids)].unsqueeze(0))))
+        self.ids.append(int(draw(logits.unsqueeze(0), self.number.unsqueeze(0))))
         return self.ids[-1]
 
-    def goes_on(self, stop: Sequence[int]) -> bool:
-        """Whether there is another token to come."""
-        return len(self.ids) < len(self.numbers) and self.ids[-1] not in stop
+    @property
+    def number(self) -> torch.Tensor:
+        """What decides its next token; of one that has ended any number."""
+        return self.numbers[min(len(self.ids), len(self.numbers) - 1)]
 
 
 def _alone(
@@ -143,24 +144,15 @@ def _together(
     """Draws the answers to some prompts; yields after each token how many the longest has."""
     limit = max(len(answer.numbers) for answer in answers)
     batch = Batch(network, prompts, limit, decoding)
-    logits = batch.logits()
-    if batch.copied(copies):
-        logits = logits.repeat_interleave(copies, dim=0)
-    else:
+    if not batch.copied(copies):
         batch = Batch(network, [prompt for prompt in prompts for _ in range(copies)], limit, decoding)
-        logits = batch.logits()
-    places = list(range(len(answers)))
-    for made in range(limit):
-        check_logits(logits)
-        numbers = torch.stack([answers[row].numbers[min(made, len(answers[row].numbers) - 1)] for row in batch.rows])
-        chosen = draw(logits, numbers.to(logits.device))
-        tokens = chosen.tolist()
-        for place in places:
-            answers[batch.rows[place]].ids.append(tokens[place])
-        places = [place for place in places if answers[batch.rows[place]].goes_on(stop)]
-        yield made + 1
-        if not places:
-            return
-        batch.go_on(chosen)
-        places = batch.keep(places)
-        logits = batch.logits()
+
+    def choose(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        return draw(logits, torch.stack([answers[row].number for row in rows]).to(logits.device))
+
+    def goes_on(row: int, token: int) -> bool:
+        answers[row].ids.append(token)
+        return len(answers[row].ids) < len(answers[row].numbers) and token not in stop
+
+    for made, _ in enumerate(batch.continued(limit, choose, goes_on), 1):
+        yield made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from graftkit.model.cache import can_grow, can_select, with_room
 from graftkit.model.decoding import Decoding, cache_name
 from graftkit.model.packing import attention_as
 from graftkit.model.rope_lengths import RopeLengths, forget_longest
+from graftkit.model.sampling import check_logits
 
 __all__ = ["Batch", "side_by_side"]
 
@@ -65,6 +66,7 @@ class Batch:
         self._network, self._limit = network, limit
         self._cache_name = cache_name(network)
         self._cache: Any = None
+        self._logits: torch.Tensor | None = None
         device = network.get_input_embeddings().weight.device
         shared = self._compute_once(prompts, device) if decoding.shared else 0
         self._ids, mask = _pad_left([prompt[shared:] for prompt in prompts], device)
@@ -103,12 +105,13 @@ class Batch:
             )
 
     def logits(self) -> torch.Tensor:
-        """Computes the logits of every sequence's next token, `[sequences, vocabulary]`."""
-        output = self._forward()
-        if self._cache is None:
-            self._cache = with_room(getattr(output, self._cache_name), self._limit)
-        logits: torch.Tensor = output.logits[:, -1]
-        return logits
+        """Returns the logits of every sequence's next token, `[sequences, vocabulary]`, computed once a token."""
+        if self._logits is None:
+            output = self._forward()
+            if self._cache is None:
+                self._cache = with_room(getattr(output, self._cache_name), self._limit)
+            self._logits = output.logits[:, -1]
+        return self._logits
 
     def go_on(self, tokens: torch.Tensor) -> None:
         """Continues every sequence by a token.
@@ -116,6 +119,7 @@ class Batch:
         Args:
             tokens: Their ids, `[sequences]`.
         """
+        self._logits = None
         self._ids, self._positions = tokens.unsqueeze(1), self._positions[:, -1:] + 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], dim=1)
 
@@ -130,21 +134,53 @@ class Batch:
         return list(range(len(places)))
 
     def copied(self, copies: int) -> bool:
-        """Goes on with so many copies of each sequence, one after the other, where the cache allows it.
+        """Goes on with so many copies of each prompt, one after the other, where the cache allows it.
 
         Returns:
             Whether it does.
         """
+        logits = self.logits()
         if copies == 1:
             return True
         if not can_select(self._cache):
             return False
         self._cache.batch_repeat_interleave(copies)
-        self._ids, self._mask, self._positions = (
-            held.repeat_interleave(copies, dim=0) for held in (self._ids, self._mask, self._positions)
+        self._ids, self._mask, self._positions, self._logits = (
+            held.repeat_interleave(copies, dim=0) for held in (self._ids, self._mask, self._positions, logits)
         )
         self.rows = [row * copies + copy for row in self.rows for copy in range(copies)]
         return True
+
+    def continued(
+        self,
+        limit: int,
+        choose: Callable[[torch.Tensor, Sequence[int]], torch.Tensor],
+        goes_on: Callable[[int, int], bool],
+    ) -> Iterator[dict[int, int]]:
+        """Yields the next token of each sequence that has not ended, by its row, until all have.
+
+        Args:
+            limit: How many tokens follow at most.
+            choose: Returns the next token of every sequence that is computed, `[sequences]`, given their logits,
+                `[sequences, vocabulary]`, and rows.
+            goes_on: Told of each sequence's row and next token, tells whether another one follows.
+
+        Raises:
+            ModelError: The logits are no finite numbers.
+        """
+        going_on = list(range(len(self.rows)))  # places of the sequences that have not ended
+        for _ in range(limit):
+            logits = self.logits()
+            check_logits(logits)
+            chosen = choose(logits, self.rows)
+            tokens = chosen.tolist()
+            found = {self.rows[place]: tokens[place] for place in going_on}
+            going_on = [place for place in going_on if goes_on(self.rows[place], tokens[place])]
+            yield found
+            if not going_on:
+                return
+            self.go_on(chosen)
+            going_on = self.keep(going_on)
 
 
 def _common(prompts: Sequence[Sequence[int]]) -> int:
