@@ -220,16 +220,12 @@ _INSTEAD: dict[tuple[str, str], str] = {
         for learns_from, column in (("labels", "label"), ("label_sets", "labels"))
         for shape in ("texts", "answers")
     },
-    **{("tags", shape): _WORDS for shape in ("texts", "answers")},
+    **{("tags", shape): _WORDS for shape in ("texts", "answers", "label_sets")},
     **{
         (learns_from, "tags"): "From tags of words learns objective: token-classification."
         for learns_from in ("pairs", "labels", "label_sets", "scores")
     },
     ("tags", "labels"): "From labels of texts learns objective: classification.",
-    (
-        "tags",
-        "label_sets",
-    ): _WORDS,
     ("scores", "texts"): _NUMBERS,
     ("scores", "answers"): _NUMBERS,
     ("texts", "answers"): "Say which column holds the text: {path: FILE, format: text, columns: {text: ...}}.",

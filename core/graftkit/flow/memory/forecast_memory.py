@@ -188,7 +188,8 @@ def request_of(
     answers = _answers(recipe, sizes.prompt)
     if isinstance(bound.objective_config, SampledConfig):
         recipe, sizes, sampled = _sampled(recipe, bound.objective_config, sizes)
-        answers = sampled if answers is None else max(answers, replace(sampled, copies=1), key=_tokens)
+        evaluated = replace(sampled, copies=1)  # an answer to each prompt
+        answers = evaluated if answers is None else max(answers, evaluated, key=_tokens)
     largest = largest_pass(recipe, sizes, packed=packing.packed)
     if bound.objective_config.head == "masked":
         largest = replace(largest, learnt=ceil(largest.learnt * bound.objective_config.masked_share))
@@ -255,11 +256,15 @@ def passes_of_steps(recipe: Recipe, sizes: Sizes, *, packed: bool) -> list[list[
         sizes: How long they are.
         packed: Whether sequences share a pass.
     """
-    section, lengths = recipe.training, _cut_lengths(recipe, sizes)
-    steps = plan_steps(
-        lengths, seed=section.seed, tokens_per_step=section.tokens_per_step, steps=min(section.steps or _STEPS, _STEPS)
-    )
-    return [group_by_tokens(step, lengths, section.pass_tokens if packed else 0) for step in steps]
+    lengths = _cut_lengths(recipe, sizes)
+    limit = recipe.training.pass_tokens if packed else 0
+    return [group_by_tokens(step, lengths, limit) for step in _first_steps(recipe, lengths)]
+
+
+def _first_steps(recipe: Recipe, lengths: Sequence[int]) -> list[list[int]]:
+    """Returns the numbers of the examples of each of a training's first steps."""
+    section, steps = recipe.training, min(recipe.training.steps or _STEPS, _STEPS)
+    return plan_steps(lengths, seed=section.seed, tokens_per_step=section.tokens_per_step, steps=steps)
 
 
 def _cut_lengths(recipe: Recipe, sizes: Sizes) -> list[int]:
@@ -295,17 +300,13 @@ def _sampled(recipe: Recipe, config: SampledConfig, sizes: Sizes) -> tuple[Recip
     prompts = [max(1, length - learnt) for length, learnt in zip(lengths, sizes.learnt, strict=True)]
     limit, most = recipe.data.max_length, config.max_new_tokens
     answered = [prompt + most if limit is None else max(prompt + 1, min(limit, prompt + most)) for prompt in prompts]
-    section = recipe.training
-    steps = plan_steps(
-        lengths, seed=section.seed, tokens_per_step=section.tokens_per_step, steps=min(section.steps or _STEPS, _STEPS)
-    )
-    size = config.group_size
+    steps, size = _first_steps(recipe, lengths), config.group_size
     tokens = max(size * sum(answered[example] for example in step) for step in steps)
     copies = min(size, recipe.evaluation.batch_size)
     side_by_side = max(1, min(recipe.evaluation.batch_size // size, max(map(len, steps)))) * copies
     made = AnswerSizes(side_by_side, max(prompts), most, copies=copies)
     several = [length for length in answered for _ in range(size)]
-    whole = recipe.model_copy(update={"training": section.model_copy(update={"tokens_per_step": tokens})})
+    whole = recipe.model_copy(update={"training": recipe.training.model_copy(update={"tokens_per_step": tokens})})
     return whole, replace(sizes, lengths=several, learnt=[most] * len(several)), made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 from graftkit.corpus.tokenizer_template import chat_template_of
@@ -24,7 +24,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import holdout_loss
 from graftkit.training.processes import ALONE, Processes
-from graftkit.training.step_loss import OnPass, StepScore
+from graftkit.training.step_loss import OnPass, Passes, StepLoss, StepScore
 from graftkit.training.together import send_parameters
 
 __all__ = ["evaluate", "evaluate_base", "measured_of", "score_holdout"]
@@ -79,7 +79,7 @@ def evaluate_base(run: RunContext, base: LoadedBase) -> None:
         except DataError as error:
             stage.notice(f"the base model can't be measured with its own vocabulary: {error.message}")
             return
-        score = _scored(run, base.network, base, store, [], stage.progress("passes"), ALONE)
+        score = _scored(run, base.network, base, store, None, stage.progress("passes"), ALONE)
         stage.facts |= _measured(run, stage, score, store, tokenizer)
         run.record(metrics={**run.manifest.metrics, "base": dict(stage.facts)})
     _tell_of_evaluation(run, "base")
@@ -128,7 +128,8 @@ def score_holdout(
         report: Called before each pass of this process with how many are done and how many it has; raises to stop.
     """
     send_parameters(run.processes, loaded.model.trainable_parameters().values())
-    return _scored(run, loaded.model.network, loaded, corpus.holdout, corpus.stop, report, run.processes)
+    loss = loss_in(run, loaded.model.network, corpus.stop)
+    return _scored(run, loaded.model.network, loaded, corpus.holdout, loss, report, run.processes)
 
 
 def _scored(
@@ -136,7 +137,7 @@ def _scored(
     network: Any,
     loaded: LoadedBase | LoadedModel,
     store: TokenStore,
-    stop: Sequence[int],
+    loss: Callable[[Passes], StepLoss] | None,
     report: OnPass,
     processes: Processes,
 ) -> StepScore:
@@ -147,7 +148,7 @@ def _scored(
         run.plan.bound.recipe.training.pass_tokens,
         report,
         packed=loaded.packing.packed,
-        loss=loss_in(run, network, stop),
+        loss=loss,
         processes=processes,
     )
 
