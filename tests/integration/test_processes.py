@@ -24,6 +24,7 @@ from graftkit.errors import ProcessError, RecipeError
 from graftkit.flow.preparation.check_model import of_this_process
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.testing import tiny_model_folder
+from graftkit.training.process_group import ProcessGroup
 from safetensors.torch import load_file
 from started_together import Started, start_together
 
@@ -368,13 +369,39 @@ def test_others_that_do_not_come_are_an_error(monkeypatch: pytest.MonkeyPatch) -
     assert "unset RANK WORLD_SIZE MASTER_ADDR" in raised.value.hint
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_one_whose_starter_is_gone_says_so_once(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
-    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+def announce(group: ProcessGroup) -> None:
+    """Until the broken connection is noticed: what was written first is lost without a word."""
+    for _ in range(100):
+        group.announce({})
+        time.sleep(0.01)
+
+
+NEEDS_THE_STORE: Mapping[str, Callable[[ProcessGroup], object]] = {
+    "a value of each": lambda group: group.gather(1),
+    "what comes next": announce,
+}
+
+
+@pytest.mark.parametrize("needing", NEEDS_THE_STORE)
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (processes.Place(0, 3, 3, store_apart=True), "what started this process.* is gone"),
+        (processes.Place(1, 3, 3, store_apart=True), ""),
+        (processes.Place(1, 3, 3), r"the process of rank 0 \(of 3\) is gone: the store"),
+        (processes.Place(2, 3, 3), ""),
+    ],
+)
+def test_whoever_keeps_the_store_is_missed_by_one_whatever_it_needed(
+    monkeypatch: pytest.MonkeyPatch, place: processes.Place, said: str, needing: str
+) -> None:
+    kept = [torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)]
+    store = torch.distributed.TCPStore("localhost", kept[0].port, is_master=False, wait_for_workers=False)
     monkeypatch.setattr(processes, "_store_of_all", lambda place, cancel: store)
-    told = pytest.raises(SystemExit) if rank else pytest.raises(ProcessError, match="what started this process.*gone")
-    with told, processes.joined(processes.Place(rank, 2, 2), CancelToken()):
-        raise torch.distributed.DistNetworkError("Broken pipe")
+    told = pytest.raises(ProcessError, match=said) if said else pytest.raises(SystemExit)
+    with told, processes.joined(place, CancelToken()) as group:
+        kept.clear()
+        NEEDS_THE_STORE[needing](group)
 
 
 def test_a_port_that_another_program_uses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

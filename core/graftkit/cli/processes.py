@@ -36,11 +36,13 @@ class Place:
         rank: Its number, from 0.
         count: How many there are.
         here: How many of them are on this machine.
+        store_apart: Whether torchrun's process keeps the store that they share, rather than that of rank 0.
     """
 
     rank: int
     count: int
     here: int
+    store_apart: bool = False
 
     @property
     def here_alone(self) -> bool:
@@ -54,7 +56,8 @@ def place_of(environment: Mapping[str, str]) -> Place | None:
     if not (rank.isdigit() and count.isdigit()) or int(count) < 2 or "MASTER_ADDR" not in environment:
         return None
     here = environment.get("LOCAL_WORLD_SIZE", "")
-    return Place(int(rank), int(count), int(here) if here.isdigit() else 1)
+    apart = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return Place(int(rank), int(count), int(here) if here.isdigit() else 1, apart)
 
 
 @contextmanager
@@ -67,12 +70,10 @@ def joined(place: Place, cancel: CancelToken) -> Iterator[ProcessGroup]:
     Raises:
         ProcessError: The others did not come.
     """
-    from torch.distributed import DistError
-
     from graftkit.training.process_group import Ended, ProcessGroup
 
     store = _store_of_all(place, cancel)
-    group = ProcessGroup(store, place.rank, place.count, cancel.poll, here=place.here)
+    group = ProcessGroup(store, place.rank, place.count, cancel.poll, here=place.here, store_apart=place.store_apart)
     cancel.before_stop = group.refuse_gone
     try:
         yield group
@@ -83,13 +84,6 @@ def joined(place: Place, cancel: CancelToken) -> Iterator[ProcessGroup]:
         if place.rank not in (0, 1) or (place.rank and not error.message.startswith("the process of rank 0 ")):
             sys.exit(error.exit_code)
         raise
-    except DistError as error:  # torch's store lies in the process that started this one
-        if place.rank:
-            sys.exit(1)
-        raise ProcessError(
-            "what started this process, and has the processes know of one another, is gone",
-            hint="What was trained until the last checkpoint is kept: go on with --resume.",
-        ) from error
     except BaseException as error:
         group.fail(_reason(error))
         if place.rank:

@@ -10,8 +10,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, cast
 
@@ -63,6 +63,7 @@ class ProcessGroup:
         count: How many there are.
         poll: Called while waiting for the others; raises to stop.
         here: How many of them are on this machine.
+        store_apart: Whether the store lies in a process of its own, as torchrun's does, rather than in that of rank 0.
 
     Raises:
         ProcessError: From every method that waits: another process has failed, is gone, or hangs; which, and why.
@@ -70,9 +71,17 @@ class ProcessGroup:
     """
 
     def __init__(
-        self, store: Any, rank: int, count: int, poll: Callable[[], None] = lambda: None, *, here: int = 1
+        self,
+        store: Any,
+        rank: int,
+        count: int,
+        poll: Callable[[], None] = lambda: None,
+        *,
+        here: int = 1,
+        store_apart: bool = False,
     ) -> None:
         self.rank, self.count, self.here = rank, count, here
+        self._store_apart = store_apart
         self._store = cast(Any, PrefixStore("graftkit", store))  # whose stubs lack clone()
         self._poll = poll
         self._gathered, self._commands, self._joined = 0, 0, False
@@ -100,28 +109,31 @@ class ProcessGroup:
         """Returns what every process has given, JSON, in the order of their ranks."""
         number = self._gathered
         self._gathered += 1
-        self._store.set(f"gather/{number}/{self.rank}", json.dumps(value))
         found = []
-        for rank in range(self.count):
-            self._wait_for(f"gather/{number}/{rank}", rank)
-            found.append(json.loads(self._store.get(f"gather/{number}/{rank}")))
-        if number:  # whoever gives its value to this one has read those of the last
-            self._store.delete_key(f"gather/{number - 1}/{self.rank}")
+        with self._connected():
+            self._store.set(f"gather/{number}/{self.rank}", json.dumps(value))
+            for rank in range(self.count):
+                self._wait_for(f"gather/{number}/{rank}", rank)
+                found.append(json.loads(self._store.get(f"gather/{number}/{rank}")))
+            if number:  # whoever gives its value to this one has read those of the last
+                self._store.delete_key(f"gather/{number - 1}/{self.rank}")
         return found
 
     def announce(self, command: Mapping[str, Any]) -> None:
         """Tells the other processes what comes next, JSON."""
-        self._store.set(f"command/{self._commands}", json.dumps(dict(command)))
-        if self._commands >= _KEPT_COMMANDS:  # everybody has taken part in something since
-            self._store.delete_key(f"command/{self._commands - _KEPT_COMMANDS}")
+        with self._connected():
+            self._store.set(f"command/{self._commands}", json.dumps(dict(command)))
+            if self._commands >= _KEPT_COMMANDS:  # everybody has taken part in something since
+                self._store.delete_key(f"command/{self._commands - _KEPT_COMMANDS}")
         self._commands += 1
 
     def next_command(self) -> dict[str, Any]:
         """Waits for what the process of rank 0 announces next, however long it takes, as long as it lives."""
         name = f"command/{self._commands}"
         self._commands += 1
-        self._wait_for(name, None)
-        found: dict[str, Any] = json.loads(self._store.get(name))
+        with self._connected():
+            self._wait_for(name, None)
+            found: dict[str, Any] = json.loads(self._store.get(name))
         return found
 
     def divide(self, sharers: int) -> None:
@@ -129,8 +141,9 @@ class ProcessGroup:
         self._join()
         for first in range(0, self.count, sharers):
             ranks = range(first, first + sharers)
-            words = distributed.new_group(list(ranks), backend="gloo", timeout=_NEVER)
-            tensors = distributed.new_group(list(ranks))
+            with self._connected():
+                words = distributed.new_group(list(ranks), backend="gloo", timeout=_NEVER)
+                tensors = distributed.new_group(list(ranks))
             if self.rank in ranks:
                 self._neighbours, self._words, self._tensors = ranks, words, tensors
 
@@ -210,13 +223,14 @@ class ProcessGroup:
             return
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         self.gather("here")  # so that nobody is waited for without being looked after
-        distributed.init_process_group(
-            backend,
-            store=PrefixStore("group", self._store),
-            rank=self.rank,
-            world_size=self.count,
-            timeout=_JOIN,
-        )
+        with self._connected():
+            distributed.init_process_group(
+                backend,
+                store=PrefixStore("group", self._store),
+                rank=self.rank,
+                world_size=self.count,
+                timeout=_JOIN,
+            )
         self._joined = True
 
     def _together(self, start: Callable[[], Any], *, soon: bool = True) -> None:
@@ -227,7 +241,7 @@ class ProcessGroup:
             soon: Whether the others are known to come to it before long.
         """
         began = time.monotonic()
-        try:
+        with self._connected():
             work = start()
             while not work.is_completed():
                 self._look(waiting_since=began if soon else None)
@@ -236,23 +250,18 @@ class ProcessGroup:
             if self._told_waiting:
                 self._told_waiting = False
                 self._store.delete_key(f"waits/{self.rank}")
-        except RuntimeError as error:
-            raise self._broken(error) from error
 
     def _wait_for(self, key: str, rank: int | None) -> None:
-        """Waits until a key is there.
+        """Waits until a key is there, while connected.
 
         Args:
             key: Its name.
             rank: Whose it is, which is to be there soon; None where that may take any time.
         """
         began = time.monotonic()
-        try:
-            while not self._store.check([key]):
-                self._look(waiting_since=None if rank is None else began, rank=rank)
-                time.sleep(_pause(time.monotonic() - began))
-        except RuntimeError as error:
-            raise self._broken(error) from error
+        while not self._store.check([key]):
+            self._look(waiting_since=None if rank is None else began, rank=rank)
+            time.sleep(_pause(time.monotonic() - began))
 
     def _look(self, *, waiting_since: float | None, rank: int | None = None) -> None:
         """Looks whether the others are still there, every half a second.
@@ -309,6 +318,14 @@ class ProcessGroup:
                 found.append(other)
         return found
 
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Says of a connection that breaks meanwhile whose it was; a ProcessError and Ended are no RuntimeErrors."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise self._broken(error) from error
+
     def _broken(self, error: RuntimeError) -> ProcessError:
         """Returns what says whose connection has broken, and why, as far as that becomes known.
 
@@ -323,11 +340,20 @@ class ProcessGroup:
             except ProcessError as known:
                 return known
             except RuntimeError:
-                return _gone(0, self.count, "the store of all processes can't be reached any more")
+                return self._without_store()
             if silent:
                 return _gone(silent[0], self.count, "it ended without a word")
             time.sleep(_LOOK_SECONDS)
         return ProcessError(f"the connection to another process broke: {str(error).splitlines()[0]}")
+
+    def _without_store(self) -> ProcessError:
+        """Returns what says whose process is gone, where the store can't be reached any more."""
+        if self._store_apart:
+            return ProcessError(
+                "what started this process, and has the processes know of one another, is gone",
+                hint="What was trained until the last checkpoint is kept: go on with --resume.",
+            )
+        return _gone(0, self.count, "the store of all processes can't be reached any more")
 
 
 def _pause(waited: float) -> float:
