@@ -73,6 +73,9 @@ if TYPE_CHECKING:
     from graftkit.interfaces.model_source import TokenizerFiles as TokenizerFiles
     from graftkit.interfaces.model_source import TokenizerOpener as TokenizerOpener
     from graftkit.interfaces.model_source import WatchedModel as WatchedModel
+    from graftkit.interfaces.objective import EmbeddingConfig as EmbeddingConfig
+    from graftkit.interfaces.objective import EmbeddingObjective as EmbeddingObjective
+    from graftkit.interfaces.objective import Embeddings as Embeddings
     from graftkit.interfaces.objective import Objective as Objective
     from graftkit.interfaces.objective import ObjectiveConfig as ObjectiveConfig
     from graftkit.interfaces.objective import SampledConfig as SampledConfig
@@ -103,6 +106,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.samples import Message as Message
     from graftkit.interfaces.samples import PreferencePair as PreferencePair
     from graftkit.interfaces.samples import ScoredText as ScoredText
+    from graftkit.interfaces.samples import SimilarTexts as SimilarTexts
     from graftkit.interfaces.samples import TaggedText as TaggedText
     from graftkit.interfaces.samples import Text as Text
     from graftkit.interfaces.samples import TextWithLabels as TextWithLabels
@@ -197,6 +201,10 @@ _HOMES = {
     "SampledConfig": "graftkit.interfaces.objective",
     "SampledObjective": "graftkit.interfaces.objective",
     "ScoredText": "graftkit.interfaces.samples",
+    "EmbeddingConfig": "graftkit.interfaces.objective",
+    "EmbeddingObjective": "graftkit.interfaces.objective",
+    "Embeddings": "graftkit.interfaces.objective",
+    "SimilarTexts": "graftkit.interfaces.samples",
     "TaggedText": "graftkit.interfaces.samples",
     "Scores": "graftkit.interfaces.objective",
     "SequenceObjective": "graftkit.interfaces.objective",

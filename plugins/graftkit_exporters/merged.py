@@ -16,6 +16,7 @@ import torch
 from graftkit import CardRequest, ExportCard, LoadedAssets, PlannedModel, ProofRequest, TrainedModel
 from graftkit.exporting.cards import merged_card
 from graftkit.exporting.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
+from graftkit.exporting.sentence_folder import write_sentence_files
 from graftkit.interfaces.architecture import load_pretrained
 from graftkit.interfaces.exporter import MergeBase
 
@@ -28,7 +29,7 @@ class MergedExporter:
     """Writes config.json, safetensors (sharded above a size) and the tokenizer."""
 
     proved_with = ("transformers",)
-    heads = ("language", "sequence", "token", "masked")
+    heads = ("language", "sequence", "token", "masked", "embedding")
 
     def __init__(self, config: MergedConfig | None = None) -> None:
         self._config = config or MergedConfig()
@@ -60,6 +61,7 @@ class MergedExporter:
             towers=trained.towers,
             processors=trained.processors,
         )
+        write_sentence_files(folder, trained.config)
         return {"format": "merged", "stored_dtype": self._config.dtype, "bytes": size}
 
     def tolerance(self) -> float:

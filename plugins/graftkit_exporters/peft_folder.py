@@ -20,7 +20,7 @@ class PeftExporter:
     """Writes what `PeftModel.from_pretrained` loads."""
 
     proved_with = ("peft",)
-    heads = ("language", "sequence", "token", "masked")
+    heads = ("language", "sequence", "token", "masked", "embedding")
 
     def refusal(self, planned: PlannedModel) -> str | None:
         """Says so where PEFT has no form of the adapter, or of what became of the vocabulary."""

@@ -73,6 +73,11 @@ def graftkit_formats() -> list[Provider]:
             "graftkit_formats.config:TagConfig",
         ),
         _provider(
+            "retrieval",
+            "graftkit_formats.retrieval:Retrieval",
+            "a text, another that is to be found by it, and perhaps some that are not",
+        ),
+        _provider(
             "preference",
             "graftkit_formats.preference:Preference",
             "a chosen and a rejected answer to a prompt, or an answer that is wanted or not",

@@ -16,6 +16,7 @@ __all__ = [
     "PreferenceContract",
     "PromptCompletionContract",
     "QuestionAnswerContract",
+    "RetrievalContract",
     "ScoreContract",
     "ShareGptContract",
     "TagsContract",
@@ -135,3 +136,15 @@ class ScoreContract(FormatContract):
     """Texts with numbers."""
 
     records = ({"text": "one", "score": 0.5}, {"text": "one", "score": 3})
+
+
+class RetrievalContract(FormatContract):
+    """Texts that are to be found by another."""
+
+    records = (
+        {"query": "one", "positive": "two"},
+        {"anchor": "one", "positive": "two", "negative": "three"},
+        {"query": "one", "pos": ["two", "three"], "neg": ["four"]},
+        {"query": "one", "positive_passages": [{"title": "two", "text": "three"}], "negative_passages": []},
+        {"query": "one", "positive": "two", "negative_1": "three", "negative_2": "four"},
+    )

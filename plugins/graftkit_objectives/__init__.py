@@ -50,6 +50,12 @@ def graftkit_objectives() -> list[Provider]:
             summary="the model's own answers, by what metrics say of each compared with others to the same prompt",
         ),
         Provider(
+            name="embedding",
+            target="graftkit_objectives.embedding:Embedding",
+            config="graftkit_objectives.config:EmbeddingObjectiveConfig",
+            summary="vectors of texts, by which documents are found for queries, with negatives of the same step",
+        ),
+        Provider(
             name="classification",
             target="graftkit_objectives.classification:Classification",
             config="graftkit_objectives.config:ClassificationConfig",

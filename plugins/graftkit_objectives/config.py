@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from graftkit import ObjectiveConfig, SampledConfig, TeacherConfig
+from graftkit import EmbeddingConfig, ObjectiveConfig, SampledConfig, TeacherConfig
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.objective import LearnsFrom, MeanOf
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
@@ -14,6 +14,7 @@ __all__ = [
     "ClassificationConfig",
     "DistillConfig",
     "DpoConfig",
+    "EmbeddingObjectiveConfig",
     "GrpoConfig",
     "KtoConfig",
     "MaskedLmConfig",
@@ -321,3 +322,16 @@ class MaskedLmConfig(ObjectiveConfig):
     def masked_share(self) -> float:
         """The recipe's."""
         return self.probability
+
+
+class EmbeddingObjectiveConfig(EmbeddingConfig):
+    """How sharply documents are told apart, and which parts of a vector are to do for the whole."""
+
+    temperature: float = Field(
+        default=0.05, ge=0.001, le=10, description="what cosines are divided by: the lower, the sharper"
+    )
+    dimensions: list[Annotated[int, Field(ge=1, le=1_000_000)]] = Field(
+        default=[],
+        description="of how many of its first numbers a vector is to do as well as of all (Matryoshka), such as [256, "
+        "64]",
+    )

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graftkit.corpus.text_targets import TEXT_SHAPES
 from graftkit.errors import DataError
@@ -20,6 +21,7 @@ from graftkit.interfaces.samples import (
     LongText,
     PreferencePair,
     Sample,
+    SimilarTexts,
     Text,
     Tokens,
 )
@@ -174,15 +176,20 @@ def as_one_example(sample: Sample, sequences: Sequence[Example]) -> Example:
         np.concatenate([sequence.ids for sequence in sequences]),
         np.concatenate([sequence.loss_weight for sequence in sequences]),
         sequences[0].prompt_length,
-        {SEQUENCE: np.concatenate(numbers)},
+        {**_joined([sequence.by_token for sequence in sequences]), SEQUENCE: np.concatenate(numbers)},
         by_example,
     )
+
+
+def _joined(columns: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    return {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
 
 
 _SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
     **dict.fromkeys((PreferencePair, TwoAnswers), ("pairs", "a chosen and a rejected answer")),
     LabelledAnswer: ("labelled", "an answer that is labelled as wanted or not"),
     **{shape.sample: (kind, f"a text and {shape.beside}") for kind, shape in TEXT_SHAPES.items()},
+    SimilarTexts: ("similar", "a text and others that are to be found by it"),
     Text: ("texts", "nothing that its answer is compared with"),
     LongText: ("texts", "nothing that its answer is compared with"),
 }
@@ -195,6 +202,7 @@ _WANTED_BY: dict[LearnsFrom, str] = {
     "labels": 'texts with labels: {"text": ..., "label": ...}',
     "label_sets": 'texts with lists of labels: {"text": ..., "labels": ["...", "..."]}',
     "scores": 'texts with numbers: {"text": ..., "score": 0.5}',
+    "similar": 'texts that are found by another: {"query": ..., "positive": ...}, and perhaps {"negative": ...}',
     "tags": 'words with tags: {"tokens": ["Ada", "lives"], "tags": ["B-PER", "O"]}',
 }
 _COLUMNS = "Name the columns that hold the text and its {0}: columns: {{text: ..., {0}: ...}}."
@@ -203,6 +211,7 @@ _NUMBERS = (
     "Name the columns that hold the text and its number: format: score, columns: {text: ..., score: ...}; in CSV, "
     "where numbers are text, with format: {use: score, as_text: true}."
 )
+_BY_ANOTHER = "Name the columns that hold the two: format: retrieval, columns: {query: ..., positive: ...}."
 _AS_TEXTS = ("texts", *TEXT_SHAPES)
 """The shapes of records of which whoever learns texts learns the text alone."""
 _INSTEAD: dict[tuple[str, str], str] = {
@@ -214,6 +223,11 @@ _INSTEAD: dict[tuple[str, str], str] = {
     ): "To learn from both kinds: objective: kto. To learn the wanted ones alone, write them to a "
     "file of their own, jq -c 'select(.label)' FILE > wanted.jsonl; to learn all of them: format: prompt-completion.",
     ("pairs", "labelled"): "From labelled answers learns objective: kto.",
+    **{("similar", shape): _BY_ANOTHER for shape in ("answers", "texts", "labels", "label_sets", "scores", "pairs")},
+    **{
+        (learns_from, "similar"): "From texts that are found by another learns objective: embedding."
+        for learns_from in ("answers", "prompts", "pairs", "labelled", "texts", *TEXT_SHAPES)
+    },
     ("labels", "pairs"): "From pairs learn the objectives dpo, orpo, simpo and reward.",
     **{
         (learns_from, shape): _COLUMNS.format(column)

@@ -37,6 +37,7 @@ from graftkit.interfaces.samples import (
     PreferencePair,
     Sample,
     ScoredText,
+    SimilarTexts,
     TaggedText,
     Text,
     TextWithLabels,
@@ -96,6 +97,7 @@ class Encoded:
         spells: A control token that is plain characters in it, of a text, a prompt, a completion or an answer.
         unmarked: Whether it has an answer that is not learnt, outside the template's `{% generation %}` blocks.
         untokened: How many of its words have no token of their own, and so a tag that is not learnt.
+        surplus: Whether it has more negatives than are learnt from.
     """
 
     examples: list[Example]
@@ -105,6 +107,7 @@ class Encoded:
     spells: str | None = None
     unmarked: bool = False
     untokened: int = 0
+    surplus: bool = False
 
 
 def has_answer(example: Example, sample: Sample) -> bool:
@@ -203,6 +206,8 @@ class Encoder:
         if self.targets:
             if self.targets.kind == "tags":
                 return self._tagged(self.targets, [sample for sample in samples if isinstance(sample, TaggedText)])
+            if self.targets.kind == "similar":
+                return [self._similar(self.targets, sample) for sample in samples if isinstance(sample, SimilarTexts)]
             return self._judged(self.targets, [sample for sample in samples if isinstance(sample, WholeText)])
         if self.whole_texts:
             texts = map(text_alone, samples)
@@ -213,8 +218,9 @@ class Encoder:
         def parts() -> Iterator[Part]:
             for number, sample in enumerate(samples):
                 for part in self.turns(sample):
-                    owners.append(number)
-                    yield part
+                    if not isinstance(part, SimilarTexts):  # which targets alone encode
+                        owners.append(number)
+                        yield part
 
         only_cut = {
             id(each.mismatched)
@@ -226,7 +232,7 @@ class Encoder:
             of_each[owners[number]].append(encoded)
         return [self._together(sample, found) for sample, found in zip(samples, of_each, strict=True)]
 
-    def turns(self, sample: Sample) -> Iterable[Part]:
+    def turns(self, sample: Sample) -> Iterable[Part | SimilarTexts]:
         """Returns a record's parts that are encoded by themselves.
 
         Those are the answers of a pair, and with `turns: each` the answers of a conversation, up to where all that
@@ -236,7 +242,7 @@ class Encoder:
             DataError: When they are iterated over: as for `encode`.
         """
         match sample:
-            case LabelledText() | TextWithLabels() | ScoredText() | TaggedText() if self.targets:
+            case LabelledText() | TextWithLabels() | ScoredText() | TaggedText() | SimilarTexts() if self.targets:
                 return [sample]
             case TwoAnswers():
                 return [part for each in labelled_in(sample) for part in self.turns(each)]
@@ -348,6 +354,36 @@ class Encoder:
             ]
             found.append(Encoded(examples if kept else [], truncated=over, stops=True, untokened=lost))
         return found
+
+    def _similar(self, targets: TextTargets, sample: SimilarTexts) -> Encoded:
+        """Returns an example for each text that is to be found by another, each of whose texts is a sequence.
+
+        What is too long is cut, unless it is to be left out.
+
+        Raises:
+            DataError: A text is too long, and `overflow` is "error"; or the model lacks a row for one of its tokens.
+        """
+        before, after = self.put_around
+        room = max(0, self.max_length - len(before) - len(after))
+        compared = targets.compared(sample)
+        known: dict[str, Example] = {}
+        truncated = False
+        texts = list(dict.fromkeys(text for row in compared for text in row))
+        for text, inside in zip(texts, self.encode_plainly(texts), strict=True):
+            self.check_rows([*before, *inside, *after], sample.where)
+            if len(inside) > room and self.overflow == "error":
+                self._refuse_length(f"{len(before) + len(inside) + len(after):,}", sample.where)
+            truncated = truncated or len(inside) > room
+            ids = np.array([*before, *inside[:room], *after], np.int64)
+            weights = np.zeros(len(ids), np.float32)
+            weights[-1:] = 1
+            columns = {TYPE: np.zeros(len(ids), np.uint8)} if self.token_types else {}
+            known[text] = Example(ids, weights, 0, columns)
+        left_out = (truncated and self.overflow == "drop") or not all(len(each.ids) for each in known.values())
+        rows = [] if left_out else compared
+        examples = [as_one_example(sample, [known[text] for text in row]) for row in rows]
+        surplus = len(sample.negatives) > targets.negatives
+        return Encoded(examples, truncated=truncated, stops=True, surplus=surplus)
 
     def ids_of_texts(self, texts: Sequence[str]) -> tuple[list[int], list[int]]:
         """Returns the ids of a text, or of the two of a pair, with what is put around them, and their types.
@@ -673,7 +709,7 @@ class Encoder:
             "or, where the model has a head, with resize_token_embeddings of transformers before the run.",
         )
 
-    def authors(self, sample: Part) -> list[tuple[str, str]]:
+    def authors(self, sample: Part | SimilarTexts) -> list[tuple[str, str]]:
         """Returns the text of a record in stretches, each with who wrote it: "template", "message 1 (user)", ...
 
         Of a text of over 4 MB it is the beginning. Of a text that is learnt as a whole they are the text and what is
@@ -682,6 +718,10 @@ class Encoder:
         Raises:
             DataError: As for `encode`.
         """
+        if isinstance(sample, SimilarTexts):
+            found = [("query", sample.query), *(("positive", text) for text in sample.positives)]
+            found += [("negative", text) for text in sample.negatives[: self.targets.negatives if self.targets else 0]]
+            return [(text, what) for what, text in found]
         if self.targets and isinstance(sample, JudgedText):
             texts = zip(parts_of(sample), ("text", "text_pair"), strict=False)
             return [*texts, self.targets.shown(sample)]

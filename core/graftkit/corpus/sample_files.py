@@ -23,6 +23,7 @@ from graftkit.interfaces.samples import (
     LongText,
     Sample,
     ScoredText,
+    SimilarTexts,
     TaggedText,
     Text,
     TextWithLabels,
@@ -35,7 +36,7 @@ _KINDS: dict[type[Any], int] = {
     Conversation: 0,
     LabelledText: 0,
     Completion: 1,
-    **dict.fromkeys((Text, TextWithLabels, ScoredText, TaggedText, LongText), 2),
+    **dict.fromkeys((Text, TextWithLabels, ScoredText, TaggedText, SimilarTexts, LongText), 2),
     Tokens: 3,
 }
 _NAMES = ("chat", "completion", "text", "tokens")

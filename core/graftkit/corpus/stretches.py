@@ -17,6 +17,7 @@ from graftkit.interfaces.samples import (
     LongText,
     PreferencePair,
     Sample,
+    SimilarTexts,
     Text,
     Tokens,
 )
@@ -109,6 +110,8 @@ def texts_of(sample: Sample) -> Iterable[str]:
             texts = (text for answer in (chosen, rejected) for text in texts_of(answer))
         case LabelledAnswer(answer):
             texts = texts_of(answer)
+        case SimilarTexts(query, positives, negatives):
+            texts = (query, *positives, *negatives)
         case _:
             texts = (sample.text,)
     return (text for text in texts if text)

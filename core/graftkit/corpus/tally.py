@@ -35,6 +35,7 @@ class Tally:
         said: A control token -> how many conversations spell it first in an answer, as plain characters.
         unmarked: Records with an answer that is not learnt, outside the template's `{% generation %}` blocks.
         untokened: Words that have no token of their own, and so a tag that is not learnt.
+        surplus: Records with more negatives than are learnt from.
     """
 
     records: int = 0
@@ -55,6 +56,7 @@ class Tally:
     said: Mapping[str, int] = field(default_factory=dict)
     unmarked: int = 0
     untokened: int = 0
+    surplus: int = 0
 
     def plus(self, other: Tally, answers: int) -> Tally:
         """Returns the counts of these records and those that follow them.
@@ -82,6 +84,7 @@ class Tally:
             said=dict(Counter(self.said) + Counter(other.said)),
             unmarked=self.unmarked + other.unmarked,
             untokened=self.untokened + other.untokened,
+            surplus=self.surplus + other.surplus,
         )
 
     def to_json(self) -> dict[str, Any]:

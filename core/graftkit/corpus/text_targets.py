@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from graftkit.interfaces.objective import LABEL, LABELS, SCORE, WEIGHT, LearnsFrom
-from graftkit.interfaces.samples import LabelledText, Sample, ScoredText, TaggedText, Text, TextWithLabels
+from graftkit.interfaces.samples import (
+    LabelledText,
+    Sample,
+    ScoredText,
+    SimilarTexts,
+    TaggedText,
+    Text,
+    TextWithLabels,
+)
 from graftkit.store.token_store import ByExample
 
 __all__ = [
@@ -122,11 +130,22 @@ class TextTargets:
         kind: What that is, as the `learns_from` of an objective calls it that judges texts.
         labels: The labels in the order of their numbers.
         weights: How much a text of each label weighs in the loss; 1 where a label is not named.
+        negatives: How many of a record's negatives are learnt from at most, where texts are found by others.
+        prompts: What is put before a query, and what before a document.
     """
 
     kind: LearnsFrom
     labels: Sequence[str] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
+    negatives: int = 0
+    prompts: tuple[str, str] = ("", "")
+
+    def compared(self, sample: SimilarTexts) -> list[list[str]]:
+        """Returns the texts of each example of a record, a query first, then its document, then negatives."""
+        before_query, before_document = self.prompts
+        negatives = [before_document + text for text in sample.negatives[: self.negatives]]
+        query = before_query + sample.query
+        return [[query, before_document + text, *negatives] for text in sample.positives]
 
     def unknown(self, sample: Sample) -> str | None:
         """Returns the first label of a record that is none of these; None where there is none."""
@@ -160,7 +179,9 @@ class TextTargets:
     def facts(self) -> dict[str, Any]:
         """Returns what the columns depend on, as JSON."""
         kind = {} if self.kind == "labels" else {"learnt": self.kind}
-        return {"labels": self._numbers, **kind, **({"weights": dict(self.weights)} if self.weights else {})}
+        similar = {"negatives": self.negatives, "prompts": list(self.prompts)} if self.kind == "similar" else {}
+        weights = {"weights": dict(self.weights)} if self.weights else {}
+        return {"labels": self._numbers, **kind, **similar, **weights}
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

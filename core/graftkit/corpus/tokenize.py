@@ -21,7 +21,7 @@ from graftkit.corpus.stretches import STRETCH, is_long, stretches_of
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.text_targets import JudgedText, pair_as_json
 from graftkit.interfaces import samples
-from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, Text
+from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, SimilarTexts, Text
 from graftkit.store.token_store import Example, TokenStore
 
 __all__ = ["Chunk", "Position", "encoded_parts", "position_units", "tokenize"]
@@ -272,6 +272,7 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
         said=_counted(item.spells for item, talk in zip(encoded, talks, strict=True) if talk),
         unmarked=sum(item.unmarked for item in encoded),
         untokened=sum(item.untokened for item in encoded),
+        surplus=sum(item.surplus for item in encoded),
     )
 
 
@@ -288,6 +289,8 @@ def _to_try(sample: Sample, *, judged: bool = False) -> str | None:
     """
     if judged and isinstance(sample, JudgedText):
         words = sample.text if sample.pair is None else pair_as_json(*sample.pair)
+    elif isinstance(sample, SimilarTexts):
+        words = sample.query
     elif isinstance(sample, Text):
         return _beginning(sample.text)
     elif isinstance(sample, Conversation):

@@ -11,6 +11,11 @@ from graftkit.interfaces.peft_config import read_adapter_config
 __all__ = ["merged_card", "peft_card", "vllm_examples"]
 
 _IN_A_FOLDER = 'folder = "."  # this folder, or its name on the hub'
+_SENTENCES = """from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(".")  # this folder, or its name on the hub
+print(model.encode("Hello"))
+"""
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes as `--max-lora-rank`."""
 _REFUSED = ("trainable_token_indices", "target_parameters", "modules_to_save", "use_dora")
@@ -29,6 +34,9 @@ def merged_card(request: CardRequest) -> ExportCard:
     python = request.python([f"from transformers import {request.names}"], load)
     loading = [LoadingExample("transformers", "python", python)]
     loading += [LoadingExample("vLLM", "sh", "vllm serve .")] if request.head == "language" else []
+    if request.head == "embedding":
+        loading.insert(0, LoadingExample("sentence-transformers", "python", _SENTENCES))
+        return ExportCard("sentence-transformers", "finetune", loading=loading)
     return ExportCard("transformers", "finetune", loading=loading)
 
 

@@ -31,6 +31,7 @@ _TASKS: Mapping[Head, str | None] = {
     "sequence": "SEQ_CLS",
     "token": "TOKEN_CLS",
     "masked": None,
+    "embedding": "FEATURE_EXTRACTION",
 }
 """PEFT's name of what a model is for, which says by which class it is wrapped; it has none for masked tokens."""
 

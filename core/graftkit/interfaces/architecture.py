@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 __all__ = [
+    "EMBEDDING_POOLING",
+    "EMBEDDING_PROMPTS",
     "NUMBERED_FROM_PADDING",
     "SCORING",
     "SEVERAL_LABELS",
     "Head",
+    "PooledBy",
     "head_of",
     "is_multimodal",
     "labels_of",
@@ -22,11 +25,22 @@ __all__ = [
     "with_head",
 ]
 
-Head = Literal["language", "sequence", "token", "masked"]
+Head = Literal["language", "sequence", "token", "masked", "embedding"]
 """What stands on a model's hidden states: `language`, the output layer of a causal language model; `sequence`, a few
 scores of a whole sequence, as transformers' `*ForSequenceClassification` computes them; `token`, a few scores of each
 token, as `*ForTokenClassification` computes them; `masked`, the output layer of an encoder that fills in masked tokens,
-as `*ForMaskedLM` has it."""
+as `*ForMaskedLM` has it; `embedding`, nothing: a sequence's hidden states are pooled to one vector, as
+sentence-transformers does with what `AutoModel` loads."""
+
+PooledBy = Literal["mean", "cls", "lasttoken"]
+"""What a sequence's vector is made of: the mean of the hidden states of all its tokens, that of the first, or that of
+the last one, as sentence-transformers calls them."""
+
+EMBEDDING_POOLING = "embedding_pooling"
+"""The key of a config.json that says so, one of `PooledBy`, in what graftkit writes."""
+
+EMBEDDING_PROMPTS = "embedding_prompts"
+"""The key of a config.json that says what is put before texts, by what they are, `query` or `document`, likewise."""
 
 SCORING: frozenset[Head] = frozenset({"sequence", "token"})
 """The heads that give a few scores, each of which has a name, and whose parameters a base model's files lack."""
@@ -55,6 +69,7 @@ _CLASSES: Mapping[Head, str] = {
     "sequence": "ForSequenceClassification",
     "token": "ForTokenClassification",
     "masked": "ForMaskedLM",
+    "embedding": "Model",
 }
 """How the names of transformers' classes with each head end."""
 _END = re.compile(r"(For[A-Z][A-Za-z]*|LMHeadModel|DoubleHeadsModel|Model)$")
@@ -86,9 +101,15 @@ def head_of(config: Mapping[str, Any]) -> Head:
     Example:
         >>> head_of({"architectures": ["LlamaForSequenceClassification"]})
         'sequence'
+
+    Of the names that end with `Model` those with a head are language models:
+        >>> head_of({"architectures": ["GPT2LMHeadModel"]}), head_of({"architectures": ["GPT2Model"]})
+        ('language', 'embedding')
     """
-    named = config.get("architectures") or [""]
-    return next((head for head, end in _CLASSES.items() if str(named[0]).endswith(end)), "language")
+    named = str((config.get("architectures") or [""])[0])
+    if named.endswith(("HeadModel", "HeadsModel")):
+        return "language"
+    return next((head for head, end in _CLASSES.items() if named.endswith(end)), "language")
 
 
 _MOST_UNNAMED = 100_000
@@ -139,6 +160,8 @@ def with_head(
     pad: int | None = None,
     *,
     several: bool = False,
+    pooled_by: PooledBy | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Returns a config.json that asks for another head.
 
@@ -150,6 +173,8 @@ def with_head(
         pad: The id of the tokenizer's padding token, by which decoders find the last token of a padded sequence; it
             takes the place of the base's, unless the base numbers positions from that on.
         several: Whether a text may have several of the labels, each of which is judged by itself.
+        pooled_by: What a sequence's vector is made of, of a model without a head; what the base's says when left out.
+        prompts: What is put before texts, likewise.
 
     Example:
         >>> with_head({"architectures": ["LlamaForCausalLM"]}, "sequence", ["bad", "good"])["architectures"]
@@ -157,6 +182,10 @@ def with_head(
     """
     named = (config.get("architectures") or [""])[0]
     found = {**config, "architectures": [f"{_END.sub('', str(named))}{_CLASSES[head]}"]}
+    if pooled_by is not None:
+        found[EMBEDDING_POOLING] = pooled_by
+    if prompts is not None:
+        found[EMBEDDING_PROMPTS] = dict(prompts)
     if head in SCORING:
         names = list(labels) or ["LABEL_0"]
         found |= {
@@ -192,6 +221,7 @@ def model_class(config: Any) -> Any | None:
         MODEL_FOR_MULTIMODAL_LM_MAPPING,
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
         MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+        MODEL_MAPPING,
     )
 
     text = config.get_text_config()
@@ -204,6 +234,8 @@ def model_class(config: Any) -> Any | None:
         mappings = (MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,)
     elif head == "masked":
         mappings = (MODEL_FOR_MASKED_LM_MAPPING,)
+    elif head == "embedding":
+        mappings = (MODEL_MAPPING,)
     elif text is config:
         mappings = (MODEL_FOR_CAUSAL_LM_MAPPING,)
     elif text is getattr(config, "text_config", None):
@@ -235,6 +267,9 @@ def load_pretrained(folder: Path, **options: Any) -> Any:
     keywords = {"dtype": "auto", "trust_remote_code": False, **options}
     model, info = found.from_pretrained(folder, config=config, output_loading_info=True, **keywords)
     odd = {kind: sorted(map(str, names)) for kind, names in info.items() if kind.endswith("_keys") and names}
+    if head_of({"architectures": config.architectures}) == "embedding" and "missing_keys" in odd:
+        needed = [name for name in odd["missing_keys"] if not name.startswith("pooler.")]  # no vector is made of it
+        odd = {**odd, "missing_keys": needed} if needed else {k: v for k, v in odd.items() if k != "missing_keys"}
     if odd:
         kind, names = next(iter(odd.items()))
         raise ValueError(f"{len(names)} {kind.replace('_', ' ')}, such as {names[0]}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from graftkit.interfaces.architecture import SCORING, SEVERAL_LABELS, Head
+from graftkit.interfaces.architecture import SCORING, SEVERAL_LABELS, Head, PooledBy
 
 __all__ = ["CardExporter", "CardRequest", "ExportCard", "LoadingExample"]
 
@@ -62,6 +62,7 @@ class CardRequest:
         pad: The id of the padding token that the base model is given with such a head, if any.
         several: Whether a text may have several of the labels, each of which is judged by itself.
         pairs: Whether it was trained on pairs of texts.
+        pooled_by: What a sequence's vector is made of, of a model that gives vectors.
     """
 
     folder: Path
@@ -72,6 +73,7 @@ class CardRequest:
     pad: int | None = None
     several: bool = False
     pairs: bool = False
+    pooled_by: PooledBy | None = None
 
     @property
     def names(self) -> str:
@@ -86,6 +88,7 @@ class CardRequest:
             "sequence": "AutoModelForSequenceClassification",
             "token": "AutoModelForTokenClassification",
             "masked": "AutoModelForMaskedLM",
+            "embedding": "AutoModel",
         }[self.head]
 
     def python(self, imports: Sequence[str], load: str) -> str:
@@ -101,6 +104,8 @@ class CardRequest:
             ask, answer = "", _TAGGED
         elif self.head == "masked":
             ask, answer = _WITH_A_MASK, _FILLED
+        elif self.head == "embedding":
+            ask, answer = _PLAINLY, _VECTOR[self.pooled_by or "mean"]
         else:
             ask, answer = (
                 _OF_A_PAIR if self.pairs else _WITH_AN_ANSWER if self.chat else _PLAINLY,
@@ -148,6 +153,15 @@ for token in model(**inputs).logits[0, place].topk(5).indices:
 _LABELS = """for label, share in enumerate(model(**inputs).logits[0].softmax(0).tolist()):
     print(model.config.id2label[label], share)
 """
+
+_OF_STATES: Mapping[PooledBy, str] = {"mean": ".mean(0)", "cls": "[0]", "lasttoken": "[-1]"}
+
+_VECTOR: Mapping[PooledBy, str] = {
+    by: f"""vector = model(**inputs).last_hidden_state[0]{of}
+print((vector / vector.norm()).tolist())
+"""
+    for by, of in _OF_STATES.items()
+}
 
 _REWARD = """print(model(**inputs).logits[0].item())
 """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, S
 
 from pydantic import Field, field_validator
 
-from graftkit.interfaces.architecture import Head
+from graftkit.interfaces.architecture import Head, PooledBy
 from graftkit.interfaces.config import ProviderConfig
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ __all__ = [
     "SAMPLED_METRICS",
     "SCORE",
     "WEIGHT",
+    "EmbeddingConfig",
+    "EmbeddingObjective",
+    "Embeddings",
     "LearnsFrom",
     "MeanOf",
     "Objective",
@@ -38,11 +41,14 @@ __all__ = [
     "TokenScores",
 ]
 
-LearnsFrom = Literal["answers", "prompts", "pairs", "labelled", "labels", "label_sets", "scores", "tags", "texts"]
+LearnsFrom = Literal[
+    "answers", "prompts", "pairs", "labelled", "labels", "label_sets", "scores", "tags", "texts", "similar"
+]
 """Which records an objective learns from: `answers`, any that shows what is to be said; `prompts`, those with something
 that is answered; `pairs` of a chosen and a rejected answer; `labelled` answers, each wanted or not; `labels`, texts
 each with one of a few labels; `label_sets`, texts each with any number of them; `scores`, texts each with a number;
-`tags`, texts with a tag of each word; `texts`, plain ones alone."""
+`tags`, texts with a tag of each word; `texts`, plain ones alone; `similar`, texts each with others that are to be found
+by it."""
 
 MeanOf = Literal["examples", "tokens"]
 """What a step minimizes the mean over."""
@@ -81,10 +87,11 @@ class ObjectiveConfig(ProviderConfig):
         head: What the model has on its hidden states. With `language` the objective sees log-probabilities of tokens
             (`Objective`). With `sequence` it sees scores of whole sequences (`SequenceObjective`), and with `token`
             scores of tokens (`TokenObjective`), which modules give that core puts on the base model and trains fully,
-            beside the adapter. With `masked` it sees log-probabilities of the tokens that core masks.
+            beside the adapter. With `masked` it sees log-probabilities of the tokens that core masks. With `embedding`
+            it sees the vectors of sequences (`EmbeddingObjective`), and its config is an `EmbeddingConfig`.
         learns_from: Which records it learns from. With `language` that is `answers`, `pairs`, `labelled` or `texts`,
             and `prompts` where it is a `SampledConfig`; with `sequence` `pairs`, `labels`, `label_sets` or `scores`;
-            with `token` `tags`; with `masked` `texts`.
+            with `token` `tags`; with `masked` `texts`; with `embedding` `similar`.
         uses_reference: Whether its loss compares with the model as training starts. Core computes that model's
             log-probabilities once, before the first step.
         by_example: Whether the loss of an example depends on its own scores alone. Where it depends on the other
@@ -115,7 +122,7 @@ class ObjectiveConfig(ProviderConfig):
     @property
     def judges_texts(self) -> bool:
         """Whether it learns something of each text, which is then laid out by no chat template."""
-        return self.learns_from in ("labels", "label_sets", "scores", "tags")
+        return self.learns_from in ("labels", "label_sets", "scores", "tags", "similar")
 
     @property
     def label_weights(self) -> Mapping[str, float]:
@@ -226,6 +233,51 @@ class SampledConfig(ObjectiveConfig):
         if rewards and not any(rewards.values()):
             raise ValueError("rewards: all weights are 0: nothing would be learnt")
         return rewards
+
+
+Pooling = Literal["auto"] | PooledBy
+_LONGEST_PROMPT = 10_000
+
+
+class EmbeddingConfig(ObjectiveConfig):
+    """The fields of an objective that learns vectors of texts, by which one is found by another.
+
+    An example is a query, a document that is to be found by it, and some that are not: sequences of their own, in this
+    order. All examples of a step are looked at together, so that each one's documents are the others' negatives, too.
+    A step keeps the vectors of all, and computes the body a second time for the gradient, a pass at a time (GradCache,
+    Gao et al., 2021, https://arxiv.org/abs/2101.06983): how many are compared takes next to no memory.
+    """
+
+    head: ClassVar[Head] = "embedding"
+    learns_from: ClassVar[LearnsFrom] = "similar"
+    by_example: ClassVar[bool] = False
+
+    pooling: Pooling = Field(
+        default="auto",
+        description="what a text's vector is made of: the hidden states of all its tokens (mean), of the first (cls) "
+        "or of the last (lasttoken). auto: as the base model's sentence-transformers files say; else mean for "
+        "encoders, lasttoken for models that write one token after the other",
+    )
+    negatives: int = Field(
+        default=4, ge=0, le=100, description="how many of a record's own negatives are learnt from at most"
+    )
+    query_prompt: str = Field(
+        default="", max_length=_LONGEST_PROMPT, description="what is put before each query, such as 'query: '"
+    )
+    document_prompt: str = Field(
+        default="", max_length=_LONGEST_PROMPT, description="what is put before each document, such as 'passage: '"
+    )
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences an example has at most: a query, its document, and the negatives."""
+        return 2 + self.negatives
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """What is put before texts, by what they are; those before which something is."""
+        said = {"query": self.query_prompt, "document": self.document_prompt}
+        return {name: text for name, text in said.items() if text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +398,39 @@ class TokenScores:
             by_token: A number of each token, `[tokens]`.
         """
         return by_token.new_zeros(self.examples).index_add(0, self.example, by_token)
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Vectors of queries, and of the documents that are compared with them.
+
+    Attributes:
+        queries: `[examples, hidden]`, float32, each of the length 1. A gradient by it becomes one by the parameters of
+            the adapter.
+        documents: `[documents, hidden]`, likewise: those that are to be found by the queries of a step, or of all
+            holdout records, and their negatives.
+        positive: The number of the document that is to be found by each query, `[examples]`, int64.
+        compared: Which documents count for which query, `[examples, documents]`: all but those that may be as right as
+            its own, since they are the same text, or to be found by the same query, or are the query itself.
+    """
+
+    queries: torch.Tensor
+    documents: torch.Tensor
+    positive: torch.Tensor
+    compared: torch.Tensor
+
+
+class EmbeddingObjective(Protocol):
+    """What training minimizes of vectors, where its config is an `EmbeddingConfig`."""
+
+    def losses(self, embeddings: Embeddings) -> torch.Tensor:
+        """Returns the loss of each query, `[examples]`, float32. A step minimizes their mean.
+
+        It depends on the query itself and the documents alone: of holdout records some are asked at a time.
+        """
+
+    def metrics(self, embeddings: Embeddings) -> Mapping[str, torch.Tensor]:
+        """Returns what else is told of the queries, as `Objective.metrics` does."""
 
 
 class TokenObjective(Protocol):

@@ -25,6 +25,7 @@ __all__ = [
     "PreferencePair",
     "Sample",
     "ScoredText",
+    "SimilarTexts",
     "TaggedText",
     "Text",
     "TextWithLabels",
@@ -353,4 +354,25 @@ class LabelledAnswer:
         return {"answer": self.answer.key(), "wanted": self.wanted}
 
 
-Sample = Conversation | Completion | Text | LongText | Tokens | PreferencePair | LabelledAnswer
+@dataclass(frozen=True, slots=True)
+class SimilarTexts:
+    """A text and others that are to be found by it, such as a question and the passages that answer it.
+
+    Attributes:
+        query: The text.
+        positives: What is to be found by it, one at least.
+        negatives: What is not, though it may look so.
+        where: File and line.
+    """
+
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...]
+    where: str
+
+    def key(self) -> Any:
+        """Returns what makes this sample equal to another, as JSON."""
+        return {"query": self.query, "positives": list(self.positives), "negatives": list(self.negatives)}
+
+
+Sample = Conversation | Completion | Text | LongText | Tokens | PreferencePair | LabelledAnswer | SimilarTexts

@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from graftkit.interfaces.architecture import SCORING, head_of
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, SCORING, head_of
+from graftkit.interfaces.forward import pooled
 from graftkit.store.fingerprint import derived_seed
 
 __all__ = [
     "body_gives",
+    "embeddings",
     "head_modules",
     "head_parameters",
     "head_scores",
@@ -98,13 +100,29 @@ def start_head(model: Any, names: Sequence[str], seed: int) -> None:
 def head_scores(network: Any, sequences: Sequence[torch.Tensor], inputs: Mapping[str, Any]) -> torch.Tensor:
     """Returns what a head scores: each sequence, `[sequences, outputs]`, or each token, `[tokens, outputs]`.
 
+    Of a model that embeds sequences it returns their vectors, `[sequences, hidden]`.
+
     Args:
-        network: A transformers model with a head on sequences, or on tokens.
+        network: A transformers model with a head on sequences, or on tokens, or without one.
         sequences: As for `sequence_scores`.
         inputs: As for `sequence_scores`.
     """
     head = head_of({"architectures": network.config.architectures})
-    return (token_scores if head == "token" else sequence_scores)(network, sequences, inputs)
+    by_head = {"token": token_scores, "embedding": embeddings}
+    return by_head.get(head, sequence_scores)(network, sequences, inputs)
+
+
+def embeddings(network: Any, sequences: Sequence[torch.Tensor], inputs: Mapping[str, Any]) -> torch.Tensor:
+    """Returns the vectors of sequences, `[sequences, hidden]`, float32; they are not brought to a length of 1.
+
+    Args:
+        network: A transformers model without a head, whose configuration says how hidden states are pooled.
+        sequences: As for `sequence_scores`.
+        inputs: As for `sequence_scores`.
+    """
+    parts = torch.split(_states(network, inputs), [len(ids) for ids in sequences])
+    by = getattr(network.config, EMBEDDING_POOLING)
+    return torch.stack([pooled(part, by) for part in parts])
 
 
 def sequence_scores(network: Any, sequences: Sequence[torch.Tensor], inputs: Mapping[str, Any]) -> torch.Tensor:

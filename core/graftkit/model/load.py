@@ -264,6 +264,7 @@ class Loader:
         self._device = device
         self._dtype = dtype
         self._model: Any = build_skeleton(files.config, files.reference, dtype, len(files.tensors))
+        self._leave_out_pooler()
         self.head = head_modules(self._model)
         self._in_float32 = _kept_in_float32(self._model, head_parameters(self._model, self.head))
         self.layers = [layer for layer in linear_layers(self._model) if not is_of_head(layer.path, self.head)]
@@ -283,6 +284,13 @@ class Loader:
         self._sharder: BlockSharder | None = None
         self._check_names()
         self._check_types()
+
+    def _leave_out_pooler(self) -> None:
+        """Takes a pooler that the files lack from a model which gives vectors: none of them is made by it."""
+        if head_of(self._files.config) != "embedding" or any("pooler." in name for name in self._files.tensors):
+            return
+        if isinstance(getattr(self._model, "pooler", None), nn.Module):
+            self._model.pooler = None
 
     @property
     def skeleton(self) -> Any:

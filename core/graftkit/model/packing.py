@@ -18,6 +18,7 @@ import torch
 
 from graftkit.errors import ModelError, named
 from graftkit.interfaces.architecture import SCORING, head_of, is_multimodal
+from graftkit.interfaces.forward import logits_at
 from graftkit.interfaces.quiet import errors_alone
 from graftkit.model.attention import PACKED, native_attention, register_packed_attention
 from graftkit.model.context import context_length
@@ -79,7 +80,7 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
 @cache
 def _of_configuration(text: str, most_weights: int | None) -> Packing:
     config: dict[str, Any] = json.loads(text)
-    scores = head_of(config) in SCORING
+    scores = head_of(config) in (*SCORING, "embedding")
     any_order = head_of(config) != "language"
     try:
         twin = build_twin(config, most_weights=most_weights)
@@ -240,9 +241,9 @@ def attention_as(network: Any, name: str) -> Iterator[None]:
 
 @torch.no_grad()
 def _logits(network: Any, sequences: Sequence[torch.Tensor], *, packed: bool) -> torch.Tensor:
-    """Returns `[tokens, vocabulary]`, or a head's scores: `[sequences, outputs]` or `[tokens, outputs]`."""
+    """Returns `[tokens, vocabulary]`, or as `head_scores` a head's scores, or vectors."""
     inputs = forward_inputs(sequences, packed=packed)
-    if head_of({"architectures": network.config.architectures}) in SCORING:
+    if head_of({"architectures": network.config.architectures}) in (*SCORING, "embedding"):
         return head_scores(network, sequences, inputs)
     logits: torch.Tensor = network(**inputs).logits[0]
     return logits
@@ -251,7 +252,10 @@ def _logits(network: Any, sequences: Sequence[torch.Tensor], *, packed: bool) ->
 @torch.no_grad()
 def _own_logits(network: Any, ids: torch.Tensor) -> torch.Tensor:
     """Returns what the architecture's own code computes of one sequence, as `_logits` does."""
-    logits: torch.Tensor = network(input_ids=ids.unsqueeze(0)).logits
+    inputs = {"input_ids": ids.unsqueeze(0)}
+    if head_of({"architectures": network.config.architectures}) == "embedding":
+        return logits_at(network, inputs, torch.tensor([len(ids) - 1]))
+    logits: torch.Tensor = network(**inputs).logits
     return logits if logits.ndim == 2 else logits[0]
 
 

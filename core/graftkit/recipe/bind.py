@@ -11,7 +11,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.kinds import KINDS, Kind, Section
-from graftkit.interfaces.objective import LearnsFrom, MeanOf, ObjectiveConfig, SampledConfig
+from graftkit.interfaces.objective import EmbeddingConfig, LearnsFrom, MeanOf, ObjectiveConfig, SampledConfig
 from graftkit.recipe.callbacks import bind_callbacks
 from graftkit.recipe.choice import Choice, judge
 from graftkit.recipe.document import Document, KeyPath
@@ -198,10 +198,11 @@ _LEARNT_WITH: Mapping[Head, tuple[LearnsFrom, ...]] = {
     "sequence": ("pairs", "labels", "label_sets", "scores"),
     "token": ("tags",),
     "masked": ("texts",),
+    "embedding": ("similar",),
 }
 """What records a model with each head can learn from."""
 
-_MEAN_WITH: Mapping[Head, MeanOf] = {"sequence": "examples", "token": "tokens"}
+_MEAN_WITH: Mapping[Head, MeanOf] = {"sequence": "examples", "token": "tokens", "embedding": "examples"}
 """What the mean is taken over that is learnt by the scores of a head."""
 
 
@@ -226,6 +227,12 @@ def _check_facts(config: ObjectiveConfig, registered: RegisteredProvider) -> Non
         raise PluginError(
             f"objective '{registered.provider.name}': from prompts learns a SampledConfig alone, without likelihood "
             "and uses_reference",
+            where=registered.plugin.label,
+        )
+    if (config.head == "embedding") != isinstance(config, EmbeddingConfig):
+        raise PluginError(
+            f"objective '{registered.provider.name}': the config of an objective with head = 'embedding', and of no "
+            "other, is an EmbeddingConfig",
             where=registered.plugin.label,
         )
     learnt = _LEARNT_WITH[config.head]

@@ -31,6 +31,7 @@ _TASKS = {
     "sequence": "text-classification",
     "token": "token-classification",
     "masked": "fill-mask",
+    "embedding": "sentence-similarity",
 }
 """The hub's names of what models are for, by their heads."""
 

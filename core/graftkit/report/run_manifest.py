@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from graftkit.errors import FolderError
 from graftkit.host.lifecycle import RunStatus
-from graftkit.interfaces.architecture import Head
+from graftkit.interfaces.architecture import Head, PooledBy
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.exporter import MergeBase
 from graftkit.interfaces.regular_file import read_regular
@@ -113,6 +113,8 @@ class HeadFacts(Facts):
         pad: The id of the tokenizer's padding token.
         several: Whether a text may have several of the labels, each of which is judged by itself.
         pairs: Whether it was trained on pairs of texts.
+        pooled_by: What a sequence's vector is made of, of a model that gives vectors.
+        prompts: What was put before texts, by what they are, `query` or `document`, likewise.
     """
 
     kind: Head
@@ -120,6 +122,8 @@ class HeadFacts(Facts):
     pad: int | None = None
     several: bool = False
     pairs: bool = False
+    pooled_by: PooledBy | None = None
+    prompts: dict[str, str] | None = None
 
 
 class AdapterSource(Facts):

@@ -27,6 +27,7 @@ __all__ = [
     "LikelihoodLoss",
     "ObjectiveLoss",
     "OnPass",
+    "OnePass",
     "Passes",
     "ScoreSums",
     "SeedPass",
@@ -90,6 +91,23 @@ class StepScore:
 
 
 @dataclass(frozen=True, slots=True)
+class OnePass:
+    """A pass of a step, or of an evaluation.
+
+    Attributes:
+        group: The number of its group among the step's.
+        place: Its number in that group.
+        batch: Its sequences.
+        own: Whether this process computes it.
+    """
+
+    group: int
+    place: int
+    batch: PackedBatch
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Passes:
     """How examples are cut into forward passes.
 
@@ -149,6 +167,24 @@ class Passes:
         if self.packed:
             return [pack(group, self.device)]
         return [pack([sequence], self.device) for example in group for sequence in alone(example)]
+
+    def read(
+        self, store: TokenStore, groups: Sequence[Sequence[int]], chunk: Sequence[int], own: Sequence[int]
+    ) -> tuple[list[Example], list[OnePass]]:
+        """Returns the examples of some groups, and their passes.
+
+        Args:
+            store: The examples.
+            groups: Their numbers, by group.
+            chunk: The numbers of the groups that are read.
+            own: The numbers of those that this process computes.
+        """
+        read = {number: [store[example] for example in groups[number]] for number in chunk}
+        return list(chain.from_iterable(read.values())), [
+            OnePass(number, place, batch, number in own)
+            for number, examples in read.items()
+            for place, batch in enumerate(self.batches(examples))
+        ]
 
 
 class StepLoss(Protocol):
@@ -328,7 +364,7 @@ class ObjectiveLoss:
         count = self._count(store, groups) if count is None else count
         every = self._passes.count(store, [groups[number] for number in own])
         for chunk in [[number] for number in own] if self._by_example else [range(len(groups))]:
-            examples, passes = self._read(store, groups, chunk, own)
+            examples, passes = self._passes.read(store, groups, chunk, own)
             once = len(passes) == 1
             runs: list[ScoredPass | None] = []
             for each in passes:
@@ -360,7 +396,7 @@ class ObjectiveLoss:
         total, done, own = ScoreSums(self._mean_of), 0, self._passes.own(store, groups)
         every, losses = self._passes.count(store, [groups[number] for number in own]), list[float]()
         for chunk in [[number] for number in own] if self._by_example else [range(len(groups))]:
-            examples, passes = self._read(store, groups, chunk, own)
+            examples, passes = self._passes.read(store, groups, chunk, own)
             runs: list[ScoredPass | None] = []
             for each in passes:
                 if each.own:
@@ -387,19 +423,8 @@ class ObjectiveLoss:
         wanted = Candidates(_in_loss(batch, ids).long(), self._temperature) if ids is not None else None
         return self._loss.score(batch, learn=learn, candidates=wanted)
 
-    def _read(
-        self, store: TokenStore, groups: Sequence[Sequence[int]], chunk: Sequence[int], own: Sequence[int]
-    ) -> tuple[list[Example], list[_Pass]]:
-        """Returns the examples of some groups, and their passes."""
-        read = {number: [store[example] for example in groups[number]] for number in chunk}
-        return list(chain.from_iterable(read.values())), [
-            _Pass(number, place, batch, number in own)
-            for number, examples in read.items()
-            for place, batch in enumerate(self._passes.batches(examples))
-        ]
-
     def _scored(
-        self, passes: Sequence[_Pass], runs: Sequence[ScoredPass | None]
+        self, passes: Sequence[OnePass], runs: Sequence[ScoredPass | None]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Returns what was scored in each pass; what other processes have scored of the same step is fetched first."""
         found = _of_runs(passes, runs)
@@ -412,7 +437,7 @@ class ObjectiveLoss:
 
 
 def _of_runs(
-    passes: Sequence[_Pass], runs: Sequence[ScoredPass | None]
+    passes: Sequence[OnePass], runs: Sequence[ScoredPass | None]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Returns the log-probabilities of each pass's tokens, and those of their candidates; zeros of one not run."""
     logps = [
@@ -432,23 +457,6 @@ def _of_runs(
 def _in_loss(batch: PackedBatch, column: torch.Tensor) -> torch.Tensor:
     """Returns what a column by token has of each token in the loss."""
     return column[batch.logit_positions + 1]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pass:
-    """A pass of a step.
-
-    Attributes:
-        group: The number of its group among the step's.
-        place: Its number in that group.
-        batch: Its sequences.
-        own: Whether this process computes it.
-    """
-
-    group: int
-    place: int
-    batch: PackedBatch
-    own: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from torch.nn.functional import normalize
 
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.tokenizer_template import chat_template_of
@@ -54,7 +55,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class HeadModel:
-    """A model that gives texts labels, a number or a reward, their words tags, or fills in their masked tokens.
+    """A model that gives texts labels, a number, a reward or a vector, their words tags, or fills in masked tokens.
 
     Attributes:
         network: The model.
@@ -69,12 +70,13 @@ class HeadModel:
     pairs: bool | None = None
 
     def judge(self, text: str) -> Judgement:
-        """Returns the labels of a text with their probabilities, its number, its entities, or the fills of its masks.
+        """Returns the labels of a text with their probabilities, its number, entities, vector, or fills of its masks.
 
         What they are transformers' pipelines `text-classification`, `token-classification` with
         `aggregation_strategy="first"`, and `fill-mask` say, too. Of a classifier they are
         its scores' softmax, or each score's sigmoid where a text may have several labels, which are those of more
-        than 0.5; a reward, or the number of a regression, is the score itself.
+        than 0.5; a reward, or the number of a regression, is the score itself. A vector has the length 1; of a pair
+        of texts it is the cosine of their vectors.
 
         Args:
             text: The text, with what the tokenizer puts around one; or a JSON list of messages, which the chat template
@@ -91,9 +93,43 @@ class HeadModel:
         pair = None if masked else self.pair_in(text)
         if kind == "token":
             return self._tagged(text)
-        ids, types = self._ids_of_pair(*pair) if pair else (self._ids(text, masked=masked), [])
+        if kind == "embedding":
+            return self._embedded(pair or [text])
+        ids, types = self._ids_of_texts(*pair) if pair else (self._ids(text, masked=masked), [])
         self._check(ids)
         return self._filled(ids) if masked else self._scored(ids, types)
+
+    @torch.no_grad()
+    def embed(self, text: str) -> tuple[torch.Tensor, int]:
+        """Returns the vector of a text, `[hidden]`, float32, of the length 1, on the CPU, and how many tokens it has.
+
+        Args:
+            text: The text, with what the tokenizer puts around one.
+
+        Raises:
+            RequestError: As for `judge`; or the model gives no vectors.
+        """
+        if self.scored.kind != "embedding":
+            raise RequestError(
+                "the model gives texts no vectors", hint="One does that objective: embedding has trained."
+            )
+        ids, types = self._ids_of_texts(text)
+        self._check(ids)
+        sequence = torch.tensor(ids, device=self.network.device)
+        of = torch.tensor(types, device=self.network.device) if types else None
+        found = head_scores(self.network, [sequence], forward_inputs([sequence], packed=False, token_type_ids=of))[0]
+        return normalize(found, dim=0).cpu(), len(ids)
+
+    def _embedded(self, texts: Sequence[str]) -> Judgement:
+        """Returns the vector of a text, or the cosine of those of two."""
+        vectors, tokens = zip(*map(self.embed, texts), strict=True)
+        if len(vectors) == 2:
+            cosine = (vectors[0] @ vectors[1]).item()
+            return Judgement(f"{cosine:.4f}", {"similarity": cosine, "tokens": sum(tokens)})
+        numbers = vectors[0].tolist()
+        shown = ", ".join(f"{number:.4f}" for number in numbers[:_SHOWN])
+        more = f", ... ({len(numbers):,} numbers)" if len(numbers) > _SHOWN else ""
+        return Judgement(f"{shown}{more}", {"embedding": numbers, "tokens": tokens[0]})
 
     def _check(self, ids: Sequence[int]) -> None:
         """Refuses a text without a token, or with more than the model's context.
@@ -124,17 +160,18 @@ class HeadModel:
         Raises:
             RequestError: It is such an object, and has something else in it.
         """
-        if self.pairs is False or self.scored.kind != "sequence":
+        kind = self.scored.kind
+        if kind not in ("sequence", "embedding") or (kind == "sequence" and self.pairs is False):
             return None
         found = _json_in(text, "{")
         return _pair(found) if found is not None and (self.pairs or "text_pair" in found) else None
 
-    def _ids_of_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
-        """Returns the ids of a pair of texts, and their types; no types where the model has no embeddings of them."""
+    def _ids_of_texts(self, *texts: str) -> tuple[list[int], list[int]]:
+        """Returns the ids of a text, or of a pair, and their types, where the model has embeddings of them."""
         count = token_types(self.network.config.to_dict())
         rows = self.network.get_input_embeddings().num_embeddings
         encoder = Encoder(self.tokenizer, None, 1 << 30, rows, token_types=count)
-        ids, types = encoder.ids_of_texts([first, second])
+        ids, types = encoder.ids_of_texts(texts)
         encoder.check_rows(ids, "the texts")
         return ids, types if count else []
 

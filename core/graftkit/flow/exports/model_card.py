@@ -122,7 +122,9 @@ def _of_the_format(
     if head:
         own = with_head(files.config, head.kind, head.labels, head.pad).get("pad_token_id")
         pad = head.pad if own == head.pad else None  # RoBERTa's stays what it numbers positions from
-        request = CardRequest(folder, base, chat, head.kind, tuple(head.labels), pad, head.several, head.pairs)
+        request = CardRequest(
+            folder, base, chat, head.kind, tuple(head.labels), pad, head.several, head.pairs, head.pooled_by
+        )
     found = exporter.card(request)
     if not isinstance(found, ExportCard):
         raise ExportError(

@@ -26,7 +26,7 @@ from graftkit.interfaces.architecture import SCORING, Head, head_of
 from graftkit.interfaces.block_memory import float32_by_block
 from graftkit.interfaces.exporter import MergeBase, Probe
 from graftkit.interfaces.forward import logits_at
-from graftkit.model.head import sequence_scores
+from graftkit.model.head import head_scores
 from graftkit.model.packing import forward_inputs
 from graftkit.store.files import write_bytes
 from graftkit.store.token_store import TYPE, TokenStore
@@ -55,6 +55,10 @@ _ROUNDING = 1e-5
 """How far logits may be off that another number of threads computes, as a share of the largest one."""
 SHARE = 0.05
 """And the share of the tokens trained on, where that is more: what proving costs stays a small part of the run."""
+
+
+_OF_WHOLES: tuple[Head, ...] = ("sequence", "embedding")
+"""Heads that say something of a whole sequence, once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +238,7 @@ def _check_probe(ids: torch.Tensor, positions: torch.Tensor, logits: torch.Tenso
     if not whole or logits.ndim != 2 or not logits.is_floating_point() or not len(ids):
         raise ValueError("a probe's ids, positions or logits are of another type or shape")
     inside = ((positions >= 0) & (positions < len(ids))).all()
-    unknown = ids.min() < 0 or (head not in SCORING and ids.max() >= logits.shape[1])
+    unknown = ids.min() < 0 or (head not in (*SCORING, "embedding") and ids.max() >= logits.shape[1])
     if len(positions) != len(logits) or not inside or unknown:
         raise ValueError("a probe's ids, positions and logits do not fit together")
 
@@ -278,7 +282,7 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
     """
     store = corpus.holdout if len(corpus.holdout) else corpus.train
     head = head_of(loaded.model.config)
-    count = SCORED if head == "sequence" else COUNT
+    count = SCORED if head in _OF_WHOLES else COUNT
     ids, types = _sequences(store, max(LEAST, int(SHARE * trained_tokens)), count)
     return run_probes(loaded, ids, max(store.longest_sequence, corpus.train.longest_sequence), types)
 
@@ -302,17 +306,17 @@ def run_probes(
     order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]))
     ids, types = [sequences[number] for number in order], [types[number] for number in order if types]
     network, head = loaded.model.network, head_of(loaded.model.config)
-    positions = [[len(probe) - 1] if head == "sequence" else _spread(len(probe)) for probe in ids]
+    positions = [[len(probe) - 1] if head in _OF_WHOLES else _spread(len(probe)) for probe in ids]
     tensors = [torch.tensor(probe, device=loaded.device) for probe in ids]
     with float32_by_block(network):
-        if head == "sequence":
+        if head in _OF_WHOLES:
             compute = partial(_scores, network, tensors, types)
         else:
             compute = partial(_logits, network, tensors, positions)
         logits, made = watched(partial(compute, loaded.packing.packed))
     coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest_example}
     width = logits[0].shape[1]
-    columns = width if head in SCORING else min(width, loaded.model.tokenizer.vocab_size)
+    columns = width if head in (*SCORING, "embedding") else min(width, loaded.model.tokenizer.vocab_size)
     return Probes(
         ids,
         logits,
@@ -367,11 +371,11 @@ def _logits(
 def _scores(
     network: Any, sequences: Sequence[torch.Tensor], types: Sequence[Sequence[int]], packed: bool
 ) -> list[torch.Tensor]:
-    """Returns the scores that a head gives each sequence, `[1, outputs]`, likewise."""
+    """Returns the scores that a head gives each sequence, `[1, outputs]`, or its vector, likewise."""
     if not packed and len(sequences) > 1:
         return [_scores(network, [ids], types[number : number + 1], packed)[0] for number, ids in enumerate(sequences)]
     of = torch.tensor([type for one in types for type in one], device=sequences[0].device) if types else None
-    scored = sequence_scores(network, sequences, forward_inputs(sequences, packed=packed, token_type_ids=of))
+    scored = head_scores(network, sequences, forward_inputs(sequences, packed=packed, token_type_ids=of))
     return [scores.unsqueeze(0).cpu() for scores in scored]
 
 

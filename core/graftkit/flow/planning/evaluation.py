@@ -171,7 +171,11 @@ def _refuse_outputs(bound: BoundRecipe, labels: Sequence[str], *, several: bool,
 _MEASURED_ALONE: Mapping[LearnsFrom, str] = {"answers": "sft", "pairs": "simpo"}
 """What measures a model without another one beside it, by the records that it is measured on."""
 
-_OBJECTIVES: Mapping[Head, str] = {"masked": "masked-lm", "token": TEXT_SHAPES["tags"].objective}
+_OBJECTIVES: Mapping[Head, str] = {
+    "masked": "masked-lm",
+    "token": TEXT_SHAPES["tags"].objective,
+    "embedding": "embedding",
+}
 """What measures a model with a head of each kind that has one objective alone."""
 
 _MODELS: Mapping[Head, str] = {
@@ -179,6 +183,7 @@ _MODELS: Mapping[Head, str] = {
     "sequence": "models that score whole sequences",
     "token": "models that score each token",
     "masked": "models that fill in masked tokens",
+    "embedding": "models that give sequences vectors",
 }
 
 

@@ -13,15 +13,19 @@ from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.planning.named_fields import NamedFields, listed_labels
 from graftkit.flow.planning.read_records import ReadRecords
 from graftkit.interfaces.architecture import (
+    EMBEDDING_POOLING,
+    EMBEDDING_PROMPTS,
     SCORING,
     SEVERAL_LABELS,
     Head,
+    PooledBy,
     head_of,
     is_multimodal,
     labels_of,
     with_head,
 )
 from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.objective import EmbeddingConfig
 from graftkit.interfaces.tokenizer import NamedTokens, Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.run_manifest import HeadFacts
@@ -34,6 +38,7 @@ __all__ = [
     "labels_in_order",
     "mask_token",
     "own_labels",
+    "pooling_of",
     "refuse_answers",
     "refuse_head",
     "refuse_with_head",
@@ -70,7 +75,7 @@ def config_of_objective(bound: BoundRecipe, config: Mapping[str, Any], reference
     head, objective = bound.objective_config.head, bound.objective.use
     if head == "language":
         refuse_head(config, reference, f"the objective {objective} trains language models")
-        return config
+        return with_head(config, head) if head_of(config) == "embedding" else config
     if is_multimodal(config):
         raise ModelError(
             f"the objective {objective} puts a head on models of text alone, and this one has towers beside it",
@@ -84,14 +89,41 @@ def config_of_objective(bound: BoundRecipe, config: Mapping[str, Any], reference
             where=reference,
             hint="Give the model that it was made from, or one without a head, as AutoModel saves it.",
         )
+    if isinstance(bound.objective_config, EmbeddingConfig):
+        asked, prompts = bound.objective_config.pooling, bound.objective_config.prompts
+        return with_head(config, head, pooled_by=pooling_of(config) if asked == "auto" else asked, prompts=prompts)
     return with_head(config, head)
+
+
+def pooling_of(config: Mapping[str, Any]) -> PooledBy:
+    """Returns what a model's vectors are made of: what its config.json says, or what suits its kind.
+
+    That is the mean for an encoder, which transformers has with a head that fills in masked tokens, and the last token
+    for others, which see no later one.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    said = config.get(EMBEDDING_POOLING)
+    for known in ("mean", "cls", "lasttoken"):
+        if said == known:
+            return known
+    return "mean" if config.get("model_type") in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "lasttoken"
 
 
 def with_facts(files: BaseModelFiles, facts: HeadFacts | None) -> BaseModelFiles:
     """Returns a base model's files whose configuration asks for the head that a manifest names, if it names one."""
     if facts is None:
         return files
-    return _with_config(files, with_head(files.config, facts.kind, facts.labels, facts.pad, several=facts.several))
+    config = with_head(
+        files.config,
+        facts.kind,
+        facts.labels,
+        facts.pad,
+        several=facts.several,
+        pooled_by=facts.pooled_by,
+        prompts=facts.prompts,
+    )
+    return _with_config(files, config)
 
 
 def _with_config(files: BaseModelFiles, config: Mapping[str, Any]) -> BaseModelFiles:
@@ -106,12 +138,18 @@ def _with_config(files: BaseModelFiles, config: Mapping[str, Any]) -> BaseModelF
 
 
 def head_facts(
-    bound: BoundRecipe, labels: Sequence[str], tokenizer: Tokenizer, *, pairs: bool = False
+    bound: BoundRecipe,
+    labels: Sequence[str],
+    tokenizer: Tokenizer,
+    config: Mapping[str, Any],
+    *,
+    pairs: bool = False,
 ) -> HeadFacts | None:
     """Returns what manifests say of the head; None for a language model's own.
 
     Args:
         bound: The recipe, whose objective says of what kind the head is.
+        config: The base model's config.json with that head.
         labels: What its outputs stand for.
         tokenizer: What names the token of padding.
         pairs: Whether records have two texts each.
@@ -121,7 +159,13 @@ def head_facts(
         return None
     learnt = bound.objective_config
     said = {"several": learnt.learns_from == "label_sets", "pairs": pairs and learnt.judges_texts}
-    facts = HeadFacts(kind=head, labels=list(labels), pad=tokenizer.role_token("pad"))
+    facts = HeadFacts(
+        kind=head,
+        labels=list(labels),
+        pad=tokenizer.role_token("pad"),
+        pooled_by=config.get(EMBEDDING_POOLING),
+        prompts=config.get(EMBEDDING_PROMPTS),
+    )
     return facts.model_copy(update={name: True for name, holds in said.items() if holds})
 
 
@@ -130,6 +174,7 @@ _HEADS: Mapping[Head, str] = {
     "sequence": "a head on sequences",
     "token": "a head on tokens",
     "masked": "the head that fills in masked tokens",
+    "embedding": "vectors of whole sequences",
 }
 
 
@@ -137,6 +182,7 @@ _DOES: Mapping[Head, str] = {
     "sequence": "scores whole sequences",
     "token": "scores each token",
     "masked": "fills in masked tokens",
+    "embedding": "gives sequences vectors",
 }
 
 
@@ -290,7 +336,8 @@ def scored_of(config: Mapping[str, Any], outputs: int = 0) -> HeadFacts:
     count = outputs or len(labels_of(config))
     several = kind == "sequence" and config.get("problem_type") == SEVERAL_LABELS
     unnamed = [f"LABEL_{number}" for number in range(count)] if count > 1 or several else []
-    return HeadFacts(kind=kind, labels=own if len(own) == count else unnamed, several=several)
+    pooled_by = pooling_of(config) if kind == "embedding" else None
+    return HeadFacts(kind=kind, labels=own if len(own) == count else unnamed, several=several, pooled_by=pooled_by)
 
 
 def own_labels(config: Mapping[str, Any]) -> list[str]:

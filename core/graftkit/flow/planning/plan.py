@@ -115,7 +115,7 @@ def make_plan(
         known, made_by = vocabulary.replacement, vocabulary.registered
     check_promises(known)
     check_saved(known, host.registry.create(made_by))
-    head = head_facts(bound, labels, known, pairs=records.pairs)
+    head = head_facts(bound, labels, known, files.config, pairs=records.pairs)
     files = with_facts(own_files, head)
     today = recipe.data.date or started or date.today()
     trained = vocabulary.rows(files) if vocabulary else embedding_rows(files)

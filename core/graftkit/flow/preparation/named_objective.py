@@ -14,7 +14,7 @@ from graftkit.flow.records.named_providers import Named
 from graftkit.host.guard import note_once
 from graftkit.host.records import RegisteredProvider
 from graftkit.host.results import LARGEST_SCORE, kind_named
-from graftkit.interfaces.objective import Overall, Scores, SequenceScores, TokenScores
+from graftkit.interfaces.objective import Embeddings, Overall, Scores, SequenceScores, TokenScores
 
 __all__ = ["NamedObjective", "NamedOverall", "NamedSampled", "named_objective", "named_sampled"]
 
@@ -191,18 +191,22 @@ def _copied(scores: Any) -> Any:
     """Returns scores that an objective may do with as it likes; nothing that it does changes a gradient of core's."""
     values = {each.name: getattr(scores, each.name) for each in fields(scores)}
     copies = {name: _copy(value) for name, value in values.items() if isinstance(value, torch.Tensor)}
-    return replace(scores, **copies, by_example={name: _copy(value) for name, value in scores.by_example.items()})
+    columns = {name: _copy(value) for name, value in values.get("by_example", {}).items()}
+    return replace(scores, **copies, **({"by_example": columns} if columns else {}))
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
-def _tensors(scores: Scores | SequenceScores | TokenScores) -> list[torch.Tensor]:
+def _tensors(scores: Scores | SequenceScores | TokenScores | Embeddings) -> list[torch.Tensor]:
     """Returns the tensors that an objective is given."""
     values = [getattr(scores, each.name) for each in fields(scores)]
-    return [value for value in [*values, *scores.by_example.values()] if isinstance(value, torch.Tensor)]
+    columns = () if isinstance(scores, Embeddings) else scores.by_example.values()
+    return [value for value in [*values, *columns] if isinstance(value, torch.Tensor)]
 
 
-def _examples(scores: Scores | SequenceScores | TokenScores) -> int:
+def _examples(scores: Scores | SequenceScores | TokenScores | Embeddings) -> int:
+    if isinstance(scores, Embeddings):
+        return len(scores.queries)
     return len(scores.values) if isinstance(scores, SequenceScores) else scores.examples

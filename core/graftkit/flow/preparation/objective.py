@@ -10,6 +10,7 @@ from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import SCORING, labels_of
 from graftkit.interfaces.objective import TeacherConfig
 from graftkit.recipe.bind import BoundRecipe
+from graftkit.training.embedding_loss import EmbeddingLoss
 from graftkit.training.head_loss import HeadLoss, OfSequences, OfTokens
 from graftkit.training.sampled_loss import SampledLoss, SamplingPlan
 from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
@@ -36,6 +37,8 @@ def loss_of(
         sampled = named_sampled(made, choice.registered)
         return lambda passes: SampledLoss(network, sampled, passes, sampling)
     objective = named_objective(made, choice.registered)
+    if config.head == "embedding":
+        return lambda passes: EmbeddingLoss(network, objective, passes)
     if config.head in SCORING:
         labels = labels_of(network.config.to_dict())
         named = config.label_weights if config.learns_from == "label_sets" else {}

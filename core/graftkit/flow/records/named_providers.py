@@ -32,6 +32,7 @@ from graftkit.interfaces.samples import (
     PreferencePair,
     Sample,
     ScoredText,
+    SimilarTexts,
     TaggedText,
     Text,
     TextWithLabels,
@@ -192,6 +193,8 @@ def _wrong_with(sample: object) -> str:
             return _no_text("a text", text=text) or _wrong_pair(text, pair) or _wrong_score(score)
         case TaggedText(text, _, places, tags):
             return _no_text("a text", text=text) or _wrong_tags(text, places, tags)
+        case SimilarTexts(query, positives, negatives):
+            return _no_text("texts that are found by another", query=query) or _wrong_found(positives, negatives)
         case Text(text):
             return _no_text("a text", text=text)
         case LongText(source):
@@ -220,6 +223,13 @@ def _wrong_pair(text: str, pair: object) -> str:
     if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
         return f"a pair of texts that is {kind_named(pair)}, not a tuple of two texts"
     return "" if text == join_pair(*pair) else "a pair of texts beside another text than `join_pair` makes of them"
+
+
+def _wrong_found(positives: object, negatives: object) -> str:
+    for name, texts in (("positives", positives), ("negatives", negatives)):
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            return f"texts that are found by another, whose '{name}' is no tuple of texts"
+    return "" if positives else "a text by which none is to be found: 'positives' is empty"
 
 
 def _wrong_score(score: object) -> str:

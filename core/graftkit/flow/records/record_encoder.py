@@ -10,6 +10,7 @@ from graftkit.corpus.encode import Encoder
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.text_targets import TextTargets
 from graftkit.errors import DataError, RecipeError
+from graftkit.interfaces.objective import EmbeddingConfig
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
@@ -44,6 +45,9 @@ def encoder_of(
     data, objective = bound.recipe.data, bound.objective_config
     weights = objective.label_weights if objective.learns_from == "labels" else {}  # others are no columns of examples
     targets = TextTargets(objective.learns_from, labels, weights) if objective.judges_texts else None
+    if isinstance(objective, EmbeddingConfig):
+        prompts = objective.query_prompt, objective.document_prompt
+        targets = TextTargets("similar", negatives=objective.negatives, prompts=prompts)
     return Encoder(
         tokenizer,
         template,

@@ -35,6 +35,11 @@ def told_of_encoding(tally: Tally, side: str, encoder: Encoder, objective: Objec
         yield f"{tally.lost} of {tally.records} {side} have nothing left to learn and are not used"
     for what, count in tally.left_out.items():
         yield f"the chat template leaves out the {what} of {count} of {tally.records} {side}"
+    if tally.surplus:
+        yield (
+            f"{tally.surplus:,} of {tally.records:,} {side} have more negatives than objective.negatives: the first "
+            "ones are learnt from"
+        )
     if tally.untokened:
         yield f"{tally.untokened:,} words of {side} have no token of their own: their tags are not learnt"
     yield from _spelt(tally, side)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftkit.corpus.answers_compared import shown
-from graftkit.corpus.encode import Encoder, Part, has_answer
+from graftkit.corpus.encode import Encoder, has_answer
 from graftkit.corpus.sample_files import Samples
 from graftkit.flow.folders.folder import answers_file
 from graftkit.flow.preparation.corpus import Corpus
@@ -202,7 +202,7 @@ def asked(
     return [question_of(encoder, part, example) for example, part in zip(examples, parts, strict=False)]
 
 
-def question_of(encoder: Encoder, part: Part, example: Example) -> Question:
+def question_of(encoder: Encoder, part: Sample, example: Example) -> Question:
     """Returns what a record, or one of its answers, asks.
 
     Args:

@@ -1,0 +1,44 @@
+"""What makes a model's folder one that sentence-transformers loads: how hidden states become a vector of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, text_settings
+from graftkit.interfaces.json_file import write_json
+
+__all__ = ["write_sentence_files"]
+
+_MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+"""The folders of the modules that a text goes through, with the names of their classes."""
+
+_POOLING = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}
+"""How keys end that say what a vector is made of, in the form that every version of sentence-transformers reads."""
+
+
+def write_sentence_files(folder: Path, config: Mapping[str, Any]) -> None:
+    """Writes the files of sentence-transformers beside a model that gives vectors; nothing beside another one.
+
+    Args:
+        folder: The model's folder, complete.
+        config: Its config.json, which says how hidden states are pooled, and what is put before texts.
+    """
+    by = config.get(EMBEDDING_POOLING)
+    if by is None:
+        return
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for number, (path, name) in enumerate(_MODULES.items())
+    ]
+    write_json(folder / "modules.json", modules)
+    pooling = {f"pooling_mode_{end}": name == by for name, end in _POOLING.items()}
+    (folder / "1_Pooling").mkdir()
+    width = {"word_embedding_dimension": text_settings(config).get("hidden_size")}
+    write_json(folder / "1_Pooling" / "config.json", {**width, **pooling, "include_prompt": True})
+    prompts = config.get(EMBEDDING_PROMPTS) or {}
+    write_json(
+        folder / "config_sentence_transformers.json",
+        {"prompts": dict(prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )

@@ -1,0 +1,193 @@
+"""The loss of vectors of sequences, of which all those of a step are compared with one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+
+from graftkit.interfaces.objective import EmbeddingObjective, Embeddings
+from graftkit.model.head import embeddings
+from graftkit.model.packing import forward_inputs
+from graftkit.store.token_store import TYPE, Example, TokenStore
+from graftkit.training.batch import PackedBatch
+from graftkit.training.step_loss import OnePass, OnPass, Passes, ScoreSums, SeedPass, StepScore
+
+__all__ = ["EmbeddingLoss"]
+
+_MOST_COMPARED = 1 << 22
+"""Pairs of a query and a document that are compared in one call: each takes tens of bytes."""
+
+
+class EmbeddingLoss:
+    """The mean of the losses that an objective gives queries, by the documents of all examples that are given at once.
+
+    Vectors are first computed without a gradient. That of the loss by each vector is then run back through a second
+    pass over its sequence, with the same dropout (GradCache, Gao et al., 2021, https://arxiv.org/abs/2101.06983). One
+    pass alone is computed once.
+
+    Args:
+        network: A transformers model without a head, whose configuration says how hidden states are pooled.
+        objective: The objective.
+        passes: How examples are cut into passes.
+    """
+
+    def __init__(self, network: nn.Module, objective: EmbeddingObjective, passes: Passes) -> None:
+        self._network, self._objective, self._passes = network, objective, passes
+
+    def backward(
+        self,
+        store: TokenStore,
+        groups: Sequence[Sequence[int]],
+        poll: Callable[[], None],
+        on_pass: OnPass,
+        seed_pass: SeedPass,
+    ) -> StepScore:
+        """Computes the vectors of all groups, asks the objective, and runs the gradient back."""
+        own = self._passes.own(store, groups)
+        examples, passes = self._passes.read(store, groups, range(len(groups)), own)
+        once, every, done = len(passes) == 1, sum(each.own for each in passes), 0
+        runs: list[torch.Tensor | None] = []
+        for each in passes:
+            if each.own:
+                poll()
+                seed_pass(each.group, each.place)
+            with torch.set_grad_enabled(once):
+                runs.append(self._vectors(each.batch) if each.own else None)
+        vectors = self._of_all(passes, runs).requires_grad_()
+        compared = _Compared(examples, normalize(vectors, dim=1))
+        losses, metrics = compared.ask(self._objective, range(len(examples)))
+        (by_vector,) = torch.autograd.grad(losses.mean(), vectors)
+        gradients = torch.split(by_vector, [len(each.batch.sequences) for each in passes])
+        for each, run, gradient in zip(passes, runs, gradients, strict=True):
+            if not each.own:
+                continue
+            if done:
+                on_pass(done, every)
+            done += 1
+            if not once:
+                poll()
+                seed_pass(each.group, each.place)  # so that dropout leaves the same numbers out
+                run = self._vectors(each.batch)
+            assert run is not None
+            run.backward(gradient)  # type: ignore[no-untyped-call]
+        total = ScoreSums()
+        total.add(losses.detach(), metrics, [each.batch for each in passes])
+        return total.score()
+
+    @torch.no_grad()
+    def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
+        """Computes the vectors of all groups, and asks the objective of some queries at a time."""
+        own = self._passes.own(store, groups)
+        examples, passes = self._passes.read(store, groups, range(len(groups)), own)
+        every, done = sum(each.own for each in passes), 0
+        runs: list[torch.Tensor | None] = []
+        for each in passes:
+            if each.own:
+                poll(done, every)
+                done += 1
+            runs.append(self._vectors(each.batch) if each.own else None)
+        compared = _Compared(examples, normalize(self._of_all(passes, runs), dim=1))
+        total, found, batches = ScoreSums(), list[float](), [each.batch for each in passes]
+        for rows in compared.parts():
+            losses, metrics = compared.ask(self._objective, rows)
+            total.add(losses, metrics, batches)
+            found, batches = found + losses.tolist(), []
+        return replace(total.score(), losses=found)
+
+    def _vectors(self, batch: PackedBatch) -> torch.Tensor:
+        """Returns the vector of each sequence of a pass, `[sequences, hidden]`."""
+        inputs = forward_inputs(batch.sequences, packed=self._passes.packed, token_type_ids=batch.by_token.get(TYPE))
+        return embeddings(self._network, batch.sequences, inputs)
+
+    def _of_all(self, passes: Sequence[OnePass], runs: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        """Returns the vectors of all passes, without a gradient; what other processes have computed is fetched."""
+        width = next((len(run[0]) for run in runs if run is not None), 0)  # none where this process has no pass
+        if self._passes.processes.count > 1:
+            width = max(self._passes.processes.gather(width))
+        found = [
+            torch.zeros(len(each.batch.sequences), width, device=self._passes.device) if run is None else run.detach()
+            for each, run in zip(passes, runs, strict=True)
+        ]
+        every = torch.cat(found)
+        if self._passes.processes.count > 1:
+            self._passes.processes.sum_(every)
+        return every
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """Which texts the sequences of some examples are: sequences of the same tokens have the same number.
+
+    Attributes:
+        queries: The text of each example's query, `[examples]`.
+        documents: The text of each document, `[documents]`.
+        asked: The text of the query that each is to be found by, `[documents]`; -1 of a negative.
+        positive: The number of each example's document, `[examples]`.
+        sequences: The numbers of the sequences that are queries, then of those that are documents.
+    """
+
+    queries: torch.Tensor
+    documents: torch.Tensor
+    asked: torch.Tensor
+    positive: torch.Tensor
+    sequences: tuple[torch.Tensor, torch.Tensor]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], device: torch.device) -> _Texts:
+        """Compares the tokens of all sequences."""
+        numbers: dict[bytes, int] = {}
+        queries, documents, asked, positive = list[int](), list[int](), list[int](), list[int]()
+        at: tuple[list[int], list[int]] = ([], [])
+        sequence = count()
+        for example in examples:
+            query, *others = (numbers.setdefault(part.ids.tobytes(), len(numbers)) for part in example.sequences)
+            positive.append(len(documents))
+            queries.append(query)
+            documents += others
+            asked += [query, *[-1] * (len(others) - 1)]
+            at[0].append(next(sequence))
+            at[1].extend(next(sequence) for _ in others)
+
+        def column(values: list[int]) -> torch.Tensor:
+            return torch.tensor(values, device=device)
+
+        sequences = column(at[0]), column(at[1])
+        return cls(column(queries), column(documents), column(asked), column(positive), sequences)
+
+    def compared(self, rows: torch.Tensor) -> torch.Tensor:
+        """Returns which documents count for some queries, as `Embeddings.compared` has it, `[rows, documents]`."""
+        query, positive = self.queries[rows].unsqueeze(1), self.positive[rows].unsqueeze(1)
+        as_right = (self.documents == self.documents[positive]) | (self.documents == query) | (self.asked == query)
+        own = torch.arange(len(self.documents), device=rows.device) == positive
+        return own | ~as_right
+
+
+class _Compared:
+    """Queries and documents that are compared.
+
+    Args:
+        examples: The examples; each has a query, its document, and negatives.
+        vectors: The vector of each of their sequences, of the length 1, `[sequences, hidden]`.
+    """
+
+    def __init__(self, examples: Sequence[Example], vectors: torch.Tensor) -> None:
+        self._texts = _Texts.of(examples, vectors.device)
+        self._queries, self._documents = (vectors[numbers] for numbers in self._texts.sequences)
+
+    def parts(self) -> list[range]:
+        """Returns the queries, so many at a time as are compared with all documents in one call."""
+        size = max(1, _MOST_COMPARED // len(self._documents))
+        return [range(at, min(at + size, len(self._queries))) for at in range(0, len(self._queries), size)]
+
+    def ask(self, objective: EmbeddingObjective, queries: range) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """Returns the losses that an objective gives some queries, `[queries]`, and what else it tells of them."""
+        rows = torch.tensor(queries, device=self._queries.device)
+        given = Embeddings(self._queries[rows], self._documents, self._texts.positive[rows], self._texts.compared(rows))
+        losses = objective.losses(given)
+        with torch.no_grad():
+            return losses, objective.metrics(given)
