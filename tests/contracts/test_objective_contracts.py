@@ -126,3 +126,12 @@ class TestTokenClassification(ObjectiveContract):
 
 class TestRegression(ObjectiveContract):
     provider = "regression"
+
+
+class TestEmbedding(ObjectiveContract):
+    provider = "embedding"
+
+
+class TestMatryoshka(ObjectiveContract):
+    provider = "embedding"
+    options = {"dimensions": [4, 2], "temperature": 0.5}

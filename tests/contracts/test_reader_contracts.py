@@ -70,6 +70,10 @@ class TestTags(formats.TagsContract):
     provider = "tags"
 
 
+class TestRetrieval(formats.RetrievalContract):
+    provider = "retrieval"
+
+
 class TestLabels(formats.LabelsContract):
     provider = "labels"
 

@@ -86,7 +86,7 @@ class ConfigModel:
         Raises:
             ModelError: The objective trains another kind of model, or no head can be put on this one.
         """
-        config = config_of_objective(bound, self.config, self.reference)
+        config = config_of_objective(bound, self)  # type: ignore[arg-type]
         if bound.objective_config.learns_from in ("labels", "label_sets", "tags"):
             said = getattr(bound.objective_config, "labels", None) or own_labels(self.config)
             several = bound.objective_config.learns_from == "label_sets"

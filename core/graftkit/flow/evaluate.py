@@ -137,7 +137,7 @@ def evaluate(
                 stage.notice(text)
         for name, head in heads.items():
             if head is not None:
-                planned.for_head(host, head.kind, head.labels, name, several=head.several)
+                planned.for_head(host, head, name)
         found = []
         for name in names:
             label = f"{name}: " if len(names) > 1 else ""

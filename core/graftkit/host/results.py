@@ -17,6 +17,7 @@ from graftkit.interfaces.model_source import (
     GenerationSettings,
     LicensedModel,
     ProcessorSettings,
+    SentenceModules,
     TensorInfo,
     TokenizerFiles,
     WatchedModel,
@@ -396,6 +397,8 @@ def said_of_model(files: BaseModelFiles) -> dict[str, Any]:
         settings["generation_config"] = _as_json("generation_config", files.generation_config)
     if isinstance(files, ProcessorSettings):
         settings["processors"] = _as_json("processors", files.processors)
+    if isinstance(files, SentenceModules):
+        settings["sentence_modules"] = _as_json("sentence_modules", files.sentence_modules)
     strange: Any = next((path for path in paths if not isinstance(path, Path)), None)
     if strange is not None:
         raise ValueError(f"with {kind_named(strange)} among its files, not a path")

@@ -21,6 +21,7 @@ __all__ = [
     "LicensedModel",
     "ModelSource",
     "ProcessorSettings",
+    "SentenceModules",
     "TensorInfo",
     "TokenizerFetcher",
     "TokenizerFiles",
@@ -152,6 +153,18 @@ class ProcessorSettings(Protocol):
     @property
     def processors(self) -> Mapping[str, Mapping[str, Any]]:
         """The content of each such file by its name, such as `preprocessor_config.json`; empty without any."""
+
+
+@runtime_checkable
+class SentenceModules(Protocol):
+    """What a base model's files may say besides: how sentence-transformers makes vectors of its hidden states."""
+
+    @property
+    def sentence_modules(self) -> Mapping[str, Mapping[str, Any]]:
+        """The settings of each module that a text goes through, by its `type` of modules.json; empty without that file.
+
+        Under "" stand those of config_sentence_transformers.json, where there is such a file.
+        """
 
 
 @runtime_checkable

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import normalize
@@ -119,52 +120,44 @@ class EmbeddingLoss:
         return every
 
 
-@dataclass(frozen=True, slots=True)
 class _Texts:
-    """Which texts the sequences of some examples are: sequences of the same tokens have the same number.
+    """Which texts the sequences of some examples are: sequences of the same tokens are the same text.
+
+    Args:
+        examples: The examples; the first sequence of each is a query, the second its document, the others negatives.
 
     Attributes:
-        queries: The text of each example's query, `[examples]`.
-        documents: The text of each document, `[documents]`.
-        asked: The text of the query that each is to be found by, `[documents]`; -1 of a negative.
-        positive: The number of each example's document, `[examples]`.
-        sequences: The numbers of the sequences that are queries, then of those that are documents.
+        queries: The numbers of the sequences that are queries, `[examples]`.
+        documents: The numbers of the others, `[documents]`.
+        positive: Which of these each query's own document is, `[examples]`.
     """
 
-    queries: torch.Tensor
-    documents: torch.Tensor
-    asked: torch.Tensor
-    positive: torch.Tensor
-    sequences: tuple[torch.Tensor, torch.Tensor]
-
-    @classmethod
-    def of(cls, examples: Sequence[Example], device: torch.device) -> _Texts:
-        """Compares the tokens of all sequences."""
-        numbers: dict[bytes, int] = {}
-        queries, documents, asked, positive = list[int](), list[int](), list[int](), list[int]()
-        at: tuple[list[int], list[int]] = ([], [])
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.queries, self.documents, self.positive = list[int](), list[int](), list[int]()
+        self._asked: list[bytes] = []
+        self._right: dict[bytes, dict[bytes, None]] = {}
+        places: dict[bytes, list[int]] = {}
         sequence = count()
         for example in examples:
-            query, *others = (numbers.setdefault(part.ids.tobytes(), len(numbers)) for part in example.sequences)
-            positive.append(len(documents))
-            queries.append(query)
-            documents += others
-            asked += [query, *[-1] * (len(others) - 1)]
-            at[0].append(next(sequence))
-            at[1].extend(next(sequence) for _ in others)
+            query, *documents = (part.ids.tobytes() for part in example.sequences)
+            self.queries.append(next(sequence))
+            self.positive.append(len(self.documents))
+            self._asked.append(query)
+            self._right.setdefault(query, {query: None})[documents[0]] = None
+            for text in documents:
+                places.setdefault(text, []).append(len(self.documents))
+                self.documents.append(next(sequence))
+        self._places = {text: np.array(numbers) for text, numbers in places.items()}
 
-        def column(values: list[int]) -> torch.Tensor:
-            return torch.tensor(values, device=device)
-
-        sequences = column(at[0]), column(at[1])
-        return cls(column(queries), column(documents), column(asked), column(positive), sequences)
-
-    def compared(self, rows: torch.Tensor) -> torch.Tensor:
-        """Returns which documents count for some queries, as `Embeddings.compared` has it, `[rows, documents]`."""
-        query, positive = self.queries[rows].unsqueeze(1), self.positive[rows].unsqueeze(1)
-        as_right = (self.documents == self.documents[positive]) | (self.documents == query) | (self.asked == query)
-        own = torch.arange(len(self.documents), device=rows.device) == positive
-        return own | ~as_right
+    def compared(self, queries: range) -> torch.Tensor:
+        """Returns which documents count for some queries, as `Embeddings.compared` has it, `[queries, documents]`."""
+        found = np.ones((len(queries), len(self.documents)), np.bool_)
+        for row, number in zip(found, queries, strict=True):
+            for text in self._right[self._asked[number]]:
+                if text in self._places:
+                    row[self._places[text]] = False
+            row[self.positive[number]] = True
+        return torch.from_numpy(found)
 
 
 class _Compared:
@@ -176,8 +169,8 @@ class _Compared:
     """
 
     def __init__(self, examples: Sequence[Example], vectors: torch.Tensor) -> None:
-        self._texts = _Texts.of(examples, vectors.device)
-        self._queries, self._documents = (vectors[numbers] for numbers in self._texts.sequences)
+        self._texts = _Texts(examples)
+        self._queries, self._documents = vectors[self._texts.queries], vectors[self._texts.documents]
 
     def parts(self) -> list[range]:
         """Returns the queries, so many at a time as are compared with all documents in one call."""
@@ -186,8 +179,13 @@ class _Compared:
 
     def ask(self, objective: EmbeddingObjective, queries: range) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         """Returns the losses that an objective gives some queries, `[queries]`, and what else it tells of them."""
-        rows = torch.tensor(queries, device=self._queries.device)
-        given = Embeddings(self._queries[rows], self._documents, self._texts.positive[rows], self._texts.compared(rows))
+        device = self._queries.device
+        given = Embeddings(
+            self._queries[queries.start : queries.stop],
+            self._documents,
+            torch.tensor(self._texts.positive[queries.start : queries.stop], device=device),
+            self._texts.compared(queries).to(device),
+        )
         losses = objective.losses(given)
         with torch.no_grad():
             return losses, objective.metrics(given)

@@ -31,7 +31,7 @@ from graftkit.flow.folders.listed_files import check_listed, check_none_beside
 from graftkit.flow.folders.refused_files import refuse_bad_export
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.planning.check_adapter import check_layers
-from graftkit.flow.planning.head import scored_of
+from graftkit.flow.planning.head import scored_of, with_own_vectors
 from graftkit.flow.preparation.adapter_model import load_adapted, stops_of
 from graftkit.flow.preparation.check_model import pick_device
 from graftkit.flow.preparation.plan_adapter import TokenizerOf, plan_adapter
@@ -189,7 +189,7 @@ def _reload(
         )
     _, files = open_model(host, gguf_in(folder) or (str(folder) if export else source))
     if heads and head_of(files.config) != "language":
-        return opened_head(files, export or ExportManifest(), host, device)
+        return opened_head(with_own_vectors(files), export or ExportManifest(), host, device)
     return opened_model(files, str(folder) if export else source, export or ExportManifest(), host, device)
 
 

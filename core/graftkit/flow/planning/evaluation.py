@@ -26,7 +26,7 @@ from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe
 from graftkit.recipe.schema import DataSection, DatasetSection, ProviderSection
 from graftkit.redact import HIDDEN
-from graftkit.report.run_manifest import RunManifest
+from graftkit.report.run_manifest import HeadFacts, RunManifest
 from graftkit.suggest import nearest
 
 __all__ = ["EvaluationPlan", "EvaluationRecipe", "Records", "plan_evaluation", "recipe_of_evaluation"]
@@ -87,25 +87,23 @@ class EvaluationPlan:
     notices: Sequence[str]
     today: date
 
-    def for_head(
-        self, host: PluginHost, head: Head, labels: Sequence[str], where: str, *, several: bool = False
-    ) -> BoundRecipe:
+    def for_head(self, host: PluginHost, facts: HeadFacts, where: str) -> BoundRecipe:
         """Returns the recipe by which a model is measured: where it says no objective, by that of the model's head.
 
         Args:
             host: The plugins.
-            head: The model's head.
-            labels: What its scores are of; none for a reward model, or for a head of another kind.
+            facts: The model's head.
             where: The model, for errors.
-            several: Whether it judges each label by itself.
 
         Raises:
             RequestError: The recipe's objective is of models with another head, or takes more than the model; or it
                 asks one for answers that writes none.
         """
-        bound = self.bound
+        bound, head, labels, several = self.bound, facts.kind, facts.labels, facts.several
         if "objective" not in bound.recipe.model_fields_set and head != "language":
-            bound = _measured_by(_OBJECTIVES.get(head) or _sequence_objective(labels, several=several), bound, host)
+            use = _OBJECTIVES.get(head) or _sequence_objective(labels, several=several)
+            prompts = {f"{name}_prompt": text for name, text in (facts.prompts or {}).items()}
+            bound = _measured_by(use, bound, host, **prompts)
         config, use = bound.objective_config, bound.objective.use
         if config.head == head == "sequence":
             _refuse_outputs(bound, labels, several=several, where=where)
@@ -128,9 +126,9 @@ class EvaluationPlan:
         return bound
 
 
-def _measured_by(use: str, bound: BoundRecipe, host: PluginHost) -> BoundRecipe:
-    """Returns a recipe with another objective, of which it says no field."""
-    recipe = bound.recipe.model_copy(update={"objective": ProviderSection(use=use)})
+def _measured_by(use: str, bound: BoundRecipe, host: PluginHost, **said: Any) -> BoundRecipe:
+    """Returns a recipe with another objective, of which it says these fields."""
+    recipe = bound.recipe.model_copy(update={"objective": ProviderSection(use=use, **said)})
     return bind(LoadedRecipe(recipe, bound.document), host)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from graftkit.corpus.encode import Encoder
 from graftkit.errors import DataError, ModelError, RecipeError
+from graftkit.flow.base_files.sentence_settings import pooling_of, prompts_of
 from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.planning.named_fields import NamedFields, listed_labels
 from graftkit.flow.planning.read_records import ReadRecords
@@ -18,7 +19,6 @@ from graftkit.interfaces.architecture import (
     SCORING,
     SEVERAL_LABELS,
     Head,
-    PooledBy,
     head_of,
     is_multimodal,
     labels_of,
@@ -38,15 +38,16 @@ __all__ = [
     "labels_in_order",
     "mask_token",
     "own_labels",
-    "pooling_of",
     "refuse_answers",
     "refuse_head",
     "refuse_with_head",
     "scored_of",
     "told_of_pairs",
+    "told_of_prompts",
     "told_of_several",
     "with_facts",
     "with_objective_of",
+    "with_own_vectors",
     "with_run_head",
 ]
 
@@ -57,22 +58,22 @@ def with_run_head(bound: BoundRecipe, files: BaseModelFiles) -> BaseModelFiles:
     Raises:
         ModelError: The model is a classifier, and the objective trains a language model; or no head can be put on it.
     """
-    config = config_of_objective(bound, files.config, files.reference)
+    config = config_of_objective(bound, files)
     return files if config is files.config else _with_config(files, config)
 
 
-def config_of_objective(bound: BoundRecipe, config: Mapping[str, Any], reference: str) -> Mapping[str, Any]:
+def config_of_objective(bound: BoundRecipe, files: BaseModelFiles) -> Mapping[str, Any]:
     """Returns a base model's configuration that asks for the head that a recipe's objective learns by.
 
     Args:
         bound: The recipe.
-        config: The base model's config.json; it is returned itself where the objective trains a language model.
-        reference: The model, for errors.
+        files: The base model; its own configuration is returned where it asks for just that.
 
     Raises:
         ModelError: As for `with_run_head`.
     """
     head, objective = bound.objective_config.head, bound.objective.use
+    config, reference = files.config, files.reference
     if head == "language":
         refuse_head(config, reference, f"the objective {objective} trains language models")
         return with_head(config, head) if head_of(config) == "embedding" else config
@@ -91,23 +92,36 @@ def config_of_objective(bound: BoundRecipe, config: Mapping[str, Any], reference
         )
     if isinstance(bound.objective_config, EmbeddingConfig):
         asked, prompts = bound.objective_config.pooling, bound.objective_config.prompts
-        return with_head(config, head, pooled_by=pooling_of(config) if asked == "auto" else asked, prompts=prompts)
+        return with_head(config, head, pooled_by=pooling_of(files) if asked == "auto" else asked, prompts=prompts)
     return with_head(config, head)
 
 
-def pooling_of(config: Mapping[str, Any]) -> PooledBy:
-    """Returns what a model's vectors are made of: what its config.json says, or what suits its kind.
+def with_own_vectors(files: BaseModelFiles) -> BaseModelFiles:
+    """Returns the files of a model without a head, whose configuration says how its vectors are made.
 
-    That is the mean for an encoder, which transformers has with a head that fills in masked tokens, and the last token
-    for others, which see no later one.
+    Raises:
+        ModelError: Its sentence-transformers files ask for something that graftkit does not know.
     """
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if head_of(files.config) != "embedding" or EMBEDDING_POOLING in files.config:
+        return files
+    return _with_config(files, with_head(files.config, "embedding", pooled_by=pooling_of(files)))
 
-    said = config.get(EMBEDDING_POOLING)
-    for known in ("mean", "cls", "lasttoken"):
-        if said == known:
-            return known
-    return "mean" if config.get("model_type") in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "lasttoken"
+
+def told_of_prompts(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
+    """Returns a notice where the base model's authors put something before texts, and the recipe says nothing of it."""
+    config = bound.objective_config
+    said = {"query_prompt", "document_prompt"} & config.model_fields_set
+    known = prompts_of(files) if isinstance(config, EmbeddingConfig) and not said else {}
+    if not known:
+        return []
+    listed = ", ".join(f"{text!r:.60} ({name[:40]})" for name, text in list(known.items())[:_SHOWN_PROMPTS])
+    return [
+        f"the base model's sentence-transformers files put a prompt before texts: {listed}; the recipe puts none: "
+        "objective.query_prompt and objective.document_prompt do"
+    ]
+
+
+_SHOWN_PROMPTS = 3
 
 
 def with_facts(files: BaseModelFiles, facts: HeadFacts | None) -> BaseModelFiles:
@@ -336,8 +350,13 @@ def scored_of(config: Mapping[str, Any], outputs: int = 0) -> HeadFacts:
     count = outputs or len(labels_of(config))
     several = kind == "sequence" and config.get("problem_type") == SEVERAL_LABELS
     unnamed = [f"LABEL_{number}" for number in range(count)] if count > 1 or several else []
-    pooled_by = pooling_of(config) if kind == "embedding" else None
-    return HeadFacts(kind=kind, labels=own if len(own) == count else unnamed, several=several, pooled_by=pooled_by)
+    return HeadFacts(
+        kind=kind,
+        labels=own if len(own) == count else unnamed,
+        several=several,
+        pooled_by=config.get(EMBEDDING_POOLING) if kind == "embedding" else None,
+        prompts=config.get(EMBEDDING_PROMPTS) if kind == "embedding" else None,
+    )
 
 
 def own_labels(config: Mapping[str, Any]) -> list[str]:

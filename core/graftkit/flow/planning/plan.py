@@ -24,6 +24,7 @@ from graftkit.flow.planning.head import (
     mask_token,
     refuse_with_head,
     told_of_pairs,
+    told_of_prompts,
     told_of_several,
     with_facts,
     with_objective_of,
@@ -137,6 +138,7 @@ def make_plan(
     notices = [
         *bound.document.notices,
         *without_effect(bound),
+        *told_of_prompts(bound, own_files),
         *(told_of_origin(origin, bound, files, tokenizer, beside, brought) if origin else []),
         *told_of_several(bound, own_files.config, origin),
         *joined,

@@ -11,6 +11,7 @@ from graftkit.errors import FolderError, ModelError, RequestError
 from graftkit.flow.base_files.base_facts import base_facts, check_unchanged
 from graftkit.flow.base_files.open_model import embedding_rows, load_tokenizer, open_model, open_named_base
 from graftkit.flow.base_files.recreate import InstalledProviders
+from graftkit.flow.base_files.sentence_settings import pooling_of
 from graftkit.flow.folders.adapter_folder import AdapterFolder, read_adapter_folder
 from graftkit.flow.planning.adapter_vocabulary import (
     change_of_folder,
@@ -35,8 +36,8 @@ __all__ = ["PlannedAdapter", "TokenizerOf", "plan_adapter"]
 TokenizerOf = Literal["adapter", "base"]
 """Whose tokenizer is taken where the two differ."""
 
-_SCORES: Mapping[object, Head] = {"SEQ_CLS": "sequence", "TOKEN_CLS": "token"}
-"""What PEFT calls the tasks of models whose heads give scores."""
+_SCORES: Mapping[object, Head] = {"SEQ_CLS": "sequence", "TOKEN_CLS": "token", "FEATURE_EXTRACTION": "embedding"}
+"""What PEFT calls the tasks of models whose heads give scores, and of those that give vectors."""
 
 _OTHER_HEADS = frozenset(["QUESTION_ANS"])
 """What PEFT calls the tasks of models with heads that graftkit does not know."""
@@ -149,6 +150,8 @@ def _head(folder: AdapterFolder, files: BaseModelFiles, tokenizer: Tokenizer) ->
         return folder.manifest.head
     task = folder.fields.get("task_type")
     kind = _SCORES[task]
+    if kind == "embedding":
+        return HeadFacts(kind=kind, pooled_by=pooling_of(files))
     config = files.config if head_of(files.config) == kind else with_head(files.config, kind)
     outputs = _saved_outputs(folder, files, kind) or (len(labels_of(config)) if config is files.config else 0)
     if not outputs:

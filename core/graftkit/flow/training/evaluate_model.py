@@ -104,7 +104,7 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
     """
     network, config = model.network, model.network.config.to_dict()
     scored = model.scored if isinstance(model, HeadModel) else HeadFacts(kind="language")
-    bound = planned.for_head(host, scored.kind, scored.labels, source, several=scored.several)
+    bound = planned.for_head(host, scored, source)
     check_weighed_labels(bound, scored.labels)
     tokenizer = carrying(template_of(bound), model.tokenizer)
     template = chat_template_of(tokenizer, planned.today, chat_options(bound, model.chat))

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from graftkit.interfaces.objective import (
     ADVANTAGE,
@@ -17,6 +18,8 @@ from graftkit.interfaces.objective import (
     MEAN_TOKENS,
     SCORE,
     WEIGHT,
+    EmbeddingConfig,
+    Embeddings,
     ObjectiveConfig,
     Overall,
     SampledConfig,
@@ -33,14 +36,17 @@ __all__ = ["ObjectiveContract"]
 CLASSES = 3
 """How many labels texts have, or tags their words."""
 
-AnyScores = Scores | SequenceScores | TokenScores
-"""What an objective is given: log-probabilities of tokens, or a head's scores, as its config says."""
+AnyScores = Scores | SequenceScores | TokenScores | Embeddings
+"""What an objective is given: log-probabilities of tokens, a head's scores, or vectors, as its config says."""
 
 TAGS = ("B-PER", "I-PER", "O")
 """The tags in the order of their numbers."""
 
 TOKENS, CANDIDATES = 12, 5
 """How many tokens there are, and how many of them a teacher's scores are of."""
+
+HIDDEN = 8
+"""Numbers of a vector."""
 
 MOST = 5
 """Examples of the largest scores that are tried."""
@@ -136,6 +142,28 @@ class ObjectiveContract(Contract):
         assert torch.allclose(together, alone, atol=1e-5, rtol=1e-5), (
             "the loss of an example depends on those beside it: say by_example = False in the config"
         )
+
+    def test_a_querys_loss_is_its_own(self) -> None:
+        """Of many holdout records core asks of some queries at a time, with all documents."""
+        scores = self.scores()
+        if not isinstance(scores, Embeddings):
+            return
+        together = self.losses(scores)
+        alone = torch.cat([self.losses(of_examples(scores, [number])) for number in range(MOST)])
+        assert torch.allclose(together, alone, atol=1e-5, rtol=1e-5), "a query's loss depends on other queries"
+
+    def test_documents_that_may_be_as_right_do_not_count(self) -> None:
+        """Those are the ones that `Embeddings.compared` leaves out."""
+        scores = self.scores()
+        if not isinstance(scores, Embeddings):
+            return
+        other = normalize(torch.ones(HIDDEN), dim=0)
+        for number, left_out in enumerate(~scores.compared):
+            row = of_examples(scores, [number])
+            assert isinstance(row, Embeddings)
+            documents = torch.where(left_out.unsqueeze(1), other, scores.documents.detach())
+            same = torch.allclose(self.losses(row), self.losses(replace(row, documents=documents)), atol=1e-6)
+            assert same, "losses() compares a query with a document that `compared` leaves out"
 
     def test_the_order_of_examples_changes_nothing(self) -> None:
         """Which record comes first in a step is chance."""
@@ -292,6 +320,8 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
         scale: About how unlikely a token is, in nats; or how large a sequence's scores are.
     """
     random = torch.Generator().manual_seed(seed)
+    if isinstance(config, EmbeddingConfig):
+        return made_vectors(examples, random, scale)
     per_example = config.sequences
     if config.head == "sequence":
         outputs = CLASSES if config.learns_from in ("labels", "label_sets") else 1
@@ -323,6 +353,25 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
         if config.learns_from == "labelled"
         else made_advantages(config, examples, tokens),
     )
+
+
+def made_vectors(examples: int, random: torch.Generator, scale: float) -> Embeddings:
+    """Returns vectors of queries, and of documents, of which each query has one and shares the others as negatives.
+
+    Args:
+        examples: How many queries.
+        random: What they are drawn from.
+        scale: How far apart they are, from one that all are near.
+    """
+
+    def vectors(count: int) -> torch.Tensor:
+        drawn = 0.1 + scale * torch.randn(count, HIDDEN, generator=random)
+        return normalize(drawn, dim=1).requires_grad_()
+
+    positive = torch.arange(examples).flip(0)
+    compared = torch.rand(examples, 2 * examples, generator=random) < 0.8
+    compared[torch.arange(examples), positive] = True
+    return Embeddings(vectors(examples), vectors(2 * examples), positive, compared)
 
 
 def made_advantages(config: ObjectiveConfig, examples: int, tokens: int) -> dict[str, torch.Tensor]:
@@ -372,6 +421,8 @@ def made_candidates(tokens: int, scale: float, random: torch.Generator) -> tuple
 
 def given(scores: AnyScores) -> list[torch.Tensor]:
     """Returns what gradients are taken by."""
+    if isinstance(scores, Embeddings):
+        return [scores.queries, scores.documents]
     if not isinstance(scores, Scores):
         return [scores.values]
     return [scores.logps] if scores.candidates is None else [scores.logps, scores.candidates]
@@ -385,6 +436,8 @@ def gradients_of(losses: torch.Tensor, scores: AnyScores) -> Sequence[torch.Tens
 
 def with_given(scores: AnyScores, tensors: Sequence[torch.Tensor]) -> AnyScores:
     """Returns the scores with other tensors in their place."""
+    if isinstance(scores, Embeddings):
+        return replace(scores, queries=tensors[0], documents=tensors[1])
     if not isinstance(scores, Scores):
         return replace(scores, values=tensors[0])
     return replace(scores, logps=tensors[0], candidates=tensors[1] if len(tensors) > 1 else None)
@@ -392,6 +445,10 @@ def with_given(scores: AnyScores, tensors: Sequence[torch.Tensor]) -> AnyScores:
 
 def of_examples(scores: AnyScores, numbers: Sequence[int]) -> AnyScores:
     """Returns the scores of some examples, in the order of their numbers."""
+    if isinstance(scores, Embeddings):
+        at = torch.tensor(numbers)
+        queries = scores.queries.detach()[at].requires_grad_()
+        return replace(scores, queries=queries, positive=scores.positive[at], compared=scores.compared[at])
     by_example = {name: values[list(numbers)] for name, values in scores.by_example.items()}
     if isinstance(scores, SequenceScores):
         return SequenceScores(scores.values.detach()[list(numbers)].requires_grad_(), by_example)
@@ -434,7 +491,11 @@ def detached(scores: AnyScores) -> AnyScores:
 
 def tensors_of(scores: AnyScores) -> Iterator[torch.Tensor]:
     """Yields every tensor of some scores."""
-    yield from (*(tensor.detach() for tensor in given(scores)), *scores.by_example.values())
+    yield from (tensor.detach() for tensor in given(scores))
+    if isinstance(scores, Embeddings):
+        yield from (scores.positive, scores.compared)
+        return
+    yield from scores.by_example.values()
     if isinstance(scores, TokenScores):
         yield from (scores.tags, scores.example)
     if isinstance(scores, Scores):

@@ -1,0 +1,82 @@
+"""What a base model's sentence-transformers files say of how its hidden states become vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graftkit.errors import ModelError
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, PooledBy
+from graftkit.interfaces.model_source import BaseModelFiles, SentenceModules
+
+__all__ = ["pooling_of", "prompts_of"]
+
+_LEGACY: Mapping[str, str] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "lasttoken",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+}
+"""What says by itself, true or false, whether vectors are made so, in files of before version 6."""
+
+_KNOWN: Mapping[str, PooledBy] = {"mean": "mean", "cls": "cls", "lasttoken": "lasttoken"}
+
+_SAY = "Say objective.pooling to leave that out: what is trained is then another model than its authors made."
+
+
+def pooling_of(files: BaseModelFiles) -> PooledBy:
+    """Returns what a model's vectors are made of: what its files say, or what suits its kind.
+
+    That is the mean for an encoder, which transformers has with a head that fills in masked tokens, and the last token
+    for others, which see no later one.
+
+    Raises:
+        ModelError: Its sentence-transformers files ask for something else than the mean, the first or the last token.
+    """
+    said = _KNOWN.get(str(files.config.get(EMBEDDING_POOLING)))
+    if said is not None:
+        return said
+    modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
+    for name, settings in modules.items():
+        kind = name.rpartition(".")[2]
+        if kind == "Pooling":
+            said = _pooled_by(settings, files.reference)
+        elif kind not in ("", "Transformer", "Normalize"):
+            raise _refused(f"its vectors go through a module {kind}", files.reference)
+    if said is not None:
+        return said
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return "mean" if files.config.get("model_type") in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "lasttoken"
+
+
+def prompts_of(files: BaseModelFiles) -> Mapping[str, str]:
+    """Returns what a model's sentence-transformers files put before texts, by the names of these prompts."""
+    modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
+    said = modules.get("", {}).get("prompts")
+    return {name: text for name, text in said.items() if text} if isinstance(said, Mapping) else {}
+
+
+def _pooled_by(settings: Mapping[str, Any], reference: str) -> PooledBy:
+    """Returns what a module of pooling makes vectors of.
+
+    Raises:
+        ModelError: It is something that graftkit does not know.
+    """
+    said = settings.get("pooling_mode") or [mode for key, mode in _LEGACY.items() if settings.get(key)] or ["mean"]
+    modes = [said] if isinstance(said, str) else list(said)
+    if len(modes) != 1 or modes[0] not in _KNOWN:
+        raise _refused(f"its vectors are made of {' and '.join(map(str, modes))}", reference)
+    if settings.get("include_prompt") is False:
+        raise _refused("its vectors leave the prompt's tokens out", reference)
+    return _KNOWN[modes[0]]
+
+
+def _refused(what: str, reference: str) -> ModelError:
+    return ModelError(
+        f"{what} (its sentence-transformers files), of which graftkit knows the mean, cls and lasttoken alone",
+        where=reference,
+        hint=_SAY,
+    )
