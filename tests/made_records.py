@@ -66,6 +66,17 @@ def tagged_texts(count: int) -> list[dict[str, Any]]:
     return records
 
 
+def similar_texts(count: int) -> list[dict[str, Any]]:
+    """Returns queries of two words, texts that have both, and texts that have one of them."""
+    random, words = Random(0), ("the", "film", "was", "long", "short", "love", "great", "awful", "poor")
+    found = []
+    for _ in range(count):
+        first, second, third, fourth = random.sample(words, 4)
+        query, positive = f"{first} {second}", f"{third} {second} and {first}"
+        found.append({"query": query, "positive": positive, "negative": f"{first} {fourth} {third}"})
+    return found
+
+
 def written(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
     """Writes a file of records, one a line."""
     path.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -73,6 +73,7 @@ _OBJECTIVES: Mapping[str, tuple[str, str]] = {
         "by a head with one output; sft learns the texts alone",
         "a number beside each text: objective: regression learns it; with objective: sft the texts alone are learnt",
     ),
+    "embedding": ("vectors, by which the positives are found for the queries", ""),
     "token-classification": ("a tag of each word, by a head on tokens; sft learns the texts alone", ""),
 }
 """What a recipe says of an objective that is not fine-tuning, and what is told of it besides, if anything."""

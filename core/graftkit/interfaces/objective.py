@@ -102,10 +102,12 @@ class ObjectiveConfig(ProviderConfig):
         mean_of: What a step minimizes the mean over. With `examples` losses and metrics are one number of an example.
             With `tokens` they are sums over an example's tokens in the loss, each times its weight; core divides the
             sum over a step's examples by the sum of all weights, as the likelihood is.
+        examples_per_step: About how many examples a step has, where a recipe does not say how many tokens.
     """
 
     head: ClassVar[Head] = "language"
     learns_from: ClassVar[LearnsFrom] = "answers"
+    examples_per_step: ClassVar[int] = 8
     uses_reference: ClassVar[bool] = False
     by_example: ClassVar[bool] = True
     likelihood: ClassVar[bool] = False
@@ -250,6 +252,7 @@ class EmbeddingConfig(ObjectiveConfig):
 
     head: ClassVar[Head] = "embedding"
     learns_from: ClassVar[LearnsFrom] = "similar"
+    examples_per_step: ClassVar[int] = 64
     by_example: ClassVar[bool] = False
 
     pooling: Pooling = Field(

@@ -74,9 +74,11 @@ def config_of_objective(bound: BoundRecipe, files: BaseModelFiles) -> Mapping[st
     """
     head, objective = bound.objective_config.head, bound.objective.use
     config, reference = files.config, files.reference
+    if head == "language" and head_of(config) == "embedding":  # the body alone, whose output layer may be tied to it
+        return with_head(config, head)
     if head == "language":
         refuse_head(config, reference, f"the objective {objective} trains language models")
-        return with_head(config, head) if head_of(config) == "embedding" else config
+        return config
     if is_multimodal(config):
         raise ModelError(
             f"the objective {objective} puts a head on models of text alone, and this one has towers beside it",
@@ -381,11 +383,18 @@ def refuse_head(config: Mapping[str, Any], reference: str, why: str) -> None:
             else "Such models are trained with objective: classification, multi-label-classification, regression or "
             "reward.",
         )
+    if head == "embedding":
+        raise ModelError(
+            f"the model gives sequences vectors ({named}), and {why}",
+            where=reference,
+            hint="Such models are trained with objective: embedding.",
+        )
     if head == "masked":
         raise ModelError(
             f"the model fills in masked tokens ({named}), and is no causal language model: {why}",
             where=reference,
-            hint="Such models are trained with objective: masked-lm, classification or token-classification.",
+            hint="Such models are trained with objective: masked-lm, classification, token-classification or "
+            "embedding.",
         )
 
 

@@ -191,7 +191,7 @@ def _with_numbers(
         return bound, {}, None
     corpus = estimate_corpus(encoder, samples.train, seen_an_epoch(shares))
     rate_scale = bound.adapter.config.rate_scale * bound.objective_config.rate_scale
-    chosen = choose_training(recipe, corpus, files, rate_scale)
+    chosen = choose_training(recipe, corpus, files, rate_scale, bound.objective_config.examples_per_step)
     chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}
     return bound.with_values({f"training.{key}": value for key, value in chosen.items()}), chosen, corpus
 

@@ -14,6 +14,7 @@ from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
 from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.objective import ObjectiveConfig
 from graftkit.interfaces.samples import (
     LongText,
     Sample,
@@ -52,7 +53,6 @@ _MOST_TEXT = 50_000
 """Characters of one text that are encoded; the rest counts as its beginning does."""
 
 _EPOCHS = 3
-_EXAMPLES_A_STEP = 8
 _FEWEST_STEPS = 30
 FEWEST_SAID = 20
 """Steps below which a recipe that says them is told that they are few: 28, at a high rate, have taught an API."""
@@ -210,11 +210,15 @@ def _beginning(sample: Sample) -> tuple[Sample, float]:
 
 
 def choose_training(
-    recipe: Recipe, corpus: CorpusEstimate, files: BaseModelFiles, rate_scale: float = 1.0
+    recipe: Recipe,
+    corpus: CorpusEstimate,
+    files: BaseModelFiles,
+    rate_scale: float = 1.0,
+    examples: int = ObjectiveConfig.examples_per_step,
 ) -> dict[str, Any]:
     """Returns the keys of `training` that a recipe leaves out and that fit its records and its model.
 
-    About eight examples a step; every record three times, or as often as thirty steps take; the rate of a low-rank
+    About so many `examples` a step; every record three times, or as often as thirty steps take; the rate of a low-rank
     adapter for a model of this size, times `rate_scale`, which is the adapter's times the objective's. Equal records,
     recipe and model give equal numbers.
 
@@ -223,10 +227,11 @@ def choose_training(
         corpus: How many tokens and examples its records are.
         files: The base model.
         rate_scale: As above.
+        examples: As above; see `ObjectiveConfig.examples_per_step`.
     """
     section, chosen = recipe.training, dict[str, Any]()
     if "tokens_per_step" not in section.model_fields_set:
-        chosen["tokens_per_step"] = _tokens_per_step(corpus, recipe.data.max_length or 0)
+        chosen["tokens_per_step"] = _tokens_per_step(corpus, recipe.data.max_length or 0, examples)
     if "learning_rate" not in section.model_fields_set:
         chosen["learning_rate"] = float(f"{_rate(files) * rate_scale:.3g}")
     if section.epochs is None and section.steps is None:
@@ -237,9 +242,9 @@ def choose_training(
     return chosen
 
 
-def _tokens_per_step(corpus: CorpusEstimate, at_least: int) -> int:
-    """Returns the tokens of about eight examples; of so few records, fewer, that an epoch has two steps."""
-    examples = min(_EXAMPLES_A_STEP, math.ceil(corpus.examples / 2))
+def _tokens_per_step(corpus: CorpusEstimate, at_least: int, examples: int) -> int:
+    """Returns the tokens of about so many examples; of so few records, fewer, that an epoch has two steps."""
+    examples = min(examples, math.ceil(corpus.examples / 2))
     return max(at_least, corpus.quantile(1), _rounded_up(examples * corpus.mean))
 
 

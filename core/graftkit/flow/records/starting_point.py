@@ -21,7 +21,8 @@ from graftkit.flow.records.suggest_format import Guess, scored_texts
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.model_source import PLAIN
-from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample
+from graftkit.interfaces.objective import EmbeddingConfig, ObjectiveConfig
+from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample, SimilarTexts
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.recipe.paths import is_hub_dataset
@@ -58,7 +59,8 @@ class StartingPoint:
         epochs: How often every record is seen: three times, or as often as thirty steps take.
         objective: What suits the records: sft; dpo for pairs, kto for answers that are wanted or not,
             classification for texts with one of a few labels, multi-label-classification where they have any number of
-            them, regression for texts with a number, token-classification for words with tags.
+            them, regression for texts with a number, token-classification for words with tags, embedding for texts
+            that are to be found by others.
         quantizer: How frozen weights are stored: as they lie where the file holds them quantized, else in NF4.
         learning_rate: The highest rate of a low-rank adapter for a model of this size.
         steps: How many steps that makes, about.
@@ -110,7 +112,8 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     context = context_length(files.config) or 1 << 17
     targets = _targets_of(samples)
-    objective = TEXT_SHAPES[targets.kind].objective if targets else _objective_for(next(iter(samples)))
+    shape = TEXT_SHAPES.get(targets.kind) if targets else None
+    objective = shape.objective if shape else _objective_for(next(iter(samples)))
     corpus, template, instead_of = _laid_out(tokenizer, samples, context, targets)
     by_answer = None if targets else _laid_out_by_answer(tokenizer, template, samples, context, corpus)
     corpus = by_answer or corpus
@@ -119,8 +122,10 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
     recipe = Recipe.model_validate({"model": model, "data": {"train": train, "max_length": longest}})
     kept = [min(longest / most, 1.0) for most in corpus.longest]
     corpus = replace(corpus, lengths=[round(n * share) for n, share in zip(corpus.lengths, kept, strict=True)])
-    scale = host.registry.config_class(host.registry.resolve("objective", objective)).rate_scale
-    chosen = recipe.training.model_copy(update=choose_training(recipe, corpus, files, scale))
+    learnt = host.registry.config_class(host.registry.resolve("objective", objective))
+    assert issubclass(learnt, ObjectiveConfig)  # or the registry had refused it
+    fitting = choose_training(recipe, corpus, files, learnt.rate_scale, learnt.examples_per_step)
+    chosen = recipe.training.model_copy(update=fitting)
     steps = estimate_steps(recipe.model_copy(update={"training": chosen}), corpus).steps
     return StartingPoint(
         datasets,
@@ -170,6 +175,8 @@ def _objective_for(sample: Sample) -> str:
             return "dpo"
         case LabelledAnswer():
             return "kto"
+        case SimilarTexts():
+            return "embedding"
     return "sft"
 
 
@@ -178,6 +185,8 @@ def _targets_of(samples: Samples) -> TextTargets | None:
 
     Those are two at least, or one that a text may lack, short, and seen several times in the mean.
     """
+    if isinstance(next(iter(samples)), SimilarTexts):
+        return TextTargets("similar", negatives=EmbeddingConfig.model_fields["negatives"].default)
     shape = shape_of(next(iter(samples)))
     if shape is None:
         return None

@@ -1,0 +1,248 @@
+"""Runs that learn vectors of texts: what they learn, keep, export and refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+import torch
+from click.testing import CliRunner
+from encoder_models import encoder_folder
+from graftkit.cli.generate import command as generate
+from graftkit.cli.init import command as init
+from graftkit.cli.preview import command as preview
+from graftkit.errors import DataError, FolderError, ModelError, RecipeError
+from graftkit.flow.answering.reload import AdapterBase, reload, reload_any
+from graftkit.flow.answering.reloaded_head import HeadModel
+from graftkit.recipe.load import load_recipe
+from graftkit.testing import tiny_model_folder
+from made_records import similar_texts, written
+from safetensors.torch import load_file
+
+RECORDS = similar_texts(150)
+ASKED = ["was the film", "great love, and long"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("vectors")
+
+
+@pytest.fixture(scope="module")
+def bert(folder: Path) -> Path:
+    return encoder_folder(folder / "bert", "bert")
+
+
+def recipe_of(model: Path, records: Path, exports: Sequence[Any] = (), **sections: Any) -> dict[str, Any]:
+    return {
+        "model": str(model),
+        "data": {"train": str(records), "holdout": 0.2, **sections.pop("data", {})},
+        "objective": sections.pop("objective", "embedding"),
+        "adapter": {"use": "lora", "rank": 4},
+        "quantizer": "none",
+        "training": {"steps": 24, "learning_rate": 1e-2, "tokens_per_step": 1024, "device": "cpu"}
+        | {"microbatch_tokens": 256}
+        | sections.pop("training", {}),
+        "export": list(exports),
+        **sections,
+    }
+
+
+@pytest.fixture(scope="module")
+def result(bert: Path, folder: Path) -> Any:
+    """Returns a run of an encoder, with both exports."""
+    records = written(folder / "records.jsonl", RECORDS)
+    objective = {"use": "embedding", "query_prompt": "find ", "dimensions": [8]}
+    return graftkit.run(recipe_of(bert, records, ["peft", "merged"], objective=objective), out=folder / "run")
+
+
+def vectors_of(place: Path, texts: Sequence[str]) -> torch.Tensor:
+    model = reload_any(str(place))
+    assert isinstance(model, HeadModel)
+    return torch.stack([model.embed(text)[0] for text in texts])
+
+
+def test_an_encoder_learns_vectors_and_its_exports_are_proved(result: Any, folder: Path) -> None:
+    before, after = result.before, result.after
+    assert after.holdout_loss < before.holdout_loss - 1 and after.bits_per_byte is None
+    assert set(after.metrics) == {"accuracy", "mrr", "cosine"} and after.metrics["mrr"] > before.metrics["mrr"] + 0.2
+    said = {"kind": "embedding", "labels": [], "pad": 0, "pooled_by": "mean", "prompts": {"query": "find "}}
+    assert result.manifest["head"] == said
+    assert {facts["proof"]["status"] for facts in result.manifest["exports"].values()} == {"proved"}
+    config = json.loads((result.exports["peft"] / "adapter_config.json").read_text())
+    assert config["task_type"] == "FEATURE_EXTRACTION"
+    merged = json.loads((result.exports["merged"] / "config.json").read_text())
+    assert merged["architectures"] == ["BertModel"] and merged["embedding_pooling"] == "mean"
+    card = (result.exports["merged"] / "README.md").read_text()
+    assert 'library_name: "sentence-transformers"' in card and 'pipeline_tag: "sentence-similarity"' in card
+    measured = graftkit.evaluate(
+        [str(result.folder), str(result.exports["merged"])], records=str(folder / "records.jsonl")
+    )
+    assert measured[0].measured.metrics == pytest.approx(measured[1].measured.metrics, abs=1e-5)
+    alone = graftkit.evaluate(str(result.exports["merged"]), records=str(folder / "records.jsonl"))
+    assert alone[0].measured.metrics == pytest.approx(measured[0].measured.metrics, abs=1e-5), "by its own prompts"
+
+
+def test_sentence_transformers_computes_the_same(result: Any) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(str(result.exports["merged"]), device="cpu", local_files_only=True)
+    expected = torch.from_numpy(theirs.encode(ASKED))
+    assert theirs.prompts["query"] == "find " and theirs.similarity_fn_name == "cosine"
+    asked = torch.from_numpy(theirs.encode(ASKED, prompt_name="query"))
+    for place in (result.folder, *result.exports.values()):
+        assert torch.allclose(vectors_of(place, ASKED), expected, atol=1e-5)
+        assert torch.allclose(vectors_of(place, [f"find {text}" for text in ASKED]), asked, atol=1e-5)
+        with pytest.raises((FolderError, ModelError), match="gives sequences vectors.*writes? .*answers"):
+            reload(str(place))
+
+
+def test_generate_says_the_vector_and_how_near_two_texts_are(result: Any) -> None:
+    expected = vectors_of(result.folder, ASKED)
+    said = CliRunner().invoke(generate, [str(result.folder), ASKED[0], "--json"])
+    assert said.exit_code == 0, said.output
+    [line] = said.stdout.splitlines()
+    assert json.loads(line)["embedding"] == pytest.approx(expected[0].tolist(), abs=1e-6)
+    pair = json.dumps({"text": ASKED[0], "text_pair": ASKED[1]})
+    near = CliRunner().invoke(generate, [str(result.folder), pair])
+    assert float(near.stdout) == pytest.approx((expected[0] @ expected[1]).item(), abs=1e-4)
+
+
+def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
+    """Whether it was a language model or what `AutoModel` saves of one, whose output layer is not there."""
+    from transformers import AutoModel, AutoTokenizer
+
+    whole = tiny_model_folder(folder / "qwen2", model_type="qwen2", architectures=["Qwen2ForCausalLM"])
+    records = written(folder / "records.jsonl", RECORDS)
+    recipe = recipe_of(whole, records, ["merged"], quantizer="nf4", training={"steps": 3})
+    done = graftkit.run(recipe, out=folder / "decoder")
+    assert done.manifest["head"]["pooled_by"] == "lasttoken"
+    assert done.manifest["exports"]["merged"]["proof"]["status"] == "proved"
+    merged = done.exports["merged"]
+    network, tokenizer = AutoModel.from_pretrained(merged), AutoTokenizer.from_pretrained(merged)
+    with torch.no_grad():
+        states = network(**tokenizer(ASKED[0], return_tensors="pt")).last_hidden_state[0, -1]
+    assert torch.allclose(vectors_of(merged, ASKED[:1])[0], states / states.norm(), atol=1e-5)
+    body = folder / "body"
+    AutoModel.from_pretrained(whole).save_pretrained(body)
+    AutoTokenizer.from_pretrained(whole).save_pretrained(body)
+    planned: Any = graftkit.plan(recipe_of(body, records, objective={"use": "embedding", "pooling": "mean"}))
+    assert planned.head.pooled_by == "mean"
+    texts = written(folder / "texts.jsonl", [{"text": f"some words {n}"} for n in range(20)])
+    with pytest.raises(ModelError, match="it lacks 1 tensors: lm_head.weight"):
+        graftkit.run(recipe_of(body, texts, objective="sft"), out=folder / "none")
+
+
+def test_a_body_without_a_pooler_is_exported_without_one(folder: Path) -> None:
+    """An encoder for masked tokens has none, and no vector is made by it."""
+    roberta = encoder_folder(folder / "roberta", "roberta")
+    records = written(folder / "records.jsonl", RECORDS)
+    done = graftkit.run(recipe_of(roberta, records, ["merged"], training={"steps": 2}), out=folder / "no pooler")
+    assert done.manifest["exports"]["merged"]["proof"]["status"] == "proved"
+    assert not any("pooler" in name for name in load_file(done.exports["merged"] / "model.safetensors"))
+    body = encoder_folder(folder / "with", "bert", whole=False)
+    done = graftkit.run(recipe_of(body, records, ["merged"], training={"steps": 2}), out=folder / "pooler")
+    tensors, base = load_file(done.exports["merged"] / "model.safetensors"), load_file(body / "model.safetensors")
+    assert torch.equal(tensors["pooler.dense.weight"], base["pooler.dense.weight"])
+
+
+def test_a_model_of_sentence_transformers_goes_on_as_it_was_made(bert: Path, folder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    modules = [Transformer(str(bert)), Pooling(32, pooling_mode="cls"), Normalize()]
+    theirs = SentenceTransformer(modules=modules, device="cpu", prompts={"query": "query: "})
+    theirs.save(str(place := folder / "theirs"))
+    expected = torch.from_numpy(theirs.encode(ASKED))
+    assert torch.allclose(vectors_of(place, ASKED), expected, atol=1e-5)
+    records = written(folder / "records.jsonl", RECORDS)
+    planned = graftkit.plan(recipe_of(place, records))
+    assert planned.head is not None and planned.head.pooled_by == "cls"
+    assert any("put a prompt before texts: 'query: ' (query); the recipe puts none" in told for told in planned.notices)
+    said = {"use": "embedding", "query_prompt": ""}
+    assert not any("prompt" in told for told in graftkit.plan(recipe_of(place, records, objective=said)).notices)
+
+
+def test_training_goes_on_where_it_stopped(bert: Path, folder: Path) -> None:
+    recipe = recipe_of(bert, written(folder / "records.jsonl", RECORDS), adapter={"use": "lora", "dropout": 0.1})
+    for out, steps in (("whole", (4,)), ("parts", (2, 4))):
+        for count in steps:
+            training = {**recipe["training"], "steps": count, "schedule": "constant", "warmup": 0}
+            graftkit.run({**recipe, "training": training}, out=folder / out, resume=count != steps[0])
+    whole, parts = (
+        load_file(folder / out / "checkpoints" / "step-00000004" / "state.safetensors") for out in ("whole", "parts")
+    )
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_init_and_preview_know_texts_that_are_found_by_others(bert: Path, folder: Path, tmp_path: Path) -> None:
+    records, recipe = written(folder / "records.jsonl", RECORDS), tmp_path / "mine.yaml"
+    done = CliRunner().invoke(init, [str(recipe), "--model", str(bert), "--train", str(records)])
+    assert done.exit_code == 0, done.output
+    assert load_recipe(recipe).recipe.objective.use == "embedding"
+    alone = {"model": str(bert), "data": {"train": str(records), "holdout": 0}, "objective": "embedding"}
+    chosen = graftkit.plan(alone).chosen["tokens_per_step"]
+    assert chosen > 50 * sum(len(" ".join(record.values()).split()) for record in RECORDS) / len(RECORDS)
+    shown = CliRunner().invoke(preview, [str(recipe), "--records", "1"])
+    assert shown.exit_code == 0 and shown.output.count("[CLS]") == 3, shown.output
+
+
+def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(bert: Path, folder: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModel, AutoTokenizer
+
+    base = AutoModel.from_pretrained(str(bert))
+    theirs = get_peft_model(base, LoraConfig(r=4, task_type="FEATURE_EXTRACTION", target_modules=["query"]))
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.05)
+    theirs.save_pretrained(str(tmp_path / "peft"))
+    states = theirs.eval()(**AutoTokenizer.from_pretrained(bert)(ASKED[0], return_tensors="pt")).last_hidden_state[0]
+    model = reload_any(str(tmp_path / "peft"), on=AdapterBase(str(bert)))
+    assert isinstance(model, HeadModel)
+    vector = states.mean(0) / states.mean(0).norm()
+    assert torch.allclose(model.embed(ASKED[0])[0], vector.detach(), atol=1e-5)
+    merged = graftkit.export(tmp_path / "peft", "merged", base=bert, out=tmp_path / "out").folder
+    assert json.loads((merged / "graftkit.json").read_text())["proof"]["status"] == "proved"
+    records = written(folder / "records.jsonl", RECORDS)
+    recipe = recipe_of(bert, records, adapter={"from": str(tmp_path / "peft")}, training={"steps": 2})
+    assert graftkit.run(recipe, out=tmp_path / "run").manifest["head"]["kind"] == "embedding"
+
+
+@pytest.mark.parametrize(
+    "records,objective,told",
+    [
+        ([{"query": "a", "positive": "b"}], "masked-lm", "the record has a text and others that are to be found by it"),
+        ([{"text": "a"}], "embedding", "the objective embedding learns from texts that are found by another"),
+        ([{"query": "a", "positive": 5}], "embedding", '"positive" holds a number, no text'),
+        ([{"query": "a", "positive": "b", "negative": ["b"]}], "embedding", "'b' is to be found, and is a negative"),
+        ([{"query": "a", "positive": ["b", " "]}], "embedding", 'a text in "positive" is empty'),
+        ([{"query": "a", "positive": []}], "embedding", '"positive" is empty: there is nothing to learn'),
+    ],
+)
+def test_what_is_found_by_nothing_is_refused(
+    bert: Path, tmp_path: Path, records: Sequence[Mapping[str, Any]], objective: Any, told: str
+) -> None:
+    first = [] if "text" in records[0] else [{"query": "some", "positive": "text"}]
+    place = written(tmp_path / "records.jsonl", [*first, *records])
+    data = {"holdout": 0, "train": {"path": str(place), **({"format": "retrieval"} if first else {})}}
+    with pytest.raises(DataError) as refused:
+        graftkit.plan(recipe_of(bert, place, objective=objective, data=data))
+    assert told in str(refused.value) and "records.jsonl" in str(refused.value)
+
+
+def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> None:
+    rows = [{"query": f"a {n}", "pos": [f"b {n}", f"c {n}"], "neg": [f"d {n}", f"e {n}", f"f {n}"]} for n in range(9)]
+    objective = {"use": "embedding", "negatives": 2}
+    recipe = recipe_of(bert, written(tmp_path / "records.jsonl", rows), objective=objective, training={"steps": 1})
+    done = graftkit.run({**recipe, "data": {**recipe["data"], "holdout": 0}}, out=tmp_path / "run")
+    told = str(done.manifest["stages"])
+    assert "9 of 9 training records have more negatives than objective.negatives" in told
+    assert done.manifest["data"]["train_examples"] == 18, "each of two positives is an example"
+    with pytest.raises(RecipeError, match="the objective embedding trains a model with another head"):
+        graftkit.run({**recipe, "export": ["gguf"]}, out=tmp_path / "gguf")
