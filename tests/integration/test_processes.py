@@ -48,6 +48,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "divergence over all examples": {"objective": "kto"},
     "a teacher": {"objective": {"use": "distill", "teacher": "TEACHER", "top_k": 12}},
     "a start that is observed": {"adapter": {"use": "lora", "rank": 4, "init": "eva", "eva_tokens": 512}},
+    "vectors": {"objective": "embedding", "evaluation": {"every": 2}},
     "a head": {"objective": "reward", "memory": {"checkpoint": "blocks"}},
 }
 AGREE = 5e-4
@@ -73,8 +74,10 @@ def write(make_recipe: Any, tmp_path: Path) -> Callable[..., str]:
                     "dpo": {"chosen": good, "rejected": bad},
                     "reward": {"chosen": good, "rejected": bad},
                     "kto": {"completion": bad if n % 3 else good, "label": not n % 3},
+                    "embedding": {"positive": good, "negative": bad},
                 }[objective]
-                file.write(json.dumps({"prompt": f"say {n} " + "or so " * (n % 6), **answers}) + "\n")
+                asked = "query" if objective == "embedding" else "prompt"
+                file.write(json.dumps({asked: f"say {n} " + "or so " * (n % 6), **answers}) + "\n")
         path, data = tmp_path / "recipe.yaml", {"train": str(records), "holdout": 0.1, "max_length": 128}
         path.write_text(yaml.safe_dump(make_recipe(**{"data": data, **SHORT, **sections})))
         return str(path)

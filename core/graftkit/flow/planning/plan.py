@@ -117,7 +117,7 @@ def make_plan(
     check_promises(known)
     check_saved(known, host.registry.create(made_by))
     head = head_facts(bound, labels, known, files.config, pairs=records.pairs)
-    files = with_facts(own_files, head)
+    files = with_facts(files, head)
     today = recipe.data.date or started or date.today()
     trained = vocabulary.rows(files) if vocabulary else embedding_rows(files)
     template_in_use, length = chat_template_of(known, today, chat_options(bound)), longest_example(bound, files.config)
