@@ -242,7 +242,7 @@ def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> Non
     recipe = recipe_of(bert, written(tmp_path / "records.jsonl", rows), objective=objective, training={"steps": 1})
     done = graftkit.run({**recipe, "data": {**recipe["data"], "holdout": 0}}, out=tmp_path / "run")
     told = " ".join(done.manifest["notices"])
-    assert "9 of 9 training records have more negatives than objective.negatives" in told
+    assert "9 of 9 records have more negatives than objective.negatives" in told
     assert done.manifest["data"]["train_examples"] == 18, "each of two positives is an example"
     with pytest.raises(RecipeError, match="the objective embedding trains a model with another head"):
         graftkit.run({**recipe, "export": ["gguf"]}, out=tmp_path / "gguf")
