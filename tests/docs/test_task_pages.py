@@ -39,6 +39,7 @@ RECORDS = {
     "records.jsonl": tiny_records("chat", 40),
     "labels.jsonl": [{"text": f"it was {n}", "label": "good" if n % 2 else "bad"} for n in range(40)],
     "new.jsonl": tiny_records("chat", 8),
+    "found.jsonl": [{"query": f"q {n}", "positive": f"it is {n}", "negative": f"it is {n + 9}"} for n in range(40)],
     "questions.jsonl": [{"question": f"what is {n}?", "answer": f"it is {n}"} for n in range(8)],
     "pairs.jsonl": [
         {
