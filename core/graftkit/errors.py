@@ -3,7 +3,7 @@
 GraftkitError                what was wrong, where, and what to do
 |-- RequestError             the request was wrong; nothing ran            (exit 2)
 |   |-- RecipeError          the recipe: a key, a value, a combination
-|   |-- DataError            the rows: missing, empty, malformed, not UTF-8
+|   |-- DataError            the records: missing, empty, malformed, not UTF-8
 |   |   |-- NothingToLearn   a record that is well-formed, and has no answer
 |   |   |-- UnknownFormatError  records that no format fits as they are
 |   |   `-- TemplateLimitError  a chat template that does far more work than its conversation asks for

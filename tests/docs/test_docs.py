@@ -37,6 +37,17 @@ def test_the_picture_of_the_house_shows_what_is_there() -> None:
         assert len(shown) > 3 and [name for name in shown if not (ROOT / folder / name).exists()] == []
 
 
+def test_files_that_the_architecture_names_are_there() -> None:
+    """By the end of their path, as the page names them below a folder that it has just named."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = {f"/{name}" for name in re.findall(r"`([\w./-]+\.py)`", text)}
+    there = [
+        path.as_posix() for folder in ("core", "plugins", "docs", "tests") for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert len(named) > 100
+    assert sorted(name for name in named if not any(path.endswith(name) for path in there)) == []
+
+
 def test_the_readme_names_every_command() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     result = CliRunner().invoke(cli, ["--help"])

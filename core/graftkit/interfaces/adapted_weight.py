@@ -27,8 +27,7 @@ class AdaptedWeight(nn.Module, ABC):
         frozen: The frozen weight.
         info: The layer's path, kind and sizes.
         enabled: Whether `forward` is what calling it computes. Otherwise it computes exactly what the frozen weight
-            does, as the reference model of a preference objective needs it; see
-            `graftkit.model.adapt.adapters_disabled`.
+            does, as the base model answers beside the trained one; see `graftkit.model.adapt.adapters_disabled`.
         replaced: Whether `replace_frozen` put another frozen weight in the place of the base model's.
     """
 

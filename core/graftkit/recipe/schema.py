@@ -720,7 +720,7 @@ class Recipe(StrictModel):
     )
     objective: Annotated[ProviderSection, BeforeValidator(_name_alone)] = Field(
         default=ProviderSection(use="sft"),
-        description="what training minimizes: sft, or dpo and others for preferences",
+        description="what training minimizes: sft; dpo and others for preferences, grpo, classification and others",
     )
     training: TrainingSection = Field(default=TrainingSection(), description="how it is trained")
     memory: MemorySection = Field(default=MemorySection(), description="what a training step keeps in memory")
