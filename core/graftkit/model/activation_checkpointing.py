@@ -78,7 +78,7 @@ def why_no_checkpointing(config: Mapping[str, Any], packing: Packing, most_weigh
 
 
 def _gradients(network: Any, packing: Packing) -> dict[str, torch.Tensor]:
-    """Returns the gradient of the sum of random multiples of the logits by each parameter that has one."""
+    """Returns the gradient of the sum of random multiples of what the network gives by each parameter that has one."""
     random = torch.Generator().manual_seed(0)
     vocabulary = int(network.get_input_embeddings().weight.shape[0])
     sequences = [torch.randint(3, vocabulary, (length,), generator=random) for length in _LENGTHS]
@@ -87,8 +87,9 @@ def _gradients(network: Any, packing: Packing) -> dict[str, torch.Tensor]:
         parameter.grad = None
         parameter.requires_grad_()
     for group in [sequences] if packing.packed else [[ids] for ids in sequences]:
-        logits = network(**forward_inputs(group, packed=packing.packed)).logits
-        logits.backward(torch.randn(logits.shape, generator=random))
+        found = network(**forward_inputs(group, packed=packing.packed))
+        given = found.logits if hasattr(found, "logits") else found.last_hidden_state
+        given.backward(torch.randn(given.shape, generator=random))
     return {name: p.grad for name, p in parameters.items() if p.grad is not None}
 
 

@@ -26,6 +26,7 @@ from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import adapt
 from graftkit.model.attention import DeferredMask, native_attention
+from graftkit.model.context import context_length
 from graftkit.model.grow import grow
 from graftkit.model.head import head_parameters
 from graftkit.model.linear import FrozenLinear
@@ -213,7 +214,7 @@ def dry_run(asked: DryRun) -> Foreseen:
         blocks = BlockWatch(network)
         network.eval()
         with blocks.noting() as forward:
-            counted.evaluate(_batch(asked.largest))
+            counted.evaluate(_batch(asked.largest, asked.config))
         with blocks.noting():
             if asked.answers:
                 _answer(asked.answers, network, meter)
@@ -222,7 +223,7 @@ def dry_run(asked: DryRun) -> Foreseen:
             network.train()
             watch.begins()
             with blocks.noting() as learn:
-                counted.backward(_batch(asked.largest), 1.0)
+                counted.backward(_batch(asked.largest, asked.config), 1.0)
             if asked.sampled:
                 network.eval()
                 _answer(asked.sampled, network, meter)
@@ -248,7 +249,7 @@ def dry_scores(asked: DryRun, stage: str) -> Peak:
         _name_weights(meter, network)
         use_packing(network, asked.packing)
         network.eval()
-        _MeteredLoss(network, asked, meter, plain_head).evaluate(_batch(asked.largest))
+        _MeteredLoss(network, asked, meter, plain_head).evaluate(_batch(asked.largest, asked.config))
         watch.ends(stage)
     return watch.peaks[0]
 
@@ -406,11 +407,16 @@ class _MeteredHead(HeadPass):
             return super().backward(batch, scale)
 
 
-def _batch(largest: PassSizes) -> PackedBatch:
-    """Returns a pass of such sequences; of many short ones as many tokens in fewer, whose attention takes no less."""
+def _batch(largest: PassSizes, config: Mapping[str, Any]) -> PackedBatch:
+    """Returns a pass of such examples; of many short ones as many tokens in fewer, whose attention takes no less.
+
+    None of its sequences is longer than the model's context, however many of them an example has.
+    """
     lengths = largest.lengths
     while len(lengths) > _MOST_SEQUENCES:
         lengths = tuple(sum(lengths[at : at + 2]) for at in range(0, len(lengths), 2))
+    most = context_length(config) or max(lengths)
+    lengths = tuple(min(most, length - at) for length in lengths for at in range(0, length, most))
     with really():
         ids = tuple(torch.zeros(length, dtype=torch.long) for length in lengths)
         places = torch.arange(min(largest.learnt, largest.tokens))

@@ -125,14 +125,33 @@ def test_a_pair_is_forecast_as_long_as_both_of_its_sequences(tiny_model: Path, t
 def test_a_head_is_counted_in_the_place_of_the_output_layer(recipe_of_a_config: Path) -> None:
     """By hand: its rows in float32, their gradients and two moments; no logits of a vocabulary."""
     several = "{use: multi-label-classification, labels: [a, b, c]}"
-    asked = {"sft": 0, "reward": 1, "regression": 1, "{use: classification, labels: [a, b, c]}": 3, several: 3}
+    asked = {
+        "sft": 0,
+        "embedding": 0,
+        "reward": 1,
+        "regression": 1,
+        "{use: classification, labels: [a, b, c]}": 3,
+        several: 3,
+    }
     adapter, language = 0, 0
     for objective, labels in asked.items():
         parts, head = _stages(recipe_of_a_config, objective), 4 * 1024 * labels
         adapter, language = adapter or parts["adapter"], language or parts["other_weights"]
         assert parts.get("head", 0) == head and ("logits" in parts) == (objective == "sft")
         assert parts["gradients"] == adapter + head and parts["optimizer"] == 2 * (adapter + head)
-        assert language - parts["other_weights"] == (4 * 32000 * 1024 if labels else 0)
+        assert language - parts["other_weights"] == (4 * 32000 * 1024 if objective != "sft" else 0)
+
+
+@pytest.mark.parametrize("objective", ["reward", "embedding"])
+def test_no_sequence_is_forecast_beyond_the_context(tmp_path: Path, objective: str) -> None:
+    """Those of an example together may be: an encoder has no positions for that."""
+    config = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 32, "num_attention_heads": 4}
+    config |= {"num_hidden_layers": 2, "intermediate_size": 48, "vocab_size": 99, "max_position_embeddings": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    recipe = tmp_path / "recipe.yaml"
+    data, training = "{train: r.jsonl, max_length: 60}", "{steps: 1, learning_rate: 1e-3, tokens_per_step: 512}"
+    recipe.write_text(f"model: {tmp_path}\ndata: {data}\ntraining: {training}\n")
+    assert _stages(recipe, objective)["activations"] > 0
 
 
 def test_gradients_and_passes_of_a_step_are_counted_in_what_malloc_keeps(recipe_of_a_config: Path) -> None:
