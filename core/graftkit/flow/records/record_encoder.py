@@ -42,8 +42,7 @@ def encoder_of(
         token_types: Of how many types of tokens the model has embeddings.
     """
     data, objective = bound.recipe.data, bound.objective_config
-    weights = objective.label_weights if objective.learns_from == "labels" else {}  # others are no columns of examples
-    targets = TextTargets(objective.learns_from, labels, weights) if objective.judges_texts else None
+    targets = TextTargets(objective.learns_from, labels) if objective.judges_texts else None
     return Encoder(
         tokenizer,
         template,
