@@ -109,6 +109,11 @@ class ObjectiveConfig(ProviderConfig):
         return self.learns_from in ("labels", "label_sets", "scores", "tags")
 
     @property
+    def lays_out(self) -> bool:
+        """Whether conversations are laid out by a chat template, where there are any; else texts are seen alone."""
+        return self.head != "masked" and not self.judges_texts
+
+    @property
     def label_weights(self) -> Mapping[str, float]:
         """How much each label, or tag, weighs where a text or a word has it; 1 where a label is not named.
 

@@ -85,7 +85,7 @@ def template_of(bound: BoundRecipe) -> str | None:
     Raises:
         DataError: Its file can't be read.
     """
-    section = bound.recipe.data.chat_template
+    section = bound.recipe.data.chat_template if bound.objective_config.lays_out else None
     path = section.path if section else None
     if path is None:
         return None
