@@ -37,9 +37,10 @@ class Label:
         self._names = config.names
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
-        """Fits where there are a text and a label."""
-        texts = text_columns(found)
-        return [*texts, "label"] if texts and "label" in found else None
+        """Fits where there are a text and a label, which is no list of places, as of entities."""
+        texts, label = text_columns(found), found.get("label")
+        places = label is not None and "list" in label.types and label.items <= {"list", "object"}
+        return [*texts, "label"] if texts and label is not None and not places else None
 
     def sample(self, record: Mapping[str, Any], where: str) -> LabelledText | ScoredText:
         """Returns the text with its label."""

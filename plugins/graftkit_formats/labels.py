@@ -29,7 +29,7 @@ class Labels:
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Fits where there are a text and lists of labels, and no single label beside them."""
-        lists = "labels" in found and "list" in found["labels"].types and "object" not in found["labels"].items
+        lists = "labels" in found and "list" in found["labels"].types and not found["labels"].items & {"object", "list"}
         fits = lists and "label" not in found
         texts = text_columns(found)
         return [*texts, "labels"] if fits and texts else None
