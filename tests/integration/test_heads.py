@@ -457,6 +457,30 @@ def test_labels_that_are_probably_one_are_told(with_head: Any) -> None:
     assert not [line for line in graftkit.plan(with_head("classification")).notices if "told apart" in line]
 
 
+@pytest.mark.parametrize("objective", ["classification", "multi-label-classification", "token-classification"])
+def test_a_text_with_other_labels_in_another_record_is_told(with_head: Any, objective: str) -> None:
+    """Once, with how many there are and a place; the same record again is none, and a pair is both of its texts."""
+
+    def record(text: str, label: str) -> dict[str, Any]:
+        if objective == "token-classification":  # the same set of tags, in another order
+            return {"tokens": [*text.split(), "x"], "tags": [label, *"ab"]}
+        more = {"text_pair": text[-1]} if objective == "classification" else {}
+        return {"text": text, **more, **({"label": label} if objective == "classification" else {"labels": [label]})}
+
+    def told(records: list[dict[str, Any]]) -> list[str]:
+        plan = graftkit.plan(with_head(objective, records))
+        return [line for line in plan.notices if "in one record than in another" in line]
+
+    records = [record(f"film {n}", "ab"[n % 2]) for n in range(20)]
+    assert not told([*records, *records[:5]])
+    [line] = told([*records, *records[:5], record("film 3", "a"), record("film 6", "b"), record("film 6", "b")])
+    what = "tags" if objective == "token-classification" else "labels"
+    assert line.startswith(f"2 texts have other {what} in one record than in another, such as ")
+    assert ".jsonl:4 and " in line and line.endswith(".jsonl:26: not both are learnt")
+    [line] = told([*records, record("film 3", "a")])
+    assert line.startswith("1 text has other ")
+
+
 def test_texts_alone_among_pairs_are_told(with_head: Any) -> None:
     """A second text that is null, as in tables with gaps, would change what is learnt unsaid."""
     pairs = [{"text": f"text {n}", "text_pair": f"other {n}", "label": "ab"[n % 2]} for n in range(40)]
