@@ -383,6 +383,9 @@ def test_texts_are_read_with_labels_or_a_number(tmp_path: Path) -> None:
     said = {"format": {"use": "label", "names": ["n", "y"]}}
     [dataset] = open_path(PluginHost(), str(tmp_path / "named.jsonl"), said)
     assert [sample.label for sample in dataset if isinstance(sample, LabelledText)] == ["y"]
+    (tmp_path / "named.csv").write_text("text,label\na,1\nb,0\nc,1.0\nd,y\n")
+    [dataset] = open_path(PluginHost(), str(tmp_path / "named.csv"), said)
+    assert [sample.label for sample in dataset if isinstance(sample, LabelledText)] == ["y", "n", "y", "y"]
     (tmp_path / "named.jsonl").write_text('{"text": "a", "label": 0.5}\n')
     with pytest.raises(DataError, match="no number of one of the 2 names"):
         [*open_path(PluginHost(), str(tmp_path / "named.jsonl"), said)[0]]

@@ -104,6 +104,7 @@ def test_every_objective_is_in_the_table() -> None:
         ({"adapter": {"use": "lora", "eva_rho": 3.0}}, "eva_rho is of init: eva"),
         ({"adapter": {"use": "lora", "init": "pissa", "eva_tokens": 77}}, "the start is pissa"),
         ({"objective": {"use": "distill", "teacher": "./t", "alpha": 0}}, "nothing is learnt from the teacher"),
+        ({"export": {"use": "gguf", "changed": "q4_0"}}, "changed is of type: base, and the type is q8_0"),
     ],
 )
 def test_a_field_that_its_provider_never_looks_at_is_refused(sections: dict[str, Any], message: str) -> None:
