@@ -18,6 +18,9 @@ _MOST_CHARACTERS = 1_000_000
 """Of a list in Python's notation, whose tree takes a hundred times its size."""
 
 _STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+_ALONE = re.compile(r"[\s\[\](){},:]|[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?(?![\w.+-])|\b(?:None|True|False)\b")
+"""What else stands in a list that Python writes: its parser is given nothing that nests by operators."""
+
 _HINT = 'Write it as JSON does, ["a", "b"], or the records as JSON Lines.'
 
 
@@ -60,18 +63,27 @@ def _parsed(text: str) -> Any:
     except json.JSONDecodeError:
         if len(text) > _MOST_CHARACTERS:
             raise
+    if _ALONE.sub("", _STRING.sub("", text)):
+        raise ValueError("it is neither JSON nor a list as Python writes one")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of escapes that Python does not know
-        found = ast.literal_eval(text.strip())
+        found = _as_json(ast.literal_eval(text.strip()))
     if len(_STRING.findall(text)) != _strings_in(found):
         raise ValueError("its texts have no comma between them, as numpy writes arrays")
     return found
 
 
+def _as_json(value: Any) -> Any:
+    """Returns a value as JSON has it: tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _as_json(inner) for key, inner in value.items()}
+    return list(map(_as_json, value)) if isinstance(value, list | tuple | set) else value
+
+
 def _strings_in(value: Any) -> int:
-    """Returns how many texts a value holds."""
+    """Returns how many texts a value holds, keys among them."""
     if isinstance(value, str):
         return 1
     if isinstance(value, dict):
         return sum(map(_strings_in, (*value, *value.values())))
-    return sum(map(_strings_in, value)) if isinstance(value, list | tuple | set) else 0
+    return sum(map(_strings_in, value)) if isinstance(value, list) else 0

@@ -625,14 +625,22 @@ def test_lists_that_a_table_holds_as_text_are_read_where_that_is_said(tmp_path: 
         next(rows)
 
 
+def test_places_that_a_table_holds_as_python_writes_them_are_read(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("text,entities\nAda lives.,\"[(0, 3, 'PER')]\"\n")
+    [dataset] = open_path(PluginHost(), str(tmp_path / "table.csv"), {"reader": {"use": "csv", "lists": ["entities"]}})
+    assert [sample.tags for sample in dataset if isinstance(sample, TaggedText)] == [("B-PER", "O", "O")]
+
+
 @pytest.mark.parametrize(
     "value,message",
     [
         ("['a' 'b']", '"words" is no list: its texts have no comma between them, as numpy writes arrays'),
         ("[1 2]", '"words" is no list: '),
-        ("Ada lives", '"words" is no list: '),
+        ("Ada lives", '"words" is no list: it is neither JSON nor a list as Python writes one'),
+        (f"[{'1+' * 50_000}1]", '"words" is no list: it is neither JSON nor a list as Python writes one'),
+        (f"[{'-' * 50_000}1]", '"words" is no list: it is neither JSON nor a list as Python writes one'),
         ("{'a': 1}", '"words" is no list, and reader.lists names it'),
-        ("[print(1)]", '"words" is no list: malformed node'),
+        ("[print(1)]", '"words" is no list: it is neither JSON nor a list as Python writes one'),
         ("[{[]: 1}]", '"words" is no list: '),
         ("[" * 5000, '"words" is no list: '),
     ],
