@@ -13,7 +13,7 @@ from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.config import TagConfig
-from graftkit_formats.text_columns import word_of
+from graftkit_formats.text_columns import listed, word_of
 from graftkit_formats.turns import string_of
 
 __all__ = ["Tags"]
@@ -104,7 +104,7 @@ def _says_places(name: str, column: Column) -> bool:
 def _list(value: object, key: str, where: str) -> list[Any]:
     if not isinstance(value, list):
         told = "is missing or null" if value is None else f"is {kind_of(value)}, no list"
-        raise DataError(f'"{key}" {told}', where=where)
+        raise DataError(f'"{key}" {told}', where=where, hint=listed(value, key))
     return value
 
 

@@ -665,6 +665,7 @@ def test_what_is_no_list_in_a_table_is_refused(tmp_path: Path, value: str, messa
         ({"tokens": ["a"], "ner_tags": [3]}, "the tag is the number 3, for which there is no word"),
         ({"tokens": ["a"], "ner_tags": [3]}, "format: {use: tags, names: [FIRST, SECOND]}"),
         ({"tokens": ["a"], "tags": "O"}, '"tags" is a string, no list'),
+        ({"tokens": ["a"], "tags": "['O']"}, "say which columns hold lists: reader: {use: csv, lists: [tags]}"),
         ({"tokens": ["a"], "tags": None}, '"tags" is missing or null'),
         ({"text": "abc", "entities": [{"start": 0, "end": 9, "label": "A"}]}, "from 0 to 9; the text has 3 characters"),
         ({"text": "abc", "entities": [{"start": 0, "end": 2}]}, 'is no object with "start" and "end"'),
