@@ -34,7 +34,7 @@ class _Idle:
     why: str
 
 
-def without_effect(bound: BoundRecipe, shapes: Collection[str] = ()) -> Iterator[str]:
+def without_effect(bound: BoundRecipe, shapes: Collection[str] = (), *, trains_rows: bool = True) -> Iterator[str]:
     """Yields a sentence for each key that the recipe says and that changes nothing.
 
     A recipe of a manifest says every key: what it says as it is when left out is no such key.
@@ -43,8 +43,14 @@ def without_effect(bound: BoundRecipe, shapes: Collection[str] = ()) -> Iterator
         bound: The recipe.
         shapes: Which shapes of records there are, of training and held out, as `Samples.counts` calls them; none where
             that is not known.
+        trains_rows: Whether rows of the embeddings are trained by themselves: new ones, or those of the adapter in
+            `adapter.from`.
     """
-    for rule in (*_by_other_keys(bound), *_by_objective(bound), *_by_records(bound, shapes)):
+    for rule in (
+        *_by_other_keys(bound, trains_rows=trains_rows),
+        *_by_objective(bound, shapes),
+        *_by_records(bound, shapes),
+    ):
         section: StrictModel = reduce(getattr, rule.section.split("."), bound.recipe)
         fields = type(section).model_fields
         for key in rule.keys:
@@ -58,7 +64,7 @@ _OF_LAYOUT = ("turns", "system", "template_arguments", "end_of_turn", "dropped",
 """The keys of `data` that say how conversations are laid out, besides the template itself."""
 
 
-def _by_objective(bound: BoundRecipe) -> Iterator[_Idle]:
+def _by_objective(bound: BoundRecipe, shapes: Collection[str]) -> Iterator[_Idle]:
     """Yields what the objective does not read, by its kind: its head, and what it learns from."""
     config, use = bound.objective_config, bound.objective.use
     if not config.lays_out:
@@ -67,7 +73,7 @@ def _by_objective(bound: BoundRecipe) -> Iterator[_Idle]:
     if config.head == "masked":
         yield _Idle("data", ("overflow",), f"{use} cuts a long text into several examples")
     if not bound.recipe.evaluation.answers:
-        why = "evaluation.answers is 0"
+        why = "evaluation.answers is 0" + (", and texts have no answer" if {*shapes} == {"text"} else "")
         if config.head != "language":
             why = f"{use} trains a model that writes no answers, and reports metrics of its own"
         if isinstance(config, SampledConfig):  # which compares and samples by the others
@@ -93,10 +99,13 @@ def _by_records(bound: BoundRecipe, shapes: Collection[str]) -> Iterator[_Idle]:
         yield _Idle("data", ("special_tokens",), why)
 
 
-def _by_other_keys(bound: BoundRecipe) -> Iterator[_Idle]:
+def _by_other_keys(bound: BoundRecipe, *, trains_rows: bool) -> Iterator[_Idle]:
     """Yields what nothing goes by since another key says otherwise."""
     evaluation, training, tokenizer = bound.recipe.evaluation, bound.recipe.training, bound.recipe.tokenizer
-    if tokenizer and not tokenizer.changes_vocabulary:
+    if tokenizer and not trains_rows:
+        keys = ("embedding_init", "embedding_learning_rate", "embedding_warmup_steps")
+        yield _Idle("tokenizer", keys, "the adapter in adapter.from has no trained rows")
+    elif tokenizer and not tokenizer.changes_vocabulary:
         yield _Idle("tokenizer", ("embedding_init",), "the rows are those of the adapter in adapter.from")
     if tokenizer and tokenizer.extend and not tokenizer.extend.tokens:
         yield _Idle("tokenizer.extend", ("min_frequency", "max_length"), "tokenizer.extend.tokens is 0: none is learnt")

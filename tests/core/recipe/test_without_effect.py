@@ -93,6 +93,15 @@ def test_a_key_that_an_objective_does_not_go_by_is_told(use: str, shapes: str) -
     assert not list(without_effect(plain, shapes.split())), "of what a recipe leaves out nothing is told"
 
 
+@pytest.mark.parametrize("trains_rows", [True, False])
+def test_keys_of_rows_are_told_beside_an_adapter_that_has_none(trains_rows: bool) -> None:
+    rows = {"embedding_init": "random", "embedding_learning_rate": 1e-3, "embedding_warmup_steps": 5}
+    recipe = BASE | {"adapter": {"use": "lora", "from": "./adapter"}, "tokenizer": rows}
+    told = without_effect(bind(load_recipe(recipe), isolated_host()), trains_rows=trains_rows)
+    keys = {"embedding_init"} if trains_rows else {*rows}
+    assert {line.split()[0] for line in told} == {f"tokenizer.{key}" for key in keys}
+
+
 def test_every_objective_is_in_the_table() -> None:
     groups = isolated_host().registry.providers_in_turn("objective")
     assert {registered.provider.name for group in groups for registered in group} == {use for use, _ in IDLE}
