@@ -445,6 +445,21 @@ def test_a_label_that_nothing_is_learnt_of_is_refused(with_head: Any, tmp_path: 
     assert told.count("'") == 10 and "and 3 more" in told, "those of the eight records that are held out"
 
 
+@pytest.mark.parametrize("objective", ["classification", "masked-lm", "sft"])
+def test_keys_that_lay_conversations_out_are_told_where_there_are_none(
+    with_head: Any, bert: str, objective: str
+) -> None:
+    """A text with a label is a conversation to fine-tuning alone; others are told no duty of an export either."""
+    data = {"turns": "each", "system": "first_user", "end_of_turn": "no special token"}
+    if objective == "sft":
+        del data["end_of_turn"]
+    recipe = with_head(objective, data=data, export=["merged"])
+    notices = graftkit.plan(recipe | ({"model": bert} if objective == "masked-lm" else {})).notices
+    told = {line.split()[0] for line in notices if line.startswith("data.") and " has no effect: " in line}
+    assert told == (set() if objective == "sft" else {f"data.{key}" for key in data})
+    assert any("another program must" in line for line in notices) == (objective == "sft")
+
+
 def test_labels_that_are_probably_one_are_told(with_head: Any) -> None:
     """They would be classes of their own, which no record tells apart."""
     spelt = ["good", "Good", "bad", " bad", "fine", "o\ufb03ce", "office"]
