@@ -129,6 +129,7 @@ class TagsContract(FormatContract):
         {"tokens": ["Ada", "lives"], "tags": ["B-PER", "O"]},
         {"words": ["Ada", "lives"], "ner_tags": [1, 0]},
         {"text": "Ada lives.", "entities": [{"start": 0, "end": 3, "label": "PER"}]},
+        {"text": "Ada lives.", "label": [[0, 3, "PER"]]},
     )
 
 

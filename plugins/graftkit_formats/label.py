@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from graftkit_formats.turns import string_of
 
 __all__ = ["Label"]
 
+_NUMBER = re.compile(r"-?[0-9]{1,9}(\.[0-9]+)?")
 _UNLABELLED = "Leave records without a label out of the file, or give them one."
 _AS_WORDS = (
     "Write true and false as the words that they stand for, or as 1 and 0 with format: {use: label, names: [NO, YES]}."
@@ -27,7 +29,8 @@ class Label:
     """Reads `{"text": ..., "label": ...}`: the user gives the text, the assistant answers the label.
 
     A second text, `text_pair`, makes a pair of it, of which a classifier learns the label. A label that is no whole
-    number, such as 0.5, is a number that the text has, unless there are words for labels that are numbers.
+    number, such as 0.5, is a number that the text has, unless there are words for labels that are numbers: then one
+    that is written as text, as in CSV, is such a number, too.
 
     Args:
         config: Its fields.
@@ -37,13 +40,16 @@ class Label:
         self._names = config.names
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
-        """Fits where there are a text and a label."""
-        texts = text_columns(found)
-        return [*texts, "label"] if texts and "label" in found else None
+        """Fits where there are a text and a label, which is no list of places, as of entities."""
+        texts, label = text_columns(found), found.get("label")
+        places = label is not None and "list" in label.types and label.items <= {"list", "object"}
+        return [*texts, "label"] if texts and label is not None and not places else None
 
     def sample(self, record: Mapping[str, Any], where: str) -> LabelledText | ScoredText:
         """Returns the text with its label."""
         label = record.get("label")
+        if self._names and isinstance(label, str) and label not in self._names and _NUMBER.fullmatch(label):
+            label = float(label)  # as tables of text have it
         if self._names and type(label) is float:
             if not label.is_integer():
                 told = f'"label" is {label!r:.40}, no number of one of the {len(self._names)} names'

@@ -10,7 +10,7 @@ from graftkit.errors import DataError
 from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.config import LabelConfig
-from graftkit_formats.text_columns import AS_TEXT, text_columns, text_of, word_of
+from graftkit_formats.text_columns import AS_TEXT, listed, text_columns, text_of, word_of
 
 __all__ = ["Labels"]
 
@@ -29,7 +29,7 @@ class Labels:
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Fits where there are a text and lists of labels, and no single label beside them."""
-        lists = "labels" in found and "list" in found["labels"].types and "object" not in found["labels"].items
+        lists = "labels" in found and "list" in found["labels"].types and not found["labels"].items & {"object", "list"}
         fits = lists and "label" not in found
         texts = text_columns(found)
         return [*texts, "labels"] if fits and texts else None
@@ -39,7 +39,7 @@ class Labels:
         labels = record.get("labels")
         if not isinstance(labels, list):
             told = "is missing or null" if labels is None else f"is {kind_of(labels)}, no list"
-            hint = f"A text without a label has an empty list: []. {AS_TEXT}"
+            hint = f"{listed(labels, 'labels')}A text without a label has an empty list: []. {AS_TEXT}"
             raise DataError(f'"labels" {told}', where=where, hint=hint)
         names = tuple(self._named(label, where) for label in labels)
         twice = next((name for name in names if names.count(name) > 1), None)

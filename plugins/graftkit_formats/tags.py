@@ -13,23 +13,27 @@ from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.config import TagConfig
-from graftkit_formats.text_columns import word_of
+from graftkit_formats.text_columns import listed, word_of
 from graftkit_formats.turns import string_of
 
 __all__ = ["Tags"]
 
 _WORDS = ("tokens", "words")
 _TAGS = ("tags", "ner_tags", "labels", "pos_tags")
-_SPANS = ("entities", "spans")
+_SPANS = ("entities", "spans", "label", "labels")
+_STARTS, _ENDS, _LABELS = ("start", "start_offset"), ("end", "end_offset"), ("label", "labels")
+"""What spaCy, Prodigy, doccano and Label Studio call the place of an entity, and its label."""
+
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class Tags:
     """Reads `{"tokens": [...], "tags": [...]}`, words with a tag each, and `{"text": ..., "entities": [...]}`.
 
-    Entities are objects with `start`, `end` and `label`, in characters of the text. Its words are then its runs of
-    letters and digits, and its other characters one by one, cut where an entity begins or ends; the first word of an
-    entity has the tag `B-LABEL`, its others `I-LABEL`, and all other words `O`.
+    Entities are objects with `start`, `end` and `label`, in characters of the text, or lists of the three; the column
+    may be called `spans`, `label` or `labels`, too. The text's words are then its runs of letters and digits, and its
+    other characters one by one, cut where an entity begins or ends; the first word of an entity has the tag `B-LABEL`,
+    its others `I-LABEL`, and all other words `O`.
 
     Args:
         config: Its fields.
@@ -39,21 +43,23 @@ class Tags:
         self._names = config.names
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
-        """Fits where there are lists of words and of tags, or a text and a list of objects that say where they are."""
+        """Fits where there are lists of words and of tags, or a text and a list that says where its entities are."""
         words = [name for name in _WORDS if name in found and found[name].items <= {"string"} and _is_list(found[name])]
         tags = [name for name in _TAGS if name in found and _is_list(found[name])]
         if words and tags:
             return [words[0], tags[0]]
-        spans = [name for name in _SPANS if name in found and _is_list(found[name])]
-        placed = [name for name in spans if not found[name].items or found[name].keys >= {"start", "end", "label"}]
+        placed = [
+            name for name in _SPANS if name in found and _is_list(found[name]) and _says_places(name, found[name])
+        ]
         if placed and "text" in found and found["text"].is_text:
             return ["text", placed[0]]
         return None
 
     def sample(self, record: Mapping[str, Any], where: str) -> TaggedText:
         """Returns the text with its words' tags."""
-        if "text" in record and not any(name in record for name in (*_WORDS, *_TAGS)):
-            spans = next((name for name in _SPANS if name in record), None)
+        if "text" in record and not any(name in record for name in (*_WORDS, "tags", "ner_tags", "pos_tags")):
+            named = [name for name in _SPANS if name in record]
+            spans = next((name for name in named if isinstance(record[name], list)), next(iter(named), None))
             if spans is None:
                 told = 'neither "entities" nor "spans" says which entities the text has, or it is null'
                 raise DataError(told, where=where, hint="Where there is none, write an empty list.")
@@ -79,6 +85,7 @@ class Tags:
         return tag
 
 
+_ALONE = "To learn the text alone, say format: text."
 _EMPTY = "A word is a text with something but white space in it: leave the others out, with their tags."
 
 
@@ -86,10 +93,18 @@ def _is_list(column: Column) -> bool:
     return "list" in column.types and column.types <= {"list", "null"}
 
 
+def _says_places(name: str, column: Column) -> bool:
+    """Tells whether lists may be of entities: of places, or empty ones; empty `labels` are of a text without any."""
+    if not column.items:
+        return name != "labels"
+    of_objects = all(any(key in column.keys for key in keys) for keys in (_STARTS, _ENDS, _LABELS))
+    return column.items <= {"list", "object"} and (of_objects or "object" not in column.items)
+
+
 def _list(value: object, key: str, where: str) -> list[Any]:
     if not isinstance(value, list):
         told = "is missing or null" if value is None else f"is {kind_of(value)}, no list"
-        raise DataError(f'"{key}" {told}', where=where)
+        raise DataError(f'"{key}" {told}', where=where, hint=listed(value, key))
     return value
 
 
@@ -108,12 +123,17 @@ def _of_spans(text: str, spans: object, key: str, where: str) -> TaggedText:
 
 def _entity(span: object, text: str, key: str, where: str) -> tuple[int, int, str]:
     """Returns where an entity begins and ends, without white space around it, and its label."""
-    told = f'one of "{key}" is no object with "start" and "end", whole numbers, and "label", a text'
+    if isinstance(span, dict):
+        span = [next((span[name] for name in names if name in span), None) for names in (_STARTS, _ENDS, _LABELS)]
     match span:
-        case {"start": int(start), "end": int(end), "label": str(label)} if bool not in (type(start), type(end)):
+        case [int(), int(), [str(), str(), *_] as labels]:
+            told = f'an entity of "{key}" has {len(labels):,} labels'
+            raise DataError(told, where=where, hint="A word has one tag: keep one of them.")
+        case [int(start), int(end), str(label) | [str(label)]] if bool not in (type(start), type(end)):
             pass
         case _:
-            raise DataError(told, where=where)
+            told = f'one of "{key}" is no object with "start" and "end", whole numbers, and "label", a text'
+            raise DataError(f"{told}, nor a list of the three", where=where, hint=_ALONE)
     if not 0 <= start < end <= len(text) or not text[start:end].strip() or not label:
         told = f'the entity {label[:40]!r} of "{key}" is from {start:,} to {end:,}'
         raise DataError(

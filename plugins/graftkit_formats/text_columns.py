@@ -12,7 +12,7 @@ from graftkit.interfaces.samples import MOST_SCORE, Pair, join_pair
 
 from graftkit_formats.turns import string_of
 
-__all__ = ["AS_TEXT", "number_of", "text_columns", "text_of", "word_of"]
+__all__ = ["AS_TEXT", "listed", "number_of", "text_columns", "text_of", "word_of"]
 
 AS_TEXT = "To learn the texts alone: format: text."
 
@@ -56,6 +56,18 @@ def _learnt(text: str, name: str, where: str) -> str:
     if not text.strip():
         raise NothingToLearn(f'"{name}" is empty: there is nothing to learn', where=where)
     return text
+
+
+def listed(value: object, key: str) -> str:
+    """Returns a hint where a list is written as text, as tables have it; "" else.
+
+    Args:
+        value: The value, where a list is due.
+        key: Its column.
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return ""
+    return f"Where the file is a csv, say which columns hold lists: reader: {{use: csv, lists: [{key}]}}. "
 
 
 def word_of(label: int, names: Sequence[str], where: str, use: str, otherwise: str = "", *, one: str = "label") -> str:

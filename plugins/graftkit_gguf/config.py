@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from graftkit import ProviderConfig
-from pydantic import Field
+from pydantic import Field, model_validator
 
 __all__ = ["GgufConfig", "GgufLoraConfig", "GgufType", "MatrixType"]
 
@@ -38,6 +38,12 @@ class GgufConfig(ProviderConfig):
         description="how the output layer is stored, and an embedding that is it, too; left out: q8_0 with the types "
         "from q4_0 to q5_1, q6_k with those with a k",
     )
+
+    @model_validator(mode="after")
+    def _of_base(self) -> Self:
+        if self.changed is not None and self.type != "base":
+            raise ValueError(f"changed is of type: base, and the type is {self.type}")
+        return self
 
 
 class GgufLoraConfig(ProviderConfig):

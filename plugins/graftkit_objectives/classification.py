@@ -27,16 +27,19 @@ class Classification:
         pass
 
     def losses(self, scores: SequenceScores) -> torch.Tensor:
-        """Returns the negative log-likelihood of each text's label, in nats, `[examples]`."""
-        return cross_entropy(scores.values[:, 0], scores.by_example[LABEL].long(), reduction="none")
+        """Returns the negative log-likelihood of each text's label, in nats, times its weight, `[examples]`."""
+        labels = scores.by_example[LABEL].long()
+        return cross_entropy(scores.values[:, 0], labels, weight=scores.label_weights, reduction="none")
 
     def metrics(self, scores: SequenceScores) -> Mapping[str, torch.Tensor]:
         """Returns whether each text's label has the highest score."""
         return {"accuracy": (scores.values[:, 0].argmax(1) == scores.by_example[LABEL]).float()}
 
-    def overall(self, scores: SequenceScores) -> Mapping[str, float]:
+    def kept(self, scores: SequenceScores) -> Mapping[str, torch.Tensor]:
+        """Returns the number of each text's label, and of the one with the highest score, `[examples]` each."""
+        return {"true": scores.by_example[LABEL], "predicted": scores.values[:, 0].argmax(1)}
+
+    def overall(self, kept: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
         """Returns the mean of the labels' F1, each label counting alike however rare it is."""
-        values = scores.values[:, 0]
-        labels = (scores.by_example[LABEL].long(), values.argmax(1))
-        true, predicted = (one_hot(numbers, values.shape[1]).bool() for numbers in labels)
-        return {"macro_f1": macro_f1(true, predicted)}
+        labels = int(torch.stack([*kept.values()]).max()) + 1
+        return {"macro_f1": macro_f1(*(one_hot(kept[name], labels) for name in ("true", "predicted")))}

@@ -161,7 +161,7 @@ _ClassWeights = Literal["balanced"] | dict[str, _Weight] | None
 
 
 class _LabelsConfig(ObjectiveConfig):
-    """Of objectives that tell labels of a text."""
+    """Of objectives that tell labels of a text, or of its words, which may count otherwise."""
 
     head: ClassVar[Head] = "sequence"
     fewest: ClassVar[int] = 1
@@ -171,6 +171,7 @@ class _LabelsConfig(ObjectiveConfig):
         default=[],
         description="the labels in the order of their numbers; those of the records, sorted, when left out",
     )
+    class_weights: _ClassWeights = None
 
     @field_validator("labels")
     @classmethod
@@ -191,12 +192,6 @@ class _LabelsConfig(ObjectiveConfig):
         if unknown:
             raise ValueError(f"records have the label {unknown[0][:60]!r}, which `labels` doesn't list")
         return self.labels or sorted(found)
-
-
-class _WeighedLabelsConfig(_LabelsConfig):
-    """Of those that let labels count otherwise."""
-
-    class_weights: _ClassWeights = None
 
     @field_validator("class_weights")
     @classmethod
@@ -232,17 +227,17 @@ class _WeighedLabelsConfig(_LabelsConfig):
         return self.model_copy(update={"class_weights": weights})
 
     def _balanced(self, count: float, records: float, labels: int) -> float:
-        """Returns the balanced weight of a label.
+        """Returns the balanced weight of a label, as scikit-learn computes it where a record has one.
 
         Args:
-            count: How many records have it.
+            count: How many records have it, or how many words.
             records: How many there are.
             labels: How many labels they have between them.
         """
-        raise NotImplementedError
+        return records / (labels * count)
 
 
-class ClassificationConfig(_WeighedLabelsConfig):
+class ClassificationConfig(_LabelsConfig):
     """Which labels there are, and how much texts of each count."""
 
     learns_from: ClassVar[LearnsFrom] = "labels"
@@ -254,11 +249,8 @@ class ClassificationConfig(_WeighedLabelsConfig):
         "balanced: training records / (labels * records with the label), as often as an epoch sees them",
     )
 
-    def _balanced(self, count: float, records: float, labels: int) -> float:
-        return records / (labels * count)
 
-
-class MultiLabelConfig(_WeighedLabelsConfig):
+class MultiLabelConfig(_LabelsConfig):
     """Which labels there are, and how much each counts where a text has it."""
 
     learns_from: ClassVar[LearnsFrom] = "label_sets"
@@ -275,12 +267,18 @@ class MultiLabelConfig(_WeighedLabelsConfig):
 
 
 class TokenClassificationConfig(_LabelsConfig):
-    """Which tags there are."""
+    """Which tags there are, and how much words with each count."""
 
     head: ClassVar[Head] = "token"
     learns_from: ClassVar[LearnsFrom] = "tags"
     mean_of: ClassVar[MeanOf] = "tokens"
     fewest: ClassVar[int] = 2
+
+    class_weights: _ClassWeights = Field(
+        default=None,
+        description="how much a word with each tag counts in the loss, by tag; 1 where a tag is not named. "
+        "balanced: words of training records / (tags * words with the tag), as often as an epoch sees them",
+    )
 
 
 class RegressionConfig(ObjectiveConfig):

@@ -51,25 +51,21 @@ def entities_in(tags: Sequence[str]) -> set[Entity]:
     return found
 
 
-def precision_recall_f1(
-    true: Sequence[Collection[Entity]], predicted: Sequence[Collection[Entity]]
-) -> dict[str, float]:
+def precision_recall_f1(both: int, true: int, predicted: int) -> dict[str, float]:
     """Returns which share of predicted entities is right, which of true ones is found, and their harmonic mean.
 
     Args:
-        true: The entities of each text.
-        predicted: Those that are predicted, likewise.
+        both: How many entities are there and predicted, of all texts together.
+        true: How many are there.
+        predicted: How many are predicted.
 
     Returns:
-        All three by name, of all texts' entities counted together; NaN where there is neither a true nor a predicted
-        one.
+        All three by name; NaN where there is neither a true nor a predicted entity.
     """
-    both = sum(len({*one} & {*other}) for one, other in zip(true, predicted, strict=True))
-    of_true, of_predicted = sum(map(len, true)), sum(map(len, predicted))
-    if not of_true + of_predicted:
+    if not true + predicted:
         return dict.fromkeys(("precision", "recall", "f1"), math.nan)
     return {
-        "precision": both / of_predicted if of_predicted else 0.0,
-        "recall": both / of_true if of_true else 0.0,
-        "f1": 2 * both / (of_true + of_predicted),
+        "precision": both / predicted if predicted else 0.0,
+        "recall": both / true if true else 0.0,
+        "f1": 2 * both / (true + predicted),
     }

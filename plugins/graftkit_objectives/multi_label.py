@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import torch
 from graftkit import SequenceScores
-from graftkit.interfaces.objective import LABEL_WEIGHTS, LABELS
+from graftkit.interfaces.objective import LABELS
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from graftkit_objectives.config import MultiLabelConfig
@@ -28,7 +28,7 @@ class MultiLabelClassification:
 
     def losses(self, scores: SequenceScores) -> torch.Tensor:
         """Returns the mean over the labels of each text's negative log-likelihood, in nats, `[examples]`."""
-        values, weights = scores.values[:, 0], scores.by_example.get(LABEL_WEIGHTS)
+        values, weights = scores.values[:, 0], scores.label_weights
         labels = scores.by_example[LABELS].to(values)
         return binary_cross_entropy_with_logits(values, labels, pos_weight=weights, reduction="none").mean(1)
 
@@ -36,9 +36,13 @@ class MultiLabelClassification:
         """Returns whether each text has just those labels whose probability is more than one half."""
         return {"subset_accuracy": (_predicted(scores) == scores.by_example[LABELS].bool()).all(1).float()}
 
-    def overall(self, scores: SequenceScores) -> Mapping[str, float]:
+    def kept(self, scores: SequenceScores) -> Mapping[str, torch.Tensor]:
+        """Returns which labels each text has, and which it is predicted to have, `[examples, labels]` each."""
+        return {"true": scores.by_example[LABELS], "predicted": _predicted(scores).to(torch.uint8)}
+
+    def overall(self, kept: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
         """Returns the F1 of all labels counted together, and the mean of the labels' own."""
-        true, predicted = scores.by_example[LABELS].bool(), _predicted(scores)
+        true, predicted = kept["true"], kept["predicted"]
         return {"micro_f1": micro_f1(true, predicted), "macro_f1": macro_f1(true, predicted)}
 
 

@@ -32,9 +32,13 @@ class Regression:
         """Returns the absolute error of each text, whose mean is the MAE."""
         return {"mae": _errors(scores).abs()}
 
-    def overall(self, scores: SequenceScores) -> Mapping[str, float]:
+    def kept(self, scores: SequenceScores) -> Mapping[str, torch.Tensor]:
+        """Returns the score of each text, and its number, `[examples]` each."""
+        return {"score": scores.values[:, 0, 0], "number": scores.by_example[SCORE]}
+
+    def overall(self, kept: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
         """Returns Pearson's correlation of scores and numbers; NaN where either are all the same."""
-        pair = torch.stack([scores.values[:, 0, 0].double(), scores.by_example[SCORE].double()])
+        pair = torch.stack([kept["score"], kept["number"]])
         apart = (pair - pair[:, :1]).any(1).all()
         return {"pearson": float(torch.corrcoef(pair)[0, 1]) if apart else math.nan}
 

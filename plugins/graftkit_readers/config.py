@@ -17,3 +17,7 @@ class DelimitedConfig(ProviderConfig):
         max_length=1,
         description="what stands between columns; found in the first line else",
     )
+    lists: list[str] = Field(
+        default=[],
+        description="columns whose values are lists, which a table holds as text: JSON, or as Python writes them",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from graftkit import RecordSource
 from graftkit.errors import DataError
@@ -60,6 +60,20 @@ class DelimitedContract(ReaderContract):
             table.writeheader()
             table.writerows(_RECORDS)
         return path, _RECORDS
+
+
+class ListsInTextContract(ReaderContract):
+    """A table as text, of which a column holds lists."""
+
+    options: ClassVar[dict[str, Any]] = {"lists": ["words"]}
+
+    def sample(self, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+        """Returns a file that it made, and the records in it."""
+        path = folder / "sample.csv"
+        lines = ("id,words", '1,"[""a"", ""b""]"', "2,\"['c, d', 'e']\"", "3,[]")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        words: list[list[str]] = [["a", "b"], ["c, d", "e"], []]
+        return path, [{"id": str(number), "words": found} for number, found in enumerate(words, 1)]
 
 
 class TextFileContract(ReaderContract):

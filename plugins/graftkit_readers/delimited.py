@@ -14,6 +14,7 @@ from graftkit.interfaces.record_source import MAX_LINE, decode_utf8
 
 from graftkit_readers.config import DelimitedConfig
 from graftkit_readers.limits import MOST_COLUMNS
+from graftkit_readers.lists_in_text import list_in_text
 
 __all__ = ["Delimited"]
 
@@ -28,15 +29,15 @@ _END_OF_FILE = b"\x1a"
 class Delimited:
     """Reads a table whose first line has its columns' names, as RFC 4180 writes it; quoted values may hold line ends.
 
-    Every value is text; an empty one is the empty text. A row without any value, as spreadsheets write an empty one, is
-    a blank line.
+    Every value is text, unless its column is said to hold lists; an empty one is the empty text. A row without any
+    value, as spreadsheets write an empty one, is a blank line.
 
     Args:
         config: Its fields.
     """
 
     def __init__(self, config: DelimitedConfig) -> None:
-        self._delimiter = config.delimiter
+        self._delimiter, self._lists = config.delimiter, config.lists
 
     def accepts(self, source: RecordSource) -> bool:
         """Tells whether the suffix is one of tables."""
@@ -50,12 +51,16 @@ class Delimited:
         rows = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
             names = _named(next(rows, []), source)
+            lacking = next((name for name in self._lists if name not in names), None)
+            if lacking is not None:
+                told = f"reader.lists names '{lacking[:60]}', and no column is called so"
+                raise DataError(told, where=f"{source}:1", hint=f"Its columns: {', '.join(names[:20])}.")
             lines.row_ended()
             for row in rows:
                 place = f":{lines.began}"
                 lines.row_ended()
                 if any(row):
-                    yield Record(place, _Row(names, row, f"{source}{place}").load)
+                    yield Record(place, _Row(names, row, f"{source}{place}", self._lists).load)
         except csv.Error as error:
             raise DataError(f"no table: {error}", where=f"{source}:{lines.number}") from None
 
@@ -107,14 +112,14 @@ class _Lines:
 
 
 class _Row:
-    def __init__(self, names: Sequence[str], values: Sequence[str], where: str) -> None:
-        self._names, self._values, self._where = names, values, where
+    def __init__(self, names: Sequence[str], values: Sequence[str], where: str, lists: Sequence[str]) -> None:
+        self._names, self._values, self._where, self._lists = names, values, where, lists
 
     def load(self) -> dict[str, Any]:
         """Returns the columns.
 
         Raises:
-            DataError: There are more or fewer values than columns.
+            DataError: There are more or fewer values than columns, or one that is to be a list is none.
         """
         if len(self._values) != len(self._names):
             raise DataError(
@@ -122,7 +127,8 @@ class _Row:
                 where=self._where,
                 hint='A value with the delimiter, a quote or a line end in it stands in quotes: "a, b".',
             )
-        return dict(zip(self._names, self._values, strict=True))
+        row: dict[str, Any] = dict(zip(self._names, self._values, strict=True))
+        return row | {name: list_in_text(row[name], name, self._where) for name in self._lists}
 
 
 def _named(names: Sequence[str], source: RecordSource) -> list[str]:

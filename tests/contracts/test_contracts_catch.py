@@ -174,8 +174,11 @@ BROKEN = {
     "objectives:TellsTheMean": ("metrics_are_numbers_of_examples", r"is \[\] for 5 examples"),
     "objectives:ChangesTheScores": ("what_it_is_given_stays_as_it_is", "changes the scores"),
     "objectives:WeighsByNegativeNumbers": ("weights_of_labels_are_numbers", "a number above 0 is due"),
-    "objectives:WeighsTwice": ("weights_are_left_to_core", "multiplies by the weights"),
-    "objectives:LeavesWeightsOut": ("weights_are_left_to_core", "leaves out the label_weights"),
+    "objectives:WeighsTwice": (
+        "losses_are_multiplied_by_the_weights_of_labels",
+        "does not multiply by the label_weights once",
+    ),
+    "objectives:LeavesWeightsOut": ("losses_are_multiplied_by_the_weights_of_labels", "leaves out the label_weights"),
     "objectives:PrefersTheWorst": ("advantages_compare_answers", "has a smaller advantage"),
     "objectives:LearnsTheWorst": ("likelier_answers_have_the_larger_advantage", "learns what is worth less"),
     "objectives:DrawsNoise": ("what_it_is_given_stays_as_it_is", "torch's global random state"),

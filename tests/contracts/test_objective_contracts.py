@@ -124,6 +124,16 @@ class TestTokenClassification(ObjectiveContract):
     provider = "token-classification"
 
 
+class TestWeightedTokenClassification(ObjectiveContract):
+    provider = "token-classification"
+    options = {"class_weights": {"B-PER": 2.0}}
+
+
+class TestBalancedTokenClassification(ObjectiveContract):
+    provider = "token-classification"
+    options = {"class_weights": "balanced"}
+
+
 class TestRegression(ObjectiveContract):
     provider = "regression"
 

@@ -18,6 +18,10 @@ class TestDelimited(readers.DelimitedContract):
     provider = "csv"
 
 
+class TestListsInText(readers.ListsInTextContract):
+    provider = "csv"
+
+
 class TestTextFile(readers.TextFileContract):
     provider = "text"
 

@@ -253,7 +253,7 @@ def test_rare_labels_may_weigh_more(with_head: Any, tmp_path: Path) -> None:
     store = TokenStore.load(result.folder / "tokens" / "train.safetensors")
     labels = store.by_example["label"].tolist()
     expected = [len(labels) / (2 * labels.count(label)) for label in (0, 1)]
-    assert store.by_example["weight"].tolist() == pytest.approx([expected[label] for label in labels])
+    assert "weight" not in store.by_example, "tokens are the same whatever labels weigh"
     assert result.manifest["recipe"]["objective"]["class_weights"] == pytest.approx(
         dict(zip(("bad", "good"), expected, strict=True))
     )
@@ -298,16 +298,25 @@ def test_labels_of_sets_may_weigh_more(with_head: Any, tmp_path: Path) -> None:
         graftkit.plan(with_head({**options, "class_weights": {"godo": 2.0}}, records))
 
 
-@pytest.mark.parametrize("objective", ["classification", "multi-label-classification"])
+@pytest.mark.parametrize("objective", ["classification", "multi-label-classification", "token-classification"])
 def test_balanced_weights_count_records_as_often_as_they_are_seen(
     with_head: Any, tmp_path: Path, objective: str
 ) -> None:
     """As scikit-learn's compute_class_weight with sample_weight: what is seen twice an epoch counts twice."""
-    several = objective != "classification"
-    records = [{"text": f"film {n}", "label": "bad" if n % 4 else "good"} for n in range(80)]
-    if several:
-        records = [{"text": record["text"], "labels": [record["label"]]} for record in records]
-    often = [{"text": f"other {n}", **({"labels": ["good"]} if several else {"label": "good"})} for n in range(10)]
+    several = objective == "multi-label-classification"
+
+    def record(text: str, label: str) -> dict[str, Any]:
+        if objective == "token-classification":  # words, not records, are counted
+            return {"tokens": [text], "tags": [label]}
+        return {"text": text, **({"labels": [label]} if several else {"label": label})}
+
+    records = [record(f"film {n}", "bad" if n % 4 else "good") for n in range(80)]
+    often = [record(f"other {n}", "good") for n in range(10)]
+    if objective == "token-classification":
+        records = [
+            {name: [*one[name], *other[name]] for name in one}
+            for one, other in zip(records[::2], records[1::2], strict=True)
+        ]
     recipe = with_head({"use": objective, "class_weights": "balanced"}, records)
     more = written(tmp_path / "often.jsonl", often)
     entries = [recipe["data"]["train"], {"path": str(more), "weight": 2.5}]
@@ -436,6 +445,21 @@ def test_a_label_that_nothing_is_learnt_of_is_refused(with_head: Any, tmp_path: 
     assert told.count("'") == 10 and "and 3 more" in told, "those of the eight records that are held out"
 
 
+@pytest.mark.parametrize("objective", ["classification", "masked-lm", "sft"])
+def test_keys_that_lay_conversations_out_are_told_where_there_are_none(
+    with_head: Any, bert: str, objective: str
+) -> None:
+    """A text with a label is a conversation to fine-tuning alone; others are told no duty of an export either."""
+    data = {"turns": "each", "system": "first_user", "end_of_turn": "no special token"}
+    if objective == "sft":
+        del data["end_of_turn"]
+    recipe = with_head(objective, data=data, export=["merged"])
+    notices = graftkit.plan(recipe | ({"model": bert} if objective == "masked-lm" else {})).notices
+    told = {line.split()[0] for line in notices if line.startswith("data.") and " has no effect: " in line}
+    assert told == (set() if objective == "sft" else {f"data.{key}" for key in data})
+    assert any("another program must" in line for line in notices) == (objective == "sft")
+
+
 def test_labels_that_are_probably_one_are_told(with_head: Any) -> None:
     """They would be classes of their own, which no record tells apart."""
     spelt = ["good", "Good", "bad", " bad", "fine", "o\ufb03ce", "office"]
@@ -446,6 +470,30 @@ def test_labels_that_are_probably_one_are_told(with_head: Any) -> None:
         "'office', 'o\ufb03ce'"
     ]
     assert not [line for line in graftkit.plan(with_head("classification")).notices if "told apart" in line]
+
+
+@pytest.mark.parametrize("objective", ["classification", "multi-label-classification", "token-classification"])
+def test_a_text_with_other_labels_in_another_record_is_told(with_head: Any, objective: str) -> None:
+    """Once, with how many there are and a place; the same record again is none, and a pair is both of its texts."""
+
+    def record(text: str, label: str) -> dict[str, Any]:
+        if objective == "token-classification":  # the same set of tags, in another order
+            return {"tokens": [*text.split(), "x"], "tags": [label, *"ab"]}
+        more = {"text_pair": text[-1]} if objective == "classification" else {}
+        return {"text": text, **more, **({"label": label} if objective == "classification" else {"labels": [label]})}
+
+    def told(records: list[dict[str, Any]]) -> list[str]:
+        plan = graftkit.plan(with_head(objective, records))
+        return [line for line in plan.notices if "in one record than in another" in line]
+
+    records = [record(f"film {n}", "ab"[n % 2]) for n in range(20)]
+    assert not told([*records, *records[:5]])
+    [line] = told([*records, *records[:5], record("film 3", "a"), record("film 6", "b"), record("film 6", "b")])
+    what = "tags" if objective == "token-classification" else "labels"
+    assert line.startswith(f"2 texts have other {what} in one record than in another, such as ")
+    assert ".jsonl:4 and " in line and line.endswith(".jsonl:26: not both are learnt")
+    [line] = told([*records, record("film 3", "a")])
+    assert line.startswith("1 text has other ")
 
 
 def test_texts_alone_among_pairs_are_told(with_head: Any) -> None:

@@ -160,6 +160,19 @@ def test_init_and_preview_know_words_with_tags(bert: Path, folder: Path, tmp_pat
     done = CliRunner().invoke(init, [str(recipe), "--model", str(bert), "--train", str(records)])
     assert done.exit_code == 0, done.output
     assert load_recipe(recipe).recipe.objective.use == "token-classification"
+    table = tmp_path / "table.csv"
+    cells = [json.dumps(record["tokens"]).replace('"', '""') for record in RECORDS]
+    rows = [f'"{cell}","{record["tags"]}"' for cell, record in zip(cells, RECORDS, strict=True)]
+    table.write_text("\n".join(["tokens,tags", *rows]))
+    of_table = tmp_path / "table.yaml"
+    done = CliRunner().invoke(init, [str(of_table), "--model", str(bert), "--train", str(table)])
+    assert done.exit_code == 0 and "tokens holds lists written as text" in done.output, done.output
+    loaded = load_recipe(of_table).recipe
+    assert loaded.objective.use == "token-classification" and loaded.data.train[0].reader is not None
+    alone = written(tmp_path / "alone.jsonl", [{**record, "tags": ["O"] * len(record["tags"])} for record in RECORDS])
+    of_one = tmp_path / "one.yaml"
+    done = CliRunner().invoke(init, [str(of_one), "--model", str(bert), "--train", str(alone)])
+    assert done.exit_code == 0 and load_recipe(of_one).recipe.objective.use != "token-classification", done.output
     shown = CliRunner().invoke(preview, [str(recipe), "--records", "1"])
     assert shown.exit_code == 0, shown.output
     tags = [tag for record in RECORDS for tag in record["tags"]]

@@ -165,9 +165,10 @@ def command(
     if found and template:
         say(f"wrote {one_line(str(target.parent / _TEMPLATE_FILE))}: {_why_own(found)}")
     if guess:
-        told = [f"{ours} is {one_line(theirs)}" for ours, theirs in guess["columns"].items()]
-        as_text = ["the score is a number written as text"] if isinstance(guess["format"], Mapping) else []
-        say(f"{_GUESSED}: {', '.join([*told, *as_text])}")
+        told = [f"{ours} is {one_line(theirs)}" for ours, theirs in guess.get("columns", {}).items()]
+        as_text = ["the score is a number written as text"] if isinstance(guess.get("format"), Mapping) else []
+        lists = [f"{one_line(name)} holds lists written as text" for name in guess.get("reader", {}).get("lists", ())]
+        say(f"{_GUESSED}: {', '.join([*told, *as_text, *lists])}")
     for line in [*(_told(found) if found else ()), *([trouble] if trouble else ())]:
         say(line)
 

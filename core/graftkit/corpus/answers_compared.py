@@ -206,7 +206,11 @@ _WANTED_BY: dict[LearnsFrom, str] = {
     "tags": 'words with tags: {"tokens": ["Ada", "lives"], "tags": ["B-PER", "O"]}',
 }
 _COLUMNS = "Name the columns that hold the text and its {0}: columns: {{text: ..., {0}: ...}}."
-_WORDS = "Name the columns that hold the words and their tags: format: tags, columns: {tokens: ..., tags: ...}."
+_LISTS = " In CSV, where lists are text, say which columns hold some: reader: {{use: csv, lists: [{}]}}."
+_WORDS = (
+    "Name the columns that hold the words and their tags: format: tags, columns: {tokens: ..., tags: ...}."
+    + _LISTS.format("tokens, tags")
+)
 _NUMBERS = (
     "Name the columns that hold the text and its number: format: score, columns: {text: ..., score: ...}; in CSV, "
     "where numbers are text, with format: {use: score, as_text: true}."
@@ -230,8 +234,8 @@ _INSTEAD: dict[tuple[str, str], str] = {
     },
     ("labels", "pairs"): "From pairs learn the objectives dpo, orpo, simpo and reward.",
     **{
-        (learns_from, shape): _COLUMNS.format(column)
-        for learns_from, column in (("labels", "label"), ("label_sets", "labels"))
+        (learns_from, shape): _COLUMNS.format(column) + lists
+        for learns_from, column, lists in (("labels", "label", ""), ("label_sets", "labels", _LISTS.format("labels")))
         for shape in ("texts", "answers")
     },
     **{("tags", shape): _WORDS for shape in ("texts", "answers", "label_sets")},

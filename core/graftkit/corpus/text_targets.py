@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from graftkit.interfaces.objective import LABEL, LABELS, SCORE, WEIGHT, LearnsFrom
+from graftkit.interfaces.objective import LABEL, LABELS, SCORE, LearnsFrom
 from graftkit.interfaces.samples import (
     LabelledText,
     Sample,
@@ -129,14 +129,12 @@ class TextTargets:
     Attributes:
         kind: What that is, as the `learns_from` of an objective calls it that judges texts.
         labels: The labels in the order of their numbers.
-        weights: How much a text of each label weighs in the loss; 1 where a label is not named.
         negatives: How many of a record's negatives are learnt from at most, where texts are found by others.
         prompts: What is put before a query, and what before a document.
     """
 
     kind: LearnsFrom
     labels: Sequence[str] = ()
-    weights: Mapping[str, float] = field(default_factory=dict)
     negatives: int = 0
     prompts: tuple[str, str] = ("", "")
 
@@ -159,8 +157,7 @@ class TextTargets:
             row = np.zeros(len(self.labels), np.uint8)
             row[[self._numbers[label] for label in sample.labels]] = 1
             return {LABELS: row}
-        weight = {WEIGHT: np.float32(self.weights.get(sample.label, 1))} if self.weights else {}
-        return {LABEL: np.int32(self._numbers[sample.label]), **weight}
+        return {LABEL: np.int32(self._numbers[sample.label])}
 
     def numbers(self, sample: TaggedText) -> list[int]:
         """Returns the number of each word's tag."""
@@ -180,8 +177,7 @@ class TextTargets:
         """Returns what the columns depend on, as JSON."""
         kind = {} if self.kind == "labels" else {"learnt": self.kind}
         similar = {"negatives": self.negatives, "prompts": list(self.prompts)} if self.kind == "similar" else {}
-        weights = {"weights": dict(self.weights)} if self.weights else {}
-        return {"labels": self._numbers, **kind, **similar, **weights}
+        return {"labels": self._numbers, **kind, **similar}
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

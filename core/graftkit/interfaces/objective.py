@@ -18,11 +18,9 @@ __all__ = [
     "ADVANTAGE",
     "LABEL",
     "LABELS",
-    "LABEL_WEIGHTS",
     "MEAN_TOKENS",
     "SAMPLED_METRICS",
     "SCORE",
-    "WEIGHT",
     "EmbeddingConfig",
     "EmbeddingObjective",
     "Embeddings",
@@ -59,10 +57,6 @@ LABEL = "label"
 LABELS = "labels"
 """The row by example that says of each label whether a text has it, 1 or 0, `[labels]`."""
 
-LABEL_WEIGHTS = "label_weights"
-"""The row by example that says how much each label weighs in the loss where the text has it, `[labels]`; without the
-column it is 1."""
-
 SCORE = "score"
 """The number by example that a text has."""
 
@@ -75,9 +69,6 @@ MEAN_TOKENS = "mean_tokens"
 
 SAMPLED_METRICS = ("reward", "reward_std", "same_reward", "answer_tokens", "cut_off")
 """What is told of sampled answers, beside the mean score of each metric: no metric has such a name."""
-
-WEIGHT = "weight"
-"""The number by example that says how much it weighs in the mean of a step's losses; without the column it is 1."""
 
 
 class ObjectiveConfig(ProviderConfig):
@@ -127,12 +118,18 @@ class ObjectiveConfig(ProviderConfig):
         return self.learns_from in ("labels", "label_sets", "scores", "tags", "similar")
 
     @property
-    def label_weights(self) -> Mapping[str, float]:
-        """How much each label weighs; 1 where a label is not named.
+    def lays_out(self) -> bool:
+        """Whether conversations are laid out by a chat template, where there are any; else texts are seen alone."""
+        return self.head != "masked" and not self.judges_texts
 
-        Each is a number above 0. Of an objective that learns from `labels` core multiplies the losses of the texts with
-        the label by it, in the mean of a step. One that learns from `label_sets` is given them (`LABEL_WEIGHTS`), and
-        others have none.
+    @property
+    def label_weights(self) -> Mapping[str, float]:
+        """How much each label, or tag, weighs where a text or a word has it; 1 where a label is not named.
+
+        Each is a number above 0. The objective is given them in the order of the labels (`SequenceScores.label_weights`
+        and `TokenScores.label_weights`), and multiplies its losses by them. Where a text or a word has one label, core
+        divides the sum of a step's losses by the sum of their weights, as torch's `cross_entropy(weight=...)` does.
+        Objectives that learn from something else than `labels`, `label_sets` or `tags` have none.
         """
         return {}
 
@@ -148,8 +145,8 @@ class ObjectiveConfig(ProviderConfig):
 
         Args:
             counts: How many training records have each label, for an objective that learns from `labels` or
-                `label_sets`.
-            records: How many training records there are.
+                `label_sets`; how many of their words have each tag, for one that learns from `tags`.
+            records: How many training records there are; of `tags`, how many words.
 
         Raises:
             ValueError: The fields do not hold for these records.
@@ -364,13 +361,14 @@ class SequenceScores:
             a text with a number one output; of a pair the chosen answer and the rejected one, with one output each. A
             gradient by it becomes one by the parameters of the head and the adapter.
         by_example: The examples' further numbers by name, `[examples]` or `[examples, n]` each: `label`, the number of
-            a text's label; `labels`, `[examples, labels]`, 1 where it has one; `score`, its number; and where labels
-            weigh otherwise, `weight`, by which core multiplies the example's loss in the mean, or, where a text may
-            have several, `label_weights`, `[examples, labels]`, by which the objective does so itself.
+            a text's label; `labels`, `[examples, labels]`, 1 where it has one; `score`, its number.
+        label_weights: What the losses of each label are multiplied by where a text has it, `[labels]`, float32; None
+            where all weigh alike. See `ObjectiveConfig.label_weights`.
     """
 
     values: torch.Tensor
     by_example: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    label_weights: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +383,8 @@ class TokenScores:
         examples: How many examples there are.
         labels: The tags in the order of their numbers.
         by_example: The examples' further numbers by name, `[examples]` or `[examples, n]` each.
+        label_weights: What the loss of a token with each tag is multiplied by, `[labels]`, float32; None where all
+            weigh alike. See `ObjectiveConfig.label_weights`.
     """
 
     values: torch.Tensor
@@ -393,14 +393,15 @@ class TokenScores:
     examples: int
     labels: Sequence[str]
     by_example: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    label_weights: torch.Tensor | None = None
 
     def summed(self, by_token: torch.Tensor) -> torch.Tensor:
-        """Returns the sum over each example of what its tokens have, `[examples]`.
+        """Returns the sum over each example of what its tokens have, `[examples]` or `[examples, n]`.
 
         Args:
-            by_token: A number of each token, `[tokens]`.
+            by_token: A number of each token, `[tokens]`, or a row, `[tokens, n]`.
         """
-        return by_token.new_zeros(self.examples).index_add(0, self.example, by_token)
+        return by_token.new_zeros(self.examples, *by_token.shape[1:]).index_add(0, self.example, by_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,11 +443,12 @@ class TokenObjective(Protocol):
     def losses(self, scores: TokenScores) -> torch.Tensor:
         """Returns the sum of the losses of each example's tokens, `[examples]`, float32.
 
-        A step minimizes the mean over its tokens: core divides the sum over all examples by their tokens.
+        A step minimizes the mean over its tokens: core divides the sum over all examples by their tokens, or, where
+        tags weigh otherwise, by the sum of their tokens' weights.
         """
 
     def metrics(self, scores: TokenScores) -> Mapping[str, torch.Tensor]:
-        """Returns what else is told, by name: sums over each example's tokens, `[examples]` each."""
+        """Returns what else is told, by name: sums over each example's tokens, `[examples]` each, without weights."""
 
 
 class SequenceObjective(Protocol):
@@ -455,8 +457,8 @@ class SequenceObjective(Protocol):
     def losses(self, scores: SequenceScores) -> torch.Tensor:
         """Returns the loss of each example, `[examples]`, float32.
 
-        A step minimizes their mean, in which each weighs what `ObjectiveConfig.label_weights` says of its label: the
-        sum of the losses, each times its weight, is divided by the sum of the weights.
+        A step minimizes their mean: core divides their sum by their number, or, where labels weigh otherwise and each
+        text has one, by the sum of the texts' weights.
         """
 
     def metrics(self, scores: SequenceScores) -> Mapping[str, torch.Tensor]:
@@ -467,11 +469,21 @@ class SequenceObjective(Protocol):
 class Overall(Protocol):
     """What an objective of a head's scores may have besides: figures that are no means, such as an F1."""
 
-    def overall(self, scores: Any) -> Mapping[str, float]:
+    def kept(self, scores: Any) -> Mapping[str, torch.Tensor]:
+        """Returns what the figures follow from, by name: numbers of each example, `[examples]` or `[examples, ...]`.
+
+        That is kept of every holdout record until all are scored, and sent where several processes score them: such as
+        how many entities of a text were found, and not the scores of its tokens.
+
+        Args:
+            scores: Those of some records, without a gradient: `SequenceScores`, or `TokenScores`.
+        """
+
+    def overall(self, kept: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
         """Returns figures of all holdout records together, by name; a name of `metrics` takes that one's place.
 
         Args:
-            scores: Those of all records, on the CPU, without a gradient: `SequenceScores`, or `TokenScores`.
+            kept: What `kept` gave of all records, on the CPU, int64 or float64.
 
         Returns:
             Each a number; NaN where the records say nothing of it, and it is not told.

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from graftkit.interfaces.objective import (
-    LABEL_WEIGHTS,
-    WEIGHT,
+    LABEL,
     MeanOf,
     Overall,
     SequenceObjective,
@@ -34,7 +34,6 @@ from graftkit.training.step_loss import (
     StepScore,
     before_each,
     by_example,
-    loss_of_each,
 )
 
 __all__ = ["HeadLoss", "HeadPass", "OfSequences", "OfTokens"]
@@ -100,16 +99,12 @@ class Scored(Protocol):
             values: What `of_pass` gave of these, one after the other.
         """
 
-    def by_example(self, scores: Any) -> list[torch.Tensor]:
-        """Returns the values of each example of what `given` gave."""
-
-    def of_all(self, store: TokenStore, order: Sequence[int], values: Sequence[torch.Tensor]) -> Any:
-        """Returns what an objective is given of all examples together.
+    def weights(self, store: TokenStore, numbers: Sequence[int]) -> NDArray[np.float64]:
+        """Returns what the sum of some examples' losses is divided by for each of them, `[examples]`.
 
         Args:
             store: The examples.
-            order: Their numbers.
-            values: The values of each, in this order.
+            numbers: Which of them.
         """
 
 
@@ -117,14 +112,14 @@ class OfSequences:
     """Scores of whole sequences: `SequenceScores`.
 
     Args:
-        label_weights: How much each label weighs where a text has it, which the objective is given, `[labels]`; None
-            where all weigh alike.
+        label_weights: What losses are multiplied by where a text has each label, `[labels]`; None where all weigh
+            alike.
     """
 
     mean_of: MeanOf = "examples"
 
     def __init__(self, label_weights: Sequence[float] | None = None) -> None:
-        self._label_weights = label_weights
+        self._label_weights = _as_row(label_weights)
 
     def of_pass(self, network: Any, batch: PackedBatch, inputs: Mapping[str, Any]) -> torch.Tensor:
         """Returns those of each sequence."""
@@ -134,21 +129,15 @@ class OfSequences:
         self, examples: Sequence[Example], batches: Sequence[PackedBatch], values: torch.Tensor
     ) -> SequenceScores:
         """Returns the scores with the further numbers of their examples."""
-        return self._scores(values.view(len(examples), -1, values.shape[1]), by_example(examples, values.device))
+        of_each = values.view(len(examples), -1, values.shape[1])
+        return SequenceScores(of_each, by_example(examples, values.device), _on(self._label_weights, values.device))
 
-    def by_example(self, scores: SequenceScores) -> list[torch.Tensor]:
-        """Returns `[sequences, outputs]` of each example."""
-        return list(scores.values)
-
-    def of_all(self, store: TokenStore, order: Sequence[int], values: Sequence[torch.Tensor]) -> SequenceScores:
-        """Returns the scores of all examples."""
-        return self._scores(torch.stack(list(values)) if values else torch.zeros(0), _columns(store, order))
-
-    def _scores(self, values: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> SequenceScores:
-        if self._label_weights is None:
-            return SequenceScores(values, columns)
-        weights = torch.tensor(self._label_weights, device=values.device).expand(len(values), -1)
-        return SequenceScores(values, {**columns, LABEL_WEIGHTS: weights})
+    def weights(self, store: TokenStore, numbers: Sequence[int]) -> NDArray[np.float64]:
+        """Returns what the label of each example weighs; 1 where it has none, or may have several."""
+        column = store.by_example.get(LABEL)
+        if self._label_weights is None or column is None:
+            return np.ones(len(numbers))
+        return self._label_weights.numpy()[column[list(numbers)]].astype(np.float64)
 
 
 class OfTokens:
@@ -156,12 +145,13 @@ class OfTokens:
 
     Args:
         labels: The tags in the order of their numbers.
+        label_weights: What the loss of a token with each tag is multiplied by, `[labels]`; None where all weigh alike.
     """
 
     mean_of: MeanOf = "tokens"
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self._labels = labels
+    def __init__(self, labels: Sequence[str], label_weights: Sequence[float] | None = None) -> None:
+        self._labels, self._label_weights = labels, _as_row(label_weights)
 
     def of_pass(self, network: Any, batch: PackedBatch, inputs: Mapping[str, Any]) -> torch.Tensor:
         """Returns those of the tokens in the loss."""
@@ -171,35 +161,26 @@ class OfTokens:
         """Returns the scores with the tags of their tokens."""
         tags = torch.cat([batch.labels for batch in batches])
         counts = torch.tensor([np.count_nonzero(example.loss_weight) for example in examples], device=tags.device)
-        return self._scores(values, tags, counts, by_example(examples, values.device))
-
-    def by_example(self, scores: TokenScores) -> list[torch.Tensor]:
-        """Returns `[tokens, outputs]` of each example."""
-        counts = scores.example.bincount(minlength=scores.examples).tolist()
-        return list(torch.split(scores.values, counts))
-
-    def of_all(self, store: TokenStore, order: Sequence[int], values: Sequence[torch.Tensor]) -> TokenScores:
-        """Returns the scores of all examples."""
-        examples = [store[number] for number in order]
-        tags = [torch.from_numpy(example.by_token[TARGET][example.loss_mask]).long() for example in examples]
-        counts = torch.tensor(list(map(len, values)), dtype=torch.int64)
-        return self._scores(torch.cat(list(values)), torch.cat(tags), counts, _columns(store, order))
-
-    def _scores(
-        self,
-        values: torch.Tensor,
-        tags: torch.Tensor,
-        counts: torch.Tensor,
-        columns: Mapping[str, torch.Tensor],
-    ) -> TokenScores:
-        """Returns scores of examples that have so many tokens in the loss each, `[examples]`."""
         example = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-        return TokenScores(values, tags, example, len(counts), self._labels, columns)
+        columns, weights = by_example(examples, values.device), _on(self._label_weights, values.device)
+        return TokenScores(values, tags, example, len(counts), self._labels, columns, weights)
+
+    def weights(self, store: TokenStore, numbers: Sequence[int]) -> NDArray[np.float64]:
+        """Returns the sum of what the tags of each example weigh."""
+        if self._label_weights is None:
+            return store.weight_sum[list(numbers)]
+        row = self._label_weights.numpy()
+        examples = (store[number] for number in numbers)
+        tags = (example.by_token[TARGET][example.loss_mask] for example in examples)
+        return np.array([row[each].sum(dtype=np.float64) for each in tags])
 
 
-def _columns(store: TokenStore, order: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Returns the columns by example of some examples of a store."""
-    return {name: torch.from_numpy(column[list(order)]) for name, column in store.by_example.items()}
+def _as_row(label_weights: Sequence[float] | None) -> torch.Tensor | None:
+    return None if label_weights is None else torch.tensor(label_weights, dtype=torch.float32)
+
+
+def _on(row: torch.Tensor | None, device: torch.device) -> torch.Tensor | None:
+    return None if row is None else row.to(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,29 +190,33 @@ class _Asked:
     Attributes:
         scores: What it was given.
         losses: `[examples]`.
-        weights: What each weighs in their mean, `[examples]`.
+        weights: What their sum is divided by for each, `[examples]`.
         metrics: `[examples]` each.
         batches: The passes that computed them.
     """
 
     scores: SequenceScores | TokenScores
     losses: torch.Tensor
-    weights: torch.Tensor
+    weights: NDArray[np.float64]
     metrics: Mapping[str, torch.Tensor]
     batches: list[PackedBatch]
 
     def add_to(self, total: ScoreSums) -> None:
         """Adds it to the sums over a step or an evaluation."""
-        losses = self.losses.detach() * self.weights
-        total.add(losses, self.metrics, self.batches, self.weights.double().cpu().sum().item())
+        total.add(self.losses.detach(), self.metrics, self.batches, float(self.weights.sum()))
+
+    def loss_of_each(self) -> list[float]:
+        """Returns the loss of each example, of which the weighted mean is the whole."""
+        found = zip(self.losses.tolist(), self.weights.tolist(), strict=True)
+        return [loss / weight if weight else math.nan for loss, weight in found]
 
 
 class HeadLoss:
     """The mean of the losses that an objective gives examples, or their tokens, by the scores of a head.
 
     The sum over a step is divided by the number of its examples, or of their tokens in the loss, whichever process and
-    pass they are in. Where the store has a column of weights, each loss counts as often as its example weighs, as in
-    torch's `cross_entropy(weight=...)`. There are a few scores, so that a pass is run once, forward and backward.
+    pass they are in; where labels weigh otherwise, by the sum of what those weigh. There are a few scores, so that a
+    pass is run once, forward and backward.
 
     Args:
         network: A transformers model with a head that gives scores.
@@ -262,7 +247,7 @@ class HeadLoss:
         before = before_each(poll, on_pass, seed_pass)
         total, weight = ScoreSums(self._scored.mean_of), self._weight_of(store, groups)
         for asked in self._asked(store, groups, self._passes.own(store, groups), before):
-            ((asked.losses * asked.weights).sum() / weight).backward()  # type: ignore[no-untyped-call]
+            (asked.losses.sum() / weight).backward()  # type: ignore[no-untyped-call]
             asked.add_to(total)
         return total.over(self._passes.processes).score()
 
@@ -270,39 +255,32 @@ class HeadLoss:
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Takes one forward pass over each group."""
         total, own = ScoreSums(self._scored.mean_of), self._passes.own(store, groups)
-        found, values = list[float](), list[torch.Tensor]()
+        found, kept = list[float](), list[dict[str, Any]]()
         for asked in self._asked(store, groups, own, lambda done, every, *_: poll(done, every)):
             asked.add_to(total)
-            found += asked.losses.tolist()
+            found += asked.loss_of_each()
             if isinstance(self._objective, Overall):
-                values += [each.cpu() for each in self._scored.by_example(asked.scores)]
+                kept += _by_example(self._objective.kept(asked.scores))
         score = total.over(self._passes.processes).score()
-        found = loss_of_each(found, store, [n for group in own for n in groups[group]], self._scored.mean_of)
         losses = self._passes.gathered(groups, own, found)
-        return replace(score, losses=losses, metrics={**score.metrics, **self._overall(store, groups, own, values)})
+        return replace(score, losses=losses, metrics={**score.metrics, **self._overall(groups, own, kept)})
 
     def _overall(
-        self,
-        store: TokenStore,
-        groups: Sequence[Sequence[int]],
-        own: Sequence[int],
-        values: Sequence[torch.Tensor],
+        self, groups: Sequence[Sequence[int]], own: Sequence[int], kept: Sequence[dict[str, Any]]
     ) -> dict[str, float]:
         """Returns what the objective tells of all examples together, if it tells anything of that kind.
 
         Args:
-            store: The examples.
-            groups: Their numbers, by group.
+            groups: The examples' numbers, by group.
             own: The numbers of the groups that this process has computed.
-            values: The scores of each of their examples.
+            kept: What the objective keeps of each of their examples.
         """
         if not isinstance(self._objective, Overall):
             return {}
-        if self._passes.processes.count > 1:
-            gathered = self._passes.gathered(groups, own, [each.tolist() for each in values])
-            values = [torch.tensor(each) for each in gathered]
-        order = [number for group in groups for number in group]
-        told = self._objective.overall(self._scored.of_all(store, order, values))
+        of_all = self._passes.gathered(groups, own, kept)
+        if not of_all:
+            return {}
+        told = self._objective.overall({name: _as_tensor([each[name] for each in of_all]) for name in of_all[0]})
         return {name: value for name, value in told.items() if not math.isnan(value)}
 
     def _asked(
@@ -333,12 +311,20 @@ class HeadLoss:
             losses = self._objective.losses(scores)
             with torch.no_grad():
                 metrics = self._objective.metrics(scores)
-            weights = scores.by_example.get(WEIGHT, torch.ones_like(losses))
-            yield _Asked(scores, losses, weights.to(losses), metrics, batches)
+            yield _Asked(scores, losses, self._scored.weights(store, groups[number]), metrics, batches)
 
     def _weight_of(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> float:
         """Returns what the sum over some groups is divided by: the weights of their examples, or of their tokens."""
-        numbers = [number for group in groups for number in group]
-        by_token = self._scored.mean_of == "tokens"
-        weights = store.weight_sum if by_token else store.by_example.get(WEIGHT)
-        return len(numbers) if weights is None else float(weights[numbers].sum(dtype=np.float64))
+        return float(self._scored.weights(store, [number for group in groups for number in group]).sum())
+
+
+def _by_example(kept: Mapping[str, torch.Tensor]) -> list[dict[str, Any]]:
+    """Returns what is kept of each example, by name, as JSON."""
+    columns = [values.tolist() for values in kept.values()]
+    return [dict(zip(kept, each, strict=True)) for each in zip(*columns, strict=True)]
+
+
+def _as_tensor(values: list[Any]) -> torch.Tensor:
+    """Returns numbers of all examples as one tensor: int64, or float64."""
+    found = torch.from_numpy(np.array(values))
+    return found.double() if found.is_floating_point() else found.long()

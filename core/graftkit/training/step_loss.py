@@ -569,7 +569,7 @@ class ScoreSums:
         losses: torch.Tensor,
         metrics: Mapping[str, torch.Tensor],
         batches: Sequence[PackedBatch],
-        of_examples: float | None = None,
+        weight: float | None = None,
     ) -> None:
         """Adds what an objective said of some examples, and the passes that computed them.
 
@@ -577,11 +577,12 @@ class ScoreSums:
             losses: `[examples]`.
             metrics: `[examples]` each; NaN leaves one out, which is for means over examples alone.
             batches: The passes.
-            of_examples: What the examples weigh together in a mean over examples; their number when None.
+            weight: What the examples, or their tokens, weigh together in the mean of the losses; as in that of the
+                metrics when None.
         """
         weights = sum(batch.weight_sum for batch in batches)
-        each = len(losses) if of_examples is None else of_examples
-        self._losses.append((losses.sum().item(), each if self._mean_of == "examples" else weights))
+        every = len(losses) if self._mean_of == "examples" else weights
+        self._losses.append((losses.sum().item(), every if weight is None else weight))
         self._tokens += sum(batch.tokens for batch in batches)
         self._loss_tokens += sum(len(batch.labels) for batch in batches)
         for name, values in metrics.items():

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 import torch
 from graftkit import Scores, SequenceScores
-from graftkit.interfaces.objective import LABELS, WEIGHT
+from graftkit.interfaces.objective import LABEL
 from graftkit_objectives.classification import Classification
 from graftkit_objectives.config import (
     ClassificationConfig,
@@ -112,11 +112,18 @@ class WeighsByNegativeNumbers(Classification):
     config_class = NegativeWeights
 
 
+class WeighsTheFirstLabel(ClassificationConfig):
+    @property
+    def label_weights(self) -> Mapping[str, float]:
+        return {"first": 2.0}
+
+
 class WeighsTwice(Classification):
-    config_class = ClassificationConfig
+    config_class = WeighsTheFirstLabel
 
     def losses(self, scores: SequenceScores) -> torch.Tensor:
-        return super().losses(scores) * scores.by_example.get(WEIGHT, torch.tensor(1.0))
+        losses, weights = super().losses(scores), scores.label_weights
+        return losses if weights is None else losses * weights[scores.by_example[LABEL].long()]
 
 
 class WeighsTheFirstLabelAlone(MultiLabelConfig):
@@ -129,7 +136,7 @@ class LeavesWeightsOut(MultiLabelClassification):
     config_class = WeighsTheFirstLabelAlone
 
     def losses(self, scores: SequenceScores) -> torch.Tensor:
-        return super().losses(SequenceScores(scores.values, {LABELS: scores.by_example[LABELS]}))
+        return super().losses(SequenceScores(scores.values, scores.by_example))
 
 
 class PrefersTheWorst(Grpo):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.text_targets import is_pair
-from graftkit.errors import DataError, PluginError
+from graftkit.errors import DataError, PluginError, UnknownFormatError
 from graftkit.flow.records.datasets import open_path
 from graftkit.host import registry
 from graftkit.host.host import PluginHost
@@ -382,6 +383,9 @@ def test_texts_are_read_with_labels_or_a_number(tmp_path: Path) -> None:
     said = {"format": {"use": "label", "names": ["n", "y"]}}
     [dataset] = open_path(PluginHost(), str(tmp_path / "named.jsonl"), said)
     assert [sample.label for sample in dataset if isinstance(sample, LabelledText)] == ["y"]
+    (tmp_path / "named.csv").write_text("text,label\na,1\nb,0\nc,1.0\nd,y\n")
+    [dataset] = open_path(PluginHost(), str(tmp_path / "named.csv"), said)
+    assert [sample.label for sample in dataset if isinstance(sample, LabelledText)] == ["y", "n", "y", "y"]
     (tmp_path / "named.jsonl").write_text('{"text": "a", "label": 0.5}\n')
     with pytest.raises(DataError, match="no number of one of the 2 names"):
         [*open_path(PluginHost(), str(tmp_path / "named.jsonl"), said)[0]]
@@ -573,6 +577,19 @@ def test_words_are_read_with_their_tags(tmp_path: Path) -> None:
         assert isinstance(found, TaggedText) and found.text == text
         assert found.words == ("In", "New", "York", ",", "Ada", "is", "5", ".")
         assert found.tags == ("O", "B-LOC", "I-LOC", "O", "B-PER", "O", "O", "O")
+    for key, form in (
+        ("entities", lambda start, end, label: [start, end, label]),  # spaCy
+        ("label", lambda start, end, label: [start, end, label]),  # doccano
+        ("labels", lambda start, end, label: [start, end, label]),
+        ("entities", lambda start, end, label: {"id": 1, "start_offset": start, "end_offset": end, "label": label}),
+        ("label", lambda start, end, label: {"start": start, "end": end, "labels": [label]}),  # Label Studio
+    ):
+        line = {"text": text, key: [form(13, 16, "PER"), form(2, 11, "LOC")]}
+        assert records(tmp_path, json.dumps({"id": 1, **line, "Comments": []})) == [found]
+    for key in ("entities", "spans", "label"):
+        [outside] = records(tmp_path, json.dumps({"text": "Ada", key: []}))
+        assert isinstance(outside, TaggedText) and outside.tags == ("O",)
+    assert not isinstance(records(tmp_path, json.dumps({"text": "Ada", "labels": []}))[0], TaggedText)
     [inside] = records(tmp_path, json.dumps({"text": "x1:2", "spans": [{"start": 1, "end": 3, "label": "A"}]}))
     assert isinstance(inside, TaggedText) and list(zip(inside.words, inside.tags, strict=True)) == [
         *[("x", "O"), ("1", "B-A"), (":", "I-A"), ("2", "O")]
@@ -581,6 +598,59 @@ def test_words_are_read_with_their_tags(tmp_path: Path) -> None:
     said = {"format": {"use": "tags", "names": ["O", "B-ORG"]}}
     [dataset] = open_path(PluginHost(), str(tmp_path / "named.jsonl"), said)
     assert [sample.tags for sample in dataset if isinstance(sample, TaggedText)] == [("B-ORG", "O")]
+
+
+TABLE = """id,tokens,ner_tags
+1,"[""EU"", ""it's""]","[1, 0]"
+2,"['a, b', ""it's"", 'c']","['B-ORG', 'O', 'O']"
+3,,
+"""
+
+
+def test_lists_that_a_table_holds_as_text_are_read_where_that_is_said(tmp_path: Path) -> None:
+    """As JSON, or as pandas writes them; else the refusal offers the line that says so."""
+    (tmp_path / "table.csv").write_text(TABLE)
+    line = "{path: table.csv, reader: {use: csv, lists: [tokens, ner_tags]}}"
+    with pytest.raises(UnknownFormatError, match=re.escape(f"'tokens' holds lists, written as text, say so: {line}")):
+        open_path(PluginHost(), str(tmp_path / "table.csv"))
+    said: dict[str, Any] = {"reader": {"use": "csv", "lists": ["tokens", "ner_tags"]}, "empty": "skip"}
+    said["format"] = {"use": "tags", "names": ["O", "B-ORG"]}
+    [dataset] = open_path(PluginHost(), str(tmp_path / "table.csv"), said)
+    rows = iter(dataset)
+    assert [(sample.words, sample.tags) for sample in (next(rows), next(rows)) if isinstance(sample, TaggedText)] == [
+        (("EU", "it's"), ("B-ORG", "O")),
+        (("a, b", "it's", "c"), ("B-ORG", "O", "O")),
+    ]
+    with pytest.raises(DataError, match='table.csv:4: "tokens" is missing or null'):
+        next(rows)
+
+
+def test_places_that_a_table_holds_as_python_writes_them_are_read(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("text,entities\nAda lives.,\"[(0, 3, 'PER')]\"\n")
+    [dataset] = open_path(PluginHost(), str(tmp_path / "table.csv"), {"reader": {"use": "csv", "lists": ["entities"]}})
+    assert [sample.tags for sample in dataset if isinstance(sample, TaggedText)] == [("B-PER", "O", "O")]
+
+
+@pytest.mark.parametrize(
+    "value,message",
+    [
+        ("['a' 'b']", '"words" is no list: its texts have no comma between them, as numpy writes arrays'),
+        ("[1 2]", '"words" is no list: '),
+        ("Ada lives", '"words" is no list: it is neither JSON nor a list as Python writes one'),
+        (f"[{'1+' * 50_000}1]", '"words" is no list: it is neither JSON nor a list as Python writes one'),
+        (f"[{'-' * 50_000}1]", '"words" is no list: it is neither JSON nor a list as Python writes one'),
+        ("{'a': 1}", '"words" is no list, and reader.lists names it'),
+        ("[print(1)]", '"words" is no list: it is neither JSON nor a list as Python writes one'),
+        ("[{[]: 1}]", '"words" is no list: '),
+        ("[" * 5000, '"words" is no list: '),
+    ],
+)
+def test_what_is_no_list_in_a_table_is_refused(tmp_path: Path, value: str, message: str) -> None:
+    (tmp_path / "table.csv").write_text(f'words,tags\n"{value}",[]\n')
+    with pytest.raises(DataError, match=rf"table\.csv:2: {re.escape(message)}"):
+        open_path(PluginHost(), str(tmp_path / "table.csv"), {"reader": {"use": "csv", "lists": ["words", "tags"]}})
+    with pytest.raises(DataError, match="reader.lists names 'tokens', and no column is called so"):
+        open_path(PluginHost(), str(tmp_path / "table.csv"), {"reader": {"use": "csv", "lists": ["tokens"]}})
 
 
 @pytest.mark.parametrize(
@@ -595,10 +665,14 @@ def test_words_are_read_with_their_tags(tmp_path: Path) -> None:
         ({"tokens": ["a"], "ner_tags": [3]}, "the tag is the number 3, for which there is no word"),
         ({"tokens": ["a"], "ner_tags": [3]}, "format: {use: tags, names: [FIRST, SECOND]}"),
         ({"tokens": ["a"], "tags": "O"}, '"tags" is a string, no list'),
+        ({"tokens": ["a"], "tags": "['O']"}, "say which columns hold lists: reader: {use: csv, lists: [tags]}"),
         ({"tokens": ["a"], "tags": None}, '"tags" is missing or null'),
         ({"text": "abc", "entities": [{"start": 0, "end": 9, "label": "A"}]}, "from 0 to 9; the text has 3 characters"),
         ({"text": "abc", "entities": [{"start": 0, "end": 2}]}, 'is no object with "start" and "end"'),
         ({"text": "abc", "entities": [{**ENTITY, "end": True}]}, 'is no object with "start" and "end"'),
+        ({"text": "abc", "entities": [["abc", "A"]]}, '"label", a text, nor a list of the three'),
+        ({"text": "abc", "entities": [[0, 1, "A", 2]]}, "nor a list of the three"),
+        ({"text": "abc", "entities": [{"start": 0, "end": 1, "labels": ["A", "B"]}]}, "has 2 labels"),
         ({"text": "abc", "entities": None}, 'neither "entities" nor "spans" says which entities the text has'),
         (
             {"text": "abc", "entities": [{"start": a, "end": a + 2, "label": "A"} for a in (0, 1)]},

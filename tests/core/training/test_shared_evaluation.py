@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
@@ -151,18 +151,21 @@ class Correlated:
     def metrics(self, scores: SequenceScores) -> dict[str, torch.Tensor]:
         return {}
 
-    def overall(self, scores: SequenceScores) -> dict[str, float]:
-        pair = torch.stack([scores.values[:, 0, 0].double(), scores.by_example["score"].double()])
+    def kept(self, scores: SequenceScores) -> dict[str, torch.Tensor]:
+        return {"score": scores.values[:, 0, 0], "number": scores.by_example["score"]}
+
+    def overall(self, kept: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        assert all(values.dtype is torch.float64 for values in kept.values())
+        pair = torch.stack([kept["score"], kept["number"]])
         return {"pearson": torch.corrcoef(pair)[0, 1].item(), "nothing": math.nan}
 
 
-def test_figures_of_all_examples_and_their_weights_are_shared(network: LlamaForCausalLM, store: TokenStore) -> None:
-    """Those of the records in their own order, whoever scored them; the mean is divided by the weights of all."""
+def test_figures_of_all_examples_are_shared(network: LlamaForCausalLM, store: TokenStore) -> None:
+    """Those of the records in their own order, whoever scored them."""
     torch.manual_seed(0)
     scorer = LlamaForSequenceClassification(network.config.__class__(**network.config.to_dict(), num_labels=1)).eval()
     scorer.config.pad_token_id = 0
     columns = {"score": np.linspace(-1, 1, len(store), dtype=np.float32)}
-    columns["weight"] = np.arange(1, len(store) + 1, dtype=np.float32)
     judged = replace(store, by_example=columns)
 
     def evaluate(processes: Processes) -> StepScore:
@@ -174,40 +177,59 @@ def test_figures_of_all_examples_and_their_weights_are_shared(network: LlamaForC
     assert InThreads(COUNT).call(evaluate) == [alone] * COUNT
     with torch.no_grad():
         values = torch.cat([scorer(torch.from_numpy(example.ids)[None]).logits[0] for example in judged]).double()
-    numbers, weights = torch.from_numpy(columns["score"]).double(), columns["weight"].astype(float)
+    numbers = torch.from_numpy(columns["score"]).double()
     assert alone.metrics == {
         "pearson": pytest.approx(torch.corrcoef(torch.stack([values, numbers]))[0, 1].item(), abs=1e-5)
     }
-    assert alone.loss == pytest.approx(np.average((values - numbers).square().numpy(), weights=weights), rel=1e-5)
+    assert alone.loss == pytest.approx((values - numbers).square().mean().item(), rel=1e-5)
 
 
-class Weighed(Correlated):
-    """Several labels of a text, each of which weighs as it is told."""
+class OneLabel:
+    """One label of a text, each of which weighs as it is told."""
 
     def losses(self, scores: SequenceScores) -> torch.Tensor:
-        labels, weights = scores.by_example["labels"].float(), scores.by_example["label_weights"]
-        return binary_cross_entropy_with_logits(scores.values[:, 0], labels, weights, reduction="none").mean(1)
+        labels = scores.by_example["label"].long()
+        return cross_entropy(scores.values[:, 0], labels, scores.label_weights, reduction="none")
 
-    def overall(self, scores: SequenceScores) -> dict[str, float]:
+    def metrics(self, scores: SequenceScores) -> dict[str, torch.Tensor]:
         return {}
 
 
-def test_weights_of_labels_are_the_same_for_every_process(network: LlamaForCausalLM, store: TokenStore) -> None:
+class SeveralLabels(OneLabel):
+    """Several labels of a text."""
+
+    def losses(self, scores: SequenceScores) -> torch.Tensor:
+        labels, weights = scores.by_example["labels"].float(), scores.label_weights
+        return binary_cross_entropy_with_logits(scores.values[:, 0], labels, weights, reduction="none").mean(1)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_weights_of_labels_are_the_same_for_every_process(
+    several: bool, network: LlamaForCausalLM, store: TokenStore
+) -> None:
+    """Where a text has one, the mean is divided by the weights of all texts; else by their number."""
     scorer = LlamaForSequenceClassification(network.config.__class__(**network.config.to_dict(), num_labels=2)).eval()
     scorer.config.pad_token_id = 0
-    labels = np.arange(2 * len(store), dtype=np.uint8).reshape(-1, 2) % 3 % 2
-    judged, weights = replace(store, by_example={"labels": labels}), [0.5, 4.0]
+    sets = np.arange(2 * len(store), dtype=np.uint8).reshape(-1, 2) % 3 % 2
+    column: dict[str, Any] = {"labels": sets} if several else {"label": sets[:, 0].astype(np.int32)}
+    judged, weights = replace(store, by_example=column), [0.5, 4.0]
 
     def evaluate(processes: Processes) -> StepScore:
         passes = Passes(12, False, torch.device("cpu"), processes)
-        loss = HeadLoss(deepcopy(scorer), Weighed(), passes, OfSequences(weights))
+        objective = SeveralLabels() if several else OneLabel()
+        loss = HeadLoss(deepcopy(scorer), objective, passes, OfSequences(weights))
         return loss.evaluate(judged, passes.all_groups(judged), lambda done, every: None)
 
     alone = evaluate(ALONE)
     assert InThreads(COUNT).call(evaluate) == [alone] * COUNT
     with torch.no_grad():
         values = torch.cat([scorer(torch.from_numpy(example.ids)[None]).logits for example in judged])
-    due = binary_cross_entropy_with_logits(values, torch.from_numpy(labels).float(), torch.tensor(weights))
+    known, row = torch.from_numpy(next(iter(column.values()))), torch.tensor(weights)
+    due = (
+        binary_cross_entropy_with_logits(values, known.float(), row)
+        if several
+        else cross_entropy(values, known.long(), row)
+    )
     assert alone.loss == pytest.approx(due.item(), rel=1e-5)
 
 
@@ -220,12 +242,16 @@ class Tagged:
     def metrics(self, scores: TokenScores) -> dict[str, torch.Tensor]:
         return {}
 
-    def overall(self, scores: TokenScores) -> dict[str, float]:
-        place = torch.arange(1, len(scores.tags) + 1) * (scores.example + 1)
-        return {"placed": (scores.values[:, 0].double() * place * scores.tags).sum().item()}
+    def kept(self, scores: TokenScores) -> dict[str, torch.Tensor]:
+        return {"two": scores.summed(torch.stack([scores.tags, scores.values.argmax(1)], 1))}
+
+    def overall(self, kept: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        place = torch.arange(1, len(kept["two"]) + 1)
+        assert kept["two"].dtype is torch.int64
+        return {"placed": float((place[:, None] * kept["two"]).sum())}
 
 
-def test_scores_of_tokens_are_gathered_in_the_records_order(network: LlamaForCausalLM, store: TokenStore) -> None:
+def test_what_is_kept_of_tokens_is_gathered_in_the_records_order(network: LlamaForCausalLM, store: TokenStore) -> None:
     torch.manual_seed(0)
     tagger = LlamaForTokenClassification(network.config.__class__(**network.config.to_dict(), num_labels=3)).eval()
     tags = (np.arange(len(store.ids)) % 3).astype(np.int32)
@@ -245,8 +271,10 @@ def test_scores_of_tokens_are_gathered_in_the_records_order(network: LlamaForCau
     assert alone.metrics["placed"] and InThreads(COUNT).call(evaluate) == [alone] * COUNT
 
 
-def test_scores_are_gathered_for_figures_of_all_examples_alone(network: LlamaForCausalLM, store: TokenStore) -> None:
-    """A reward model has none: each process sends the losses of its examples, and no scores."""
+def test_what_is_kept_is_gathered_for_figures_of_all_examples_alone(
+    network: LlamaForCausalLM, store: TokenStore
+) -> None:
+    """A reward model has none: each process sends the losses of its examples alone."""
     scorer = LlamaForSequenceClassification(network.config.__class__(**network.config.to_dict(), num_labels=1)).eval()
     scorer.config.pad_token_id = 0
     plugin: Any = SimpleNamespace(label="plugin 'p'", distribution="p")

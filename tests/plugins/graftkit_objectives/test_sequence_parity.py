@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from encoder_models import encoder_folder
-from graftkit.interfaces.objective import LABEL, LABELS, SCORE, WEIGHT, SequenceScores
+from graftkit.interfaces.objective import LABEL, LABELS, SCORE, SequenceScores
 from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import SEQUENCE, TYPE, Example, TokenStore
 from graftkit.training.head_loss import HeadLoss, OfSequences
@@ -159,8 +159,8 @@ def test_class_weights_are_those_of_cross_entropy(made: Callable[[int], Any], pa
     loss = cross_entropy(logits, torch.tensor(CLASSES), weight=torch.tensor(weights))
     loss.backward()
     expected = loss.item(), gradients(model)
-    store = stored([{LABEL: np.int32(label), WEIGHT: np.float32(weights[label])} for label in CLASSES])
-    found = trained_here(model, Classification(ClassificationConfig()), store, packed=packed, microbatch=microbatch)
+    store, objective = stored([{LABEL: np.int32(label)} for label in CLASSES]), Classification(ClassificationConfig())
+    found = trained_here(model, objective, store, packed=packed, microbatch=microbatch, weights=weights)
     check(*expected, *found)
 
 
@@ -208,13 +208,14 @@ def test_figures_of_all_records_are_no_means_of_passes(made: Callable[[int], Any
     """As scikit-learn's f1_score gives them for these texts, and torch's corrcoef; passes of one text have none."""
     objective = MultiLabelClassification(MultiLabelConfig())
     scores = torch.tensor([[1, -1, 1], [1, -1, -1], [-1, 1, 1], [-1, 1, -1], [-1, -1, 1]]).float()[:, None]
-    told = objective.overall(SequenceScores(scores, {LABELS: torch.tensor(SETS)}))
+    told = objective.overall(objective.kept(SequenceScores(scores, {LABELS: torch.tensor(SETS)})))
     assert told == {"micro_f1": pytest.approx(0.8), "macro_f1": pytest.approx((0.5 + 0.8 + 1) / 3)}
     three, four = (torch.tensor(SETS).bool(), torch.zeros(len(SETS), 4, dtype=torch.bool))
     four[:, :3] = three
     assert macro_f1(four, four) == macro_f1(three, three) == 1, "a label that no text has says nothing"
     values = torch.eye(3)[[0, 2, 2, 1, 0]][:, None]
-    told = Classification(ClassificationConfig()).overall(SequenceScores(values, {LABEL: torch.tensor(CLASSES)}))
+    one_label = Classification(ClassificationConfig())
+    told = one_label.overall(one_label.kept(SequenceScores(values, {LABEL: torch.tensor(CLASSES)})))
     assert told == {"macro_f1": pytest.approx((2 / 3 + 2 / 3 + 0.5) / 3)}
     network, store = made(1), stored([{SCORE: np.float32(number)} for number in NUMBERS])
     passes = Passes(10, True, CPU)

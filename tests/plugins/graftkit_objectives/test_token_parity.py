@@ -19,6 +19,7 @@ from graftkit_objectives.config import TokenClassificationConfig
 from graftkit_objectives.entities import are_chunks, entities_in, precision_recall_f1
 from graftkit_objectives.token_classification import TokenClassification
 from reference import gradients, step_gradients
+from torch.nn.functional import cross_entropy
 
 IDS = [[2, 40, 41, 9, 12, 3], [2, 7, 3], [2, *range(20, 45), 3], [2, 30, 31, 3], [2, 5, 6, 7, 8, 3]]
 TAGS = [
@@ -130,6 +131,33 @@ def test_token_classification(made: Any, kind: str, packed: bool, microbatch: in
         assert torch.allclose(ours[name], gradient, atol=1e-5 * largest, rtol=1e-4), name
 
 
+@pytest.mark.parametrize("packed,microbatch", [(True, 30), (False, 1000)])
+def test_class_weights_are_those_of_cross_entropy(made: Any, packed: bool, microbatch: int) -> None:
+    """In the loss and its gradient; the accuracy counts every word alike."""
+    model, store, weights = made("bert"), stored(), [0.25, 3.0, 1.0]
+    _, scores = learnt_there(model)
+    known = torch.tensor([tag for tags in TAGS for tag in tags if tag >= 0])
+    loss = cross_entropy(scores, known, weight=torch.tensor(weights))
+    loss.backward()
+    expected = gradients(model)
+
+    def made_loss(network: Any, passes: Passes) -> HeadLoss:
+        return HeadLoss(network, TokenClassification(TokenClassificationConfig()), passes, OfTokens(LABELS, weights))
+
+    score, ours = step_gradients(model, store, made_loss, packed=packed, microbatch=microbatch)
+    assert score.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert score.metrics == {"accuracy": pytest.approx((scores.argmax(1) == known).float().mean().item())}
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        assert torch.allclose(ours[name], gradient, atol=1e-5 * largest, rtol=1e-4), name
+    network, passes = model.get_base_model(), Passes(microbatch, packed, torch.device("cpu"))
+    use_packing(network, Packing(packed))
+    measured = made_loss(network, passes).evaluate(store, passes.all_groups(store), lambda done, every: None)
+    of_each = [sum(weights[tag] for tag in tags if tag >= 0) for tags in TAGS]
+    assert measured.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert np.average(measured.losses, weights=of_each) == pytest.approx(loss.item(), rel=1e-5)
+
+
 def test_an_evaluation_is_the_mean_of_all_tokens(made: Any) -> None:
     model, store = made("bert"), stored()
     with torch.no_grad():
@@ -144,7 +172,9 @@ def test_an_evaluation_is_the_mean_of_all_tokens(made: Any) -> None:
     rest = iter(scores.argmax(1).tolist())
     true = [[LABELS[tag] for tag in tags if tag >= 0] for tags in TAGS]
     predicted = [[LABELS[next(rest)] for _ in tags] for tags in true]
-    expected = precision_recall_f1(list(map(entities_in, true)), list(map(entities_in, predicted)))
+    of_true, of_predicted = list(map(entities_in, true)), list(map(entities_in, predicted))
+    both = sum(len(one & other) for one, other in zip(of_true, of_predicted, strict=True))
+    expected = precision_recall_f1(both, sum(map(len, of_true)), sum(map(len, of_predicted)))
     assert {name: found.metrics[name] for name in expected} == pytest.approx(expected)
 
 
@@ -188,4 +218,5 @@ def tagged(true: list[list[str]], predicted: list[list[str]], labels: list[str])
     example = torch.tensor([number for number, tags in enumerate(true) for _ in tags])
     tags = torch.tensor([labels.index(tag) for row in true for tag in row])
     scores = TokenScores(torch.eye(len(labels))[numbers], tags, example, len(true), labels)
-    return dict(TokenClassification(TokenClassificationConfig()).overall(scores))
+    objective = TokenClassification(TokenClassificationConfig())
+    return dict(objective.overall(objective.kept(scores)))

@@ -205,7 +205,7 @@ def told_of_origin(
             )
         found += check_rows_fit(folder, files, brought.replacement, brought.change)
     in_use = brought.replacement if brought and brought.replacement else base
-    if _other_template(folder, beside, in_use):
+    if bound.objective_config.lays_out and _other_template(folder, beside, in_use):
         found.append(
             "the adapter was trained with another chat template than conversations are laid out by now; "
             "data.chat_template says which"

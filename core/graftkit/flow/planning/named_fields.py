@@ -73,7 +73,7 @@ class NamedFields(Named):
                 raise self.wrong(
                     f"weighs the label {label!r:.60} as {weight!r:.40}: a text and a number above 0 are due"
                 )
-        if found and self._config.learns_from not in ("labels", "label_sets"):
+        if found and self._config.learns_from not in ("labels", "label_sets", "tags"):
             raise self.wrong(f"gave label_weights, and learns from '{self._config.learns_from}': only labels weigh")
         return dict(found)
 

@@ -137,7 +137,11 @@ def make_plan(
     laid_out_by = template_in_use if chats(bound, samples) else None
     notices = [
         *bound.document.notices,
-        *without_effect(bound),
+        *without_effect(
+            bound,
+            samples.train.counts().keys() | samples.holdout.counts().keys(),
+            trains_rows=bool(vocabulary and (vocabulary.section or vocabulary.change)),
+        ),
         *told_of_prompts(bound, own_files),
         *(told_of_origin(origin, bound, files, tokenizer, beside, brought) if origin else []),
         *told_of_several(bound, own_files.config, origin),

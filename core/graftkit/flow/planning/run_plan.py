@@ -169,8 +169,8 @@ class RunPlan:
 
 
 def chats(bound: BoundRecipe, samples: Split) -> bool:
-    """Whether training records are laid out by a chat template; texts that are judged as wholes stay as they are."""
-    return not bound.objective_config.judges_texts and "chat" in samples.train.counts()
+    """Whether training records are laid out by a chat template."""
+    return bound.objective_config.lays_out and "chat" in samples.train.counts()
 
 
 def seen_an_epoch(shares: Sequence[DatasetShare]) -> float:

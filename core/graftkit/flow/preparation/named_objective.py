@@ -101,14 +101,29 @@ class NamedObjective(Named):
 
 
 class NamedOverall(NamedObjective):
-    """One that tells something of all examples together, too; of others no scores are kept or gathered for that."""
+    """One that tells something of all examples together, too; of others nothing is kept or gathered for that."""
 
-    def overall(self, scores: SequenceScores | TokenScores) -> dict[str, float]:
+    def kept(self, scores: SequenceScores | TokenScores) -> dict[str, torch.Tensor]:
+        """Returns what is kept of each example, `[examples]` or `[examples, ...]`."""
+        found = self._objective.kept(_copied(scores))
+        if not isinstance(found, Mapping) or not found:
+            raise self.wrong(f"gave {kind_named(found)} as what is kept of examples, not a mapping with an entry")
+        return {self._metric_name(name): self._kept(name, values, scores) for name, values in dict(found).items()}
+
+    def _kept(self, name: str, values: object, scores: SequenceScores | TokenScores) -> torch.Tensor:
+        examples = _examples(scores)
+        if not isinstance(values, torch.Tensor) or values.ndim < 1 or len(values) != examples:
+            raise self.wrong(f"gave {_shape(values)} as '{name}' of {examples} examples: a row each is due")
+        if not _is_plain(values) or values.is_complex():
+            raise self.wrong(f"gave '{name}' as {_kind(values)}: a dense tensor of numbers is due")
+        return values.detach().cpu()
+
+    def overall(self, kept: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """Returns what is told of all examples together, each a number or NaN."""
-        found = self._objective.overall(_copied(scores))
+        found = self._objective.overall({name: values.clone() for name, values in kept.items()})
         if not isinstance(found, Mapping):
             raise self.wrong(f"gave {kind_named(found)} as figures of all examples, not a mapping")
-        known = bool(scores.values.isfinite().all())
+        known = all(bool(values.isfinite().all()) for values in kept.values())
         return {self._metric_name(name): self._figure(name, value, known) for name, value in dict(found).items()}
 
     def _figure(self, name: str, value: object, known: bool) -> float:

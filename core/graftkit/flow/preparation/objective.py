@@ -40,10 +40,9 @@ def loss_of(
     if config.head == "embedding":
         return lambda passes: EmbeddingLoss(network, objective, passes)
     if config.head in SCORING:
-        labels = labels_of(network.config.to_dict())
-        named = config.label_weights if config.learns_from == "label_sets" else {}
+        labels, named = labels_of(network.config.to_dict()), config.label_weights
         weights = [named.get(label, 1.0) for label in labels] if named else None
-        scored = OfTokens(labels) if config.head == "token" else OfSequences(weights)
+        scored = OfTokens(labels, weights) if config.head == "token" else OfSequences(weights)
         return lambda passes: HeadLoss(network, objective, passes, scored)
     temperature = config.temperature if isinstance(config, TeacherConfig) else 1.0
     return lambda passes: ObjectiveLoss(

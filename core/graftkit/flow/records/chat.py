@@ -37,12 +37,14 @@ _OPTIONS = {
 
 
 def chat_options(bound: BoundRecipe, own: ChatOptions | None = None) -> ChatOptions:
-    """Returns how a recipe has conversations laid out.
+    """Returns how a recipe has conversations laid out; as usual where its objective has none laid out.
 
     Args:
         bound: The recipe.
         own: What holds where it is silent, such as how a model's training had them laid out; as usual when left out.
     """
+    if not bound.objective_config.lays_out:
+        return own or ChatOptions()
     data = bound.recipe.data
     named = data.chat_template.name if data.chat_template else None
     asked = ChatOptions(data.template_arguments, data.system, data.turns, data.end_of_turn, named)
@@ -58,7 +60,7 @@ def check_arguments(bound: BoundRecipe, template: ChatTemplate | None) -> None:
     Raises:
         RecipeError: There is one.
     """
-    for name in bound.recipe.data.template_arguments:
+    for name in chat_options(bound).arguments:
         if template is None or name not in template.variables:
             read = sorted(template.unreserved if template else ())
             raise RecipeError(
@@ -74,7 +76,7 @@ def check_end_of_turn(bound: BoundRecipe, tokenizer: Tokenizer) -> None:
     Raises:
         RecipeError: It does not end with a special token.
     """
-    end, known = bound.recipe.data.end_of_turn, tokenizer.special_tokens
+    end, known = chat_options(bound).end_of_turn, tokenizer.special_tokens
     if end is not None and not end.endswith(tuple(known)):
         raise RecipeError(
             f"data.end_of_turn {end!r} does not end with a special token, at which a generation could stop",

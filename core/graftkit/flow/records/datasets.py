@@ -19,7 +19,7 @@ from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError, UnknownFormatError
 from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
-from graftkit.flow.records.suggest_format import Guess, misspelt_columns, suggest_format
+from graftkit.flow.records.suggest_format import Guess, lists_as_text, misspelt_columns, suggest_format
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
@@ -194,7 +194,9 @@ class _Opener:
                 f"columns names '{missing[0]}', which the first records do not have: {described(theirs)}",
                 where=str(source),
             )
-        name, means, known = _chosen_format(found, *format, source) if format else self._fitting(found, first, source)
+        name, means, known = (
+            _chosen_format(found, *format, source) if format else self._fitting(found, first, source, reader_name)
+        )
         if format is None and entry.unused == "report":
             self._refuse_misspelt(found, known, first, source)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
@@ -239,7 +241,7 @@ class _Opener:
         return None
 
     def _fitting(
-        self, found: Mapping[str, Column], first: _FirstRecords, source: RecordSource
+        self, found: Mapping[str, Column], first: _FirstRecords, source: RecordSource, reader_name: str
     ) -> tuple[str, RecordFormat, frozenset[str]]:
         """Returns the one format that fits a file, and the columns that it reads."""
         for group in self._groups("format"):
@@ -254,7 +256,8 @@ class _Opener:
                     where=str(source),
                     hint=f"Say which: {{path: {source.path.name}, format: {fitting[0].name}}}.",
                 )
-        hint, suggested = suggest_format(found, self._formats(), source.path.name, alone=first.count == 1)
+        of_text = None if reader_name != "csv" else lists_as_text((one for _, one in first), source.path.name)
+        hint, suggested = of_text or suggest_format(found, self._formats(), source.path.name, alone=first.count == 1)
         raise _unknown(f"no format fits the first records: {described(found)}", first, hint, suggested)
 
     def _refuse_misspelt(

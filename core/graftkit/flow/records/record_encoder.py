@@ -43,8 +43,7 @@ def encoder_of(
         token_types: Of how many types of tokens the model has embeddings.
     """
     data, objective = bound.recipe.data, bound.objective_config
-    weights = objective.label_weights if objective.learns_from == "labels" else {}  # others are no columns of examples
-    targets = TextTargets(objective.learns_from, labels, weights) if objective.judges_texts else None
+    targets = TextTargets(objective.learns_from, labels) if objective.judges_texts else None
     if isinstance(objective, EmbeddingConfig):
         prompts = objective.query_prompt, objective.document_prompt
         targets = TextTargets("similar", negatives=objective.negatives, prompts=prompts)
@@ -90,7 +89,7 @@ def template_of(bound: BoundRecipe) -> str | None:
     Raises:
         DataError: Its file can't be read.
     """
-    section = bound.recipe.data.chat_template
+    section = bound.recipe.data.chat_template if bound.objective_config.lays_out else None
     path = section.path if section else None
     if path is None:
         return None

@@ -14,7 +14,7 @@ import numpy as np
 
 from graftkit.corpus.answers_compared import TwoAnswers
 from graftkit.corpus.sample_files import Samples
-from graftkit.corpus.text_targets import TEXT_SHAPES, is_pair, labels_in, shape_of
+from graftkit.corpus.text_targets import TEXT_SHAPES, is_pair, labels_in, parts_of, shape_of
 from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.samples import LabelledAnswer, LabelledText, Sample, ScoredText, TaggedText, TextWithLabels
 from graftkit.visible import one_line
@@ -40,12 +40,19 @@ class SeenKinds:
         self._lowest, self._highest = math.inf, -math.inf
         self._pairs = 0
         self._two_texts, self._one_text, self._first_alone = 0, 0, ""
+        self._tags: dict[str, int] = {}
+        self._words = array("I")
+        self._learnt = array("q")
 
     def note(self, sample: Sample) -> None:
         """Notes a record; every one of the files in turn."""
         kind: _Kind = None
         if isinstance(sample, LabelledText | TextWithLabels | TaggedText):
             kind = tuple(sorted({*labels_in(sample)}))
+            labels = sample.tags if isinstance(sample, TaggedText) else kind
+            self._learnt.extend((hash(parts_of(sample)), hash(labels)))  # equal within this process alone
+            if isinstance(sample, TaggedText):
+                self._note_words(sample)
         elif isinstance(sample, LabelledAnswer):
             kind = sample.wanted
         elif isinstance(sample, ScoredText):
@@ -68,10 +75,14 @@ class SeenKinds:
     def counts(self, train: Samples, weights: Sequence[Fraction]) -> tuple[dict[str, float], float]:
         """Counts the records that training sees with each label, and all that it sees; exactly, as both are compared.
 
+        Of records whose words have tags it counts the words.
+
         Args:
             train: The records that training sees, of all that were noted.
             weights: How often each of a file's records counts, by file.
         """
+        if self._tags:
+            return self._counts_of_words(train, weights)
         found: defaultdict[str, Fraction] = defaultdict(Fraction)
         ends = np.cumsum(train.sizes, dtype=np.int64).tolist()
         for weight, (start, end) in zip(weights, pairwise([0, *ends]), strict=True):
@@ -124,6 +135,48 @@ class SeenKinds:
             f"{self._first_alone}: the record has one text, and others have two: {self._one_text:,} of "
             f"{self._one_text + self._two_texts:,} records are learnt as a text alone"
         ]
+
+    def told_of_other_labels(self, train: Samples) -> list[str]:
+        """Tells of texts that several records have, each with another label, or with other ones.
+
+        Args:
+            train: The records that training sees, of all that were noted.
+        """
+        text, labels = np.frombuffer(self._learnt, np.int64).reshape(-1, 2).T
+        order = np.lexsort((labels, text))
+        text, labels = text[order], labels[order]
+        texts = np.unique(text[1:][(text[1:] == text[:-1]) & (labels[1:] != labels[:-1])])
+        if not len(texts) or len(order) != len(self._of_record):
+            return []
+        first = order[np.isin(text, texts)].min()
+        of_first = order == first
+        other = order[(text == text[of_first]) & (labels != labels[of_first])].min()
+        wanted = np.zeros(len(train.kept), bool)
+        wanted[[first, other]] = True
+        places = [sample.where for sample in train.read(wanted)]
+        what = "tags" if self._tags else "labels"
+        have = "1 text has" if len(texts) == 1 else f"{len(texts):,} texts have"
+        return [
+            f"{have} other {what} in one record than in another, such as {' and '.join(places)}: not both are learnt"
+        ]
+
+    def _note_words(self, sample: TaggedText) -> None:
+        """Notes how many words of a record have each tag."""
+        for tag, count in Counter(sample.tags).items():
+            self._words.extend((len(self._of_record), self._tags.setdefault(tag, len(self._tags)), count))
+
+    def _counts_of_words(self, train: Samples, weights: Sequence[Fraction]) -> tuple[dict[str, float], float]:
+        record, tag, count = np.frombuffer(self._words, np.uintc).reshape(-1, 3).T.astype(np.int64)
+        found, start = [Fraction()] * len(self._tags), 0
+        for weight, size in zip(weights, train.sizes, strict=True):
+            seen = (start <= record) & (record < start + size) & train.kept[record]
+            words = np.zeros(len(found), np.int64)
+            np.add.at(words, tag[seen], count[seen])
+            found = [so_far + weight * number for so_far, number in zip(found, words.tolist(), strict=True)]
+            start += size
+        return {name: float(number) for name, number in zip(self._tags, found, strict=True) if number}, float(
+            sum(found)
+        )
 
     def _seen(self, train: Samples, part: slice = slice(None)) -> dict[_Kind, int]:
         """Returns each kind of which training sees a record in a part of all that were noted, and how many."""

@@ -181,7 +181,7 @@ def _objective_for(sample: Sample) -> str:
 
 
 def _targets_of(samples: Samples) -> TextTargets | None:
-    """Returns what is learnt of texts: their words' tags, their numbers, or labels that name classes.
+    """Returns what is learnt of texts: their words' tags, two at least, their numbers, or labels that name classes.
 
     Those are two at least, or one that a text may lack, short, and seen several times in the mean.
     """
@@ -191,8 +191,9 @@ def _targets_of(samples: Samples) -> TextTargets | None:
     if shape is None:
         return None
     if shape.kind == "tags":
+        tags = {tag for sample in samples for tag in labels_in(sample)}
         alike = all(type(sample) is shape.sample for sample in samples)
-        return TextTargets("tags", sorted({tag for sample in samples for tag in labels_in(sample)})) if alike else None
+        return TextTargets("tags", sorted(tags)) if alike and len(tags) > 1 else None
     most, found = min(_MOST_LABELS, len(samples) // _TIMES_SEEN), set[str]()
     for sample in samples:
         labels = labels_in(sample)

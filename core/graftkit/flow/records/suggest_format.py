@@ -13,7 +13,7 @@ from graftkit.corpus.columns import columns_of, fits
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.visible import one_line
 
-__all__ = ["Guess", "misspelt_columns", "scored_texts", "suggest_format", "unread_columns"]
+__all__ = ["Guess", "lists_as_text", "misspelt_columns", "scored_texts", "suggest_format", "unread_columns"]
 
 _FACTS = re.compile(
     r"(?:.*_)?(?:id|idx|index|uuid|hash|url|source|model|type|lang|language|category|subject|topic|date|timestamp|"
@@ -63,6 +63,37 @@ def suggest_format(
         return line, guess
     hint = f"Say which columns, of texts, are which: {{path: {path}, format: question-answer, {_ANY}}}."
     return hint, guess
+
+
+def lists_as_text(records: Iterable[Mapping[str, Any]], path: str) -> tuple[str, Guess] | None:
+    """Returns what reads columns of a csv whose texts are written as lists are, as a hint and as an entry says it.
+
+    Args:
+        records: The first of the file.
+        path: The path that the recipe gives.
+
+    Returns:
+        Both; None where there is no such column.
+
+    Example:
+        >>> lists_as_text([{"id": "1", "tokens": "['EU', 'rejects']"}], "a.csv")[1]
+        {'reader': {'use': 'csv', 'lists': ['tokens']}}
+    """
+    listed: dict[str, bool] = {}
+    for record in records:
+        for name, value in record.items():
+            if value != "":
+                listed[name] = listed.get(name, True) and isinstance(value, str) and bool(_LIST.fullmatch(value))
+    names = [name for name, found in listed.items() if found]
+    if not names:
+        return None
+    told = ", ".join(map(_word, names))
+    hint = f"Where '{one_line(names[0])}' holds lists, written as text, say so: "
+    return f"{hint}{{path: {path}, reader: {{use: csv, lists: [{told}]}}}}.", {"reader": {"use": "csv", "lists": names}}
+
+
+_LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
+"""What a list looks like in JSON, and as Python writes it."""
 
 
 def scored_texts(records: Sequence[Mapping[str, Any]]) -> Guess | None:

@@ -13,11 +13,9 @@ from torch.nn.functional import normalize
 from graftkit.interfaces.objective import (
     ADVANTAGE,
     LABEL,
-    LABEL_WEIGHTS,
     LABELS,
     MEAN_TOKENS,
     SCORE,
-    WEIGHT,
     EmbeddingConfig,
     Embeddings,
     ObjectiveConfig,
@@ -219,8 +217,10 @@ class ObjectiveContract(Contract):
         if not isinstance(objective, Overall) or isinstance(scores, Scores):
             return
         with torch.no_grad():
-            turned = objective.overall(detached(of_examples(scores, list(reversed(range(MOST))))))
-            told = objective.overall(detached(scores))
+            turned, told = (
+                objective.overall(kept_of(objective, each))
+                for each in (of_examples(scores, list(reversed(range(MOST)))), scores)
+            )
         assert told.keys() == turned.keys(), f"overall() gives {[*told]} and, in another order, {[*turned]}"
         for name, value in told.items():
             assert isinstance(value, int | float), f"overall() gives a {type(value).__name__} as {name}, no number"
@@ -243,23 +243,26 @@ class ObjectiveContract(Contract):
         weights = settled.label_weights
         numbers = all(isinstance(weight, int | float) and 0 < weight < float("inf") for weight in weights.values())
         assert numbers, f"label_weights are {dict(weights)}: a number above 0 is due for each label"
-        learnt = settled.learns_from in ("labels", "label_sets")
-        assert not weights or learnt, "label_weights are of objectives that learn from labels or sets of them"
+        learnt = settled.learns_from in ("labels", "label_sets", "tags")
+        assert not weights or learnt, "label_weights are of objectives that learn from labels, sets of them, or tags"
 
-    def test_weights_are_left_to_core(self) -> None:
-        """Core multiplies the losses by them: an objective that does so, too, would count them twice.
-
-        Where a text may have several labels, core can't, and the objective has to.
-        """
-        scores = self.scores()
-        if isinstance(scores, SequenceScores) and self.config.learns_from == "label_sets" and self.config.label_weights:
-            weights = torch.linspace(0.5, 2, CLASSES).expand(MOST, -1)
-            weighed = replace(scores, by_example={**scores.by_example, LABEL_WEIGHTS: weights})
-            assert not torch.equal(self.losses(scores), self.losses(weighed)), "losses() leaves out the label_weights"
-        if not isinstance(scores, SequenceScores) or self.config.learns_from != "labels":
+    def test_losses_are_multiplied_by_the_weights_of_labels(self) -> None:
+        """Once, where a text or a word has the label: core divides their sum by the sum of the weights."""
+        scores, row = self.scores(), torch.linspace(0.5, 2, CLASSES)
+        if isinstance(scores, Scores | Embeddings) or not self.config.label_weights:
             return
-        weighing = replace(scores, by_example={**scores.by_example, WEIGHT: torch.linspace(0.5, 2, MOST)})
-        assert torch.equal(self.losses(scores), self.losses(weighing)), "losses() multiplies by the weights of labels"
+        plain, weighed = self.losses(scores), self.losses(replace(scores, label_weights=row))
+        assert not torch.equal(plain, weighed), "losses() leaves out the label_weights"
+        if self.config.learns_from != "label_sets":
+            doubled = self.losses(replace(scores, label_weights=2 * row))
+            torch.testing.assert_close(doubled, 2 * weighed, msg="losses() does not multiply by the label_weights once")
+            alike = self.losses(replace(scores, label_weights=torch.full((CLASSES,), 2.0)))
+            torch.testing.assert_close(alike, 2 * plain, msg="losses() does not multiply by the label_weights once")
+        if self.config.learns_from == "labels":
+            of_own = row[scores.by_example[LABEL].long()]
+            torch.testing.assert_close(
+                weighed, plain * of_own, msg="losses() multiplies by the weight of another label"
+            )
 
     def test_advantages_compare_answers(self) -> None:
         """`[prompts, group_size]`, float32; of answers to a prompt the larger, the more they are worth."""
@@ -374,6 +377,29 @@ def made_vectors(examples: int, random: torch.Generator, scale: float) -> Embedd
     return Embeddings(vectors(examples), vectors(2 * examples), positive, compared)
 
 
+def kept_of(objective: Overall, scores: AnyScores) -> dict[str, torch.Tensor]:
+    """Returns what an objective keeps of scores, as core gives it back.
+
+    Args:
+        objective: The objective.
+        scores: The scores.
+    """
+    kept = objective.kept(detached(scores))
+    assert kept and all(isinstance(name, str) for name in kept), f"kept() gives {kept!r}: names with numbers are due"
+    for name, values in kept.items():
+        shape = list(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+        rows = isinstance(values, torch.Tensor) and values.ndim > 0 and len(values) == len(of_each(scores))
+        assert rows, f"kept() gives {shape} as {name}: a row each is due of {len(of_each(scores))} examples"
+    return {name: values.double() if values.is_floating_point() else values.long() for name, values in kept.items()}
+
+
+def of_each(scores: AnyScores) -> range:
+    """Returns the numbers of the examples that scores are of."""
+    if isinstance(scores, Embeddings):
+        return range(len(scores.queries))
+    return range(len(scores.values) if isinstance(scores, SequenceScores) else scores.examples)
+
+
 def made_advantages(config: ObjectiveConfig, examples: int, tokens: int) -> dict[str, torch.Tensor]:
     """Returns what core says of sampled answers; nothing for an objective that learns from something else.
 
@@ -451,12 +477,20 @@ def of_examples(scores: AnyScores, numbers: Sequence[int]) -> AnyScores:
         return replace(scores, queries=queries, positive=scores.positive[at], compared=scores.compared[at])
     by_example = {name: values[list(numbers)] for name, values in scores.by_example.items()}
     if isinstance(scores, SequenceScores):
-        return SequenceScores(scores.values.detach()[list(numbers)].requires_grad_(), by_example)
+        values = scores.values.detach()[list(numbers)].requires_grad_()
+        return SequenceScores(values, by_example, scores.label_weights)
     if isinstance(scores, TokenScores):
         at = torch.cat([(scores.example == number).nonzero().squeeze(1) for number in numbers])
         counts = torch.tensor([int((scores.example == number).sum()) for number in numbers])
         values, example = scores.values.detach()[at], torch.repeat_interleave(torch.arange(len(counts)), counts)
-        return TokenScores(values.requires_grad_(), scores.tags[at], example, len(numbers), scores.labels, by_example)
+        return replace(
+            scores,
+            values=values.requires_grad_(),
+            tags=scores.tags[at],
+            example=example,
+            examples=len(numbers),
+            by_example=by_example,
+        )
     wanted = [number * scores.sequences + n for number in numbers for n in range(scores.sequences)]
     places = [(scores.sequence == sequence).nonzero().squeeze(1) for sequence in wanted]
     at = torch.cat(places)
@@ -498,6 +532,8 @@ def tensors_of(scores: AnyScores) -> Iterator[torch.Tensor]:
     yield from scores.by_example.values()
     if isinstance(scores, TokenScores):
         yield from (scores.tags, scores.example)
+    if not isinstance(scores, Scores) and scores.label_weights is not None:
+        yield scores.label_weights
     if isinstance(scores, Scores):
         yield from (scores.weights, scores.sequence)
         yield from (tensor for tensor in (scores.reference, scores.teacher) if tensor is not None)

@@ -75,5 +75,5 @@ def test_what_follows_from_records_is_looked_at(facts: dict[str, Any], message: 
 def test_what_does_not_hold_for_records_is_the_recipes_fault() -> None:
     with pytest.raises(RecipeError, match="recipe.yaml:3: too few"):
         fields(given=raising(ValueError("too few"))).for_records({"a": 1}, 1)
-    for learnt in ("labels", "label_sets"):
+    for learnt in ("labels", "label_sets", "tags"):
         assert fields(weights={"a": 2}, learns_from=learnt).for_records({"a": 1}, 1).label_weights == {"a": 2}

@@ -285,16 +285,39 @@ def test_an_objective_gives_a_number_an_example_of_each_metric(metrics: Any, mes
 )
 def test_an_objective_gives_numbers_of_all_examples(told: Any, message: str) -> None:
     def asked(told: Any, value: float = 0.0) -> dict[str, float]:
-        made = SimpleNamespace(overall=lambda scores: told)
+        made = SimpleNamespace(kept=lambda scores: {}, overall=lambda kept: told)
         found = named_objective(made, registered("objective"))
         assert isinstance(found, NamedOverall) and isinstance(found, Overall)
-        return found.overall(SequenceScores(torch.full((2, 1, 1), value)))
+        return found.overall({"score": torch.full((2,), value)})
 
     assert asked({"a": 0.5, "b": 1}) == {"a": 0.5, "b": 1.0}
     assert not isinstance(named_objective(SimpleNamespace(losses=None), registered("objective")), Overall)
     assert math.isnan(asked({"a": math.inf}, math.nan)["a"]), "of a model that has diverged"
     with pytest.raises(PluginCallError, match=message):
         asked(told)
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ({"a": torch.zeros(1)}, r"gave a tensor of the shape \[1\] as 'a' of 2 examples: a row each is due"),
+        ({"a": [1.0, 2.0]}, "gave a list as 'a'"),
+        ({"a": torch.zeros(2, dtype=torch.complex64)}, "gave 'a' as of torch.complex64"),
+        ({1: torch.zeros(2)}, "named a metric 1"),
+        ({}, "not a mapping with an entry"),
+        (None, "gave None as what is kept of examples"),
+    ],
+)
+def test_an_objective_keeps_a_row_of_each_example(kept: Any, message: str) -> None:
+    def asked(kept: Any) -> dict[str, torch.Tensor]:
+        made = SimpleNamespace(kept=lambda scores: kept, overall=lambda kept: {})
+        found = named_objective(made, registered("objective"))
+        assert isinstance(found, NamedOverall)
+        return found.kept(SequenceScores(torch.zeros(2, 1, 1)))
+
+    assert {name: values.tolist() for name, values in asked({"a": torch.ones(2)}).items()} == {"a": [1, 1]}
+    with pytest.raises(PluginCallError, match=message):
+        asked(kept)
 
 
 def test_metrics_of_scores_that_are_no_numbers_may_be_none() -> None:
