@@ -42,6 +42,7 @@ __all__ = [
     "refuse_head",
     "refuse_with_head",
     "scored_of",
+    "told_of_few_compared",
     "told_of_pairs",
     "told_of_prompts",
     "told_of_several",
@@ -124,6 +125,19 @@ def told_of_prompts(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
 
 
 _SHOWN_PROMPTS = 3
+
+_FEW = 8
+"""Queries of a step below which hardly any documents are compared with each."""
+
+
+def told_of_few_compared(bound: BoundRecipe, examples: float) -> list[str]:
+    """Returns a notice where the steps of an objective that compares texts have few examples, in the mean so many."""
+    if not isinstance(bound.objective_config, EmbeddingConfig) or examples >= _FEW:
+        return []
+    return [
+        f"a step has about {examples:.2g} examples, and each query is compared with the documents of its step alone: "
+        "raise training.tokens_per_step, which takes no memory"
+    ]
 
 
 def with_facts(files: BaseModelFiles, facts: HeadFacts | None) -> BaseModelFiles:
