@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,7 @@ from graftkit.flow.base_files.sentence_settings import pooling_of, prompts_of
 from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.planning.named_fields import NamedFields, listed_labels
 from graftkit.flow.planning.read_records import ReadRecords
+from graftkit.flow.records.estimate import CorpusEstimate, estimate_steps
 from graftkit.interfaces.architecture import (
     EMBEDDING_POOLING,
     EMBEDDING_PROMPTS,
@@ -130,9 +131,17 @@ _FEW = 8
 """Queries of a step below which hardly any documents are compared with each."""
 
 
-def told_of_few_compared(bound: BoundRecipe, examples: float) -> list[str]:
-    """Returns a notice where the steps of an objective that compares texts have few examples, in the mean so many."""
-    if not isinstance(bound.objective_config, EmbeddingConfig) or examples >= _FEW:
+def told_of_few_compared(bound: BoundRecipe, corpus: Callable[[], CorpusEstimate]) -> list[str]:
+    """Returns a notice where the steps of an objective that compares texts have few examples.
+
+    Args:
+        bound: The recipe.
+        corpus: Says how long its records are.
+    """
+    if not isinstance(bound.objective_config, EmbeddingConfig):
+        return []
+    examples = estimate_steps(bound.recipe, corpus()).examples
+    if examples >= _FEW:
         return []
     return [
         f"a step has about {examples:.2g} examples, and each query is compared with the documents of its step alone: "

@@ -150,7 +150,7 @@ def make_plan(
         *told_of_records(bound, records, labels, differences),
         *([told] if bound.exports and (told := must_be_passed(chat_options(bound), laid_out_by)) else []),
         *([told] if estimated and (told := too_short(bound.recipe, estimated)) else []),
-        *(told_of_few_compared(bound, estimated.examples) if estimated else []),
+        *told_of_few_compared(bound, lambda: corpus or estimate_corpus(encoder, samples.train, seen_an_epoch(shares))),
         *([told] if steps and (told := long_warmup(bound.recipe, steps)) else []),
         *([] if vocabulary else rowless),
         *told_of_losses(known, vocabulary),
