@@ -146,3 +146,72 @@ def test_a_run_whose_records_change_goes_on_when_they_are_back(
     chat_records.write_bytes(before)
     graftkit.run(recipe, out=tmp_path / "run", resume=True)
     assert [line["step"] for line in lines_of(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def test_prompts_need_no_answer_where_no_metric_compares_with_one(sampling: Any, tmp_path: Path) -> None:
+    """Conversations that end with a user's message are such, whatever the assistant says in them before."""
+    asked = [[user(f"say {n}")] for n in range(8)]
+    asked += [[user("hello"), assistant("a"), user(f"and {n}")] for n in range(8)]
+    asked += [[user(f"now {n}"), assistant(f"{n}!")] for n in range(3)]
+    train = written(tmp_path / "train.jsonl", [{"messages": messages} for messages in asked])
+    held = written(tmp_path / "held.jsonl", [{"prompt": [user(f"tell {n}")]} for n in range(3)])
+    texts = written(tmp_path / "texts.jsonl", [{"prompt": f"once {n}", "id": str(n)} for n in range(3)])
+    long = written(tmp_path / "long.jsonl", [{"prompt": "far " * 200}])
+    data = {"train": [str(train), str(texts), str(long)], "holdout": str(held), "max_length": 64}
+    metrics = [VOWELS, {"use": "contains", "text": "a"}, "json-valid"]
+    recipe = sampling(4, data=data, evaluation={"metrics": metrics, "answers": 3, "every": 2}, export=["merged"])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    told = "\n".join(result.manifest["notices"])
+    assert "1 of 23 records are prompts that leave no room for an answer within 64 tokens" in told
+    assert "nothing left to learn" not in told and "without a stop token" not in told and "longer than" not in told
+    assert result.manifest["exports"]["merged"]["proof"]["status"] == "proved"
+    assert result.after is not None and result.after.answers == 3
+    answers = json.loads((tmp_path / "run" / "answers-after.json").read_text())["answers"]
+    assert [answer["question"] for answer in answers] == ["tell 0", "tell 1", "tell 2"]
+    assert all(answer["expected"] == "" and answer["prompt"].endswith("assistant\n") for answer in answers)
+    assert all(line["tokens"] > line["loss_tokens"] > 0 for line in lines_of(tmp_path / "run") if "loss" in line)
+    path = written(tmp_path / "recipe.yaml", [recipe])
+    shown = CliRunner().invoke(toolkit, ["preview", str(path), "--records", "9"])
+    assert "nothing of this is learnt" in shown.output and "and 0<|im_end|>" in shown.output, shown.output
+    planned = CliRunner().invoke(toolkit, ["plan", str(path), "--quick"])
+    assert "marked is" in shown.output
+    assert planned.exit_code == 0, planned.output
+    with pytest.raises(DataError, match="held.jsonl:1: the record has no expected answer, whose likelihood"):
+        graftkit.evaluate(tmp_path / "run")
+
+
+def test_records_without_an_answer_are_refused_where_one_is_needed(
+    sampling: Any, make_recipe: Any, tmp_path: Path
+) -> None:
+    prompts = str(written(tmp_path / "prompts.jsonl", [{"messages": [user(f"say {n}")]} for n in range(9)]))
+    texts = str(written(tmp_path / "texts.jsonl", [{"prompt": f"say {n}", "reply": "a"} for n in range(9)]))
+    data = {"train": prompts, "holdout": 0.2}
+    for metrics, fields in (
+        ("exact-match", {}),
+        ({"use": "regex", "pattern": "a", "match": "same"}, {}),
+        (["contains", VOWELS], {}),
+        (["exact-match", VOWELS], {"objective": {"rewards": {"regex": 1}}, "evaluation": {"answers": 2}}),
+    ):
+        sections = {**fields, "evaluation": {"metrics": metrics, **fields.get("evaluation", {})}}
+        with pytest.raises(
+            DataError, match="prompts.jsonl:1: the record has no expected answer, with which the metric"
+        ):
+            graftkit.plan(sampling(data=data, **sections))
+    rewarded = {"objective": {"rewards": {"regex": 1}}, "evaluation": {"metrics": ["exact-match", VOWELS]}}
+    assert len(graftkit.plan(sampling(data=data, **rewarded)).samples.train) == 7
+    for path, told in ((prompts, "no turn of the assistant"), (texts, "another column answers it")):
+        with pytest.raises(DataError, match=f"(?s){told}.*objective: grpo"):
+            graftkit.plan(make_recipe(data={"train": path, "holdout": 0.2}))
+    planned = graftkit.plan(sampling(data={"train": texts, "holdout": 0.2}))
+    assert any("reply" in notice for notice in planned.notices), "columns that are not read are told"
+    ended = str(written(tmp_path / "ended.jsonl", [{"prompt": [user("a"), assistant("b")]}]))
+    with pytest.raises(DataError, match="the prompt's last message is the assistant's"):
+        graftkit.plan(sampling(data={"train": ended, "holdout": 0.0}))

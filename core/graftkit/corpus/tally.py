@@ -35,6 +35,7 @@ class Tally:
         said: A control token -> how many conversations spell it first in an answer, as plain characters.
         unmarked: Records with an answer that is not learnt, outside the template's `{% generation %}` blocks.
         untokened: Words that have no token of their own, and so a tag that is not learnt.
+        roomless: Prompts that leave no room for an answer, and are left out.
     """
 
     records: int = 0
@@ -55,6 +56,7 @@ class Tally:
     said: Mapping[str, int] = field(default_factory=dict)
     unmarked: int = 0
     untokened: int = 0
+    roomless: int = 0
 
     def plus(self, other: Tally, answers: int) -> Tally:
         """Returns the counts of these records and those that follow them.
@@ -82,6 +84,7 @@ class Tally:
             said=dict(Counter(self.said) + Counter(other.said)),
             unmarked=self.unmarked + other.unmarked,
             untokened=self.untokened + other.untokened,
+            roomless=self.roomless + other.roomless,
         )
 
     def to_json(self) -> dict[str, Any]:

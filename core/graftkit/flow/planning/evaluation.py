@@ -21,7 +21,7 @@ from graftkit.flow.records.datasets import open_datasets
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.objective import LearnsFrom, SampledConfig, TeacherConfig
-from graftkit.interfaces.samples import Sample
+from graftkit.interfaces.samples import Sample, Unanswered
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe
 from graftkit.recipe.schema import DataSection, DatasetSection, ProviderSection
@@ -238,7 +238,7 @@ def plan_evaluation(
         RecipeError: Something else in the recipe is wrong.
     """
     bound = bind(asked.loaded, host)
-    told_of = []
+    told_of, trained_by = [], bound
     if isinstance(bound.objective_config, SampledConfig):
         told_of.append(
             f"{bound.objective.use} measures what it samples: measured is the likelihood of records' answers"
@@ -248,14 +248,17 @@ def plan_evaluation(
         said = "objective" in bound.recipe.model_fields_set
 
         def fits(sample: Sample) -> None:
+            _refuse_unanswered(sample)
             if said:
                 check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
 
-        datasets = as_learnt(bound, open_datasets(bound, host, "train", pinned))
+        datasets = as_learnt(trained_by, open_datasets(bound, host, "train", pinned))
         samples = scan_samples(datasets, fits=fits)
     else:
-        records = read_records(bound, host, pinned)
+        records = read_records(trained_by, host, pinned)
         datasets, samples = list(records.datasets), records.samples.holdout
+        for sample in samples if records.unanswered else ():
+            _refuse_unanswered(sample)
     if not samples:
         told, hint = "no record is held out", "Name records to evaluate on: --data FILE."
         if asked.given:
@@ -263,6 +266,20 @@ def plan_evaluation(
         raise DataError(told, where=str(datasets[0].source), hint=hint)
     notices = [*told_of, *told_of_files(bound, datasets), *_told_of_trained(asked.trained, host, pinned, samples)]
     return EvaluationPlan(bound, samples, notices, bound.recipe.data.date or started or date.today())
+
+
+def _refuse_unanswered(sample: Sample) -> None:
+    """Refuses a record without an expected answer, which has no likelihood.
+
+    Raises:
+        DataError: It is one.
+    """
+    if isinstance(sample, Unanswered):
+        raise DataError(
+            "the record has no expected answer, whose likelihood is measured",
+            where=sample.where,
+            hint="A run's report and manifest have the mean reward of what it samples, before training and after it.",
+        )
 
 
 def _told_of_trained(

@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
-from graftkit.errors import RecipeError
+from graftkit.errors import DataError, RecipeError
+from graftkit.interfaces.metric import MetricConfig
 from graftkit.interfaces.objective import SAMPLED_METRICS, SampledConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.suggest import known_names
 from graftkit.training.processes import Processes
 
-__all__ = ["refuse_sampled", "refuse_sampling_together"]
+__all__ = ["refuse_sampled", "refuse_sampling_together", "refuse_unanswered", "rewarding"]
+
+
+def rewarding(bound: BoundRecipe) -> list[str]:
+    """Returns the names of the metrics that are summed up to a sampled answer's reward; none where none is sampled."""
+    config = bound.objective_config
+    return list(config.rewards or bound.metrics) if isinstance(config, SampledConfig) else []
+
+
+def refuse_unanswered(bound: BoundRecipe, unanswered: str) -> None:
+    """Refuses records without an expected answer where a metric in use compares answers with one.
+
+    Those are the metrics of the rewards, and all of them where holdout records are answered.
+
+    Args:
+        bound: The recipe.
+        unanswered: Where the first record stands that has none; "" where all have one.
+
+    Raises:
+        DataError: There is such a record, and such a metric.
+    """
+    used = [*bound.metrics] if bound.recipe.evaluation.answers else rewarding(bound)
+    configs = {label: bound.metrics[label].config for label in used}
+    comparing = [
+        label
+        for label, config in configs.items()
+        if not (isinstance(config, MetricConfig) and not config.needs_expected)
+    ]
+    if not unanswered or not comparing:
+        return
+    raise DataError(
+        f"the record has no expected answer, with which the metric {comparing[0]} compares what the model answers",
+        where=unanswered,
+        hint="Reward by metrics that need none, under evaluation.metrics: json-valid, {use: regex, pattern: ...}, "
+        "{use: contains, text: ...} or a plugin's that says so; or give every record an answer.",
+    )
 
 
 def refuse_sampled(bound: BoundRecipe, max_length: int) -> None:

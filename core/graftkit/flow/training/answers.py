@@ -16,7 +16,7 @@ from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.metric import Answered, Metric
-from graftkit.interfaces.samples import Completion, Conversation, Sample
+from graftkit.interfaces.samples import Completion, Conversation, Prompt, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.generate import generate_greedily
 from graftkit.recipe.bind import BoundRecipe
@@ -171,6 +171,8 @@ def _asked_in(record: Sample) -> str:
         return record.prompt
     if not isinstance(record, Conversation):
         return ""
+    if isinstance(record, Prompt):
+        return record.messages[-1].content
     said = list(record.messages)
     while said and said[-1].role != "assistant":
         said.pop()
