@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import graftkit
 import pytest
+import torch
 from click.testing import CliRunner
 from graftkit.cli.main import cli as toolkit
-from graftkit.errors import DataError, RecipeError
+from graftkit.errors import DataError, LossError, RecipeError
 from graftkit.flow.events import Event, Notice, StepFinished
 from graftkit.flow.training import rewards
 from graftkit.interfaces.objective import SAMPLED_METRICS
+from graftkit.model.sampled import sample_answers
+from graftkit.model.sampling import check_logits
+from graftkit.training import sampled_loss
 from made_records import written
 from stopped_runs import run_until
+from tokenizers import Tokenizer
 
 VOWELS = {"use": "regex", "pattern": "[aeiou]"}
 
@@ -66,6 +72,48 @@ def test_what_is_rewarded_becomes_likelier_and_a_stopped_run_goes_on_to_the_same
     assert lines_of(tmp_path / "stopped") == lines
     [measured] = graftkit.evaluate(tmp_path / "whole")
     assert measured.to_json()["holdout_loss"] > 0, "a likelihood: what rewards are of is sampled in training alone"
+
+
+def test_a_run_that_is_kept_near_its_start_goes_on_to_the_same(sampling: Any, tmp_path: Path) -> None:
+    """What it is compared with is the start, not what it went on from; answers all worth the same teach that, too."""
+    worthless = {"metrics": {"use": "contains", "text": "never said"}}
+    near = {"beta": 0.5, "temperature": 0.8}
+    recipe = sampling(4, objective=near, export=[])
+    graftkit.run(recipe, out=tmp_path / "whole")
+    lines = lines_of(tmp_path / "whole")
+    assert abs(lines[0]["metrics"]["kl"]) < 1e-6 and all(line["metrics"]["kl"] > 1e-4 for line in lines[1:])
+    run_until(2, recipe, tmp_path / "stopped")
+    graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
+    adapter = "adapter/adapter.safetensors"
+    assert (tmp_path / "stopped" / adapter).read_bytes() == (tmp_path / "whole" / adapter).read_bytes()
+    assert lines_of(tmp_path / "stopped") == lines
+    graftkit.run(sampling(4, objective={"temperature": 0.8}, export=[]), out=tmp_path / "free")
+    graftkit.run(sampling(4, objective=near, evaluation=worthless, export=[]), out=tmp_path / "worthless")
+    assert lines_of(tmp_path / "free")[0]["metrics"]["reward"] == lines[0]["metrics"]["reward"]
+    assert [line["metrics"]["kl"] for line in lines_of(tmp_path / "worthless")] == pytest.approx([0] * 4, abs=1e-6)
+
+
+def test_logits_that_are_no_numbers_end_a_run_as_every_loss_does_that_goes_wrong(
+    sampling: Any, chat_records: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the step, which of its records it is, the state before it, and what to do."""
+    [seven] = Tokenizer.from_file(str(tiny_model / "tokenizer.json")).encode("7", add_special_tokens=False).ids
+    sampled: list[int] = []
+
+    def damaged(network: Any, prompts: Any, *args: Any, **options: Any) -> Any:
+        sampled.append(1)
+        if len(sampled) > 2 and any(seven in prompt for prompt in prompts):  # after the evaluation and the first step
+            check_logits(torch.tensor([[torch.nan]]))
+        return sample_answers(network, prompts, *args, **options)
+
+    monkeypatch.setattr(sampled_loss, "sample_answers", damaged)
+    with pytest.raises(LossError, match=r"(?s)^step 3: the loss is nan.*--set training.learning_rate=") as ended:
+        graftkit.run(sampling(4, export=[]), out=tmp_path / "run")
+    places = re.findall(rf"{chat_records}:(\d+)", str(ended.value))
+    assert 0 < len(places) < 8 and all("7" in str(int(place) - 1) for place in places), "each says how many precede it"
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["status"] == "failed"
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002"]
 
 
 def test_metrics_are_summed_up_with_their_weights(sampling: Any, tmp_path: Path) -> None:

@@ -12,13 +12,18 @@ from graftkit.interfaces.objective import TeacherConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.training.head_loss import HeadLoss, OfSequences, OfTokens
 from graftkit.training.sampled_loss import SampledLoss, SamplingPlan
+from graftkit.training.start_scores import KeptStart
 from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
 
 __all__ = ["loss_of"]
 
 
 def loss_of(
-    bound: BoundRecipe, host: PluginHost, network: Any, sampling: SamplingPlan | None = None
+    bound: BoundRecipe,
+    host: PluginHost,
+    network: Any,
+    sampling: SamplingPlan | None = None,
+    start: KeptStart | None = None,
 ) -> Callable[[Passes], StepLoss] | None:
     """Returns what makes the loss of steps and holdout records; None for the likelihood.
 
@@ -27,6 +32,7 @@ def loss_of(
         host: The plugins.
         network: The model.
         sampling: How answers are sampled, for an objective that learns from those.
+        start: What is trained as it was at the start, where such an objective compares with that.
     """
     choice, config = bound.objective, bound.objective_config
     if config.likelihood:
@@ -34,7 +40,7 @@ def loss_of(
     made = host.registry.create(choice.registered, choice.config)
     if sampling is not None:
         sampled = named_sampled(made, choice.registered)
-        return lambda passes: SampledLoss(network, sampled, passes, sampling)
+        return lambda passes: SampledLoss(network, sampled, passes, sampling, start)
     objective = named_objective(made, choice.registered)
     if config.head in SCORING:
         labels = labels_of(network.config.to_dict())

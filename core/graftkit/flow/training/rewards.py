@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
-from graftkit.flow.preparation.corpus import RECORD
+from graftkit.flow.planning.sampled import rewarding
+from graftkit.flow.preparation.corpus import RECORD, Corpus
 from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.state.context import RunContext
 from graftkit.flow.training.answers import Question, answered, metrics_of, question_of, scores_of
@@ -23,6 +25,7 @@ from graftkit.interfaces.samples import Sample
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.sampled_loss import Asked, SamplingPlan
+from graftkit.training.start_scores import KeptStart
 from graftkit.training.step_loss import Passes, StepLoss
 
 __all__ = ["check_rewarded", "loss_in"]
@@ -31,28 +34,35 @@ _KEPT_TOKENS = 10_000_000
 """Records of so many tokens together are kept in memory: reading the few of a step anew goes through all files."""
 
 
-def loss_in(run: RunContext, network: Any, stop: Sequence[int]) -> Callable[[Passes], StepLoss] | None:
+def loss_in(
+    run: RunContext, network: Any, corpus: Corpus, learnt: Iterable[nn.Parameter] = ()
+) -> Callable[[Passes], StepLoss] | None:
     """Returns what makes the loss of a run's steps and holdout records; None for the likelihood.
 
     Args:
         run: The run.
         network: The model.
-        stop: The tokens that end an answer.
+        corpus: The examples, and the tokens that end an answer.
+        learnt: What is trained by it, as it is at the start; nothing where it is evaluated alone.
     """
-    bound = run.plan.bound
-    if not isinstance(bound.objective_config, SampledConfig):
+    bound, config = run.plan.bound, run.plan.bound.objective_config
+    if not isinstance(config, SampledConfig):
         return loss_of(bound, run.host, network)
-    return loss_of(bound, run.host, network, _sampling(run, bound.objective_config, stop))
+    kept = list(learnt) if config.compares_with_start else []
+    return loss_of(bound, run.host, network, _sampling(run, config, corpus), KeptStart(kept) if kept else None)
 
 
-def _sampling(run: RunContext, config: SampledConfig, stop: Sequence[int]) -> SamplingPlan:
+def _sampling(run: RunContext, config: SampledConfig, corpus: Corpus) -> SamplingPlan:
     recipe, samples = run.plan.bound.recipe, run.plan.samples
-    rewarding = _rewarding(run, config)
+    metrics, train, holdout = _rewarding(run), _Records(samples.train), _Records(samples.holdout)
+
+    def ask(store: TokenStore, numbers: Sequence[int]) -> list[Asked]:
+        return _asked(run, train if store is corpus.train else holdout, metrics, store, numbers)
+
     return SamplingPlan(
         config,
-        partial(_asked, run, _Records(samples.train), rewarding),
-        partial(_asked, run, _Records(samples.holdout), rewarding),
-        stop,
+        ask,
+        corpus.stop,
         run.vocabulary.encoder.max_length,
         recipe.evaluation.batch_size,
         derived_seed(recipe.training.seed, "holdout answers"),
@@ -94,7 +104,7 @@ def check_rewarded(run: RunContext) -> None:
     config = run.plan.bound.objective_config
     if not isinstance(config, SampledConfig):
         return
-    checking = [metric for metric in _rewarding(run, config).values() if isinstance(metric, ChecksRecords)]
+    checking = [metric for metric in _rewarding(run).values() if isinstance(metric, ChecksRecords)]
     if not checking:
         return
     samples = run.plan.samples.train
@@ -108,10 +118,10 @@ def check_rewarded(run: RunContext) -> None:
                     metric.check(deepcopy(given))
 
 
-def _rewarding(run: RunContext, config: SampledConfig) -> dict[str, Metric]:
+def _rewarding(run: RunContext) -> dict[str, Metric]:
     """Returns the metrics that are summed up to a reward."""
-    metrics = metrics_of(run.plan.bound, run.host)
-    return {label: metrics[label] for label in config.rewards} if config.rewards else metrics
+    bound = run.plan.bound
+    return {label: metric for label, metric in metrics_of(bound, run.host).items() if label in rewarding(bound)}
 
 
 def _asked(
