@@ -7,9 +7,8 @@ from graftkit.interfaces.metric import MetricConfig
 from graftkit.interfaces.objective import SAMPLED_METRICS, SampledConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.suggest import known_names
-from graftkit.training.processes import Processes
 
-__all__ = ["refuse_sampled", "refuse_sampling_together", "refuse_unanswered", "rewarding"]
+__all__ = ["refuse_sampled", "refuse_sampling_of_parts", "refuse_unanswered", "rewarding"]
 
 
 def rewarding(bound: BoundRecipe) -> list[str]:
@@ -83,15 +82,22 @@ def refuse_sampled(bound: BoundRecipe, max_length: int) -> None:
         )
 
 
-def refuse_sampling_together(bound: BoundRecipe, processes: Processes) -> None:
-    """Refuses to sample answers in several processes.
+def refuse_sampling_of_parts(bound: BoundRecipe, way: str) -> None:
+    """Refuses to sample answers where processes keep the frozen weights among them.
+
+    Each token of an answer would put every block together, and processes sample different numbers of tokens.
+
+    Args:
+        bound: The recipe.
+        way: What `training.parallel` says, or comes to.
 
     Raises:
-        RecipeError: The objective learns from sampled answers.
+        RecipeError: The objective learns from sampled answers, and each process does not hold the whole model.
     """
-    if processes.count > 1 and isinstance(bound.objective_config, SampledConfig):
+    if way != "data" and isinstance(bound.objective_config, SampledConfig):
         raise RecipeError(
-            f"the objective {bound.objective.use} samples answers, which one process does alone",
-            where=bound.document.where(("objective",)),
-            hint="Start one process.",
+            f"the objective {bound.objective.use} samples answers, a token at a time, and each would have all frozen "
+            f"weights sent with training.parallel: {way}",
+            where=bound.document.where(("training", "parallel")),
+            hint="Say training.parallel: data, with a quantizer that lets the whole model fit each process.",
         )
