@@ -15,6 +15,7 @@ from graftkit.cli.main import cli as toolkit
 from graftkit.errors import DataError, LossError, RecipeError
 from graftkit.flow.events import Event, Notice, StepFinished
 from graftkit.flow.training import rewards
+from graftkit.flow.training.answers import metrics_of
 from graftkit.interfaces.objective import SAMPLED_METRICS
 from graftkit.model.sampled import sample_answers
 from graftkit.model.sampling import check_logits
@@ -48,8 +49,11 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 def test_what_is_rewarded_becomes_likelier_and_a_stopped_run_goes_on_to_the_same(
     sampling: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(rewards, "metrics_of", lambda bound, host: made.append("") or metrics_of(bound, host))
     recipe = sampling(8, export=["peft", "merged"], evaluation={"every": 4})
     result = graftkit.run(recipe, out=tmp_path / "whole")
+    assert len(made) == 2, "once for the check of records, and once for all evaluations and steps"
     lines = lines_of(tmp_path / "whole")
     steps = [line for line in lines if "loss" in line]
     assert result.before is not None and result.after is not None
@@ -232,8 +236,11 @@ def test_prompts_need_no_answer_where_no_metric_compares_with_one(sampling: Any,
     planned = CliRunner().invoke(toolkit, ["plan", str(path), "--quick"])
     assert "marked is" in shown.output
     assert planned.exit_code == 0, planned.output
-    with pytest.raises(DataError, match="held.jsonl:1: the record has no expected answer, whose likelihood"):
-        graftkit.evaluate(tmp_path / "run")
+    of_run, of_export = graftkit.evaluate([tmp_path / "run", tmp_path / "run" / "exports" / "merged"])
+    assert "measured is the mean reward of what is sampled" in "\n".join(of_run.notices)
+    for found in (of_run.measured, of_export.measured):
+        assert (found.holdout_loss, found.metrics) == (result.after.holdout_loss, result.after.metrics)
+        assert found.scores == result.after.scores
 
 
 def test_records_without_an_answer_are_refused_where_one_is_needed(

@@ -639,13 +639,14 @@ class Encoder:
         self.check_rows(ids, "the prompt" if isinstance(messages, str) else messages.where)
         return ids
 
-    def prompt_in_use(self, sample: Sample) -> list[int] | None:
+    def prompt_in_use(self, sample: Sample, *, cut: bool | None = None) -> list[int] | None:
         """Returns the ids after which, in use, a model gives the last answer that is learnt of a record.
 
         They are those of `prompt`, and not always what stands before the answer in training.
 
         Args:
             sample: A record, or one of its `turns`.
+            cut: Whether it is too long, as `Encoded.truncated` says; found out when left out, by encoding it.
 
         Returns:
             The ids; None where nothing is answered, or an answer itself is cut.
@@ -655,18 +656,19 @@ class Encoder:
         if isinstance(sample, Prompt):
             return self.prompt(sample)
         with suppress(DataError):  # a template that takes no conversation without an answer
-            asked = self.up_to_last_answer(sample)
+            asked = self.up_to_last_answer(sample, cut=cut)
             if asked is not None and asked.messages[-1].role == "assistant":
                 return self.prompt(replace(asked, messages=asked.messages[:-1]))
         return None
 
-    def up_to_last_answer(self, sample: Sample) -> Conversation | None:
+    def up_to_last_answer(self, sample: Sample, *, cut: bool | None = None) -> Conversation | None:
         """Returns a conversation up to the last answer that is learnt of it.
 
         Of one that is too long that is the answer that it is cut after.
 
         Args:
             sample: A record, or one of its `turns`.
+            cut: As for `prompt_in_use`.
 
         Returns:
             The conversation, of which that answer alone is learnt; None where it is none or a prompt alone, or an
@@ -677,7 +679,7 @@ class Encoder:
         """
         if not isinstance(sample, Conversation) or isinstance(sample, Prompt):
             return None
-        cut = self._is_cut(sample)
+        cut = self._is_cut(sample) if cut is None else cut
         if cut and self.overflow == "truncate":
             return None
         parts = ByAnswer(sample)

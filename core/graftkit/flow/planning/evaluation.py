@@ -17,6 +17,7 @@ from graftkit.errors import DataError, RecipeError, RequestError
 from graftkit.flow.planning.head import refuse_answers
 from graftkit.flow.planning.plan_notices import told_of_files
 from graftkit.flow.planning.read_records import as_learnt, read_records
+from graftkit.flow.planning.sampled import refuse_unanswered
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head
@@ -238,27 +239,37 @@ def plan_evaluation(
         RecipeError: Something else in the recipe is wrong.
     """
     bound = bind(asked.loaded, host)
-    told_of, trained_by = [], bound
-    if isinstance(bound.objective_config, SampledConfig):
-        told_of.append(
-            f"{bound.objective.use} measures what it samples: measured is the likelihood of records' answers"
-        )
-        bound = _measured_by("sft", bound, host)
+    told_of, unanswered = list[str](), ""
+
+    def look(sample: Sample) -> None:
+        nonlocal unanswered
+        unanswered = unanswered or (sample.where if isinstance(sample, Unanswered) else "")
+
     if asked.given:
-        said = "objective" in bound.recipe.model_fields_set
+        said, learns_from = "objective" in bound.recipe.model_fields_set, bound.objective_config.learns_from
+        learns_from = "answers" if learns_from == "prompts" else learns_from  # whose likelihood is measured
 
         def fits(sample: Sample) -> None:
-            _refuse_unanswered(sample)
-            if said:
-                check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
+            look(sample)
+            if said and not isinstance(sample, Unanswered):
+                check_learns_from(sample, learns_from, bound.objective.use)
 
-        datasets = as_learnt(trained_by, open_datasets(bound, host, "train", pinned))
+        datasets = as_learnt(bound, open_datasets(bound, host, "train", pinned))
         samples = scan_samples(datasets, fits=fits)
     else:
-        records = read_records(trained_by, host, pinned)
+        records = read_records(bound, host, pinned)
         datasets, samples = list(records.datasets), records.samples.holdout
         for sample in samples if records.unanswered else ():
-            _refuse_unanswered(sample)
+            look(sample)
+    if isinstance(bound.objective_config, SampledConfig):
+        if unanswered:
+            refuse_unanswered(bound, unanswered)
+            told_of.append("records have no expected answer: measured is the mean reward of what is sampled")
+        else:
+            told_of.append(
+                f"{bound.objective.use} measures what it samples: measured is the likelihood of records' answers"
+            )
+            bound = _measured_by("sft", bound, host)
     if not samples:
         told, hint = "no record is held out", "Name records to evaluate on: --data FILE."
         if asked.given:
@@ -266,20 +277,6 @@ def plan_evaluation(
         raise DataError(told, where=str(datasets[0].source), hint=hint)
     notices = [*told_of, *told_of_files(bound, datasets), *_told_of_trained(asked.trained, host, pinned, samples)]
     return EvaluationPlan(bound, samples, notices, bound.recipe.data.date or started or date.today())
-
-
-def _refuse_unanswered(sample: Sample) -> None:
-    """Refuses a record without an expected answer, which has no likelihood.
-
-    Raises:
-        DataError: It is one.
-    """
-    if isinstance(sample, Unanswered):
-        raise DataError(
-            "the record has no expected answer, whose likelihood is measured",
-            where=sample.where,
-            hint="A run's report and manifest have the mean reward of what it samples, before training and after it.",
-        )
 
 
 def _told_of_trained(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graftkit.flow.preparation.named_objective import named_objective, named_sampled
+from graftkit.flow.preparation.named_objective import NamedSampled, named_objective
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import SCORING, labels_of
 from graftkit.interfaces.objective import TeacherConfig
@@ -39,7 +39,7 @@ def loss_of(
         return None
     made = host.registry.create(choice.registered, choice.config)
     if sampling is not None:
-        sampled = named_sampled(made, choice.registered)
+        sampled = NamedSampled(made, choice.registered)
         return lambda passes: SampledLoss(network, sampled, passes, sampling, start)
     objective = named_objective(made, choice.registered)
     if config.head in SCORING:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graftkit.corpus.answers_compared import shown
-from graftkit.corpus.encode import Encoder, Part, has_answer
+from graftkit.corpus.encode import Encoder, has_answer
 from graftkit.corpus.sample_files import Samples
 from graftkit.flow.folders.folder import answers_file
 from graftkit.flow.preparation.corpus import Corpus
@@ -33,7 +33,7 @@ __all__ = [
     "keep_answers",
     "mean_scores",
     "metrics_of",
-    "question_of",
+    "questions_in",
     "questions_of",
     "scores_of",
 ]
@@ -193,31 +193,35 @@ def asked(
         numbers: Which examples are to be answered.
         records: The number of the record that each of them is of.
     """
-    parts = (
-        part
+    every = (
+        question
         for sample in samples.at({*records})
-        for part in encoder.turns(shown(sample))
-        for example in encoder.encode(part).examples
-        if has_answer(example, part)
+        for question in questions_in(encoder, sample)
+        if has_answer(question.example, question.record)
     )
     examples = (store[number] for number in numbers)
-    return [question_of(encoder, part, example) for example, part in zip(examples, parts, strict=False)]
+    return [replace(question, example=example) for example, question in zip(examples, every, strict=False)]
 
 
-def question_of(encoder: Encoder, part: Part, example: Example) -> Question:
-    """Returns what a record, or one of its answers, asks.
+def questions_in(encoder: Encoder, record: Sample) -> Iterator[Question]:
+    """Yields what a record asks: a question for each of its examples.
 
     Args:
-        encoder: What made the example.
-        part: The record, or the part of it that the example is of.
-        example: The example.
+        encoder: What makes the examples.
+        record: The record.
+
+    Raises:
+        DataError: It can't be encoded.
     """
-    return Question(
-        encoder.prompt_in_use(part) or example.ids[: example.prompt_length].tolist(),
-        _asked_in(encoder.up_to_last_answer(part) or part),
-        example,
-        part,
-    )
+    for part in encoder.turns(shown(record)):
+        encoded = encoder.encode(part)
+        for example in encoded.examples:
+            yield Question(
+                encoder.prompt_in_use(part, cut=encoded.truncated) or example.ids[: example.prompt_length].tolist(),
+                _asked_in(encoder.up_to_last_answer(part, cut=encoded.truncated) or part),
+                example,
+                part,
+            )
 
 
 def questions_of(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[Question]:
