@@ -211,18 +211,19 @@ def assistant(text: str) -> dict[str, str]:
 def test_prompts_need_no_answer_where_no_metric_compares_with_one(sampling: Any, tmp_path: Path) -> None:
     """Conversations that end with a user's message are such, whatever the assistant says in them before."""
     asked = [[user(f"say {n}")] for n in range(8)]
-    asked += [[user("hello"), assistant("a"), user(f"and {n}")] for n in range(8)]
+    asked += [[user("hi"), assistant("a"), user("b"), assistant("c"), user(f"and {n}")] for n in range(8)]
     asked += [[user(f"now {n}"), assistant(f"{n}!")] for n in range(3)]
     train = written(tmp_path / "train.jsonl", [{"messages": messages} for messages in asked])
     held = written(tmp_path / "held.jsonl", [{"prompt": [user(f"tell {n}")]} for n in range(3)])
     texts = written(tmp_path / "texts.jsonl", [{"prompt": f"once {n}", "id": str(n)} for n in range(3)])
     long = written(tmp_path / "long.jsonl", [{"prompt": "far " * 200}])
-    data = {"train": [str(train), str(texts), str(long)], "holdout": str(held), "max_length": 64}
+    data = {"train": [str(train), str(texts), str(long)], "holdout": str(held), "max_length": 99}
     metrics = [VOWELS, {"use": "contains", "text": "a"}, "json-valid"]
     recipe = sampling(4, data=data, evaluation={"metrics": metrics, "answers": 3, "every": 2}, export=["merged"])
     result = graftkit.run(recipe, out=tmp_path / "run")
     told = "\n".join(result.manifest["notices"])
-    assert "1 of 23 records are prompts that leave no room for an answer within 64 tokens" in told
+    assert "the chat template has" not in told, "earlier answers are learnt by nobody"
+    assert "1 of 23 records are prompts that leave no room for an answer within 99 tokens" in told
     assert "nothing left to learn" not in told and "without a stop token" not in told and "longer than" not in told
     assert result.manifest["exports"]["merged"]["proof"]["status"] == "proved"
     assert result.after is not None and result.after.answers == 3
