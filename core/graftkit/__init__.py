@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.layer import LayerKind as LayerKind
     from graftkit.interfaces.metric import Answered as Answered
     from graftkit.interfaces.metric import Metric as Metric
+    from graftkit.interfaces.metric import MetricConfig as MetricConfig
     from graftkit.interfaces.model_source import BaseModelFiles as BaseModelFiles
     from graftkit.interfaces.model_source import ModelSource as ModelSource
     from graftkit.interfaces.model_source import TensorInfo as TensorInfo
@@ -105,10 +106,12 @@ if TYPE_CHECKING:
     from graftkit.interfaces.samples import LongText as LongText
     from graftkit.interfaces.samples import Message as Message
     from graftkit.interfaces.samples import PreferencePair as PreferencePair
+    from graftkit.interfaces.samples import Prompt as Prompt
     from graftkit.interfaces.samples import ScoredText as ScoredText
     from graftkit.interfaces.samples import SimilarTexts as SimilarTexts
     from graftkit.interfaces.samples import TaggedText as TaggedText
     from graftkit.interfaces.samples import Text as Text
+    from graftkit.interfaces.samples import TextPrompt as TextPrompt
     from graftkit.interfaces.samples import TextWithLabels as TextWithLabels
     from graftkit.interfaces.samples import Tokens as Tokens
     from graftkit.interfaces.samples import ToolCall as ToolCall
@@ -169,6 +172,7 @@ _HOMES = {
     "LongText": "graftkit.interfaces.samples",
     "Message": "graftkit.interfaces.samples",
     "Metric": "graftkit.interfaces.metric",
+    "MetricConfig": "graftkit.interfaces.metric",
     "ModelSource": "graftkit.interfaces.model_source",
     "NewRows": "graftkit.interfaces.initializer",
     "NewToken": "graftkit.interfaces.vocabulary",
@@ -180,6 +184,7 @@ _HOMES = {
     "PlannedModel": "graftkit.interfaces.exporter",
     "PluginHost": "graftkit.host.host",
     "PreferencePair": "graftkit.interfaces.samples",
+    "Prompt": "graftkit.interfaces.samples",
     "Preview": "graftkit.flow.preview",
     "Probe": "graftkit.interfaces.exporter",
     "ProofRequest": "graftkit.interfaces.exporter",
@@ -217,6 +222,7 @@ _HOMES = {
     "TeacherConfig": "graftkit.interfaces.objective",
     "TensorInfo": "graftkit.interfaces.model_source",
     "Text": "graftkit.interfaces.samples",
+    "TextPrompt": "graftkit.interfaces.samples",
     "TextWithLabels": "graftkit.interfaces.samples",
     "Tokenizer": "graftkit.interfaces.tokenizer",
     "TokenizerBackend": "graftkit.interfaces.tokenizer",

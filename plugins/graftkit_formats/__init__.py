@@ -41,6 +41,12 @@ def graftkit_formats() -> list[Provider]:
             roles,
         ),
         _provider(
+            "prompt",
+            "graftkit_formats.prompt:Prompts",
+            "a prompt without an answer, as a text or as a list of messages, which the model answers itself",
+            roles,
+        ),
+        _provider(
             "question-answer",
             "graftkit_formats.question_answer:QuestionAnswer",
             "a question and its answer, in two columns",

@@ -15,6 +15,7 @@ __all__ = [
     "PlainTextContract",
     "PreferenceContract",
     "PromptCompletionContract",
+    "PromptsContract",
     "QuestionAnswerContract",
     "RetrievalContract",
     "ScoreContract",
@@ -24,6 +25,12 @@ __all__ = [
 ]
 
 _MESSAGES = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+
+
+class PromptsContract(FormatContract):
+    """Prompts without an answer."""
+
+    records = ({"prompt": "one"}, {"prompt": _MESSAGES[:1], "system": "short"})
 
 
 class MessagesContract(FormatContract):

@@ -9,7 +9,7 @@ from graftkit import Column, Conversation
 from graftkit.errors import DataError
 from graftkit.interfaces.record_format import kind_of
 
-from graftkit_formats.answered import conversation
+from graftkit_formats.answered import conversation_or_prompt
 from graftkit_formats.config import RolesConfig
 from graftkit_formats.turns import SYSTEMS, TOOLS, TurnKeys, messages_of, tools_of, turns_of, with_system
 
@@ -57,7 +57,7 @@ class Messages:
         """Returns the conversation."""
         turns = turns_of(record, self._column(record, where), where)
         messages = messages_of(turns, where, self._config, self.keys)
-        return conversation(with_system(record, messages, where), where, tools_of(record, where))
+        return conversation_or_prompt(with_system(record, messages, where), where, tools_of(record, where))
 
     def _column(self, record: Mapping[str, Any], where: str) -> str:
         """Returns the name of the column with the list."""

@@ -29,6 +29,7 @@ def graftkit_metrics() -> list[Provider]:
         Provider(
             name="json-valid",
             target="graftkit_metrics.json_values:JsonValid",
+            config="graftkit_metrics.config:JsonValidConfig",
             summary="whether the answer is JSON",
         ),
         Provider(

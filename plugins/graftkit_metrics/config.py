@@ -6,11 +6,11 @@ import re
 import warnings
 from typing import Literal, Self
 
-from graftkit import ProviderConfig
+from graftkit import MetricConfig
 from graftkit.interfaces.pattern_cost import PatternError, python_steps_at_most
 from pydantic import Field, field_validator, model_validator
 
-__all__ = ["ContainsConfig", "RegexConfig", "TextConfig"]
+__all__ = ["ContainsConfig", "JsonValidConfig", "RegexConfig", "TextConfig"]
 
 _CHARACTERS = 2000
 """Characters of the answer for which a pattern is judged."""
@@ -18,7 +18,7 @@ _MOST_STEPS = 2e8
 """Steps that it may take for such an answer: a few seconds' worth."""
 
 
-class TextConfig(ProviderConfig):
+class TextConfig(MetricConfig):
     """How texts are compared."""
 
     ignore_case: bool = Field(default=False, description="whether letters are the same in upper and lower case")
@@ -31,6 +31,20 @@ class ContainsConfig(TextConfig):
         default=None, min_length=1, description="what is looked for; the expected answer when left out"
     )
 
+    @property
+    def needs_expected(self) -> bool:
+        """Where no text is given."""
+        return self.text is None
+
+
+class JsonValidConfig(MetricConfig):
+    """Whether an answer is JSON depends on no other one."""
+
+    @property
+    def needs_expected(self) -> bool:
+        """Not at all."""
+        return False
+
 
 class RegexConfig(TextConfig):
     """What is looked for in an answer."""
@@ -41,6 +55,11 @@ class RegexConfig(TextConfig):
         description="anywhere: it matches somewhere in the answer; whole: all of the answer but white space around it; "
         "same: what it finds first, or its first group there, is the same in the answer and the expected one",
     )
+
+    @property
+    def needs_expected(self) -> bool:
+        """Where both must have the same."""
+        return self.match == "same"
 
     @field_validator("pattern")
     @classmethod

@@ -8,6 +8,8 @@ from graftkit import Answered
 from graftkit.errors import DataError
 from graftkit.interfaces.bounded_json import parse_strict_json
 
+from graftkit_metrics.config import JsonValidConfig
+
 __all__ = ["JsonEqual", "JsonValid"]
 
 _MOST_VALUES = 100_000
@@ -17,6 +19,9 @@ _NO_JSON: Any = object()
 
 class JsonValid:
     """Whether the answer is JSON."""
+
+    def __init__(self, config: JsonValidConfig) -> None:
+        """It has no fields."""
 
     def score(self, answered: Answered) -> float:
         """Returns 1 or 0."""

@@ -153,6 +153,18 @@ class GrpoConfig(SampledConfig):
         description="what differences of rewards are divided by: the standard deviation of the answers to a prompt, of "
         "all answers of a step, or nothing",
     )
+    beta: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="how dear it is to move away from the model at the start: the weight of the divergence from it; "
+        "with 0 it is not computed",
+    )
+
+    @property
+    def compares_with_start(self) -> bool:
+        """Where that costs something."""
+        return self.beta > 0
 
 
 _MOST_WEIGHT = 1e6

@@ -12,6 +12,12 @@ How tokens are summed up, by `loss`, is what the literature differs in:
 - `dr_grpo`: the sum over an answer's tokens, divided by the most that it may have (Liu et al., 2025,
   https://arxiv.org/abs/2503.20783). Its paper leaves out the division by the standard deviation, too:
   `scale_rewards: none`.
+
+With a `beta` above 0 each token costs that times an estimate of the divergence from the model as training starts,
+summed up likewise: exp(r - p) - (r - p) - 1 of its log-probabilities by that model, r, and by this one, p (Schulman's
+k3, http://joschu.net/blog/kl-approx.html). It is multiplied by the ratio of the policies, which is 1 and has a
+gradient: so the gradient is that of the divergence itself, (p - r) times that of p (DeepSeek-V3.2,
+https://arxiv.org/abs/2512.02556), and what TRL has with `use_bias_correction_kl`, its default.
 """
 
 from __future__ import annotations
@@ -45,8 +51,15 @@ class Grpo:
         return ahead / (spread + _LEAST)
 
     def losses(self, scores: Scores) -> torch.Tensor:
-        """Returns minus the sum of each answer's log-probabilities, times its advantage, `[examples]`."""
-        summed, by_example = scores.sums().squeeze(1), scores.by_example
+        """Returns minus the sum of each answer's log-probabilities, times its advantage, `[examples]`.
+
+        The divergence from the start, where that counts, comes besides.
+        """
+        by_example = scores.by_example
+        summed = -by_example["advantage"] * scores.sums().squeeze(1)
+        if self._config.beta:
+            ratio = (scores.logps - scores.logps.detach()).exp()
+            summed = summed + self._config.beta * scores.summed(_divergence(scores) * ratio).squeeze(1)
         divisor: torch.Tensor | float
         if self._config.loss == "grpo":
             divisor = scores.counts().squeeze(1)
@@ -54,8 +67,17 @@ class Grpo:
             divisor = by_example["mean_tokens"]
         else:
             divisor = self._config.max_new_tokens
-        return -by_example["advantage"] * summed / divisor
+        return summed / divisor
 
     def metrics(self, scores: Scores) -> Mapping[str, torch.Tensor]:
-        """Returns nothing: what the answers are worth core tells itself."""
-        return {}
+        """Returns the mean divergence of each answer's tokens, where that counts; core tells what answers are worth."""
+        if not self._config.beta:
+            return {}
+        return {"kl": (scores.summed(_divergence(scores)) / scores.counts()).squeeze(1)}
+
+
+def _divergence(scores: Scores) -> torch.Tensor:
+    """Returns the estimated divergence from the model at the start by each token, `[tokens]`."""
+    assert scores.reference is not None, "the config says compares_with_start"
+    ahead = scores.reference - scores.logps
+    return ahead.exp() - ahead - 1

@@ -85,6 +85,8 @@ CASES: dict[str, dict[str, Any]] = {
     "llama-classes": {"objective": "classification", "step": 2048},
     "llama-classes-once": {"objective": "classification"},
     "llama-teacher": {"objective": "distill", "quantizer": "nf4", "whole": ["lm_head"], "step": 2048},
+    "llama-sampled": {"objective": "grpo", "quantizer": "nf4", "microbatch": 512},
+    "llama-sampled-near": {"objective": "grpo", "quantizer": "nf4", "microbatch": 512, "beta": 0.1},
     "llama-pairs": {"objective": "dpo", "quantizer": "nf4", "step": 2048},
 }
 
@@ -109,7 +111,7 @@ def _row(objective: str, number: int, text: str) -> dict[str, str]:
     if objective == "dpo":
         half = len(text) // 2
         return {"prompt": text[:half], "chosen": text[half:], "rejected": text[half:][::-1]}
-    return {"text": text}
+    return {"prompt": text} if objective == "grpo" else {"text": text}
 
 
 def write_recipe(place: Path, case: dict[str, Any]) -> Path:
@@ -141,6 +143,11 @@ def write_recipe(place: Path, case: dict[str, Any]) -> Path:
         recipe["adapter"] |= {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
     if case.get("objective") == "distill":
         recipe["objective"] = {"use": "distill", "teacher": str(place / "teacher"), "top_k": 1024}
+    elif case.get("objective") == "grpo":
+        beta = case.get("beta", 0.0)
+        recipe["objective"] = {"use": "grpo", "group_size": 8, "max_new_tokens": 64, "beta": beta}
+        recipe["evaluation"] = {"metrics": {"use": "regex", "pattern": "[a-m]"}}
+        recipe["data"]["max_length"] = length + 64
     elif case.get("objective"):
         recipe["objective"] = case["objective"]
     if case.get("rows"):

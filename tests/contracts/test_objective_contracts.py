@@ -74,6 +74,11 @@ class TestGrpoByAnswer(ObjectiveContract):
     options = {"loss": "grpo", "scale_rewards": "batch", "group_size": 3}
 
 
+class TestGrpoNearItsStart(ObjectiveContract):
+    provider = "grpo"
+    options = {"beta": 0.2, "temperature": 0.7}
+
+
 class TestDrGrpo(ObjectiveContract):
     provider = "grpo"
     options = {"loss": "dr_grpo", "scale_rewards": "none", "max_new_tokens": 7}

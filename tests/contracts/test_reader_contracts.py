@@ -54,6 +54,10 @@ class TestPromptCompletion(formats.PromptCompletionContract):
     provider = "prompt-completion"
 
 
+class TestPrompts(formats.PromptsContract):
+    provider = "prompt"
+
+
 class TestQuestionAnswer(formats.QuestionAnswerContract):
     provider = "question-answer"
 

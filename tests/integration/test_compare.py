@@ -91,6 +91,7 @@ def test_losses_of_sampled_answers_are_of_their_rewards(runs: dict[str, Path], t
     for key, other in (
         ("evaluation.metrics", sampled("json", metrics=["json-equal"])),
         ("objective.max_new_tokens", sampled("long", max_new_tokens=10)),
+        ("objective.temperature", sampled("hot", temperature=1.5)),
     ):
         found = graftkit.compare([plain, other])
         assert not found.same_loss and f"one objective with other fields ({key})" in found.notices[0]

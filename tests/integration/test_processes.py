@@ -47,6 +47,11 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "pairs": {"objective": "dpo"},
     "divergence over all examples": {"objective": "kto"},
     "a teacher": {"objective": {"use": "distill", "teacher": "TEACHER", "top_k": 12}},
+    "answers that are sampled": {
+        "objective": {"use": "grpo", "group_size": 4, "max_new_tokens": 6, "beta": 0.1, "temperature": 0.9},
+        "evaluation": {"metrics": {"use": "regex", "pattern": "[aeiou]"}, "every": 2},
+        "adapter": {"use": "lora", "rank": 4, "dropout": 0.2},
+    },
     "a start that is observed": {"adapter": {"use": "lora", "rank": 4, "init": "eva", "eva_tokens": 512}},
     "vectors": {"objective": "embedding", "evaluation": {"every": 2}},
     "a head": {"objective": "reward", "memory": {"checkpoint": "blocks"}},
@@ -63,8 +68,9 @@ def write(make_recipe: Any, tmp_path: Path) -> Callable[..., str]:
     def make(**sections: Any) -> str:
         objective, records = sections.get("objective", "sft"), tmp_path / "records.jsonl"
         if isinstance(objective, dict):
-            teacher = str(tiny_model_folder(tmp_path / "teacher", seed=1, num_hidden_layers=3))
-            sections["objective"] = {**objective, "teacher": teacher}
+            if "teacher" in objective:
+                teacher = str(tiny_model_folder(tmp_path / "teacher", seed=1, num_hidden_layers=3))
+                sections["objective"] = {**objective, "teacher": teacher}
             objective = "sft"  # the same records
         with records.open("w") as file:
             for n in range(50):

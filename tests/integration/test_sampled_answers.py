@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import graftkit
 import pytest
+import torch
 from click.testing import CliRunner
 from graftkit.cli.main import cli as toolkit
-from graftkit.errors import DataError, RecipeError
+from graftkit.errors import DataError, LossError, RecipeError
 from graftkit.flow.events import Event, Notice, StepFinished
 from graftkit.flow.training import rewards
+from graftkit.flow.training.answers import metrics_of
 from graftkit.interfaces.objective import SAMPLED_METRICS
+from graftkit.model.sampled import sample_answers
+from graftkit.model.sampling import check_logits
+from graftkit.training import sampled_loss
 from made_records import written
 from stopped_runs import run_until
+from tokenizers import Tokenizer
 
 VOWELS = {"use": "regex", "pattern": "[aeiou]"}
 
@@ -42,8 +49,11 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 def test_what_is_rewarded_becomes_likelier_and_a_stopped_run_goes_on_to_the_same(
     sampling: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(rewards, "metrics_of", lambda bound, host: made.append("") or metrics_of(bound, host))
     recipe = sampling(8, export=["peft", "merged"], evaluation={"every": 4})
     result = graftkit.run(recipe, out=tmp_path / "whole")
+    assert len(made) == 2, "once for the check of records, and once for all evaluations and steps"
     lines = lines_of(tmp_path / "whole")
     steps = [line for line in lines if "loss" in line]
     assert result.before is not None and result.after is not None
@@ -66,6 +76,48 @@ def test_what_is_rewarded_becomes_likelier_and_a_stopped_run_goes_on_to_the_same
     assert lines_of(tmp_path / "stopped") == lines
     [measured] = graftkit.evaluate(tmp_path / "whole")
     assert measured.to_json()["holdout_loss"] > 0, "a likelihood: what rewards are of is sampled in training alone"
+
+
+def test_a_run_that_is_kept_near_its_start_goes_on_to_the_same(sampling: Any, tmp_path: Path) -> None:
+    """What it is compared with is the start, not what it went on from; answers all worth the same teach that, too."""
+    worthless = {"metrics": {"use": "contains", "text": "never said"}}
+    near = {"beta": 0.5, "temperature": 0.8}
+    recipe = sampling(4, objective=near, export=[])
+    graftkit.run(recipe, out=tmp_path / "whole")
+    lines = lines_of(tmp_path / "whole")
+    assert abs(lines[0]["metrics"]["kl"]) < 1e-6 and all(line["metrics"]["kl"] > 1e-4 for line in lines[1:])
+    run_until(2, recipe, tmp_path / "stopped")
+    graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
+    adapter = "adapter/adapter.safetensors"
+    assert (tmp_path / "stopped" / adapter).read_bytes() == (tmp_path / "whole" / adapter).read_bytes()
+    assert lines_of(tmp_path / "stopped") == lines
+    graftkit.run(sampling(4, objective={"temperature": 0.8}, export=[]), out=tmp_path / "free")
+    graftkit.run(sampling(4, objective=near, evaluation=worthless, export=[]), out=tmp_path / "worthless")
+    assert lines_of(tmp_path / "free")[0]["metrics"]["reward"] == lines[0]["metrics"]["reward"]
+    assert [line["metrics"]["kl"] for line in lines_of(tmp_path / "worthless")] == pytest.approx([0] * 4, abs=1e-6)
+
+
+def test_logits_that_are_no_numbers_end_a_run_as_every_loss_does_that_goes_wrong(
+    sampling: Any, chat_records: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the step, which of its records it is, the state before it, and what to do."""
+    [seven] = Tokenizer.from_file(str(tiny_model / "tokenizer.json")).encode("7", add_special_tokens=False).ids
+    sampled: list[int] = []
+
+    def damaged(network: Any, prompts: Any, *args: Any, **options: Any) -> Any:
+        sampled.append(1)
+        if len(sampled) > 2 and any(seven in prompt for prompt in prompts):  # after the evaluation and the first step
+            check_logits(torch.tensor([[torch.nan]]))
+        return sample_answers(network, prompts, *args, **options)
+
+    monkeypatch.setattr(sampled_loss, "sample_answers", damaged)
+    with pytest.raises(LossError, match=r"(?s)^step 3: the loss is nan.*--set training.learning_rate=") as ended:
+        graftkit.run(sampling(4, export=[]), out=tmp_path / "run")
+    places = re.findall(rf"{chat_records}:(\d+)", str(ended.value))
+    assert 0 < len(places) < 8 and all("7" in str(int(place) - 1) for place in places), "each says how many precede it"
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["status"] == "failed"
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002"]
 
 
 def test_metrics_are_summed_up_with_their_weights(sampling: Any, tmp_path: Path) -> None:
@@ -146,3 +198,76 @@ def test_a_run_whose_records_change_goes_on_when_they_are_back(
     chat_records.write_bytes(before)
     graftkit.run(recipe, out=tmp_path / "run", resume=True)
     assert [line["step"] for line in lines_of(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def test_prompts_need_no_answer_where_no_metric_compares_with_one(sampling: Any, tmp_path: Path) -> None:
+    """Conversations that end with a user's message are such, whatever the assistant says in them before."""
+    asked = [[user(f"say {n}")] for n in range(8)]
+    asked += [[user("hi"), assistant("a"), user("b"), assistant("c"), user(f"and {n}")] for n in range(8)]
+    asked += [[user(f"now {n}"), assistant(f"{n}!")] for n in range(3)]
+    train = written(tmp_path / "train.jsonl", [{"messages": messages} for messages in asked])
+    held = written(tmp_path / "held.jsonl", [{"prompt": [user(f"tell {n}")]} for n in range(3)])
+    texts = written(tmp_path / "texts.jsonl", [{"prompt": f"once {n}", "id": str(n)} for n in range(3)])
+    long = written(tmp_path / "long.jsonl", [{"prompt": "far " * 200}])
+    data = {"train": [str(train), str(texts), str(long)], "holdout": str(held), "max_length": 99}
+    metrics = [VOWELS, {"use": "contains", "text": "a"}, "json-valid"]
+    recipe = sampling(4, data=data, evaluation={"metrics": metrics, "answers": 3, "every": 2}, export=["merged"])
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    told = "\n".join(result.manifest["notices"])
+    assert "the chat template has" not in told, "earlier answers are learnt by nobody"
+    assert "1 of 23 records are prompts that leave no room for an answer within 99 tokens" in told
+    assert "nothing left to learn" not in told and "without a stop token" not in told and "longer than" not in told
+    assert result.manifest["exports"]["merged"]["proof"]["status"] == "proved"
+    assert result.after is not None and result.after.answers == 3
+    answers = json.loads((tmp_path / "run" / "answers-after.json").read_text())["answers"]
+    assert [answer["question"] for answer in answers] == ["tell 0", "tell 1", "tell 2"]
+    assert all(answer["expected"] == "" and answer["prompt"].endswith("assistant\n") for answer in answers)
+    assert all(line["tokens"] > line["loss_tokens"] > 0 for line in lines_of(tmp_path / "run") if "loss" in line)
+    path = written(tmp_path / "recipe.yaml", [recipe])
+    shown = CliRunner().invoke(toolkit, ["preview", str(path), "--records", "9"])
+    assert "nothing of this is learnt" in shown.output and "and 0<|im_end|>" in shown.output, shown.output
+    planned = CliRunner().invoke(toolkit, ["plan", str(path), "--quick"])
+    assert "marked is" in shown.output
+    assert planned.exit_code == 0, planned.output
+    of_run, of_export = graftkit.evaluate([tmp_path / "run", tmp_path / "run" / "exports" / "merged"])
+    assert "measured is the mean reward of what is sampled" in "\n".join(of_run.notices)
+    for found in (of_run.measured, of_export.measured):
+        assert (found.holdout_loss, found.metrics) == (result.after.holdout_loss, result.after.metrics)
+        assert found.scores == result.after.scores
+
+
+def test_records_without_an_answer_are_refused_where_one_is_needed(
+    sampling: Any, make_recipe: Any, tmp_path: Path
+) -> None:
+    prompts = str(written(tmp_path / "prompts.jsonl", [{"messages": [user(f"say {n}")]} for n in range(9)]))
+    texts = str(written(tmp_path / "texts.jsonl", [{"prompt": f"say {n}", "reply": "a"} for n in range(9)]))
+    data = {"train": prompts, "holdout": 0.2}
+    for metrics, fields in (
+        ("exact-match", {}),
+        ({"use": "regex", "pattern": "a", "match": "same"}, {}),
+        (["contains", VOWELS], {}),
+        (["exact-match", VOWELS], {"objective": {"rewards": {"regex": 1}}, "evaluation": {"answers": 2}}),
+    ):
+        sections = {**fields, "evaluation": {"metrics": metrics, **fields.get("evaluation", {})}}
+        with pytest.raises(
+            DataError, match="prompts.jsonl:1: the record has no expected answer, with which the metric"
+        ):
+            graftkit.plan(sampling(data=data, **sections))
+    rewarded = {"objective": {"rewards": {"regex": 1}}, "evaluation": {"metrics": ["exact-match", VOWELS]}}
+    assert len(graftkit.plan(sampling(data=data, **rewarded)).samples.train) == 7
+    for path, told in ((prompts, "no turn of the assistant"), (texts, "another column answers it")):
+        with pytest.raises(DataError, match=f"(?s){told}.*objective: grpo"):
+            graftkit.plan(make_recipe(data={"train": path, "holdout": 0.2}))
+    planned = graftkit.plan(sampling(data={"train": texts, "holdout": 0.2}))
+    assert any("reply" in notice for notice in planned.notices), "columns that are not read are told"
+    ended = str(written(tmp_path / "ended.jsonl", [{"prompt": [user("a"), assistant("b")]}]))
+    with pytest.raises(DataError, match="the prompt's last message is the assistant's"):
+        graftkit.plan(sampling(data={"train": ended, "holdout": 0.0}))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import RecipeError
 from graftkit.flow.planning.describe_plan import size_text
+from graftkit.flow.planning.sampled import refuse_sampling_of_parts
+from graftkit.interfaces.objective import SampledConfig
 
 if TYPE_CHECKING:
     from graftkit.flow.memory.fit_memory import MemoryLimits
@@ -67,6 +69,7 @@ def forecast_of_each(asked: MemoryRequest, bound: BoundRecipe, devices: Devices,
     if uses is None:
         return memory
     way = way_of(bound.recipe.training.parallel, uses, room, devices)
+    refuse_sampling_of_parts(bound, way)
     return of_each_process(memory, uses, sharers_of(way, devices.here, devices.count), devices.count)
 
 
@@ -96,7 +99,10 @@ def described_processes(
         return {"ways": [], "text": f"not known: {memory.unknown}"}
     said = bound.recipe.training.parallel
     way = way_of(said, uses, room, devices)
+    refuse_sampling_of_parts(bound, way)
     ways = forecast_ways(memory, uses, asked.steps, devices, together=asked.together)
+    if isinstance(bound.objective_config, SampledConfig):
+        ways = [each for each in ways if each.sharers == 1]
     chosen = sharers_of(way, devices.here, devices.count)
     facts = [_facts(each, devices, tokens_per_second) for each in ways]
     machines = f"{devices.nodes} machine{'s' if devices.nodes > 1 else ''}"

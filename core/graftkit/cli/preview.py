@@ -53,7 +53,8 @@ def command(
     for place, further in found.not_shown.items():
         click.echo(f"{place}: {further:,} further examples are not shown", err=True)
     if found.sampled:
-        say("nothing of this is learnt, but answers that the model samples: marked is what they are compared with")
+        compared = ": marked is what they are compared with" if found.lengths.learnt else ""
+        say(f"nothing of this is learnt, but answers that the model samples{compared}")
     for line in _summary(found.lengths, "are compared with" if found.sampled else "are learnt"):
         say(line)
 
@@ -70,8 +71,8 @@ def _summary(found: Lengths, what: str) -> Iterable[str]:
     lengths = found.lengths
     if not lengths:
         return
-    share = found.learnt / sum(lengths)
-    yield f"{share:.0%} of {sum(lengths):,} tokens in {len(lengths):,} examples {what}; lengths:"
+    share, every = found.learnt / sum(lengths), f"{sum(lengths):,} tokens in {len(lengths):,} examples"
+    yield f"{share:.0%} of {every} {what}; lengths:" if share else f"{every}; lengths:"
     step = max(1, -(-max(lengths) // _BARS))
     counts = [sum(start < length <= start + step for length in lengths) for start in range(0, max(lengths), step)]
     for number, count in enumerate(counts):

@@ -20,10 +20,10 @@ def show_answer(where: str, question: str, expected: str, answers: Sequence[tupl
     Args:
         where: The record's file and line.
         question: What was asked.
-        expected: The record's own answer.
+        expected: The record's own answer; "" where it has none.
         answers: Who answered, and what.
     """
-    said = [("asked", question), ("expected", expected), *answers]
+    said = [("asked", question), *([("expected", expected)] if expected else []), *answers]
     width = max(len(name) for name, _ in said)
     click.echo(f"\n{one_line(where)}")
     for name, text in said:

@@ -15,14 +15,17 @@ from graftkit.errors import DataError
 from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.samples import (
+    ANSWERED,
     Completion,
     Conversation,
     LabelledAnswer,
     LongText,
     PreferencePair,
+    Prompt,
     Sample,
     SimilarTexts,
     Text,
+    TextPrompt,
     Tokens,
 )
 from graftkit.store.token_store import SEQUENCE, ByExample, Example
@@ -30,6 +33,7 @@ from graftkit.store.token_store import SEQUENCE, ByExample, Example
 __all__ = [
     "WANTED",
     "AsLabelled",
+    "AsPrompts",
     "TwoAnswers",
     "WithMismatched",
     "as_one_example",
@@ -92,6 +96,28 @@ class AsLabelled:
         sample = self._format.sample(record, where)
         if isinstance(sample, PreferencePair):
             return TwoAnswers(sample.chosen, sample.rejected, sample.where)
+        return sample
+
+
+class AsPrompts:
+    """A format whose conversations that end before an answer are prompts, whatever the assistant says earlier in them.
+
+    Args:
+        format: The format.
+    """
+
+    def __init__(self, format: RecordFormat) -> None:
+        self._format = format
+
+    def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
+        """Asks the format."""
+        return self._format.columns(found)
+
+    def sample(self, record: Mapping[str, Any], where: str) -> Sample:
+        """Returns the format's sample of a record."""
+        sample = self._format.sample(record, where)
+        if type(sample) is Conversation and sample.messages[-1].role in ANSWERED:
+            return Prompt(sample.messages, sample.where, sample.tools)
         return sample
 
 
@@ -188,6 +214,7 @@ def _joined(columns: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[
 _SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
     **dict.fromkeys((PreferencePair, TwoAnswers), ("pairs", "a chosen and a rejected answer")),
     LabelledAnswer: ("labelled", "an answer that is labelled as wanted or not"),
+    **dict.fromkeys((Prompt, TextPrompt), ("prompts", "a prompt and no answer")),
     **{shape.sample: (kind, f"a text and {shape.beside}") for kind, shape in TEXT_SHAPES.items()},
     SimilarTexts: ("similar", "a text and others that are to be found by it"),
     Text: ("texts", "nothing that its answer is compared with"),
@@ -195,7 +222,7 @@ _SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
 }
 _WANTED_BY: dict[LearnsFrom, str] = {
     "answers": "each record's answer or text",
-    "prompts": 'prompts that are answered: messages, or {"prompt": ..., "completion": ...}',
+    "prompts": 'prompts that are answered: messages, {"prompt": ...} or {"prompt": ..., "completion": ...}',
     "pairs": 'pairs: {"prompt": ..., "chosen": ..., "rejected": ...}',
     "labelled": 'labelled answers: {"prompt": ..., "completion": ..., "label": true}, or pairs: {"chosen": ...}',
     "texts": 'plain texts: {"text": ...}',
@@ -266,7 +293,7 @@ def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -
         DataError: It is of another shape.
     """
     shape, described = _SHAPES.get(type(sample), ("answers", "nothing that its answer is compared with"))
-    if learns_from == "prompts" and shape == "answers" and not isinstance(sample, Tokens):
+    if learns_from == "prompts" and shape in ("prompts", "answers") and not isinstance(sample, Tokens):
         if isinstance(sample, Completion) and not sample.prompt:
             raise DataError(f"the prompt is empty, and the objective {objective} has it answered", where=sample.where)
         return

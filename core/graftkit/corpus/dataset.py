@@ -20,7 +20,9 @@ from graftkit.interfaces.samples import (
     Conversation,
     LabelledAnswer,
     PreferencePair,
+    Prompt,
     Sample,
+    Unanswered,
 )
 from graftkit.suggest import nearest
 from graftkit.visible import one_line
@@ -77,6 +79,7 @@ class Dataset:
         skip_empty: Whether records with nothing to learn are left out.
         first: How many of its records are read, from its beginning on; None for all.
         later: The files that its entry names after it.
+        answers_itself: Whether the model answers records itself, so that they need no expected answer.
         by: The file's own name of a column whose value records share that are held out together; None for no such one.
         left: Filled while the file is read: each column that is neither -> where it was found first.
         skipped: Filled likewise: the numbers of the records that are left out, from 0.
@@ -96,6 +99,7 @@ class Dataset:
     skip_empty: bool = False
     first: int | None = None
     later: Sequence[Path] = ()
+    answers_itself: bool = False
     by: str | None = None
     left: dict[str, str] = field(default_factory=dict)
     skipped: array[int] = field(default_factory=lambda: array("Q"))
@@ -186,17 +190,37 @@ class Dataset:
             self._check_columns(values, where)
         try:
             sample = self.format.sample(values, where)
+            if isinstance(sample, Unanswered) and not self.answers_itself:
+                raise self._unanswered(sample)
         except NothingToLearn as error:
-            hint = (
-                error.hint
-                or f"To leave such records out, counted and told: {{path: {self.source.path.name}, empty: skip}}."
-            )
+            hint = error.hint or f"{self._skipping}."
             raise NothingToLearn(error.message, where=error.where, hint=hint) from None
         except DataError as error:
             hint = error.hint or f"The file is read as {self.format_name}, as its first records are."
             raise DataError(error.message, where=error.where, hint=hint) from None
         _check_size(sample)
         return sample
+
+    @property
+    def _skipping(self) -> str:
+        """Says what leaves records out that there is nothing to learn of."""
+        return f"To leave such records out, counted and told: {{path: {self.source.path.name}, empty: skip}}"
+
+    def _unanswered(self, sample: Unanswered) -> NothingToLearn:
+        """Says that nothing is learnt of a record without an expected answer, and what there is to do."""
+        file, ways = self.source.path.name, [self._skipping]
+        if isinstance(sample, Prompt):
+            said = any(message.role == "assistant" for message in sample.messages)
+            told = "every message has the weight 0" if said else "no turn of the assistant"
+        else:
+            told = "a prompt and no answer"
+            ways = [
+                f"Where another column answers it: {{path: {file}, format: prompt-completion, columns: "
+                "{completion: YOURS}}",
+                f"To learn the texts alone: {{path: {file}, format: text, columns: {{text: prompt}}}}",
+            ]
+        ways.append("To have the model answer it itself: objective: grpo")
+        return NothingToLearn(f"{told}: there is nothing to learn", where=sample.where, hint=f"{'. '.join(ways)}.")
 
     def _records(self) -> Iterator[Record]:
         return islice(self.reader.records(self.source), self.first)

@@ -34,14 +34,18 @@ from graftkit.interfaces.samples import (
     LabelledAnswer,
     LabelledText,
     LongText,
+    Message,
     PreferencePair,
+    Prompt,
     Sample,
     ScoredText,
     SimilarTexts,
     TaggedText,
     Text,
+    TextPrompt,
     TextWithLabels,
     Tokens,
+    Unanswered,
 )
 from graftkit.interfaces.tokenizer import ROLES, PairLayout, PutsAround, Specials, Tokenizer
 from graftkit.store.fingerprint import fingerprint
@@ -98,6 +102,7 @@ class Encoded:
         unmarked: Whether it has an answer that is not learnt, outside the template's `{% generation %}` blocks.
         untokened: How many of its words have no token of their own, and so a tag that is not learnt.
         surplus: Whether it has more negatives than are learnt from.
+        roomless: Whether it is a prompt that leaves no room for an answer, and is left out.
     """
 
     examples: list[Example]
@@ -108,10 +113,11 @@ class Encoded:
     unmarked: bool = False
     untokened: int = 0
     surplus: bool = False
+    roomless: bool = False
 
 
 def has_answer(example: Example, sample: Sample) -> bool:
-    """Tells whether an example of a record has a prompt, and an answer that may be compared."""
+    """Tells whether an example of a record has a prompt, and an answer to it may be judged."""
     if isinstance(sample, Text | LongText):
         return False
     return example.prompt_length > 0 and bool(example.by_example.get(WANTED, True))
@@ -242,6 +248,8 @@ class Encoder:
             DataError: When they are iterated over: as for `encode`.
         """
         match sample:
+            case Prompt():
+                return [sample]
             case LabelledText() | TextWithLabels() | ScoredText() | TaggedText() | SimilarTexts() if self.targets:
                 return [sample]
             case TwoAnswers():
@@ -559,6 +567,8 @@ class Encoder:
         sample, notes = laid_out.part, laid_out.notes
         ids, loss_weights = weighted
         self.check_rows(ids, sample.where)
+        if isinstance(sample, Unanswered):
+            return self._prompt(sample, ids, notes)
         is_text = isinstance(sample, Text | LongText)
         if is_text:
             windows = range(0, len(ids) - 1, self.max_length - 1)
@@ -576,6 +586,41 @@ class Encoder:
             spells=notes.spells if isinstance(sample, Conversation) else self._layout.spelt(sample),
             unmarked=notes.unmarked,
         )
+
+    def _prompt(self, sample: Unanswered, ids: NDArray[np.int64], notes: Notes) -> Encoded:
+        """Returns a prompt that the model answers itself: no token of it is in the loss; one too long is left out.
+
+        Raises:
+            DataError: It leaves no room for an answer, and `overflow` is "error".
+        """
+        fits = len(ids) < self.max_length
+        if not fits and self.overflow == "error":
+            raise DataError(
+                f"the prompt has {len(ids):,} tokens, which leaves no room for an answer within data.max_length "
+                f"({self.max_length:,})",
+                where=sample.where,
+                hint="Raise data.max_length, or say data.overflow: drop.",
+            )
+        return Encoded(
+            examples=[_example(ids, np.zeros(len(ids), np.float32))] if fits and len(ids) else [],
+            truncated=False,
+            stops=True,
+            left_out=frozenset(notes.left_out),
+            spells=self._layout.spelt(sample) if isinstance(sample, TextPrompt) else notes.spells,
+            roomless=not fits,
+        )
+
+    @cached_property
+    def answer_ends(self) -> list[int]:
+        """The special token that ends an answer to a prompt, as the chat template writes it or a completion has it."""
+        ends = [run.special for run in self._layout.end if run.special is not None]
+        if self.template is None:
+            return ends
+        said = (Message("user", "well?"), Message("assistant", "fine"))
+        with suppress(DataError, ValueError):  # a template that takes no such conversation
+            [example] = self.encode(Conversation(said, "a conversation to try the chat template with")).examples
+            return sorted({*ends, int(example.ids[example.loss_mask][-1])} & self._special_ids)
+        return ends
 
     def _given(self, sample: Tokens) -> Weighted:
         """Returns ids as they are given, if the tokenizer has them."""
@@ -630,42 +675,47 @@ class Encoder:
         self.check_rows(ids, "the prompt" if isinstance(messages, str) else messages.where)
         return ids
 
-    def prompt_in_use(self, sample: Sample) -> list[int] | None:
+    def prompt_in_use(self, sample: Sample, *, cut: bool | None = None) -> list[int] | None:
         """Returns the ids after which, in use, a model gives the last answer that is learnt of a record.
 
         They are those of `prompt`, and not always what stands before the answer in training.
 
         Args:
             sample: A record, or one of its `turns`.
+            cut: Whether it is too long, as `Encoded.truncated` says; found out when left out, by encoding it.
 
         Returns:
             The ids; None where nothing is answered, or an answer itself is cut.
         """
         if isinstance(sample, Completion):
             return self.prompt(sample.prompt)
+        if isinstance(sample, Prompt):
+            return self.prompt(sample)
         with suppress(DataError):  # a template that takes no conversation without an answer
-            asked = self.up_to_last_answer(sample)
+            asked = self.up_to_last_answer(sample, cut=cut)
             if asked is not None and asked.messages[-1].role == "assistant":
                 return self.prompt(replace(asked, messages=asked.messages[:-1]))
         return None
 
-    def up_to_last_answer(self, sample: Sample) -> Conversation | None:
+    def up_to_last_answer(self, sample: Sample, *, cut: bool | None = None) -> Conversation | None:
         """Returns a conversation up to the last answer that is learnt of it.
 
         Of one that is too long that is the answer that it is cut after.
 
         Args:
             sample: A record, or one of its `turns`.
+            cut: As for `prompt_in_use`.
 
         Returns:
-            The conversation, of which that answer alone is learnt; None where it is none, or an answer itself is cut.
+            The conversation, of which that answer alone is learnt; None where it is none or a prompt alone, or an
+            answer itself is cut.
 
         Raises:
             DataError: As for `encode`.
         """
-        if not isinstance(sample, Conversation):
+        if not isinstance(sample, Conversation) or isinstance(sample, Prompt):
             return None
-        cut = self._is_cut(sample)
+        cut = self._is_cut(sample) if cut is None else cut
         if cut and self.overflow == "truncate":
             return None
         parts = ByAnswer(sample)

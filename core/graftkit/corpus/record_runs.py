@@ -17,7 +17,7 @@ from graftkit.corpus.stretches import is_long, stretches_of
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.turns import TOOLS
 from graftkit.errors import DataError
-from graftkit.interfaces.samples import Completion, Conversation, LongText, Text, Tokens
+from graftkit.interfaces.samples import Completion, Conversation, LongText, Prompt, Text, TextPrompt, Tokens
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.tokenization.text_search import TextSearch
 
@@ -93,7 +93,9 @@ class RecordRuns:
                 formed across the boundary of a message.
         """
         if isinstance(sample, Conversation):
-            return self._chat_parts(sample, notes)
+            return self._chat_parts(sample, notes, reply=isinstance(sample, Prompt))
+        if isinstance(sample, TextPrompt):
+            return self.of_prompt(sample.prompt)
         if isinstance(sample, Completion):
             parts = [(sample.prompt, 0.0), (sample.completion, 1.0)]
         else:
@@ -239,7 +241,7 @@ class RecordRuns:
             DataError: As for `stretches`.
         """
         if isinstance(sample, Conversation):
-            pieces = self.pieces(sample, set())
+            pieces = self.pieces(sample, set(), reply=isinstance(sample, Prompt))
             return [(piece.text, _author(piece.message, sample)) for piece in pieces if piece.text]
         if isinstance(sample, Tokens):
             return [(self._tokenizer.decode(sample.ids), "tokens")]

@@ -21,11 +21,13 @@ from graftkit.interfaces.samples import (
     Conversation,
     LabelledText,
     LongText,
+    Prompt,
     Sample,
     ScoredText,
     SimilarTexts,
     TaggedText,
     Text,
+    TextPrompt,
     TextWithLabels,
     Tokens,
 )
@@ -35,7 +37,9 @@ __all__ = ["Samples", "scan_samples"]
 _KINDS: dict[type[Any], int] = {
     Conversation: 0,
     LabelledText: 0,
+    Prompt: 0,
     Completion: 1,
+    TextPrompt: 1,
     **dict.fromkeys((Text, TextWithLabels, ScoredText, TaggedText, SimilarTexts, LongText), 2),
     Tokens: 3,
 }

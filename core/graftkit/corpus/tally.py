@@ -36,6 +36,7 @@ class Tally:
         unmarked: Records with an answer that is not learnt, outside the template's `{% generation %}` blocks.
         untokened: Words that have no token of their own, and so a tag that is not learnt.
         surplus: Records with more negatives than are learnt from.
+        roomless: Prompts that leave no room for an answer, and are left out.
     """
 
     records: int = 0
@@ -57,6 +58,7 @@ class Tally:
     unmarked: int = 0
     untokened: int = 0
     surplus: int = 0
+    roomless: int = 0
 
     def plus(self, other: Tally, answers: int) -> Tally:
         """Returns the counts of these records and those that follow them.
@@ -85,6 +87,7 @@ class Tally:
             unmarked=self.unmarked + other.unmarked,
             untokened=self.untokened + other.untokened,
             surplus=self.surplus + other.surplus,
+            roomless=self.roomless + other.roomless,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from graftkit.corpus.stretches import STRETCH, is_long, stretches_of
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.text_targets import JudgedText, pair_as_json
 from graftkit.interfaces import samples
-from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, SimilarTexts, Text
+from graftkit.interfaces.samples import Completion, Conversation, LongText, Sample, SimilarTexts, Text, Unanswered
 from graftkit.store.token_store import Example, TokenStore
 
 __all__ = ["Chunk", "Position", "encoded_parts", "position_units", "tokenize"]
@@ -247,7 +247,10 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
         for example in item.examples
     ]
     whole = [item for item in encoded if not (item.truncated and encoder.overflow == "truncate")]
-    ends = {int(example.ids[example.loss_mask.nonzero()[0][-1]]) for item in whole for example in item.examples}
+    learnt = (example.ids[example.loss_mask] for item in whole for example in item.examples)
+    ends = {int(ids[-1]) for ids in learnt if len(ids)}
+    if any(isinstance(sample, Unanswered) for sample in samples):
+        ends.update(encoder.answer_ends)
     shows, judged = list(map(shown, samples)), encoder.targets is not None
     chats = [sample for sample in shows if isinstance(sample, Conversation)]
     talks = [isinstance(sample, Conversation) for sample in shows]
@@ -258,7 +261,7 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
         examples=len(examples),
         truncated=sum(item.truncated for item in encoded),
         overlong=[sample.where for sample, item in zip(samples, encoded, strict=True) if item.truncated],
-        lost=sum(not item.examples for item in encoded),
+        lost=sum(not item.examples and not item.roomless for item in encoded),
         endless=sum(not item.stops for item in encoded),
         loss_tokens=int(tokens.loss_tokens.sum()),
         stops=sorted(ends & {*encoder.tokenizer.special_tokens.values()}),
@@ -273,6 +276,7 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
         unmarked=sum(item.unmarked for item in encoded),
         untokened=sum(item.untokened for item in encoded),
         surplus=sum(item.surplus for item in encoded),
+        roomless=sum(item.roomless for item in encoded),
     )
 
 

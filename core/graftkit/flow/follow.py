@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -79,7 +80,7 @@ def follow(
         said = run.processes.next_command()
         _compare(run, base.device)
         folder = Path(said["folder"])
-        written = _written_corpus(run, folder)
+        written = replace(_written_corpus(run, folder), stop=said["stop"])
         _take_part(run, prepare_model(run, base, written.train, folder), written, folder)
 
 
@@ -140,7 +141,7 @@ def lead(run: RunContext, device: torch.device) -> None:
             or two compute on one CUDA device.
     """
     if run.processes.count > 1:
-        run.processes.announce({"folder": os.fspath(run.folder.absolute())})
+        run.processes.announce({"folder": os.fspath(run.folder.absolute()), "stop": list(run.manifest.stop_tokens)})
         _compare(run, device)
 
 

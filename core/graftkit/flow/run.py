@@ -21,7 +21,6 @@ from graftkit.flow.plan_of_run import plan_of_run, settings_kept
 from graftkit.flow.planning.inputs_in_run import refuse_inputs_in, refuse_paths_in
 from graftkit.flow.planning.plan import make_plan
 from graftkit.flow.planning.run_plan import RunPlan
-from graftkit.flow.planning.sampled import refuse_sampling_together
 from graftkit.flow.planning.unsettled import refuse_unsettled
 from graftkit.flow.preparation.corpus import TOKENS, Corpus, build_corpus
 from graftkit.flow.preparation.shared_weights import share_weights, sharing_of
@@ -310,7 +309,6 @@ def _run(
     planned = plan_of_run(loaded, host, folder if resume else None)
     if processes.count > 1:
         refuse_unsettled(planned.bound)
-        refuse_sampling_together(planned.bound, processes)
     resumed = _find(folder, planned, asked) if resume else None
     if overwrite and not resumed and claimed is None:
         refuse_inputs_in(folder, planned)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.samples import Sample
 
-__all__ = ["Answered", "ChecksRecords", "Metric"]
+__all__ = ["Answered", "ChecksRecords", "Metric", "MetricConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class Answered:
 
     Attributes:
         answer: The answer's text, without special tokens.
-        expected: What the record answers.
+        expected: What the record answers; "" where it is a prompt without an answer, of which a metric is asked alone
+            that needs none (`MetricConfig.needs_expected`).
         prompt: The text that the model went on with, as it was laid out.
         record: The record; its `where` names file and line for errors.
     """
@@ -25,6 +27,15 @@ class Answered:
     expected: str
     prompt: str
     record: Sample
+
+
+class MetricConfig(ProviderConfig):
+    """The fields of a metric that says whether it needs an expected answer; one of other fields, or none, needs one."""
+
+    @property
+    def needs_expected(self) -> bool:
+        """Whether an answer's score depends on the expected one; records that have none are refused then."""
+        return True
 
 
 class Metric(Protocol):

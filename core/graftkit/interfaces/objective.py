@@ -208,10 +208,11 @@ _LARGEST_WEIGHT = 1e6
 class SampledConfig(ObjectiveConfig):
     """The fields of an objective that learns from answers which the model itself gives, by what each is worth.
 
-    Before each step core samples `group_size` answers to the prompt of each of its examples, at a temperature of 1, and
-    scores each by metrics of the recipe's `evaluation.metrics`. The weighted sum of the scores is an answer's reward.
-    The objective says what follows from the rewards (`SampledObjective.advantages`), and is then asked for losses as
-    any other is; an example is one answer, with its `ADVANTAGE` and the step's `MEAN_TOKENS`.
+    Before each step core samples `group_size` answers to the prompt of each of its examples, and scores each by metrics
+    of the recipe's `evaluation.metrics`. The weighted sum of the scores is an answer's reward. The objective says what
+    follows from the rewards (`SampledObjective.advantages`), and is then asked for losses as any other is; an example
+    is one answer, with its `ADVANTAGE` and the step's `MEAN_TOKENS`. Its log-probabilities are those that it was
+    sampled with, of logits that are divided by the temperature.
 
     What core reports as the loss is minus the mean reward: what `losses` gives has the gradient alone.
     """
@@ -220,11 +221,26 @@ class SampledConfig(ObjectiveConfig):
 
     group_size: int = Field(default=8, ge=2, le=1024, description="how many answers to each prompt a step samples")
     max_new_tokens: int = Field(default=128, ge=1, le=1_000_000, description="tokens of a sampled answer at most")
+    temperature: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=100,
+        description="what logits are divided by before answers are sampled, and before their log-probabilities are "
+        "taken",
+    )
     rewards: dict[str, Annotated[float, Field(ge=-_LARGEST_WEIGHT, le=_LARGEST_WEIGHT)]] = Field(
         default_factory=dict,
         description="which metrics of evaluation.metrics, by name, are summed up to an answer's reward, each times "
         "this; all of them, each once, when left out",
     )
+
+    @property
+    def compares_with_start(self) -> bool:
+        """Whether losses compare the answers with the model as training starts (`Scores.reference`).
+
+        Core then scores the answers of each step by that model, too, and those without an advantage are learnt from.
+        """
+        return False
 
     @field_validator("rewards")
     @classmethod
@@ -297,7 +313,7 @@ class Scores:
         sequences: How many sequences each example has.
         examples: How many examples there are.
         reference: `logps` of the model as training starts, `[tokens]`, float32; None where the objective's config does
-            not ask for it.
+            not ask for it (`uses_reference`, of sampled answers `compares_with_start`).
         candidates: The model's own log-probability of each of the teacher's likeliest tokens in a token's place, after
             its logits were divided by the temperature, `[tokens, top_k]`, float32. A gradient by it becomes one by the
             model's parameters, as by `logps`. None where the objective's config is no `TeacherConfig`.

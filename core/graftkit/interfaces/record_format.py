@@ -45,7 +45,11 @@ def kind_of(value: Any) -> str:
 
 
 class RecordFormat(Protocol):
-    """Makes samples of records of one shape. Built from its own config model: `Class(config)`, or `Class()`."""
+    """Makes samples of records of one shape. Built from its own config model: `Class(config)`, or `Class()`.
+
+    One whose records are prompts without an answer says so by an attribute `unanswered` that is true: it is asked where
+    no other format fits, since a column that it does not read may be the answer.
+    """
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Returns which of a file's columns this format reads, or None where the file is of another shape.

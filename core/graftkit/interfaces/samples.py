@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from graftkit.interfaces.record_source import RecordSource
 
 __all__ = [
+    "ANSWERED",
     "LONG_TEXT",
     "MOST_CALLS",
     "MOST_MESSAGES",
@@ -23,20 +24,26 @@ __all__ = [
     "Message",
     "Pair",
     "PreferencePair",
+    "Prompt",
     "Sample",
     "ScoredText",
     "SimilarTexts",
     "TaggedText",
     "Text",
+    "TextPrompt",
     "TextWithLabels",
     "Tokens",
     "ToolCall",
+    "Unanswered",
     "join_pair",
     "tagged_words",
 ]
 
 ROLES = ("system", "user", "assistant", "tool")
 """Who may say something in a conversation, as chat templates call them."""
+
+ANSWERED = ("user", "tool")
+"""Whose messages the assistant answers."""
 
 LONG_TEXT = 4 << 20
 """Size in bytes from which on a text is not held in memory: a reader gives its source instead."""
@@ -135,6 +142,18 @@ class Conversation:
         return {"messages": turns, "tools": list(self.tools)} if self.tools else turns
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt(Conversation):
+    """A conversation that ends before an answer, which the model is to give: the last message is a user's or a tool's.
+
+    There is nothing in it to learn for whoever learns expected answers.
+    """
+
+    def key(self) -> Any:
+        """Returns what makes this sample equal to another, as JSON."""
+        return {"prompt": Conversation.key(self)}
+
+
 Pair = tuple[str, str]
 """Two texts of which something is learnt together, such as whether the second follows from the first."""
 
@@ -188,6 +207,15 @@ class Completion:
     def key(self) -> Any:
         """Returns what makes this sample equal to another, as JSON."""
         return [self.prompt, self.completion]
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrompt(Completion):
+    """A prompt without a completion, which the model is to give; the completion is empty."""
+
+
+Unanswered = Prompt | TextPrompt
+"""What has no expected answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,19 +30,20 @@ class SampledAnswer:
     ended: bool
 
 
-def draw(logits: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+def draw(logits: torch.Tensor, numbers: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """Returns the token of each row at which the distribution function passes a number: `[rows]`, int64.
 
     Args:
         logits: `[rows, vocabulary]`.
         numbers: One a row, from 0, below 1, float64, `[rows]`. Of numbers that are drawn uniformly each token comes
             with its probability, the softmax of the logits.
+        temperature: What the logits are divided by before.
 
     Example:
         >>> draw(torch.tensor([[0.25, 0.75]]).log().expand(3, 2), torch.tensor([0.0, 0.24, 0.26], dtype=torch.float64))
         tensor([0, 0, 1])
     """
-    sums = logits.float().softmax(-1).cumsum(-1, dtype=torch.float64)
+    sums = (logits.float() / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
     found = torch.searchsorted(sums, (numbers.to(sums) * sums[:, -1]).unsqueeze(1), right=True).squeeze(1)
     return found.clamp(max=logits.shape[-1] - 1)
 
@@ -54,9 +55,10 @@ def sample_answers(
     *,
     limits: Sequence[int],
     stop: Sequence[int],
+    temperature: float = 1.0,
     poll: Callable[[int], None] = lambda made: None,
 ) -> list[list[SampledAnswer]]:
-    """Draws answers to prompts, at a temperature of 1: the same ones for the same weights, prompts and seeds.
+    """Draws answers to prompts: the same ones for the same weights, prompts and seeds.
 
     A prompt is computed once for all of its answers, where the model's cache allows it. Which tokens are drawn depends
     on an answer's seed, and on nothing else than the logits.
@@ -67,6 +69,7 @@ def sample_answers(
         seeds: Those of each prompt's answers; of each prompt equally many.
         limits: How many tokens the answers to each prompt have at most.
         stop: Tokens that end an answer.
+        temperature: What logits are divided by before a token is drawn.
         poll: Called after each token with how many the longest answer has by now; raises to stop.
 
     Returns:
@@ -76,18 +79,21 @@ def sample_answers(
         ModelError: The logits are no finite numbers.
     """
     decoding, copies = choose_decoding(network), len(seeds[0])
-    drawn = [_Drawn(seed, limit) for seeds_of, limit in zip(seeds, limits, strict=True) for seed in seeds_of]
+    drawn = [
+        _Drawn(seed, limit, temperature) for seeds_of, limit in zip(seeds, limits, strict=True) for seed in seeds_of
+    ]
     every = [prompt for prompt in prompts for _ in range(copies)]
     for numbers in side_by_side(network, every, max(limits), decoding):
         if len(numbers) == 1:
             steps = _alone(network, every[numbers[0]], drawn[numbers[0]], stop, decoding)
         else:  # all answers to a prompt are in one group
             group = [prompts[number] for number in sorted({number // copies for number in numbers})]
-            steps = _together(network, group, copies, [drawn[number] for number in numbers], stop, decoding)
+            answers = [drawn[number] for number in numbers]
+            steps = _together(network, group, copies, answers, stop, temperature, decoding)
         for made in steps:
             poll(made)
-    answers = [SampledAnswer(each.ids, each.ids[-1] in stop) for each in drawn]
-    return [answers[first : first + copies] for first in range(0, len(answers), copies)]
+    found = [SampledAnswer(each.ids, each.ids[-1] in stop) for each in drawn]
+    return [found[first : first + copies] for first in range(0, len(found), copies)]
 
 
 class _Drawn(Sampler):
@@ -96,14 +102,16 @@ class _Drawn(Sampler):
     Args:
         seed: What its numbers are drawn from, one a token.
         limit: How many tokens it has at most.
+        temperature: What logits are divided by before a token is drawn.
 
     Attributes:
         ids: Its tokens so far.
         numbers: What decides its tokens, `[limit]`.
     """
 
-    def __init__(self, seed: int, limit: int) -> None:
+    def __init__(self, seed: int, limit: int, temperature: float) -> None:
         super().__init__()
+        self._temperature = temperature
         random = torch.Generator().manual_seed(seed)
         self.ids: list[int] = []
         self.numbers = torch.rand(limit, dtype=torch.float64, generator=random)
@@ -115,7 +123,7 @@ class _Drawn(Sampler):
             ModelError: As for `check_logits`.
         """
         check_logits(logits)
-        self.ids.append(int(draw(logits.unsqueeze(0), self.number.unsqueeze(0))))
+        self.ids.append(int(draw(logits.unsqueeze(0), self.number.unsqueeze(0), self._temperature)))
         return self.ids[-1]
 
     @property
@@ -139,6 +147,7 @@ def _together(
     copies: int,
     answers: Sequence[_Drawn],
     stop: Sequence[int],
+    temperature: float,
     decoding: Decoding,
 ) -> Iterator[int]:
     """Draws the answers to some prompts; yields after each token how many the longest has."""
@@ -148,7 +157,8 @@ def _together(
         batch = Batch(network, [prompt for prompt in prompts for _ in range(copies)], limit, decoding)
 
     def choose(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        return draw(logits, torch.stack([answers[row].number for row in rows]).to(logits.device))
+        numbers = torch.stack([answers[row].number for row in rows]).to(logits.device)
+        return draw(logits, numbers, temperature)
 
     def goes_on(row: int, token: int) -> bool:
         answers[row].ids.append(token)

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from graftkit.interfaces.objective import SampledConfig
 from graftkit.recipe.schema import with_defaults
 from graftkit.report.run_data import RunData
 from graftkit.report.run_manifest import RunManifest
@@ -238,10 +237,11 @@ def _measured_by(manifest: RunManifest) -> dict[str, Any]:
     """
     recipe = with_defaults(manifest.recipe)
     fields = recipe.get("objective") or {}
-    if SampledConfig.model_fields.keys() <= fields.keys():
+    if {"group_size", "max_new_tokens", "rewards"} <= fields.keys():  # those of a `SampledConfig`
         rewards, metrics = fields["rewards"], recipe.get("evaluation", {}).get("metrics", [])
         rewarding = [each for each in metrics if not rewards or (each.get("name") or each["use"]) in rewards]
         sampled = {f"objective.{key}": fields[key] for key in ("max_new_tokens", "rewards")}
+        sampled["objective.temperature"] = fields.get("temperature", 1.0)
         return {**sampled, "evaluation.metrics": rewarding}
     labels = sorted(manifest.head.labels) if manifest.head else []
     return {f"objective.{key}": value for key, value in {**fields, "labels": labels}.items()}

@@ -117,6 +117,8 @@ class DryRun:
         training: The recipe's training section, which names the optimizer.
         answers: The answers of an evaluation; None where none are generated.
         sampled: The answers that are sampled before each step; None where none are.
+        keeps_start: Whether what is trained is kept as it is at the start, and scores each step's answers, too.
+        temperature: What logits are divided by before tokens are scored.
         change: What becomes of the vocabulary; None where it stays.
         device: The type of the device that it is for: elsewhere than on the CPU more logits are made at a time.
         checkpointed: Whether blocks are computed again for their gradient.
@@ -139,6 +141,8 @@ class DryRun:
     training: TrainingSection
     answers: AnswerSizes | None = None
     sampled: AnswerSizes | None = None
+    keeps_start: bool = False
+    temperature: float = 1.0
     change: VocabularyChange | None = None
     device: str = "cpu"
     checkpointed: bool = False
@@ -154,8 +158,8 @@ class Peak:
     Attributes:
         stage: The run's stage.
         parts: The bytes of each part then: `weights`, `quantization`, `other_weights`, `adapter`, `head` (on
-            sequences, which is trained fully), `gradients`, `optimizer`, `activations`, `logits`, `cache`, and what
-            else is `working` memory.
+            sequences, which is trained fully), `gradients`, `optimizer`, `start` (a copy of what is trained, as it was
+            at the start), `activations`, `logits`, `cache`, and what else is `working` memory.
         products: How many products of 16-bit matrices, no two of them of the same shapes, have been made by its end.
         mapped: Those of these bytes that are in blocks of more than 32 MiB, by part; see `MemoryMeter`.
     """
@@ -219,7 +223,7 @@ def dry_run(asked: DryRun) -> Foreseen:
             if asked.answers:
                 _answer(asked.answers, network, meter)
         watch.ends("evaluation before")
-        with _training_state(meter, asked.training, [*trained, *head], rows):
+        with _training_state(meter, asked.training, [*trained, *head], rows, keeps_start=asked.keeps_start):
             network.train()
             watch.begins()
             with blocks.noting() as learn:
@@ -309,17 +313,27 @@ class _Watch:
 
 @contextmanager
 def _training_state(
-    meter: MemoryMeter, training: TrainingSection, trained: Sequence[nn.Parameter], rows: Sequence[nn.Parameter]
+    meter: MemoryMeter,
+    training: TrainingSection,
+    trained: Sequence[nn.Parameter],
+    rows: Sequence[nn.Parameter],
+    *,
+    keeps_start: bool,
 ) -> Iterator[None]:
-    """Gives every parameter a gradient and moments for a while, as each but the first pass of a training finds them."""
+    """Gives every parameter a gradient and moments for a while, as each but the first pass of a training finds them.
+
+    Where it is compared with the start there is a copy of each, too.
+    """
     with meter.labelled("gradients"):
         for parameter in (*trained, *rows):
             parameter.grad = torch.zeros_like(parameter)
     with meter.labelled("optimizer"):  # of new rows there is one moment (`RowAdam`)
         moments = [tensor for parameter in trained for tensor in empty_state(training, parameter)]
         moments += [torch.zeros_like(parameter) for parameter in rows]
+    with meter.labelled("start"):
+        start = [torch.empty_like(parameter) for parameter in (*trained, *rows)] if keeps_start else []
     yield
-    del moments
+    del moments, start
     for parameter in (*trained, *rows):
         parameter.grad = None
 
@@ -354,7 +368,7 @@ class _MeteredLoss(TokenLoss):
     """The loss of training, what it makes labelled by what it is for."""
 
     def __init__(self, network: nn.Module, asked: DryRun, meter: MemoryMeter, plain_head: bool) -> None:
-        super().__init__(network, packed=asked.packing.packed)
+        super().__init__(network, packed=asked.packing.packed, temperature=asked.temperature)
         self._plain_head = plain_head
         self._meter = meter
         self._device = asked.device

@@ -36,18 +36,27 @@ _LOOKED_AT = 8
 _Piece = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
-def summed_loss(network: nn.Module, batch: PackedBatch, *, packed: bool = True) -> torch.Tensor:
+def summed_loss(
+    network: nn.Module, batch: PackedBatch, *, packed: bool = True, temperature: float = 1.0
+) -> torch.Tensor:
     """Returns the weighted sum over the batch's tokens in the loss, in nats, all logits at once; a scalar, float32.
 
     Args:
         network: A transformers causal language model.
         batch: The sequences; exactly one where `packed` is False.
         packed: Whether the network's attention is the packed one.
+        temperature: What logits are divided by.
     """
     logits = logits_at(network, forward_inputs(batch.sequences, packed=packed), batch.logit_positions)
+    logits = divided(logits, temperature)
     if batch.weights is None:
         return cross_entropy(logits.float(), batch.labels, reduction="sum")
     return (cross_entropy(logits.float(), batch.labels, reduction="none") * batch.weights).sum()
+
+
+def divided(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Returns logits that are divided by a temperature, in float32; those of 1 as they are."""
+    return logits if temperature == 1 else logits.float() / temperature
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +94,12 @@ class TokenLoss:
     Args:
         network: A transformers causal language model.
         packed: Whether its attention is the packed one; otherwise each batch holds one sequence.
+        temperature: What logits are divided by before their log-probabilities are taken.
     """
 
-    def __init__(self, network: nn.Module, *, packed: bool = True) -> None:
+    def __init__(self, network: nn.Module, *, packed: bool = True, temperature: float = 1.0) -> None:
         self._network: Any = network
+        self._temperature = temperature
         self._packed = packed
         self._plain_head: bool | None = None
         named = getattr(getattr(network, "config", None), "architectures", None)
@@ -124,7 +135,7 @@ class TokenLoss:
         """
         with torch.set_grad_enabled(learn):
             if not self._in_pieces(batch):
-                logits = logits_at(self._network, self._inputs(batch.sequences), batch.logit_positions)
+                logits = self._divided(logits_at(self._network, self._inputs(batch.sequences), batch.logit_positions))
                 ids, temperature = (candidates.ids, candidates.temperature) if candidates else (None, 1.0)
                 logps, others = _selected(logits, batch.labels, ids, temperature)
                 return ScoredPass(
@@ -152,7 +163,7 @@ class TokenLoss:
         ids, temperature = (candidates.ids, candidates.temperature) if candidates else (None, 1.0)
         logps, others = [hidden.new_zeros(0, dtype=torch.float32)], []
         for states, labels, ids_of_piece in self._pieces(hidden, batch, ids):
-            own, theirs = _selected(self._scores(states), labels, ids_of_piece, temperature)
+            own, theirs = _selected(self._divided(self._scores(states)), labels, ids_of_piece, temperature)
             logps.append(own)
             others += [] if theirs is None else [theirs]
         return torch.cat(logps), torch.cat(others) if candidates else None
@@ -170,7 +181,7 @@ class TokenLoss:
         done = 0
         for states, labels, ids in self._pieces(border, batch, candidates.ids):
             piece = slice(done, done + len(states))
-            logps, others = _selected(self._scores(states), labels, ids, candidates.temperature)
+            logps, others = _selected(self._divided(self._scores(states)), labels, ids, candidates.temperature)
             _backward(logps, by_logps[piece], others, None if by_others is None else by_others[piece])
             done = piece.stop
         if border.grad is not None:
@@ -184,7 +195,7 @@ class TokenLoss:
             scale: One over the sum of the step's weights makes it the step's mean.
         """
         if not self._in_pieces(batch):
-            loss = summed_loss(self._network, batch, packed=self._packed) * scale
+            loss = summed_loss(self._network, batch, packed=self._packed, temperature=self._temperature) * scale
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
         return self._backward(self._hidden(batch), batch, scale, batch.weights)
@@ -195,7 +206,7 @@ class TokenLoss:
         border = hidden.detach().requires_grad_(hidden.requires_grad)
         total = hidden.new_zeros((), dtype=torch.float32)
         for states, labels, weights_of_piece in self._pieces(border, batch, weights):
-            loss = summed_nll(self._scores(states), labels, scale, weights_of_piece)
+            loss = summed_nll(self._divided(self._scores(states)), labels, scale, weights_of_piece)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         if border.grad is not None:
@@ -240,6 +251,9 @@ class TokenLoss:
         head = self._network.get_output_embeddings()
         scores: torch.Tensor = head(hidden.to(head.weight.dtype))
         return scores
+
+    def _divided(self, logits: torch.Tensor) -> torch.Tensor:
+        return divided(logits, self._temperature)
 
     def _inputs(self, sequences: Sequence[torch.Tensor]) -> dict[str, Any]:
         return forward_inputs(sequences, packed=self._packed)
@@ -299,7 +313,7 @@ def _selected(
     if ids is None:
         return logps, None
     if temperature != 1:
-        logs = log_softmax(logits.float() / temperature, 1)
+        logs = log_softmax(divided(logits, temperature), 1)
     return logps, logs.gather(1, ids)
 
 

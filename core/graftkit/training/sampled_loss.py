@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,12 +14,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from graftkit.errors import ModelError
 from graftkit.interfaces.objective import ADVANTAGE, MEAN_TOKENS, SampledConfig, SampledObjective
 from graftkit.model.memory_back import give_freed_back
 from graftkit.model.sampled import SampledAnswer, sample_answers
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
-from graftkit.training.step_loss import ObjectiveLoss, OnPass, Passes, SeedPass, StepScore
+from graftkit.training.loss import TokenLoss
+from graftkit.training.processes import shares
+from graftkit.training.start_scores import KeptStart, rounding, score_groups
+from graftkit.training.step_loss import REFERENCE, ObjectiveLoss, OnPass, Passes, SeedPass, StepScore
 
 __all__ = ["Asked", "SampledLoss", "SamplingPlan"]
 
@@ -45,8 +50,7 @@ class SamplingPlan:
 
     Attributes:
         config: The objective's fields.
-        ask: Returns what each of some training examples asks, given their store and their numbers.
-        ask_holdout: The same of holdout examples.
+        ask: Returns what each of some examples asks, given their store and their numbers.
         stop: Tokens that end an answer.
         max_length: The most tokens of a prompt and its answer together.
         side_by_side: How many answers are made side by side at most.
@@ -55,7 +59,6 @@ class SamplingPlan:
 
     config: SampledConfig
     ask: Callable[[TokenStore, Sequence[int]], Sequence[Asked]]
-    ask_holdout: Callable[[TokenStore, Sequence[int]], Sequence[Asked]]
     stop: Sequence[int]
     max_length: int
     side_by_side: int
@@ -64,7 +67,7 @@ class SamplingPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """The answers to one prompt.
+    """The answers to one prompt; none where the model's logits are no numbers.
 
     Attributes:
         prompt: Token ids.
@@ -83,19 +86,32 @@ class SampledLoss:
     """Minus the mean reward of sampled answers, and the gradient that an objective gives of it.
 
     Answers are drawn from the model as it is before the step, in evaluation mode; the gradient is computed in training
-    mode, from the log-probabilities of their tokens. Answers whose advantage is 0 have no gradient: their passes are
-    left out.
+    mode, from the log-probabilities of their tokens. Answers whose advantage is 0 have no gradient, unless they are
+    compared with the start: their passes are left out.
+
+    Several processes share the prompts out among them, and then the passes; which answers are drawn, and what is
+    computed in a pass, does not depend on how many there are.
 
     Args:
         network: The model.
         objective: The objective.
         passes: How answers are cut into passes.
         sampling: How they are sampled.
+        start: What is trained as it was at the start, where the objective compares with that and is learnt from.
     """
 
-    def __init__(self, network: nn.Module, objective: SampledObjective, passes: Passes, sampling: SamplingPlan) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: SampledObjective,
+        passes: Passes,
+        sampling: SamplingPlan,
+        start: KeptStart | None = None,
+    ) -> None:
         self._network, self._objective, self._passes, self._sampling = network, objective, passes, sampling
-        self._loss = ObjectiveLoss(network, objective, passes, by_example=True)
+        self._start, temperature = start, sampling.config.temperature
+        self._loss = ObjectiveLoss(network, objective, passes, by_example=True, sampled_at=temperature)
+        self._scoring = TokenLoss(network, packed=passes.packed, temperature=temperature)
 
     def backward(
         self,
@@ -119,17 +135,19 @@ class SampledLoss:
             sampled = most
 
         found = self._sampled(asked, size, seed, report)
-        told = self._learn(found, poll, lambda done, every: on_pass(sampled + done, sampled + every), seed_pass)
         score = _score(found)
+        if not math.isfinite(score.loss):
+            return score
+        told = self._learn(found, poll, lambda done, every: on_pass(sampled + done, sampled + every), seed_pass)
         return replace(score, metrics={**told, **score.metrics})
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Samples an answer to each prompt; the same numbers draw them each time."""
-        asked = self._sampling.ask_holdout(store, list(chain.from_iterable(groups)))
+        asked = self._sampling.ask(store, list(chain.from_iterable(groups)))
         return _score(self._sampled(asked, EVALUATED, self._sampling.seed, poll))
 
     def _sampled(self, asked: Sequence[Asked], size: int, seed: int, report: OnPass) -> list[_Group]:
-        """Samples and scores so many answers to each prompt.
+        """Samples and scores so many answers to each prompt, this process those to its own ones.
 
         Args:
             asked: The prompts.
@@ -138,14 +156,15 @@ class SampledLoss:
             report: Called with how many tokens the longest answers have by now, and how many they may have: after
                 each token, and before each answer is scored.
         """
-        together = self._sampling.side_by_side
+        together, most = self._sampling.side_by_side, self._sampling.config.max_new_tokens
+        processes = self._passes.processes
+        own = shares([len(each.prompt) + most for each in asked], processes.count)[processes.rank]
         batches = [
-            (places, numbers)
-            for places in _parts(len(asked), max(1, together // size))
+            ([own[place] for place in places], numbers)
+            for places in _parts(len(own), max(1, together // size))
             for numbers in _parts(size, min(size, together))
         ]
-        most = self._sampling.config.max_new_tokens
-        answers: list[list[SampledAnswer]] = [[] for _ in asked]
+        answers: dict[int, list[SampledAnswer]] = {place: [] for place in own}
         training = self._network.training
         self._network.eval()
         try:
@@ -155,46 +174,67 @@ class SampledLoss:
                     report(done * most + made, len(batches) * most)
 
                 seeds = [[derived_seed(seed, "answer", f"{place}:{number}") for number in numbers] for place in places]
-                found = self._answered([asked[place].prompt for place in places], seeds, poll)
-                for place, given in zip(places, found, strict=True):
+                for place, given in zip(places, self._answered(asked, places, seeds, poll), strict=True):
                     answers[place] += given
         finally:
             self._network.train(training)
         made = len(batches) * most
-        return [
-            self._rewarded(each, given, partial(report, made, made)) for each, given in zip(asked, answers, strict=True)
-        ]
+        scored = [self._scored(asked[place], answers[place], partial(report, made, made)) for place in own]
+        told = [([([*each.ids], each.ended) for each in answers[place]], scored[n]) for n, place in enumerate(own)]
+        every = self._passes.gathered([[place] for place in range(len(asked))], own, told)
+        return [self._group(each.prompt, *found) for each, found in zip(asked, every, strict=True)]
 
     def _answered(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], poll: Callable[[int], None]
+        self,
+        asked: Sequence[Asked],
+        places: Sequence[int],
+        seeds: Sequence[Sequence[int]],
+        poll: Callable[[int], None],
     ) -> list[list[SampledAnswer]]:
-        limits = [
-            min(self._sampling.config.max_new_tokens, max(1, self._sampling.max_length - len(prompt)))
-            for prompt in prompts
-        ]
-        return sample_answers(self._network, prompts, seeds, limits=limits, stop=self._sampling.stop, poll=poll)
+        """Samples answers to some of the prompts; none where the model's logits are no numbers."""
+        prompts, most = [asked[place].prompt for place in places], self._sampling.config.max_new_tokens
+        limits = [min(most, max(1, self._sampling.max_length - len(prompt))) for prompt in prompts]
+        temperature, stop = self._sampling.config.temperature, self._sampling.stop
+        try:
+            return sample_answers(
+                self._network, prompts, seeds, limits=limits, stop=stop, temperature=temperature, poll=poll
+            )
+        except ModelError:
+            return [[] for _ in places]
 
-    def _rewarded(self, asked: Asked, answers: Sequence[SampledAnswer], poll: Callable[[], None]) -> _Group:
+    def _scored(
+        self, asked: Asked, answers: Sequence[SampledAnswer], poll: Callable[[], None]
+    ) -> list[Mapping[str, float]]:
         """Scores the answers to a prompt; a metric may take long, so `poll` is called before each."""
         scores = []
         for answer in answers:
             poll()
             scores.append(asked.scores(answer.ids[: len(answer.ids) - answer.ended]))
+        return scores
+
+    def _group(
+        self,
+        prompt: Sequence[int],
+        answers: Sequence[tuple[Sequence[int], bool]],
+        scores: Sequence[Mapping[str, float]],
+    ) -> _Group:
         weights = self._sampling.config.rewards
         rewards = [
             fsum(weights.get(label, 0.0) * score for label, score in each.items()) if weights else fsum(each.values())
             for each in scores
         ]
-        return _Group(asked.prompt, answers, scores, rewards)
+        return _Group(prompt, [SampledAnswer(ids, ended) for ids, ended in answers], scores, rewards)
 
     def _learn(
         self, groups: Sequence[_Group], poll: Callable[[], None], on_pass: OnPass, seed_pass: SeedPass
     ) -> Mapping[str, float]:
-        """Adds the gradient of all answers with an advantage; returns what else the objective tells of these."""
+        """Adds the gradient of all answers that are learnt from; returns what else the objective tells of these."""
         rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float32)
         advantages = self._objective.advantages(rewards).flatten().tolist()
         every = [(group.prompt, answer) for group in groups for answer in group.answers]
-        learnt = [(*each, advantage) for each, advantage in zip(every, advantages, strict=True) if advantage]
+        learnt = [
+            (*each, advantage) for each, advantage in zip(every, advantages, strict=True) if advantage or self._start
+        ]
         if not learnt:
             return {}
         tokens = sum(len(answer.ids) for _, answer in every) / len(every)
@@ -202,14 +242,48 @@ class SampledLoss:
             _example(prompt, answer, {ADVANTAGE: advantage, MEAN_TOKENS: tokens})
             for prompt, answer, advantage in learnt
         )
+        passes, before = self._passes.all_groups(store), 0
+        if self._start:
+            before = len(self._passes.own(store, passes))
+            store = self._with_reference(self._start, store, passes, poll, on_pass)
 
         def before_pass(group: int, place: int) -> None:
             give_freed_back()  # no pass has the size of another: of what one frees the next finds no use
             seed_pass(group + 1, place)
 
         # The answers that are left out count in the mean, too.
-        passes = self._passes.all_groups(store)
-        return self._loss.backward(store, passes, poll, on_pass, before_pass, count=len(every)).metrics
+        def done(passed: int, all_passes: int) -> None:
+            on_pass(before + passed, before + all_passes)
+
+        return self._loss.backward(store, passes, poll, done, before_pass, count=len(every)).metrics
+
+    def _with_reference(
+        self,
+        start: KeptStart,
+        store: TokenStore,
+        passes: Sequence[Sequence[int]],
+        poll: Callable[[], None],
+        on_pass: OnPass,
+    ) -> TokenStore:
+        """Adds what the model at the start says of the answers' tokens, of those that this process learns."""
+        found, done = np.zeros(len(store.ids), np.float32), 0
+        every = 2 * len(self._passes.own(store, passes))
+
+        def before(group: Sequence[int]) -> None:
+            nonlocal done
+            poll()
+            on_pass(done, every)
+            give_freed_back()
+            done += 1
+
+        training = self._network.training
+        self._network.eval()
+        try:
+            with start.put_back(), rounding(self._network):
+                score_groups(self._scoring, self._passes, store, passes, found, before)
+        finally:
+            self._network.train(training)
+        return replace(store, by_token={**store.by_token, REFERENCE: found})
 
 
 def _parts(count: int, most: int) -> list[range]:
@@ -225,7 +299,9 @@ def _example(prompt: Sequence[int], answer: SampledAnswer, by_example: Mapping[s
 
 
 def _score(groups: Sequence[_Group]) -> StepScore:
-    """Returns what sampled answers come to."""
+    """Returns what sampled answers come to; where some prompt has none, the loss is no number."""
+    if not all(group.answers for group in groups):
+        return StepScore(math.nan, 0, 0, losses=[0.0 - _mean(group.rewards or [math.nan]) for group in groups])
     answers = [answer for group in groups for answer in group.answers]
     rewards = [reward for group in groups for reward in group.rewards]
     scores = [scores for group in groups for scores in group.scores]

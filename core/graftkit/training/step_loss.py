@@ -324,6 +324,7 @@ class ObjectiveLoss:
         by_example: Whether the loss of an example depends on its own scores alone.
         mean_of: What the mean is taken over; see `ObjectiveConfig.mean_of`.
         temperature: What logits are divided by before the candidates of a teacher are scored, where the store has any.
+        sampled_at: What they are divided by before the tokens themselves are scored.
     """
 
     def __init__(
@@ -335,8 +336,9 @@ class ObjectiveLoss:
         by_example: bool,
         mean_of: MeanOf = "examples",
         temperature: float = 1.0,
+        sampled_at: float = 1.0,
     ) -> None:
-        self._loss = TokenLoss(network, packed=passes.packed)
+        self._loss = TokenLoss(network, packed=passes.packed, temperature=sampled_at)
         self._objective, self._by_example, self._passes = objective, by_example, passes
         self._mean_of, self._temperature = mean_of, temperature
 

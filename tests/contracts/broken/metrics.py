@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from graftkit import Answered
+from graftkit import Answered, MetricConfig
 from graftkit.errors import DataError
 
 
@@ -41,3 +41,18 @@ class ChecksNothing:
 
     def check(self, answered: Answered) -> None:
         return None
+
+
+class NoneExpected(MetricConfig):
+    @property
+    def needs_expected(self) -> bool:
+        return False
+
+
+class ComparesNevertheless:
+    config_class = NoneExpected
+
+    def __init__(self, config: NoneExpected) -> None: ...
+
+    def score(self, answered: Answered) -> float:
+        return float(answered.answer == answered.expected)

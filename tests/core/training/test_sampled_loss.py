@@ -45,9 +45,7 @@ def test_no_more_answers_are_made_side_by_side_than_asked(
 
     asked = [Asked([3, 4], partial(score, place)) for place in (0, 1)]
     config = SampledConfig(group_size=5, max_new_tokens=4)
-    sampling = SamplingPlan(
-        config, lambda store, numbers: asked, lambda store, numbers: asked, [2], 100, side_by_side, 0
-    )
+    sampling = SamplingPlan(config, lambda store, numbers: asked, [2], 100, side_by_side, 0)
     loss: Any = SampledLoss(torch.nn.Linear(1, 1), Unlearnt(), Passes(64, True, torch.device("cpu")), sampling)  # type: ignore[arg-type]
     store = TokenStore.of(Example(np.array([3, 4, 5]), np.ones(3, np.float32), 2) for _ in asked)
     loss.backward(store, [[0, 1]], lambda: None, lambda done, total: None, lambda group, place: torch.manual_seed(1))

@@ -17,6 +17,7 @@ from graftkit.model.sampled import SampledAnswer
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training import sampled_loss
 from graftkit.training.sampled_loss import Asked, SampledLoss, SamplingPlan
+from graftkit.training.start_scores import KeptStart
 from graftkit.training.step_loss import Passes, StepScore
 from graftkit_objectives.config import GrpoConfig
 from graftkit_objectives.grpo import Grpo
@@ -48,6 +49,30 @@ def worth(ids: Sequence[int]) -> float:
     return sum(1.0 for token in ids if token % 7 == 0)
 
 
+def kept_as(start: Any, network: Any) -> KeptStart:
+    """Returns what is trained of a network, kept as it is in another one."""
+    pairs = [
+        (own, own.data, other.data)
+        for own, other in zip(network.parameters(), start.parameters(), strict=True)
+        if own.requires_grad
+    ]
+    for own, _, other in pairs:
+        own.data = other
+    kept = KeptStart(own for own, _, _ in pairs)
+    for own, data, _ in pairs:
+        own.data = data
+    return kept
+
+
+def moved(model: Any) -> Any:
+    """Moves what is trained of a model, as steps do."""
+    random = torch.Generator().manual_seed(7)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += torch.randn(parameter.shape, generator=random) * 0.1
+    return model
+
+
 def step_of(
     model: Any,
     objective: Any,
@@ -57,14 +82,15 @@ def step_of(
     eos: int,
     monkeypatch: pytest.MonkeyPatch,
     microbatch: int,
+    start: Any = None,
 ) -> tuple[StepScore, dict[str, torch.Tensor]]:
     """Returns what a step comes to whose prompts are given these answers, and its gradients."""
     monkeypatch.setattr(sampled_loss, "sample_answers", lambda network, asked, *args, **options: groups)
     asked = [Asked(prompt, lambda reply: {"worth": worth(reply)}) for prompt in prompts]
-    sampling = SamplingPlan(config, lambda store, numbers: asked, lambda store, numbers: asked, [eos], 1000, 64, 0)
+    sampling = SamplingPlan(config, lambda store, numbers: asked, [eos], 1000, 64, 0)
 
     def loss(network: Any, passes: Passes) -> SampledLoss:
-        return SampledLoss(network, objective, passes, sampling)
+        return SampledLoss(network, objective, passes, sampling, kept_as(start, network) if start else None)
 
     store = TokenStore.of(Example(np.array(prompt), np.ones(len(prompt), np.float32), 1) for prompt in prompts)
     return step_gradients(copy.deepcopy(model), store, loss, microbatch=microbatch)
@@ -79,6 +105,14 @@ VARIANTS: dict[str, tuple[Mapping[str, Any], GrpoConfig]] = {
     "dr_grpo": (
         {"loss_type": "dr_grpo", "scale_rewards": "none"},
         GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, loss="dr_grpo", scale_rewards="none"),
+    ),
+    "a divergence, hotter": (
+        {"loss_type": "dapo", "beta": 0.3, "temperature": 1.3},
+        GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, beta=0.3, temperature=1.3),
+    ),
+    "a divergence by answers, cooler": (
+        {"loss_type": "grpo", "beta": 0.2, "temperature": 0.6},
+        GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, loss="grpo", beta=0.2, temperature=0.6),
     ),
 }
 
@@ -117,6 +151,9 @@ def test_grpo(
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS]),
         processing_class=tokenizer,
     )
+    ahead = moved(copy.deepcopy(model)) if config.beta else model
+    if config.beta:
+        moved(trainer.model)
     trainer.model.train()
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     trainer.current_gradient_accumulation_steps = 1
@@ -134,7 +171,13 @@ def test_grpo(
         for asked in prompts
     ]
     answers = [answer for group in groups for answer in group]
-    score, ours = step_of(model, Grpo(config), config, prompts, groups, eos, monkeypatch, microbatch)
+    start = model if config.beta else None
+    score, ours = step_of(ahead, Grpo(config), config, prompts, groups, eos, monkeypatch, microbatch, start)
+    if config.beta:
+        assert score.metrics["kl"] > 0.01, "the model has moved"
+        [theirs_kl] = trainer._metrics["train"]["kl"]
+        answers_kl = score.metrics["kl"]
+        assert config.loss == "dapo" or answers_kl != pytest.approx(theirs_kl), "theirs is a mean over tokens"
     rewards = [worth(answer.ids[: len(answer.ids) - answer.ended]) for answer in answers]
     assert len({*rewards}) > 2 and len({len(answer.ids) for answer in answers}) > 1
     assert score.loss == pytest.approx(-sum(rewards) / len(rewards))

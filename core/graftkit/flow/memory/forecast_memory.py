@@ -186,8 +186,9 @@ def request_of(
     """
     create, recipe, sampled = host.registry.create, bound.recipe, None
     answers = _answers(recipe, sizes.prompt)
-    if isinstance(bound.objective_config, SampledConfig):
-        recipe, sizes, sampled = _sampled(recipe, bound.objective_config, sizes)
+    sampling = bound.objective_config if isinstance(bound.objective_config, SampledConfig) else None
+    if sampling is not None:
+        recipe, sizes, sampled = _sampled(recipe, sampling, sizes)
         evaluated = replace(sampled, copies=1)  # an answer to each prompt
         answers = evaluated if answers is None else max(answers, evaluated, key=_tokens)
     largest = largest_pass(recipe, sizes, packed=packing.packed)
@@ -207,6 +208,8 @@ def request_of(
         training=bound.recipe.training,
         answers=answers,
         sampled=sampled,
+        keeps_start=sampling is not None and sampling.compares_with_start,
+        temperature=sampling.temperature if sampling else 1.0,
         change=change,
         device=device,
         checkpointed=bound.recipe.memory.checkpoint == "blocks",

@@ -15,7 +15,7 @@ from graftkit.training.traffic import StepTraffic, evaluation_bytes, kept_bytes,
 __all__ = ["Devices", "WayForecast", "forecast_ways", "of_each_process", "way_of"]
 
 _UNLABELLED = "working"
-_STAYS = ("other_weights", "adapter", "gradients", "optimizer", "program", "freed", "kernels")
+_STAYS = ("other_weights", "adapter", "gradients", "optimizer", "start", "program", "freed", "kernels")
 """Parts that are held between two passes, too, besides the frozen weights."""
 
 

@@ -17,11 +17,12 @@ from graftkit.errors import DataError, RecipeError, RequestError
 from graftkit.flow.planning.head import refuse_answers
 from graftkit.flow.planning.plan_notices import told_of_files
 from graftkit.flow.planning.read_records import as_learnt, read_records
+from graftkit.flow.planning.sampled import refuse_unanswered
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.objective import LearnsFrom, SampledConfig, TeacherConfig
-from graftkit.interfaces.samples import Sample
+from graftkit.interfaces.samples import Sample, Unanswered
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe
 from graftkit.recipe.schema import DataSection, DatasetSection, ProviderSection
@@ -241,24 +242,37 @@ def plan_evaluation(
         RecipeError: Something else in the recipe is wrong.
     """
     bound = bind(asked.loaded, host)
-    told_of = []
-    if isinstance(bound.objective_config, SampledConfig):
-        told_of.append(
-            f"{bound.objective.use} measures what it samples: measured is the likelihood of records' answers"
-        )
-        bound = _measured_by("sft", bound, host)
+    told_of, unanswered = list[str](), ""
+
+    def look(sample: Sample) -> None:
+        nonlocal unanswered
+        unanswered = unanswered or (sample.where if isinstance(sample, Unanswered) else "")
+
     if asked.given:
-        said = "objective" in bound.recipe.model_fields_set
+        said, learns_from = "objective" in bound.recipe.model_fields_set, bound.objective_config.learns_from
+        learns_from = "answers" if learns_from == "prompts" else learns_from  # whose likelihood is measured
 
         def fits(sample: Sample) -> None:
-            if said:
-                check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
+            look(sample)
+            if said and not isinstance(sample, Unanswered):
+                check_learns_from(sample, learns_from, bound.objective.use)
 
         datasets = as_learnt(bound, open_datasets(bound, host, "train", pinned))
         samples = scan_samples(datasets, fits=fits)
     else:
         records = read_records(bound, host, pinned)
         datasets, samples = list(records.datasets), records.samples.holdout
+        for sample in samples if records.unanswered else ():
+            look(sample)
+    if isinstance(bound.objective_config, SampledConfig):
+        if unanswered:
+            refuse_unanswered(bound, unanswered)
+            told_of.append("records have no expected answer: measured is the mean reward of what is sampled")
+        else:
+            told_of.append(
+                f"{bound.objective.use} measures what it samples: measured is the likelihood of records' answers"
+            )
+            bound = _measured_by("sft", bound, host)
     if not samples:
         told, hint = "no record is held out", "Name records to evaluate on: --data FILE."
         if asked.given:

@@ -35,7 +35,7 @@ from graftkit.flow.planning.plan_notices import told_of_losses, told_of_records
 from graftkit.flow.planning.plan_teacher import open_teacher
 from graftkit.flow.planning.read_records import read_records
 from graftkit.flow.planning.run_plan import RunPlan, chats, seen_an_epoch
-from graftkit.flow.planning.sampled import refuse_sampled
+from graftkit.flow.planning.sampled import refuse_sampled, refuse_unanswered
 from graftkit.flow.planning.saved_tokenizer import check_saved
 from graftkit.flow.planning.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.planning.unsettled import unsettled
@@ -123,6 +123,7 @@ def make_plan(
     trained = vocabulary.rows(files) if vocabulary else embedding_rows(files)
     template_in_use, length = chat_template_of(known, today, chat_options(bound)), longest_example(bound, files.config)
     refuse_sampled(bound, length)
+    refuse_unanswered(bound, records.unanswered)
     teacher = open_teacher(bound, host, known, trained, length, vocabulary)
     encoder = encoder_of(bound, known, template_in_use, length, trained, labels, token_types(files.config))
     joined = told_of_pairs(encoder) if head and head.pairs else []

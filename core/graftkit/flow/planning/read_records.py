@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from graftkit.corpus.answers_compared import AsLabelled, check_learns_from
+from graftkit.corpus.answers_compared import AsLabelled, AsPrompts, check_learns_from
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
@@ -16,7 +16,7 @@ from graftkit.errors import DataError
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.flow.records.seen_kinds import SeenKinds
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.samples import Sample
+from graftkit.interfaces.samples import Sample, Unanswered
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.training.order import DatasetShare
 
@@ -34,6 +34,7 @@ class ReadRecords:
         labels: The labels that texts have.
         kinds: What kinds of records training sees.
         pairs: Whether a record has two texts.
+        unanswered: Where the first record stands that has no expected answer; "" where all have one.
     """
 
     samples: Split
@@ -42,6 +43,7 @@ class ReadRecords:
     labels: Collection[str]
     kinds: SeenKinds
     pairs: bool
+    unanswered: str = ""
 
     def label_counts(self) -> tuple[dict[str, float], float]:
         """Returns how many training records have each label, and how many there are, as often as an epoch sees them."""
@@ -71,18 +73,20 @@ def read_records(
     data, seed = bound.recipe.data, bound.recipe.training.seed
     kinds = SeenKinds()
     held_labels: dict[str, str] = {}
-    pairs = False
+    pairs, unanswered = False, ""
+
+    def taken(sample: Sample) -> None:
+        nonlocal pairs, unanswered
+        pairs = pairs or is_pair(sample)
+        unanswered = unanswered or (sample.where if isinstance(sample, Unanswered) else "")
+        check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
 
     def learnt(sample: Sample) -> None:
-        nonlocal pairs
-        pairs = pairs or is_pair(sample)
-        check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
+        taken(sample)
         kinds.note(sample)
 
     def held_out(sample: Sample) -> None:
-        nonlocal pairs
-        pairs = pairs or is_pair(sample)
-        check_learns_from(sample, bound.objective_config.learns_from, bound.objective.use)
+        taken(sample)
         for label in labels_in(sample) if bound.objective_config.judges_texts else ():
             held_labels.setdefault(label, sample.where)
 
@@ -110,21 +114,25 @@ def read_records(
     for file, count in zip(files, found.train.counts_by_file(), strict=True):
         records[file.entry] += count
     shares = [DatasetShare(records[number], Fraction(str(entry.weight))) for number, entry in enumerate(data.train)]
-    return ReadRecords(found, [*files, *held], shares, {*kinds.labels, *held_labels}, kinds, pairs)
+    return ReadRecords(found, [*files, *held], shares, {*kinds.labels, *held_labels}, kinds, pairs, unanswered)
 
 
 def as_learnt(bound: BoundRecipe, files: Sequence[Dataset]) -> list[Dataset]:
     """Returns files as a recipe's objective learns from them, and its split reads them.
 
-    Where it learns labelled answers, a pair is two. A column by which records are held out together is read, whatever
-    their format is.
+    Where it learns labelled answers, a pair is two; where the model answers prompts itself, records need no answer. A
+    column by which records are held out together is read, whatever their format is.
 
     Args:
         bound: The recipe.
         files: The files.
     """
-    by, labelled = bound.recipe.data.holdout_by, bound.objective_config.learns_from == "labelled"
-    found = [replace(file, format=AsLabelled(file.format)) if labelled else file for file in files]
+    by, learns_from = bound.recipe.data.holdout_by, bound.objective_config.learns_from
+    found = list(files)
+    if learns_from == "labelled":
+        found = [replace(file, format=AsLabelled(file.format)) for file in files]
+    elif learns_from == "prompts":
+        found = [replace(file, format=AsPrompts(file.format), answers_itself=True) for file in files]
     return [replace(file, by=by, known=file.known | {by}) if by is not None else file for file in found]
 
 

@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from graftkit.errors import RecipeError
+from graftkit.errors import DataError, RecipeError
+from graftkit.interfaces.metric import MetricConfig
 from graftkit.interfaces.objective import SAMPLED_METRICS, SampledConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.suggest import known_names
-from graftkit.training.processes import Processes
 
-__all__ = ["refuse_sampled", "refuse_sampling_together"]
+__all__ = ["refuse_sampled", "refuse_sampling_of_parts", "refuse_unanswered", "rewarding"]
+
+
+def rewarding(bound: BoundRecipe) -> list[str]:
+    """Returns the names of the metrics that are summed up to a sampled answer's reward; none where none is sampled."""
+    config = bound.objective_config
+    return list(config.rewards or bound.metrics) if isinstance(config, SampledConfig) else []
+
+
+def refuse_unanswered(bound: BoundRecipe, unanswered: str) -> None:
+    """Refuses records without an expected answer where a metric in use compares answers with one.
+
+    Those are the metrics of the rewards, and all of them where holdout records are answered.
+
+    Args:
+        bound: The recipe.
+        unanswered: Where the first record stands that has none; "" where all have one.
+
+    Raises:
+        DataError: There is such a record, and such a metric.
+    """
+    used = [*bound.metrics] if bound.recipe.evaluation.answers else rewarding(bound)
+    configs = {label: bound.metrics[label].config for label in used}
+    comparing = [
+        label
+        for label, config in configs.items()
+        if not (isinstance(config, MetricConfig) and not config.needs_expected)
+    ]
+    if not unanswered or not comparing:
+        return
+    raise DataError(
+        f"the record has no expected answer, with which the metric {comparing[0]} compares what the model answers",
+        where=unanswered,
+        hint="Reward by metrics that need none, under evaluation.metrics: json-valid, {use: regex, pattern: ...}, "
+        "{use: contains, text: ...} or a plugin's that says so; or give every record an answer.",
+    )
 
 
 def refuse_sampled(bound: BoundRecipe, max_length: int) -> None:
@@ -47,15 +82,22 @@ def refuse_sampled(bound: BoundRecipe, max_length: int) -> None:
         )
 
 
-def refuse_sampling_together(bound: BoundRecipe, processes: Processes) -> None:
-    """Refuses to sample answers in several processes.
+def refuse_sampling_of_parts(bound: BoundRecipe, way: str) -> None:
+    """Refuses to sample answers where processes keep the frozen weights among them.
+
+    Each token of an answer would put every block together, and processes sample different numbers of tokens.
+
+    Args:
+        bound: The recipe.
+        way: What `training.parallel` says, or comes to.
 
     Raises:
-        RecipeError: The objective learns from sampled answers.
+        RecipeError: The objective learns from sampled answers, and each process does not hold the whole model.
     """
-    if processes.count > 1 and isinstance(bound.objective_config, SampledConfig):
+    if way != "data" and isinstance(bound.objective_config, SampledConfig):
         raise RecipeError(
-            f"the objective {bound.objective.use} samples answers, which one process does alone",
-            where=bound.document.where(("objective",)),
-            hint="Start one process.",
+            f"the objective {bound.objective.use} samples answers, a token at a time, and each would have all frozen "
+            f"weights sent with training.parallel: {way}",
+            where=bound.document.where(("training", "parallel")),
+            hint="Say training.parallel: data, with a quantizer that lets the whole model fit each process.",
         )

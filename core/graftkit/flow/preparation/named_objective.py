@@ -16,7 +16,7 @@ from graftkit.host.records import RegisteredProvider
 from graftkit.host.results import LARGEST_SCORE, kind_named
 from graftkit.interfaces.objective import Embeddings, Overall, Scores, SequenceScores, TokenScores
 
-__all__ = ["NamedObjective", "NamedOverall", "NamedSampled", "named_objective", "named_sampled"]
+__all__ = ["NamedObjective", "NamedOverall", "NamedSampled", "named_objective"]
 
 _LONGEST_NAME = 200
 _NO_GRADIENT = "gave losses that have no gradient by the scores: what makes them must be differentiable"
@@ -136,7 +136,16 @@ class NamedOverall(NamedObjective):
 
 
 class NamedSampled(NamedObjective):
-    """One that learns from sampled answers."""
+    """One that learns from sampled answers.
+
+    Raises:
+        PluginCallError: It has no `advantages`.
+    """
+
+    def __init__(self, objective: Any, registered: RegisteredProvider) -> None:
+        super().__init__(objective, registered)
+        if not callable(getattr(objective, "advantages", None)):
+            raise self.wrong("has no method advantages, and its config is a SampledConfig")
 
     def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
         """Returns how much better each answer is than the others, `[prompts, group_size]`, float32."""
@@ -150,18 +159,6 @@ class NamedSampled(NamedObjective):
         if not (found.abs() <= LARGEST_SCORE).all():
             raise self.wrong(f"gave advantages that are no numbers up to {LARGEST_SCORE:g}")
         return found.detach().float()
-
-
-def named_sampled(objective: Any, registered: RegisteredProvider) -> NamedSampled:
-    """Returns an objective that learns from sampled answers, named as `named_objective` does.
-
-    Raises:
-        PluginCallError: It has no `advantages`.
-    """
-    found = NamedSampled(objective, registered)
-    if not callable(getattr(objective, "advantages", None)):
-        raise found.wrong("has no method advantages, and its config is a SampledConfig")
-    return found
 
 
 def named_objective(objective: Any, registered: RegisteredProvider) -> NamedObjective:

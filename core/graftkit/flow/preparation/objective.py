@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graftkit.flow.preparation.named_objective import named_objective, named_sampled
+from graftkit.flow.preparation.named_objective import NamedSampled, named_objective
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import SCORING, labels_of
 from graftkit.interfaces.objective import TeacherConfig
@@ -13,13 +13,18 @@ from graftkit.recipe.bind import BoundRecipe
 from graftkit.training.embedding_loss import EmbeddingLoss
 from graftkit.training.head_loss import HeadLoss, OfSequences, OfTokens
 from graftkit.training.sampled_loss import SampledLoss, SamplingPlan
+from graftkit.training.start_scores import KeptStart
 from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
 
 __all__ = ["loss_of"]
 
 
 def loss_of(
-    bound: BoundRecipe, host: PluginHost, network: Any, sampling: SamplingPlan | None = None
+    bound: BoundRecipe,
+    host: PluginHost,
+    network: Any,
+    sampling: SamplingPlan | None = None,
+    start: KeptStart | None = None,
 ) -> Callable[[Passes], StepLoss] | None:
     """Returns what makes the loss of steps and holdout records; None for the likelihood.
 
@@ -28,14 +33,15 @@ def loss_of(
         host: The plugins.
         network: The model.
         sampling: How answers are sampled, for an objective that learns from those.
+        start: What is trained as it was at the start, where such an objective compares with that.
     """
     choice, config = bound.objective, bound.objective_config
     if config.likelihood:
         return None
     made = host.registry.create(choice.registered, choice.config)
     if sampling is not None:
-        sampled = named_sampled(made, choice.registered)
-        return lambda passes: SampledLoss(network, sampled, passes, sampling)
+        sampled = NamedSampled(made, choice.registered)
+        return lambda passes: SampledLoss(network, sampled, passes, sampling, start)
     objective = named_objective(made, choice.registered)
     if config.head == "embedding":
         return lambda passes: EmbeddingLoss(network, objective, passes)

@@ -7,8 +7,8 @@ in each step, and an adapter that training goes on with is compared with what it
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,18 +16,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from graftkit.errors import StorageError, TrainingError
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
 from graftkit.flow.state.start_key import start_key
-from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.objective import ObjectiveConfig
 from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loss import TokenLoss
+from graftkit.training.start_scores import rounding, score_groups
 from graftkit.training.step_loss import REFERENCE, OnPass, Passes
 from graftkit.training.together import send_parameters
 
@@ -117,26 +116,10 @@ def score_references(
         report(before + number, total)
 
     for name, store in (("train", corpus.train), ("holdout", corpus.holdout)):
-        with _rounding(loaded.model.network) if name == "train" else nullcontext():
+        with rounding(loaded.model.network) if name == "train" else nullcontext():
             found[name] = _scored(run, loaded, store, partial(tell, done))
         done += len(store)
     return found
-
-
-@contextmanager
-def _rounding(network: nn.Module) -> Iterator[None]:
-    """Has frozen weights that round their products in training do so, while the network is in evaluation mode.
-
-    What is compared with the reference is then computed as the reference was: before the first step they are equal.
-    """
-    weights = [each for each in network.modules() if isinstance(each, FrozenWeight) and each.rounds_products]
-    for weight in weights:
-        weight.train()
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.eval()
 
 
 def _scored(
@@ -151,13 +134,7 @@ def _scored(
     loss = TokenLoss(loaded.model.network, packed=passes.packed)
     groups, many = passes.all_groups(store), _PASSES * processes.count
     for few in (groups[first : first + many] for first in range(0, len(groups), many)):
-        for number in passes.own(store, few):
-            report(few[number][0])
-            at = int(store.offsets[few[number][0]])
-            for batch in passes.batches([store[example] for example in few[number]]):
-                logps = loss.score(batch, learn=False).logps.cpu().numpy()
-                found[at + batch.logit_positions.cpu().numpy() + 1] = logps
-                at += batch.tokens
+        score_groups(loss, passes, store, few, found, lambda group: report(group[0]))
         if processes.count > 1:
             start, end = int(store.offsets[few[0][0]]), int(store.offsets[few[-1][-1] + 1])
             processes.sum_(torch.from_numpy(found[start:end]))

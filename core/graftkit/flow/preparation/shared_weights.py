@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from graftkit.errors import ProcessError, RecipeError
 from graftkit.flow.memory.parallel import choose_way, kept_for_good, sharers_of
+from graftkit.flow.planning.sampled import refuse_sampling_of_parts
 from graftkit.flow.state.context import RunContext
 from graftkit.interfaces.layer import LayerInfo
 
@@ -23,7 +24,8 @@ def share_weights(run: RunContext) -> None:
     Every process calls it at the same place of its flow.
 
     Raises:
-        RecipeError: The recipe's adapter trains whole weights, of which every process needs all.
+        RecipeError: The recipe's adapter trains whole weights, of which every process needs all, or its objective
+            samples answers.
         ProcessError: The processes come to different ways, or machines have different numbers of them.
     """
     if run.processes.count == 1:
@@ -41,6 +43,7 @@ def share_weights(run: RunContext) -> None:
     if way == "data":
         return
     _refuse_whole(run)
+    refuse_sampling_of_parts(run.plan.bound, way)
     sharers = sharers_of(way, here, run.processes.count)
     if sharers == 1:
         return

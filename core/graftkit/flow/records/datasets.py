@@ -244,7 +244,7 @@ class _Opener:
         self, found: Mapping[str, Column], first: _FirstRecords, source: RecordSource, reader_name: str
     ) -> tuple[str, RecordFormat, frozenset[str]]:
         """Returns the one format that fits a file, and the columns that it reads."""
-        for group in self._groups("format"):
+        for group in [group for answered in (True, False) for group in self._formats_by(answered=answered)]:
             fitting = fits(found, group)
             if len(fitting) == 1:
                 return fitting[0].name, group[fitting[0].name], fitting[0].columns
@@ -259,6 +259,13 @@ class _Opener:
         of_text = None if reader_name != "csv" else lists_as_text((one for _, one in first), source.path.name)
         hint, suggested = of_text or suggest_format(found, self._formats(), source.path.name, alone=first.count == 1)
         raise _unknown(f"no format fits the first records: {described(found)}", first, hint, suggested)
+
+    def _formats_by(self, *, answered: bool) -> list[dict[str, RecordFormat]]:
+        """Returns the formats whose records have an answer, or those whose records have none; see `RecordFormat`."""
+        return [
+            {name: format for name, format in group.items() if getattr(format, "unanswered", False) is not answered}
+            for group in self._groups("format")
+        ]
 
     def _refuse_misspelt(
         self, found: Mapping[str, Column], known: Collection[str], first: _FirstRecords, source: RecordSource

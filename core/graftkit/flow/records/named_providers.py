@@ -21,6 +21,7 @@ from graftkit.interfaces.reader import Reader
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.record_source import Record, RecordSource
 from graftkit.interfaces.samples import (
+    ANSWERED,
     MOST_SCORE,
     ROLES,
     Completion,
@@ -30,11 +31,13 @@ from graftkit.interfaces.samples import (
     LongText,
     Message,
     PreferencePair,
+    Prompt,
     Sample,
     ScoredText,
     SimilarTexts,
     TaggedText,
     Text,
+    TextPrompt,
     TextWithLabels,
     Tokens,
     ToolCall,
@@ -131,6 +134,7 @@ class NamedFormat(Named):
     def __init__(self, format: RecordFormat, registered: RegisteredProvider) -> None:
         super().__init__(registered)
         self._format = format
+        self.unanswered = bool(getattr(format, "unanswered", False))
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Asks the format."""
@@ -176,6 +180,8 @@ def _wrong_with(sample: object) -> str:
             return f"a text with a label in {len(messages)} messages, where one of each is due"
         case LabelledText(messages, _, tools, pair):
             return _wrong_messages(messages) or _wrong_tools(tools) or _wrong_pair(messages[0].content, pair)
+        case Prompt(messages) if not messages or getattr(messages[-1], "role", "") not in ANSWERED:
+            return "a prompt whose last message is neither a user's nor a tool's"
         case Conversation(messages, _, tools):
             return _wrong_messages(messages) or _wrong_tools(tools)
         case PreferencePair(chosen, rejected):
@@ -185,6 +191,8 @@ def _wrong_with(sample: object) -> str:
                 "" if isinstance(wanted, bool) else f"an answer whose 'wanted' is {kind_named(wanted)}, not a boolean"
             )
             return told or _wrong_answer(answer)
+        case TextPrompt(_, completion) if completion != "":
+            return "a prompt without a completion whose 'completion' is not empty"
         case Completion(prompt, completion):
             return _no_text("a completion", prompt=prompt, completion=completion)
         case TextWithLabels(text, _, labels, pair):

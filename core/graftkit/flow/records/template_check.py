@@ -11,7 +11,7 @@ import numpy as np
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.split import Split
 from graftkit.corpus.turns import ByAnswer
-from graftkit.interfaces.samples import Conversation, Message, Sample
+from graftkit.interfaces.samples import Conversation, Message, Prompt, Sample
 from graftkit.store.token_store import Example
 
 __all__ = ["check_template"]
@@ -98,7 +98,7 @@ def _prompts(encoder: Encoder, sample: Conversation) -> Iterator[tuple[tuple[lis
         used = encoder.prompt_in_use(answer)
         if used is not None:
             yield (example.ids[: example.prompt_length].tolist(), used), False
-        if answer is sample:
+        if answer is sample and not isinstance(sample, Prompt):  # whose earlier answers nobody learns
             for prompts in _earlier_prompts(encoder, sample, example):
                 yield prompts, True
 

@@ -31,6 +31,9 @@ def told_of_encoding(tally: Tally, side: str, encoder: Encoder, objective: Objec
         places = ", ".join(tally.overlong) + (", ..." if tally.truncated > len(tally.overlong) else "")
         told = f"{tally.truncated} of {tally.records} {side} are longer than {encoder.max_length} tokens"
         yield f"{told} and {_LOSE[_overflow(encoder, objective)]}: {places}"
+    if tally.roomless:
+        told = f"{tally.roomless} of {tally.records} {side} are prompts that leave no room for an answer"
+        yield f"{told} within {encoder.max_length} tokens (data.max_length) and are left out"
     if tally.lost:
         yield f"{tally.lost} of {tally.records} {side} have nothing left to learn and are not used"
     for what, count in tally.left_out.items():

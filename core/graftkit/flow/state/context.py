@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from graftkit._version import __version__
@@ -66,6 +66,9 @@ from graftkit.store.file_states import changed_files, file_states
 from graftkit.store.files import file_facts, is_temporary
 from graftkit.training.processes import ALONE, Processes
 
+if TYPE_CHECKING:
+    from graftkit.training.sampled_loss import SamplingPlan
+
 __all__ = ["ADAPTER", "RunContext", "StageScope", "describe_error", "third_parties"]
 
 ADAPTER = "adapter/adapter.safetensors"
@@ -95,6 +98,8 @@ class RunContext:
         processes: The processes that train together; this one's rank is 0.
         info: What hooks are given with the run, as it stands.
         vocabulary: What records are encoded with; the first stage puts another one here where the recipe asks for it.
+        sampling: How answers are sampled and rewarded, once a stage has made it: its metrics, and the records that it
+            keeps, serve those that follow.
     """
 
     def __init__(
@@ -117,6 +122,7 @@ class RunContext:
         self.resumed = resumed
         self.processes = processes
         self.vocabulary = Vocabulary(plan.tokenizer, plan.backend, plan.encoder, plan.tokenizer)
+        self.sampling: SamplingPlan | None = None
         self._on_event = on_event
         self._log_failed = False
         self._start = time.perf_counter()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graftkit.corpus.answers_compared import shown
@@ -16,7 +16,7 @@ from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.metric import Answered, Metric
-from graftkit.interfaces.samples import Completion, Conversation, Sample
+from graftkit.interfaces.samples import Completion, Conversation, Prompt, Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.generate import generate_greedily
 from graftkit.recipe.bind import BoundRecipe
@@ -33,7 +33,7 @@ __all__ = [
     "keep_answers",
     "mean_scores",
     "metrics_of",
-    "question_of",
+    "questions_in",
     "questions_of",
     "scores_of",
 ]
@@ -171,6 +171,8 @@ def _asked_in(record: Sample) -> str:
         return record.prompt
     if not isinstance(record, Conversation):
         return ""
+    if isinstance(record, Prompt):
+        return record.messages[-1].content
     said = list(record.messages)
     while said and said[-1].role != "assistant":
         said.pop()
@@ -191,31 +193,35 @@ def asked(
         numbers: Which examples are to be answered.
         records: The number of the record that each of them is of.
     """
-    parts = (
-        part
+    every = (
+        question
         for sample in samples.at({*records})
-        for part in encoder.turns(shown(sample))
-        for example in encoder.encode(part).examples
-        if has_answer(example, part)
+        for question in questions_in(encoder, sample)
+        if has_answer(question.example, question.record)
     )
     examples = (store[number] for number in numbers)
-    return [question_of(encoder, part, example) for example, part in zip(examples, parts, strict=False)]
+    return [replace(question, example=example) for example, question in zip(examples, every, strict=False)]
 
 
-def question_of(encoder: Encoder, part: Sample, example: Example) -> Question:
-    """Returns what a record, or one of its answers, asks.
+def questions_in(encoder: Encoder, record: Sample) -> Iterator[Question]:
+    """Yields what a record asks: a question for each of its examples.
 
     Args:
-        encoder: What made the example.
-        part: The record, or the part of it that the example is of.
-        example: The example.
+        encoder: What makes the examples.
+        record: The record.
+
+    Raises:
+        DataError: It can't be encoded.
     """
-    return Question(
-        encoder.prompt_in_use(part) or example.ids[: example.prompt_length].tolist(),
-        _asked_in(encoder.up_to_last_answer(part) or part),
-        example,
-        part,
-    )
+    for part in encoder.turns(shown(record)):
+        encoded = encoder.encode(part)
+        for example in encoded.examples:
+            yield Question(
+                encoder.prompt_in_use(part, cut=encoded.truncated) or example.ids[: example.prompt_length].tolist(),
+                _asked_in(encoder.up_to_last_answer(part, cut=encoded.truncated) or part),
+                example,
+                part,
+            )
 
 
 def questions_of(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[Question]:

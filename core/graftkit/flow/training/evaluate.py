@@ -128,7 +128,7 @@ def score_holdout(
         report: Called before each pass of this process with how many are done and how many it has; raises to stop.
     """
     send_parameters(run.processes, loaded.model.trainable_parameters().values())
-    loss = loss_in(run, loaded.model.network, corpus.stop)
+    loss = loss_in(run, loaded.model.network, corpus)
     return _scored(run, loaded.model.network, loaded, corpus.holdout, loss, report, run.processes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,10 +26,20 @@ from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.records.chat import chat_options, check_arguments, check_end_of_turn
 from graftkit.flow.records.record_encoder import encoder_of, longest_example, template_of
 from graftkit.flow.records.told_of_encoding import told_of_encoding
-from graftkit.flow.training.answers import Answer, Question, answer_all, asked, mean_scores, metrics_of
+from graftkit.flow.training.answers import (
+    Answer,
+    Question,
+    answer_all,
+    asked,
+    mean_scores,
+    metrics_of,
+    questions_in,
+)
 from graftkit.flow.training.evaluate import measured_of
+from graftkit.flow.training.rewards import asked_of, rewards_of, sampling_of
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import token_types
+from graftkit.interfaces.objective import SampledConfig
 from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.packing import Packing, choose_packing, use_packing
@@ -37,7 +48,8 @@ from graftkit.report.run_manifest import HeadFacts
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import holdout_loss
 from graftkit.training.masking import MaskedStore
-from graftkit.training.step_loss import OnPass
+from graftkit.training.sampled_loss import Asked
+from graftkit.training.step_loss import OnPass, Passes, StepLoss
 
 __all__ = ["Examples", "Prepared", "encoded", "measured_by", "prepared"]
 
@@ -80,11 +92,13 @@ class Examples:
     Attributes:
         store: The tokens.
         asked: What the model is to answer, as many as are asked for.
+        sampled: What each example asks, where answers are sampled and rewarded; else nothing.
         notices: What the user should know of how they were encoded.
     """
 
     store: TokenStore
     asked: Sequence[Question]
+    sampled: Sequence[Question]
     notices: Sequence[str]
 
 
@@ -161,6 +175,7 @@ def encoded(model: Prepared, planned: EvaluationPlan, report: Callable[[int, int
     return Examples(
         MaskedStore.over(store, masking) if masking else store,
         asked(encoder, samples, store, tally.answers, tally.answered) if model.stop else [],
+        list(chain.from_iterable(questions_in(encoder, sample) for sample in samples)) if _samples(bound) else [],
         notices,
     )
 
@@ -206,7 +221,7 @@ def measured_by(
         _tokens_of_a_pass(bound, network.device),
         progress("passes"),
         packed=model.packing.packed,
-        loss=loss_of(bound, host, network),
+        loss=_loss(model, examples, host),
     )
     if not math.isfinite(score.loss):
         told = f"its loss on these records is {score.loss}"
@@ -224,6 +239,25 @@ def measured_by(
         report=progress("tokens"),
     )
     return facts | {"scores": mean_scores(answers), "answers": len(answers)}, answers
+
+
+def _samples(bound: BoundRecipe) -> bool:
+    return isinstance(bound.objective_config, SampledConfig)
+
+
+def _loss(model: Prepared, examples: Examples, host: PluginHost) -> Callable[[Passes], StepLoss] | None:
+    """Returns what a model is measured by; None for the likelihood."""
+    bound = model.bound
+    if not _samples(bound):
+        return loss_of(bound, host, model.network)
+    metrics = rewards_of(bound, host)
+    every = [asked_of(metrics, model.tokenizer, question) for question in examples.sampled]
+
+    def ask(store: TokenStore, numbers: Sequence[int]) -> list[Asked]:
+        return [every[number] for number in numbers]
+
+    sampling = sampling_of(bound, ask, model.stop, model.encoder.max_length)
+    return loss_of(bound, host, model.network, sampling)
 
 
 def _tokens_of_a_pass(bound: BoundRecipe, device: torch.device) -> int:

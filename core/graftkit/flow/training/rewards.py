@@ -2,61 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from graftkit.corpus.answers_compared import shown
-from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
-from graftkit.flow.preparation.corpus import RECORD
+from graftkit.flow.planning.sampled import rewarding
+from graftkit.flow.preparation.corpus import RECORD, Corpus
 from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.state.context import RunContext
-from graftkit.flow.training.answers import Question, answered, metrics_of, question_of, scores_of
+from graftkit.flow.training.answers import Question, answered, metrics_of, questions_in, scores_of
+from graftkit.host.host import PluginHost
 from graftkit.interfaces.metric import ChecksRecords, Metric
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.interfaces.samples import Sample
+from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.recipe.bind import BoundRecipe
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.sampled_loss import Asked, SamplingPlan
+from graftkit.training.start_scores import KeptStart
 from graftkit.training.step_loss import Passes, StepLoss
 
-__all__ = ["check_rewarded", "loss_in"]
+__all__ = ["asked_of", "check_rewarded", "loss_in", "rewards_of", "sampling_of"]
 
 _KEPT_TOKENS = 10_000_000
 """Records of so many tokens together are kept in memory: reading the few of a step anew goes through all files."""
 
 
-def loss_in(run: RunContext, network: Any, stop: Sequence[int]) -> Callable[[Passes], StepLoss] | None:
+def loss_in(
+    run: RunContext, network: Any, corpus: Corpus, learnt: Iterable[nn.Parameter] = ()
+) -> Callable[[Passes], StepLoss] | None:
     """Returns what makes the loss of a run's steps and holdout records; None for the likelihood.
 
     Args:
         run: The run.
         network: The model.
-        stop: The tokens that end an answer.
+        corpus: The examples, and the tokens that end an answer.
+        learnt: What is trained by it, as it is at the start; nothing where it is evaluated alone.
     """
-    bound = run.plan.bound
-    if not isinstance(bound.objective_config, SampledConfig):
+    bound, config = run.plan.bound, run.plan.bound.objective_config
+    if not isinstance(config, SampledConfig):
         return loss_of(bound, run.host, network)
-    return loss_of(bound, run.host, network, _sampling(run, bound.objective_config, stop))
+    kept = list(learnt) if config.compares_with_start else []
+    run.sampling = run.sampling or _sampling(run, corpus)
+    return loss_of(bound, run.host, network, run.sampling, KeptStart(kept) if kept else None)
 
 
-def _sampling(run: RunContext, config: SampledConfig, stop: Sequence[int]) -> SamplingPlan:
-    recipe, samples = run.plan.bound.recipe, run.plan.samples
-    rewarding = _rewarding(run, config)
-    return SamplingPlan(
-        config,
-        partial(_asked, run, _Records(samples.train), rewarding),
-        partial(_asked, run, _Records(samples.holdout), rewarding),
-        stop,
-        run.vocabulary.encoder.max_length,
-        recipe.evaluation.batch_size,
-        derived_seed(recipe.training.seed, "holdout answers"),
-    )
+def _sampling(run: RunContext, corpus: Corpus) -> SamplingPlan:
+    bound, samples = run.plan.bound, run.plan.samples
+    metrics, train, holdout = rewards_of(bound, run.host), _Records(samples.train), _Records(samples.holdout)
+
+    def ask(store: TokenStore, numbers: Sequence[int]) -> list[Asked]:
+        return _asked(run, train if store is corpus.train else holdout, metrics, store, numbers)
+
+    return sampling_of(bound, ask, corpus.stop, run.vocabulary.encoder.max_length)
+
+
+def sampling_of(
+    bound: BoundRecipe,
+    ask: Callable[[TokenStore, Sequence[int]], Sequence[Asked]],
+    stop: Sequence[int],
+    max_length: int,
+) -> SamplingPlan:
+    """Returns how answers are sampled and rewarded.
+
+    Args:
+        bound: The recipe, whose objective learns from such.
+        ask: As for `SamplingPlan`.
+        stop: As for `SamplingPlan`.
+        max_length: As for `SamplingPlan`.
+    """
+    config, recipe = bound.objective_config, bound.recipe
+    assert isinstance(config, SampledConfig)
+    seed = derived_seed(recipe.training.seed, "holdout answers")
+    return SamplingPlan(config, ask, stop, max_length, recipe.evaluation.batch_size, seed)
+
+
+def asked_of(metrics: Mapping[str, Metric], tokenizer: Tokenizer, question: Question) -> Asked:
+    """Returns what a question asks, and how an answer to it is scored.
+
+    Args:
+        metrics: What answers are rewarded by.
+        tokenizer: The model's.
+        question: The question.
+    """
+
+    def scores(reply: Sequence[int]) -> Mapping[str, float]:
+        return scores_of(metrics, answered(tokenizer, question, reply))
+
+    return Asked(question.prompt, scores)
+
+
+def rewards_of(bound: BoundRecipe, host: PluginHost) -> dict[str, Metric]:
+    """Returns the metrics that are summed up to a reward."""
+    return {label: metric for label, metric in metrics_of(bound, host).items() if label in rewarding(bound)}
 
 
 class _Records:
@@ -94,7 +138,7 @@ def check_rewarded(run: RunContext) -> None:
     config = run.plan.bound.objective_config
     if not isinstance(config, SampledConfig):
         return
-    checking = [metric for metric in _rewarding(run, config).values() if isinstance(metric, ChecksRecords)]
+    checking = [metric for metric in rewards_of(run.plan.bound, run.host).values() if isinstance(metric, ChecksRecords)]
     if not checking:
         return
     samples = run.plan.samples.train
@@ -102,16 +146,10 @@ def check_rewarded(run: RunContext) -> None:
         report = stage.progress("records")
         for number, sample in enumerate(samples):
             report(number, len(samples))
-            for question in _questions(run.vocabulary.encoder, sample):
+            for question in questions_in(run.vocabulary.encoder, sample):
                 given = answered(run.vocabulary.tokenizer, question, [])
                 for metric in checking:
                     metric.check(deepcopy(given))
-
-
-def _rewarding(run: RunContext, config: SampledConfig) -> dict[str, Metric]:
-    """Returns the metrics that are summed up to a reward."""
-    metrics = metrics_of(run.plan.bound, run.host)
-    return {label: metrics[label] for label in config.rewards} if config.rewards else metrics
 
 
 def _asked(
@@ -124,7 +162,7 @@ def _asked(
     """
     examples = [(store[number], int(store.by_example[RECORD][number])) for number in numbers]
     records = known.at(sorted({record for _, record in examples}), len(store.ids))
-    questions = {number: list(_questions(run.vocabulary.encoder, record)) for number, record in records.items()}
+    questions = {number: list(questions_in(run.vocabulary.encoder, record)) for number, record in records.items()}
 
     def asked(example: Example, number: int) -> Asked:
         same = (each for each in questions[number] if np.array_equal(each.example.ids, example.ids))
@@ -137,16 +175,6 @@ def _asked(
                 where=records[number].where,
                 hint="Leave such records out of the file, or name a chat template that begins an answer.",
             )
-        return Asked(question.prompt, partial(scores, question))
-
-    def scores(question: Question, reply: Sequence[int]) -> Mapping[str, float]:
-        return scores_of(metrics, answered(run.vocabulary.tokenizer, question, reply))
+        return asked_of(metrics, run.vocabulary.tokenizer, question)
 
     return [asked(example, record) for example, record in examples]
-
-
-def _questions(encoder: Encoder, record: Sample) -> Iterator[Question]:
-    """Yields what a record asks: a question for each of its examples."""
-    for part in encoder.turns(shown(record)):
-        for example in encoder.encode(part).examples:
-            yield question_of(encoder, part, example)

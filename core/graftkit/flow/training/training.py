@@ -88,8 +88,16 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
 
 
 def _tell_of_idle(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
-    """Says where there are more processes than a step has passes."""
+    """Says where there are more processes than a step has passes, or prompts that are answered."""
     count = run.processes.count
+    if count > 1 and _samples(run):
+        most = max(map(len, trainer.plan), default=0)
+        if most < count:
+            stage.notice(
+                f"a step has {most:,} prompts at most, so that {count - most:,} of {count:,} processes sample nothing: "
+                "more training.tokens_per_step gives each some"
+            )
+        return
     most = trainer.most_passes() if count > 1 else count
     if most < count:
         stage.notice(
@@ -124,7 +132,7 @@ def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Traine
         _row_training(run, model),
         rate_scales=model.rate_scales(),
         packed=loaded.packing.packed,
-        loss=loss_in(run, model.network, corpus.stop),
+        loss=loss_in(run, model.network, corpus, model.trainable_parameters().values()),
         mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
         masking=masking_in(run, "training"),
         diverges=not _samples(run),

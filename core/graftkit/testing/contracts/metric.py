@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from graftkit.errors import DataError
-from graftkit.interfaces.metric import Answered, ChecksRecords, Metric
+from graftkit.interfaces.metric import Answered, ChecksRecords, Metric, MetricConfig
 from graftkit.interfaces.samples import Completion
 from graftkit.testing.contracts.base import Contract
 
@@ -85,6 +85,15 @@ class MetricContract(Contract):
             for answer in ("", "nothing of that", expected[: len(expected) // 2]):
                 found = self.score(answer, expected)
                 assert found <= best, f"{answer!r} scores {found}, the expected answer {best}"
+
+    def test_one_that_needs_no_expected_answer_looks_at_none(self) -> None:
+        """Else the same answer would be worth something else where a record has none."""
+        config = self.choice.config
+        if not isinstance(config, MetricConfig) or config.needs_expected:
+            return
+        for answer in (*_ODD, *self.expected):
+            found = {self.score(answer, expected) for expected in ("", *self.expected)}
+            assert len(found) == 1, f"the score of {answer!r:.60} depends on the expected answer"
 
     def test_a_record_passes_its_check_where_it_can_be_scored(self) -> None:
         """Or else a run is refused that could be trained, or ends with the first such record."""

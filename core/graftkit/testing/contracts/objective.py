@@ -286,6 +286,8 @@ class ObjectiveContract(Contract):
             return
         scores = self.scores()
         assert isinstance(scores, Scores)
+        if self.config.compares_with_start:  # as in the first step, where nothing else moves the model
+            scores = replace(scores, reference=scores.logps.detach())
         [gradient] = gradients_of(self.losses(scores), scores)
         signs = gradient.new_zeros(MOST).index_add(0, scores.sequence, gradient).sign()
         assert torch.equal(signs, -scores.by_example[ADVANTAGE].sign()), "it learns what is worth less"
@@ -349,7 +351,7 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
         sequence=torch.repeat_interleave(torch.arange(len(lengths)), lengths),
         sequences=per_example,
         examples=examples,
-        reference=logps() if config.uses_reference else None,
+        reference=logps() if compares_with_start(config) else None,
         candidates=candidates,
         teacher=teacher,
         by_example={"wanted": wanted.to(torch.uint8)}
@@ -398,6 +400,11 @@ def of_each(scores: AnyScores) -> range:
     if isinstance(scores, Embeddings):
         return range(len(scores.queries))
     return range(len(scores.values) if isinstance(scores, SequenceScores) else scores.examples)
+
+
+def compares_with_start(config: ObjectiveConfig) -> bool:
+    """Tells whether an objective is given what the model says as training starts."""
+    return config.uses_reference or (isinstance(config, SampledConfig) and config.compares_with_start)
 
 
 def made_advantages(config: ObjectiveConfig, examples: int, tokens: int) -> dict[str, torch.Tensor]:

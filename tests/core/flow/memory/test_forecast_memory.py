@@ -170,6 +170,9 @@ def test_sampled_answers_are_counted_by_their_keys_and_values(recipe_of_a_config
     assert parts["cache"] == 3 * 2 * 256 * 4 * 64 * (256 + 64 - 1) and parts["optimizer"] == 2 * parts["adapter"]
     told = _plan(recipe_of_a_config, "--set", f"objective={objective}", "--set", "training.microbatch_tokens=1024")
     assert told["memory"]["pass_sequences"] == 4 and told["memory"]["pass_tokens"] == 1024
+    near = _stages(recipe_of_a_config, objective.replace("64}", "64, beta: 0.1}"), *few, "--set", "data.max_length=256")
+    assert near.pop("start") == parts["adapter"], "what it is compared with is kept"
+    assert all(near[part] == parts[part] for part in parts.keys() - {"program"})
 
 
 def _stages(recipe: Path, objective: str, *options: str) -> dict[str, int]:

@@ -92,6 +92,16 @@ def test_the_plan_of_sixteen_devices_is_what_is_calculated_by_hand(recipe: Path)
     assert planned(recipe, *arguments)["fit"]["changes"] == []
 
 
+def test_sampled_answers_are_of_whole_models(recipe: Path) -> None:
+    """Each token would have every block sent where processes share these."""
+    arguments = [str(recipe), "--from-config", "--devices", "2", "--json"]
+    arguments += ["--set", "objective={use: grpo, max_new_tokens: 8}"]
+    assert [way["way"] for way in planned(recipe, *arguments[1:])["processes"]["ways"]] == ["data"]
+    refused = CliRunner().invoke(plan_command.command, [*arguments, "--set", "training.parallel=shard"])
+    assert isinstance(refused.exception, RecipeError) or refused.exit_code == 2
+    assert "all frozen weights sent with training.parallel: shard" in f"{refused.output}{refused.exception}"
+
+
 @pytest.mark.parametrize(
     ("room", "here", "count", "way"),
     [(80, 8, 8, "data"), (24, 8, 16, "hybrid"), (24, 8, 8, "shard"), (10, 8, 16, "shard"), (24, 1, 16, "shard")],

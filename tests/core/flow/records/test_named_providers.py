@@ -15,7 +15,7 @@ from graftkit import Conversation, Message, Record, RecordSource, Text
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.errors import DataError, PluginCallError
-from graftkit.flow.preparation.named_objective import NamedObjective, NamedOverall, named_objective
+from graftkit.flow.preparation.named_objective import NamedObjective, NamedOverall, NamedSampled, named_objective
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
 from graftkit.interfaces.objective import Overall, Scores, SequenceScores
 from graftkit.interfaces.samples import (
@@ -271,6 +271,21 @@ def test_an_objective_gives_a_number_an_example_of_each_metric(metrics: Any, mes
         assert {*objective(None, {"a": torch.zeros(2)}).metrics(given)} == {"a"}
         with pytest.raises(PluginCallError, match=message):
             objective(None, metrics).metrics(given)
+
+
+@pytest.mark.parametrize(
+    ("advantages", "message"),
+    [
+        (None, "has no method advantages"),
+        (lambda rewards: rewards[0], "advantages of .2, 3. answers: one each is due"),
+        (lambda rewards: rewards.long(), "floating-point numbers is due"),
+        (lambda rewards: rewards / 0, "no numbers up to"),
+    ],
+)
+def test_an_objective_of_sampled_answers_gives_each_an_advantage(advantages: Any, message: str) -> None:
+    with pytest.raises(PluginCallError, match=f"plugin 'p': objective 'odd' .*{message}"):
+        made = SimpleNamespace(advantages=advantages) if advantages else SimpleNamespace()
+        NamedSampled(made, registered("objective")).advantages(torch.zeros(2, 3))
 
 
 @pytest.mark.parametrize(
