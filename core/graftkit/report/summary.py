@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graftkit.interfaces.objective import SampledConfig
 from graftkit.report.figure_text import number_text, score_text
 from graftkit.report.run_manifest import MergeFacts, MergeScore, RunManifest, required
 
@@ -17,6 +18,7 @@ __all__ = [
     "metric_rows",
     "objective_of",
     "proof_text",
+    "samples_answers",
     "training_seconds",
     "vocabulary_text",
 ]
@@ -92,6 +94,16 @@ def objective_of(manifest: RunManifest) -> str:
     """Returns the name of what a run minimizes."""
     facts = manifest.providers.get("objective")
     return str(facts.get("name", "sft")) if isinstance(facts, dict) else "sft"
+
+
+def samples_answers(recipe: Mapping[str, Any] | None) -> bool:
+    """Tells whether a run learns from answers that it samples, so that no token of its records is in the loss.
+
+    Args:
+        recipe: Its recipe with every default filled in.
+    """
+    fields = (recipe or {}).get("objective")
+    return isinstance(fields, Mapping) and SampledConfig.model_fields.keys() <= fields.keys()
 
 
 def exported_text(manifest: RunManifest) -> str:
