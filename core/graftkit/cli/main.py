@@ -165,8 +165,10 @@ def _notes(error: BaseException) -> str:
 def _explain(error: BaseException, shown: bool) -> int:
     from graftkit.errors import GraftkitError, PluginError, text_of
     from graftkit.host.discovery import discover
+    from graftkit.interfaces.temporary import no_temporary_folder
 
     notes = _notes(error)
+    error = no_temporary_folder(error) or error
     if isinstance(error, GraftkitError):
         label = "stopped" if error.exit_code == 130 else "error"
         _tell(f"{label}: {error}{notes}")
