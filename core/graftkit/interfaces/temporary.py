@@ -10,7 +10,7 @@ from pathlib import Path
 
 from graftkit.errors import StorageError
 
-__all__ = ["is_no_room", "no_temporary_folder", "temporary_folder"]
+__all__ = ["is_no_room", "temporary_folder"]
 
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
@@ -42,16 +42,6 @@ def temporary_folder() -> Iterator[Path]:
 def is_no_room(error: OSError) -> bool:
     """Tells whether the system refused to write something because there is no room for it."""
     return error.errno in _FULL
-
-
-def no_temporary_folder(error: BaseException) -> StorageError | None:
-    """Returns an error's meaning where no folder for temporary files can be written to; none of another error.
-
-    Libraries ask for one when they are imported, whether they need it or not.
-    """
-    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error.strerror):
-        return _no_room("temporary files", error)
-    return None
 
 
 def _no_room(where: str, error: OSError) -> StorageError:
