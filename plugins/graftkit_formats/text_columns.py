@@ -93,10 +93,11 @@ def word_of(label: int, names: Sequence[str], where: str, use: str, otherwise: s
             where=where,
             hint=f"Name the others, too, or leave such records out: in some data sets -1 means that there is no {one}.",
         )
+    alone = f" {AS_TEXT}" if one == "label" else ""  # words are no text
     raise DataError(
         f"the {one} is the number {label}, for which there is no word",
         where=where,
-        hint=f"Give the words: format: {{use: {use}, names: [FIRST, SECOND]}}{otherwise}. {AS_TEXT}",
+        hint=f"Give the words: format: {{use: {use}, names: [FIRST, SECOND]}}{otherwise}.{alone}",
     )
 
 

@@ -2,7 +2,8 @@
 
 What counts as an entity is what conlleval.pl says, the script of the shared task CoNLL-2003, and seqeval by default:
 an entity begins at a B- or S- tag, and at any other tag that follows O, an entity that has ended, or one of another
-type; it ends where the next tag begins one or is O, and after an E- or S- tag.
+type; it ends where the next tag begins one or is O, and after an E- or S- tag. In the scheme BILOU these are called L-
+and U-.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ Entity = tuple[str, int, int]
 """An entity's type, and the numbers of its first word and of its last one."""
 
 _KINDS = frozenset("BIES")
+_BILOU = {"L": "E", "U": "S"}
+"""What other prefixes mean."""
 
 
 def are_chunks(labels: Collection[str]) -> bool:
     """Tells whether tags say where entities begin and go on: each but O has a prefix such as B- or I-."""
     others = [label for label in labels if label != "O"]
-    return bool(others) and all(label[:1] in _KINDS and label[1:2] == "-" for label in others)
+    kinds = {label[:1] if label[1:2] == "-" else "" for label in others}
+    return bool(others) and any(kinds <= scheme for scheme in (_KINDS, {"B", "I", *_BILOU}))
 
 
 def entities_in(tags: Sequence[str]) -> set[Entity]:
@@ -38,7 +42,8 @@ def entities_in(tags: Sequence[str]) -> set[Entity]:
     open_type: str | None = None
     start = 0
     for number, tag in enumerate([*tags, "O"]):
-        kind, _, name = tag.partition("-")
+        written, _, name = tag.partition("-")
+        kind = _BILOU.get(written, written)
         goes_on = kind in ("I", "E") and name == open_type
         if open_type is not None and not goes_on:
             found.add((open_type, start, number - 1))

@@ -67,11 +67,13 @@ def test_what_the_objective_tells_is_compared(runs: dict[str, Path], tmp_path: P
     manifest = json.loads((folder / "manifest.json").read_text())
     for when, accuracy in (("before", 0.25), ("after", 0.75)):
         manifest["metrics"][when]["metrics"] = {"accuracy": accuracy, "margin": -accuracy}
+        manifest["metrics"][when]["scores"] = {"accuracy": 0.5}  # of answers, by a metric that is called so, too
     (folder / "manifest.json").write_text(json.dumps(manifest))
     plain, judged = graftkit.compare([runs["four"], folder]).runs
     assert plain.metrics_after == {} and judged.metrics_after == {"accuracy": 0.75, "margin": -0.75}
     rows = {" ".join(row[:-2]): row[-2:] for row in map(str.split, asked(runs["four"], folder).stdout.splitlines())}
     assert rows["accuracy before"] == ["-", "0.2500"] and rows["accuracy after"] == ["-", "0.7500"]
+    assert rows["accuracy after (answers)"] == ["-", "50.0%"]
     assert rows["margin after"] == ["-", "-0.7500"]
 
 

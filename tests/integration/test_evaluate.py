@@ -220,6 +220,11 @@ def test_an_objective_that_compares_with_another_model_is_refused(tiny_model: Pa
         graftkit.evaluate(tiny_model, path, overrides=["objective=dpo"])
     [found] = graftkit.evaluate(tiny_model, path, overrides=["objective=simpo"])
     assert {"accuracy", "margin"} <= found.measured.metrics.keys()
+    metric = "evaluation.metrics={use: contains, name: accuracy}"
+    done = asked(tiny_model, "--data", path, "--answers", 2, "--set", "objective=simpo", "--set", metric)
+    assert done.exit_code == 0, done.output
+    shown = done.stdout.splitlines()[0]
+    assert "  accuracy  " in shown and shown.endswith("  accuracy (answers)"), "a metric may be called as a measure"
 
 
 def test_its_events_tell_of_each_model_and_it_stops_when_asked(run: graftkit.RunResult, tiny_model: Path) -> None:

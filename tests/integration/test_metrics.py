@@ -101,6 +101,28 @@ def test_records_that_a_metric_can_not_score_are_named(make_recipe: Any, tmp_pat
     assert caught.value.where.startswith(recipe["data"]["train"])
 
 
+def test_an_answer_that_is_cut_off_is_compared_as_a_whole(tiny_model: Path) -> None:
+    """Of a conversation that is the one which is cut, and none after it."""
+    long = "word " * 20
+    turns = [{"role": role, "content": f"{role} {long}"} for role in ("user", "assistant") * 2]
+    turns[1]["content"] = "short"
+    for records, length, expected in (
+        ([{"prompt": "say", "completion": long}, {"prompt": "say", "completion": "no"}], 40, [long, "no"]),
+        ([{"messages": turns}], 340, [turns[3]["content"]]),
+        ([{"messages": [*turns[:2], *turns[2:], *turns[2:]]}], 340, [turns[3]["content"]]),
+    ):
+        asked = ["data.overflow=truncate", f"data.max_length={length}", "evaluation.answers=2"]
+        [found] = graftkit.evaluate(tiny_model, records, overrides=[*asked, "evaluation.max_new_tokens=1"])
+        assert any("lose their end" in notice for notice in found.notices)
+        assert [answer.answered.expected for answer in found.answers] == expected
+    told = {"drop_turns": "no record fits in it with its first answer", "drop": "no record fits in it."}
+    for overflow, way in {**told, "truncate": "what stands before the first token to learn fills it"}.items():
+        asked = [f"data.overflow={overflow}", "data.max_length=8"]
+        with pytest.raises(DataError, match="not one of 1 records has a token to measure within 8 tokens") as refused:
+            graftkit.evaluate(tiny_model, [{"prompt": "say it " * 2, "completion": long}], overrides=asked)
+        assert way in str(refused.value)
+
+
 def test_two_metrics_of_one_name_are_refused(make_recipe: Any, tmp_path: Path) -> None:
     recipe = make_recipe(evaluation={"answers": 1, "metrics": ["exact-match", "exact-match"]})
     with pytest.raises(RecipeError, match="two are called 'exact-match'"):

@@ -152,7 +152,11 @@ def test_a_decoder_learns_parts_of_speech(folder: Path) -> None:
 
 def test_a_tag_that_every_text_has_is_learnt(bert: Path, tmp_path: Path) -> None:
     records = written(tmp_path / "records.jsonl", [record for record in RECORDS if "O" in record["tags"]])
-    assert not any("nothing is learnt" in notice for notice in graftkit.plan(recipe_of(bert, records)).notices)
+    notices = graftkit.plan(recipe_of(bert, records)).notices
+    assert not any("nothing is learnt" in notice or "pipeline" in notice for notice in notices)
+    ends = [{**record, "tags": [tag.replace("I-", "L-") for tag in record["tags"]]} for record in RECORDS]
+    [told] = [text for text in graftkit.plan(recipe_of(bert, written(records, ends))).notices if "pipeline" in text]
+    assert told.startswith("tags begin with L-, which `toolkit generate` reads")
 
 
 def test_init_and_preview_know_words_with_tags(bert: Path, folder: Path, tmp_path: Path) -> None:
@@ -220,6 +224,8 @@ def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(
         ("दिल्ली x", "द|ि|ल्|ली| x", "B-L O O O O", ["दिल्ली L"]),  # vowel signs are of a word
         ("run fast now", "run| fast| now", "VERB ADV ADV", ["run VERB", "fast now ADV"]),
         ("Ada Kim", "Ada| Kim", "B-P E-P", ["Ada Kim P"]),
+        ("Ada Kim Bob Li", "Ada| Kim| Bob| Li", "B-P L-P U-P U-L", ["Ada Kim P", "Bob P", "Li L"]),  # BILOU
+        ("Ada Kim", "Ada| Kim", "L-P VERB", ["Ada L-P", "Kim VERB"]),  # no such prefixes
         ("a b", "a| |b", "O B-P O", ["b P"]),  # the space before a word is its first token, in training, too
         ("a b", "a| b", "O O", []),
         (" \n", " |\n", "O B-P", []),

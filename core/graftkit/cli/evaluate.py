@@ -164,4 +164,7 @@ def _figures(measured: Measured) -> dict[str, str]:
     if measured.bits_per_byte is not None:
         found["bits per byte"] = number_text(measured.bits_per_byte)
     found |= {one_line(name): number_text(value) for name, value in measured.metrics.items()}
-    return found | {one_line(name): score_text(value) for name, value in measured.scores.items()}
+    for name, value in measured.scores.items():  # an objective may measure something of this name, too
+        shown = one_line(name)
+        found[f"{shown} (answers)" if shown in found else shown] = score_text(value)
+    return found

@@ -157,6 +157,8 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
 
 _MEMORY_HINT = "End other programs, or allow more (`ulimit -v`); `toolkit plan RECIPE --memory SIZE` makes a run fit."
 
+_FOLDER_HINT = "Free some space there, or name another folder for temporary files with TMPDIR."
+
 
 def _notes(error: BaseException) -> str:
     return "".join(f"\n{further_lines_indented(note)}" for note in getattr(error, "__notes__", []))
@@ -173,6 +175,10 @@ def _explain(error: BaseException, shown: bool) -> int:
         return error.exit_code
     if isinstance(error, MemoryError):
         _tell(f"error: there is not enough memory for it{notes}\n{_MEMORY_HINT}")
+        return 1
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error.strerror):
+        # a library asks for one when it is imported, whether it needs it or not
+        _tell(f"error: temporary files: can't be written: {error.strerror}{notes}\n{_FOLDER_HINT}")
         return 1
     try:
         discover()

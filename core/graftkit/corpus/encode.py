@@ -64,6 +64,9 @@ _LONG = 1 << 16
 
 _CHARACTERS_A_TOKEN = 4
 
+_UNLIMITED = 1 << 30
+"""As the most tokens of an example: more than any has."""
+
 _REMEMBERED = 1 << 24
 """The most characters of a part that is remembered."""
 
@@ -187,6 +190,13 @@ class Encoder:
             token_types=self.token_types,
             whole_texts=self.whole_texts,
         )
+
+    @cached_property
+    def uncut(self) -> Encoder:
+        """An encoder with the same rules that cuts nothing."""
+        found = self.for_tokenizer(self._tokenizer, self.template, self._rows)
+        found.max_length = _UNLIMITED
+        return found
 
     def encode(self, sample: Sample) -> Encoded:
         """Returns the tokens of a record.

@@ -199,9 +199,12 @@ def _direct(kind: Kind, name: str, where: str) -> RegisteredProvider:
     except BaseException as error:
         if is_stop(error):
             raise
-        raise ProviderError(f"'{name}' can't be used: {brief(error)}", where=where) from error
+        hint = _WHERE_MODULES_ARE if isinstance(error, ModuleNotFoundError) else ""
+        raise ProviderError(f"'{name}' can't be used: {brief(error)}", where=where, hint=hint) from error
     return RegisteredProvider(kind, provider, plugin)
 
+
+_WHERE_MODULES_ARE = "Install what has that module, or name its folder in the variable PYTHONPATH."
 
 _IMPORT_SECONDS = 60.0
 """After how long an import of a provider's class, which may import torch, is named on standard error."""

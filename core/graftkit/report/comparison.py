@@ -12,7 +12,7 @@ from graftkit.recipe.schema import with_defaults
 from graftkit.report.run_data import RunData
 from graftkit.report.run_manifest import RunManifest
 from graftkit.report.series import Curve, thinned
-from graftkit.report.summary import objective_of, training_seconds
+from graftkit.report.summary import objective_of, samples_answers, training_seconds
 
 __all__ = ["ComparedAnswer", "Comparison", "Difference", "RunFigures", "compared"]
 
@@ -237,7 +237,7 @@ def _measured_by(manifest: RunManifest) -> dict[str, Any]:
     """
     recipe = with_defaults(manifest.recipe)
     fields = recipe.get("objective") or {}
-    if {"group_size", "max_new_tokens", "rewards"} <= fields.keys():  # those of a `SampledConfig`
+    if samples_answers(recipe):
         rewards, metrics = fields["rewards"], recipe.get("evaluation", {}).get("metrics", [])
         rewarding = [each for each in metrics if not rewards or (each.get("name") or each["use"]) in rewards]
         sampled = {f"objective.{key}": fields[key] for key in ("max_new_tokens", "rewards")}

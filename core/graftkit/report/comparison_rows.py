@@ -35,7 +35,7 @@ def figure_rows(found: Comparison) -> list[tuple[str, ...]]:
     for name in dict.fromkeys(name for run in found.runs for name in (*run.metrics_before, *run.metrics_after)):
         cells |= {f"{name} before": _metric("metrics_before", name), f"{name} after": _metric("metrics_after", name)}
     for label in dict.fromkeys(label for run in found.runs for label in run.scores):
-        cells[f"{label.replace('-', ' ')} after"] = _score(label)
+        cells[f"{label.replace('-', ' ')} after (answers)"] = _score(label)  # a loss may have a measure of this name
     cells |= {
         "steps": lambda run: f"{run.steps:,}",
         "tokens": lambda run: f"{run.tokens:,}",

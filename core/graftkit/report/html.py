@@ -21,6 +21,7 @@ from graftkit.report.summary import (
     metric_rows,
     objective_of,
     proof_text,
+    samples_answers,
     training_seconds,
     vocabulary_text,
 )
@@ -59,7 +60,8 @@ def render_report(run: RunData, sections: Sequence[tuple[str, ReportSection]] = 
         right=_right(run),
         worst=run.worst,
         examined=f"{run.examined:,}",
-        lengths=_length_rows(run.lengths),
+        sampled=samples_answers(manifest.recipe),
+        lengths=_length_rows(run.lengths, sampled=samples_answers(manifest.recipe)),
         length_charts=[(name, length_bars(figures)) for name, figures in run.lengths.items()],
         exports=[_export(name, facts) for name, facts in manifest.exports.items()],
         sections=[_section(plugin, section) for plugin, section in sections],
@@ -123,14 +125,16 @@ def _right(run: RunData) -> str:
     return f"right: {before} before training, {after} after it" if known else ""
 
 
-def _length_rows(lengths: Mapping[str, LengthFigures]) -> list[tuple[str, ...]]:
+def _length_rows(lengths: Mapping[str, LengthFigures], *, sampled: bool) -> list[tuple[str, ...]]:
     if not lengths:
         return []
     figures = lengths.values()
     rows = {
         "examples": [f"{each.examples:,}" for each in figures],
         "tokens": [f"{each.tokens:,}" for each in figures],
-        "tokens in the loss": [f"{each.loss_tokens:,} ({each.loss_tokens / each.tokens:.0%})" for each in figures],
+        "tokens of expected answers" if sampled else "tokens in the loss": [
+            f"{each.loss_tokens:,} ({each.loss_tokens / each.tokens:.0%})" for each in figures
+        ],
         "shortest": [f"{each.shortest:,}" for each in figures],
         "median": [f"{each.median:,}" for each in figures],
         "95 in 100 up to": [f"{each.long:,}" for each in figures],

@@ -20,7 +20,7 @@ from graftkit.redact import without_secret_values, without_secrets
 from graftkit.report.card_facts import CardFacts
 from graftkit.report.markdown import code, fenced, plain, yaml_text
 from graftkit.report.run_manifest import BaseFacts, MergeFacts
-from graftkit.report.summary import merge_rows, merge_text, proof_text
+from graftkit.report.summary import merge_rows, merge_text, proof_text, samples_answers
 
 __all__ = ["CARD", "hub_id", "public_name", "render_card", "with_proof"]
 
@@ -151,9 +151,9 @@ def _method(facts: CardFacts) -> str:
 
 def _data(facts: CardFacts) -> str:
     lines = [f"- {code(_shown_path(path))}: {records:,} records" for path, records in facts.data_sets]
+    what = "expected answers" if samples_answers(facts.recipe) else "in the loss"
     counts = [
-        f"- {count.part}: {count.examples:,} examples, {count.tokens:,} tokens, "
-        f"{count.loss_tokens:,} of them in the loss"
+        f"- {count.part}: {count.examples:,} examples, {count.tokens:,} tokens, {count.loss_tokens:,} of them {what}"
         for count in facts.examples
     ]
     return "\n".join(["## Data", "", *lines, *counts]) if lines or counts else ""

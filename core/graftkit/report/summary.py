@@ -17,6 +17,7 @@ __all__ = [
     "metric_rows",
     "objective_of",
     "proof_text",
+    "samples_answers",
     "training_seconds",
     "vocabulary_text",
 ]
@@ -92,6 +93,16 @@ def objective_of(manifest: RunManifest) -> str:
     """Returns the name of what a run minimizes."""
     facts = manifest.providers.get("objective")
     return str(facts.get("name", "sft")) if isinstance(facts, dict) else "sft"
+
+
+def samples_answers(recipe: Mapping[str, Any] | None) -> bool:
+    """Tells whether a run learns from answers that it samples, so that no token of its records is in the loss.
+
+    Args:
+        recipe: Its recipe with every default filled in.
+    """
+    fields = (recipe or {}).get("objective")
+    return isinstance(fields, Mapping) and {"group_size", "max_new_tokens", "rewards"} <= fields.keys()
 
 
 def exported_text(manifest: RunManifest) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -99,11 +100,18 @@ def test_a_program_is_told_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         graftkit.plan({"model": "base", "data": {"train": "records.jsonl"}})
 
 
-def test_memory_that_runs_out_is_one_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_and_temporary_files_that_run_out_are_one_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from graftkit.cli.schema import command
 
-    monkeypatch.setattr(command, "callback", raising(MemoryError()))
-    with pytest.raises(SystemExit) as ended:
-        main(["schema"])
-    assert ended.value.code == 1
-    assert capsys.readouterr().err.startswith("error: there is not enough memory for it\n")
+    no_folder = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+    for error, told in (
+        (MemoryError(), "error: there is not enough memory for it\n"),
+        (no_folder, "error: temporary files: can't be written: No usable temporary directory"),  # as dill is imported
+    ):
+        monkeypatch.setattr(command, "callback", raising(error))
+        with pytest.raises(SystemExit) as ended:
+            main(["schema"])
+        said = capsys.readouterr().err
+        assert ended.value.code == 1 and said.startswith(told) and "caught earlier" not in said

@@ -686,3 +686,4 @@ def test_words_and_tags_that_do_not_fit_are_refused(tmp_path: Path, record: dict
     first = {key if name == "tags" else name: value for name, value in first.items()}
     told = refusal(tmp_path, f"{json.dumps(first)}\n{json.dumps(record)}")
     assert message in told and "records.jsonl:2" in told
+    assert "tokens" not in record or "format: text" not in told, "which lists of words are not of"

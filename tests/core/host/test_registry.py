@@ -116,6 +116,7 @@ def test_a_direct_name_that_leads_nowhere_says_so_and_where(acme: Site, name: st
         PluginHost(autoload=False).registry.resolve("adapter", name, where="recipe.yaml:4")
     assert reason in str(caught.value) and name in str(caught.value)
     assert caught.value.where == "recipe.yaml:4"
+    assert ("PYTHONPATH" in caught.value.hint) == ("No module" in reason)
 
 
 def test_a_missing_requirement_comes_with_the_command_that_installs_it(site: Site) -> None:

@@ -258,12 +258,20 @@ def test_what_a_recipe_cannot_say_is_named_with_a_reason(settings: dict[str, Any
     assert names <= set(left) and all(left.values())
 
 
+def test_settings_of_another_objective_that_the_file_does_not_name_are_told() -> None:
+    """TRL's trainers are chosen by the program that reads the file."""
+    left = convert(TRL | {"beta": 0.1, "desirable_weight": 1.5}).left
+    assert {"beta", "desirable_weight"} <= left.keys() and "say another: objective: dpo" in left["beta"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"model": "m"}, "no settings of Axolotl"),
         ({"base_model": "m"}, "name no records"),
         (AXOLOTL | {"rl": "grpo"}, r"grpo can't be converted(.|\n)*Here they are metrics"),
+        (TRL | {"reward_funcs": ["accuracy_reward"]}, r"grpo can't be converted(.|\n)*Here they are metrics"),
+        (TRL | {"num_generations": 4, "loss_type": "dr_grpo"}, r"grpo can't be converted"),
         (AXOLOTL | {"sequence_len": "long"}, "sequence_len is no whole number"),
         (AXOLOTL | {"micro_batch_size": [2]}, "micro_batch_size is no whole number"),
     ],

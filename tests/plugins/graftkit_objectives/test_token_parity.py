@@ -209,6 +209,9 @@ def test_figures_of_entities_and_of_other_tags() -> None:
     assert tagged([["B-PER"]], [["O"]], labels) == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
     across = tagged([["B-PER"], ["I-PER"]], [["B-PER"], ["I-PER"]], labels)
     assert across["f1"] == 1 and not are_chunks(["NOUN", "O"]) and are_chunks(["I-PER", "O"])
+    assert are_chunks(["B-A", "L-A", "U-A", "O"]) and not are_chunks(["L-A", "E-A"]), "BILOU and IOBES, but no mixture"
+    bilou, iobes = ["U-A", "B-A", "I-A", "L-A", "L-A", "I-B"], ["S-A", "B-A", "I-A", "E-A", "E-A", "I-B"]
+    assert entities_in(bilou) == entities_in(iobes) == {("A", 0, 0), ("A", 1, 3), ("A", 4, 4), ("B", 5, 5)}
     told = tagged([["NOUN", "VERB", "NOUN"]], [["NOUN", "NOUN", "NOUN"]], ["NOUN", "VERB"])
     assert told == {"macro_f1": pytest.approx(0.4)}
 

@@ -39,7 +39,8 @@ def grouped(text: str, offsets: Sequence[tuple[int, int]], shares: torch.Tensor,
 
     A word has the tag of its first token, which alone was learnt, be it the space before: the likeliest one. It goes on
     with the entity of the word before it where both have the same tag, prefixes aside, unless its own prefix says that
-    it begins one. What is tagged O is no entity.
+    it begins one. What is tagged O is no entity. Prefixes are B- and I-, and E- and S- or, where no tag is written
+    otherwise, L- and U-, which the pipeline takes for parts of the tag.
 
     Args:
         text: The text.
@@ -54,7 +55,7 @@ def grouped(text: str, offsets: Sequence[tuple[int, int]], shares: torch.Tensor,
     best = shares[[written[number - 1] + 1 if number else 0 for number in firsts]].max(1)
     ends = [places[following - 1][1] for following in [*firsts, len(places)][1:]]
     found = []
-    for first, last, label in _groups([labels[number] for number in best.indices.tolist()]):
+    for first, last, label in _groups([labels[number] for number in best.indices.tolist()], _prefixes(labels)):
         if label != _OUTSIDE:
             start, end = places[firsts[first]][0], ends[last]
             score = best.values[first : last + 1].mean().item()
@@ -96,13 +97,19 @@ def _is_mark(character: str) -> bool:
     return unicodedata.category(character).startswith("M")
 
 
-def _groups(tags: Sequence[str]) -> Iterator[tuple[int, int, str]]:
+def _prefixes(labels: Sequence[str]) -> str:
+    """Returns the letters that tags begin with which say where an entity begins and ends."""
+    written = {label[:1] if label[1:2] == "-" else "" for label in labels if label != _OUTSIDE}
+    return "BILU" if written <= {*"BILU"} else "BIES"
+
+
+def _groups(tags: Sequence[str], prefixes: str) -> Iterator[tuple[int, int, str]]:
     """Yields the numbers of the first and the last word of each group, and its tag without a prefix."""
-    parts = [(tag[0], tag[2:]) if tag[:1] in "BIES" and tag[1:2] == "-" else ("I", tag) for tag in tags]
+    parts = [(tag[0], tag[2:]) if tag[:1] in prefixes and tag[1:2] == "-" else ("I", tag) for tag in tags]
     cuts = [
         number
         for number, ((_, former), (prefix, label)) in enumerate(pairwise(parts), 1)
-        if prefix in "BS" or label != former
+        if prefix in "BSU" or label != former
     ]
     for start, end in pairwise([0, *cuts, len(parts)] if parts else []):
         yield start, end - 1, parts[start][1]

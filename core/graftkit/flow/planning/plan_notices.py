@@ -61,7 +61,20 @@ def told_of_records(
             if learns_from in TEXT_SHAPES
             else records.kinds.told_of_texts(learns_from, bound.objective.use)
         ),
+        *(_odd_prefixes(labels) if learns_from == "tags" else ()),
         *_unseen(bound, records.shares),
+    ]
+
+
+def _odd_prefixes(tags: Sequence[str]) -> list[str]:
+    """Tells of prefixes of tags that whoever loads an export may not know."""
+    found = sorted({tag[:2] for tag in tags if tag[1:2] == "-"})
+    if not {"B-", "I-"} & {*found} or not {*found} <= {"B-", "I-", "E-", "S-", "L-", "U-"} or {*found} <= {"B-", "I-"}:
+        return []
+    others = " and ".join(prefix for prefix in found if prefix not in ("B-", "I-"))
+    return [
+        f"tags begin with {others}, which `toolkit generate` reads as parts of entities; transformers' pipeline, which "
+        "loads merged exports, knows B- and I- alone"
     ]
 
 

@@ -20,7 +20,7 @@ from graftkit.flow.base_files.generation_settings import stop_tokens
 from graftkit.flow.folders.folder import CHECKPOINTS
 from graftkit.flow.preparation.masking import masking_in
 from graftkit.flow.records.chat import chat_facts, chat_options
-from graftkit.flow.records.told_of_encoding import told_of_encoding
+from graftkit.flow.records.told_of_encoding import told_of_encoding, way_to_fit
 from graftkit.flow.state.context import RunContext, StageScope
 from graftkit.report.run_manifest import DataFacts
 from graftkit.store.files import atomic_folder, remove_tree
@@ -236,7 +236,7 @@ def _check(run: RunContext, stage: StageScope, encoder: Encoder, tallies: Mappin
         raise DataError(
             f"not one of {train.records} records has a token to learn within data.max_length ({limit})",
             where=str(run.plan.datasets[0].source),
-            hint="Raise data.max_length: the prompts alone fill it.",
+            hint=way_to_fit(encoder, run.plan.bound.objective_config),
         )
     for side, tally in (("records", train), ("holdout records", tallies["holdout"])):
         for text in told_of_encoding(tally, side, encoder, run.plan.bound.objective_config):

@@ -8,7 +8,7 @@ from graftkit.corpus.encode import Encoder, Overflow
 from graftkit.corpus.tally import Tally
 from graftkit.interfaces.objective import ObjectiveConfig
 
-__all__ = ["told_of_encoding"]
+__all__ = ["told_of_encoding", "way_to_fit"]
 
 _LOSE: dict[Overflow, str] = {
     "drop_turns": "end with the last answer that fits",
@@ -49,6 +49,14 @@ def told_of_encoding(tally: Tally, side: str, encoder: Encoder, objective: Objec
     if tally.unmarked:
         told = f"{tally.unmarked} of {tally.records} {side} have an answer outside the chat template's"
         yield f"{told} {{% generation %}} blocks, which is not learnt"
+
+
+def way_to_fit(encoder: Encoder, objective: ObjectiveConfig) -> str:
+    """Says what to do where no record has a token to learn within the longest example."""
+    if _overflow(encoder, objective) == "truncate":
+        return "Raise data.max_length: what stands before the first token to learn fills it."
+    answer = " with its first answer" if _overflow(encoder, objective) == "drop_turns" else ""
+    return f"Raise data.max_length: no record fits in it{answer}."
 
 
 def _overflow(encoder: Encoder, objective: ObjectiveConfig) -> Overflow:

@@ -8,6 +8,8 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.encode import Encoder, has_answer
 from graftkit.corpus.sample_files import Samples
@@ -48,12 +50,14 @@ class Question:
         text: The last thing said before the answer, without a chat template; "" for none.
         example: The record's example, whose last stretch in the loss is the answer.
         record: The record.
+        expected: The ids of the answer; of one whose end is cut off the example, all of them.
     """
 
     prompt: Sequence[int]
     text: str
     example: Example
     record: Sample
+    expected: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +220,22 @@ def questions_in(encoder: Encoder, record: Sample) -> Iterator[Question]:
     for part in encoder.turns(shown(record)):
         encoded = encoder.encode(part)
         for example in encoded.examples:
-            yield Question(
-                encoder.prompt_in_use(part, cut=encoded.truncated) or example.ids[: example.prompt_length].tolist(),
-                _asked_in(encoder.up_to_last_answer(part, cut=encoded.truncated) or part),
-                example,
-                part,
-            )
+            prompt = encoder.prompt_in_use(part, cut=encoded.truncated) or example.ids[: example.prompt_length].tolist()
+            text = _asked_in(encoder.up_to_last_answer(part, cut=encoded.truncated) or part)
+            yield Question(prompt, text, example, part, _expected(encoder, part, example, prompt))
+
+
+def _expected(encoder: Encoder, part: Sample, example: Example, prompt: Sequence[int]) -> list[int]:
+    """Returns the ids of the answer that an example has after a prompt, those that are cut off it, too."""
+    goes_on = example.ids[: len(prompt)].tolist() == list(prompt)
+    start = len(prompt) if goes_on else example.prompt_length
+    first = whole = example.sequences[0]
+    if encoder.overflow == "truncate" and len(first.ids) == encoder.max_length:
+        [whole] = encoder.uncut.encode(part).examples
+    after = np.flatnonzero(~whole.loss_mask[len(first.ids) :])
+    end = len(first.ids) + int(after[0]) if len(after) else len(whole.ids)
+    ids: list[int] = whole.ids[start:end][whole.loss_mask[start:end]].tolist()
+    return ids
 
 
 def questions_of(run: RunContext, corpus: Corpus, numbers: Sequence[int]) -> list[Question]:
@@ -244,14 +258,10 @@ def answered(tokenizer: Tokenizer, question: Question, reply: Sequence[int]) -> 
         question: The question.
         reply: The ids that it gave.
     """
-    decode, example, prompt = tokenizer.decode, question.example, question.prompt
-    goes_on = example.ids[: len(prompt)].tolist() == list(prompt)
-    start = len(prompt) if goes_on else example.prompt_length
-    first = example.sequences[0]
-    expected = first.ids[start:][first.loss_mask[start:]].tolist()
+    decode = tokenizer.decode
     return Answered(
         answer=decode(list(reply), skip_specials=True),
-        expected=decode(expected, skip_specials=True),
-        prompt=decode(list(prompt)),
+        expected=decode(list(question.expected), skip_specials=True),
+        prompt=decode(list(question.prompt)),
         record=question.record,
     )

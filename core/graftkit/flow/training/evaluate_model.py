@@ -25,7 +25,7 @@ from graftkit.flow.preparation.masking import masking_of
 from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.records.chat import chat_options, check_arguments, check_end_of_turn
 from graftkit.flow.records.record_encoder import encoder_of, longest_example, template_of
-from graftkit.flow.records.told_of_encoding import told_of_encoding
+from graftkit.flow.records.told_of_encoding import told_of_encoding, way_to_fit
 from graftkit.flow.training.answers import (
     Answer,
     Question,
@@ -164,7 +164,7 @@ def encoded(model: Prepared, planned: EvaluationPlan, report: Callable[[int, int
     if not tally.examples:
         raise DataError(
             f"not one of {tally.records} records has a token to measure within {encoder.max_length} tokens",
-            hint="Raise data.max_length: the prompts alone fill it.",
+            hint=way_to_fit(encoder, bound.objective_config),
         )
     store = TokenStore.of(tokens[number] for tokens in chunks for number in range(len(tokens)))
     rows = model.network.get_input_embeddings().num_embeddings

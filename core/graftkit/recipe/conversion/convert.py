@@ -345,6 +345,12 @@ def _steps_between(draft: Draft, name: str, key: str) -> bool:
     return False
 
 
+_REWARDED = frozenset({"reward_funcs", "num_generations"})
+"""What settings have that learn from rewards: which of its trainers a file of TRL's is for it does not say."""
+
+_OF_OTHER_OBJECTIVES = ("beta", "desirable_weight", "undesirable_weight", "center_rewards_coefficient")
+
+
 def _objective(draft: Draft) -> None:
     name = draft.take("rl", "stage") or ("reward" if draft.take("reward_model") else None)
     loss = draft.take("pref_loss", "loss_type", "dpo_loss_type")
@@ -354,9 +360,13 @@ def _objective(draft: Draft) -> None:
         name, loss = "dpo", "ipo"
     if name is None and loss in _DPO_LOSSES:
         name = "dpo"
+    if name is None and not _REWARDED.isdisjoint(draft.settings):
+        name = "grpo"
     name = {"rm": "reward", "pt": "sft"}.get(str(name), name)
     if name is None or name == "sft":
         draft.leave("loss_type", None if loss == "nll" else loss, "sft's loss is the cross-entropy")
+        for key in _OF_OTHER_OBJECTIVES:
+            draft.leave(key, draft.take(key), "the objective is sft; say another: objective: dpo")
         return
     if not isinstance(name, str) or name not in _OBJECTIVES:
         raise RecipeError(
