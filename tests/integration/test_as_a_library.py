@@ -111,9 +111,50 @@ def test_wrong_records_in_memory_are_named_and_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("row", [{"x": "a", "y": "b", "z": "c"}, {"question": "a", "answer": ""}])
-def test_what_a_recipe_says_of_files_is_not_offered_for_records_in_memory(tiny_model: Path, row: Any) -> None:
-    with pytest.raises(DataError, match=r'^train:1: .*\nHand records in with the columns of a format, such as {"quest'):
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (
+            {"x": "a", "answer": "b"},
+            r"{format: question-answer, columns: {question: x}}\. The recipe says it as data.train",
+        ),
+        ({"question": "a", "answer": ""}, r"{empty: skip}.* The recipe says it as data.train"),
+    ],
+)
+def test_what_a_recipe_says_of_files_is_offered_for_records_in_memory_without_a_path(
+    tiny_model: Path, row: Any, told: str
+) -> None:
+    with pytest.raises(DataError, match=rf"^train:1: .*\n.*{told}"):
+        graftkit.plan(short(tiny_model), train=[row])
+
+
+def test_records_to_evaluate_have_the_columns_of_a_format(tiny_model: Path) -> None:
+    with pytest.raises(
+        DataError, match=r'^records:1: .*\nHand records in with the columns of a format, such as {"quest'
+    ):
+        graftkit.evaluate(tiny_model, [{"x": "a", "y": "b", "z": "c"}])
+
+
+def test_a_recipe_says_how_records_in_memory_are_read(tiny_model: Path) -> None:
+    rows = [{"asked": f"{n} + 1?", "told": str(n + 1), "label": n % 2} for n in range(30)]
+    recipe = short(tiny_model)
+    recipe["data"]["train"] = {"format": "question-answer", "columns": {"question": "asked", "answer": "told"}}
+    planned = graftkit.plan(recipe, overrides=["data.train.first=20"], train=rows)
+    assert sum(json.loads(json.dumps(planned.to_json()))["records"]["train"].values()) == 19
+    recipe = short(tiny_model, objective="classification")
+    recipe["data"] |= {"train": {"format": {"use": "label", "names": ["even", "odd"]}, "columns": {"text": "asked"}}}
+    assert graftkit.plan(recipe, train=rows).to_json()["records"]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"text": "a", "n": float("nan")}, r"n: Out of range float.*\n.*NaN, as pandas has it there, becomes None"),
+        ("question", r'of the type str.*\n.*of a pandas frame frame.to_dict\("records"\), of several splits one'),
+    ],
+)
+def test_rows_that_are_none_are_told_with_what_makes_rows_of_them(tiny_model: Path, row: Any, told: str) -> None:
+    with pytest.raises(DataError, match=rf"^train:1: .*{told}"):
         graftkit.plan(short(tiny_model), train=[row])
 
 

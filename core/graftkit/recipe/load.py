@@ -68,7 +68,7 @@ def load_recipe(
     Args:
         source: A file's path, a mapping of the same form, or a recipe.
         overrides: "section.key=value", each as `--set` takes it.
-        records: The files that stand for `data.train` and `data.holdout`, which the recipe then leaves out.
+        records: The files that stand for `data.train` and `data.holdout`, of which the recipe then names none.
 
     Raises:
         FolderError: The current folder was deleted.
@@ -92,18 +92,24 @@ def load_recipe(
 
 
 def _put_records(document: Document, records: Mapping[str, Path]) -> None:
-    """Names files of records in a recipe that names none.
+    """Names files of records in a recipe that names none; it may say how they are read, as in `{format: preference}`.
 
     Raises:
         RecipeError: It does.
     """
     section = document.data.setdefault("data", {}) if records else {}
     for key, path in records.items() if isinstance(section, dict) else ():
+        said = section.get(key)
+        if isinstance(said, dict) and "path" not in said:
+            said["path"] = str(path)
+            document.origins["data", key, "path"] = key
+            continue
         if key in section:
             raise RecipeError(
                 f"records are handed in as {key}, and the recipe says data.{key}, too",
                 where=document.where(("data", key)),
-                hint="Leave one of them out.",
+                hint=f"Leave one of them out; how records are read, data.{key} may say without a path: "
+                "{format: preference}.",
             )
         section[key] = str(path)
         document.origins["data", key] = key
