@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
@@ -243,7 +243,7 @@ def _line(
     if problem["type"] == "extra_forbidden":
         known = [*_fields(model, location[:-1]), *(beside if len(location) == 1 else ())]
         name = str(location[-1])
-        return where, f"unknown key '{dotted}'", own_key(name, dotted) or known_names(name, known)
+        return where, f"unknown key '{dotted}'", own_key(name, dotted) or _elsewhere(name) or known_names(name, known)
     if problem["type"] == "missing":
         return where, f"'{dotted}' is missing", _description(model, location)
     if problem["type"] == "value_error":
@@ -252,6 +252,30 @@ def _line(
     told = isinstance(value, str | int | float | bool | None) and not names_secret(dotted)
     shown = f", not {value!r}" if told else ""
     return where, f"{dotted}: {problem['msg']}{shown}", _description(model, location)
+
+
+def _elsewhere(name: str) -> str:
+    """Returns the hint for a key that another section of a recipe has; else nothing.
+
+    Example:
+        >>> _elsewhere("patience")
+        "Did you mean 'evaluation.patience'?"
+    """
+    places = [f"'{'.'.join(path)}'" for path in _places(Recipe, ()) if path[-1] == name and name not in _OF_MANY]
+    return f"Did you mean {' or '.join(places)}?" if places else ""
+
+
+_OF_MANY = frozenset({"use", "path", "name"})
+"""Keys of so many sections that none of them is likely meant."""
+
+
+def _places(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yields the path of each key of a model and of the sections in it."""
+    for name, field in model.model_fields.items():
+        yield (*path, name)
+        section = _section(field.annotation)
+        if section:
+            yield from _places(section, (*path, name))
 
 
 def _plain(message: str) -> str:
