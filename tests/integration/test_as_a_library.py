@@ -23,7 +23,9 @@ import torch
 from click.testing import CliRunner
 from graftkit.cli.main import cli
 from graftkit.errors import Cancelled, DataError, FolderError, PluginError, RecipeError, RequestError
+from graftkit.flow.answering.reload import reload
 from graftkit.flow.events import StepFinished
+from graftkit.interfaces.samples import Message
 from odd_mappings import Raising
 from safetensors.torch import load_file
 
@@ -210,6 +212,25 @@ def test_verify_is_what_its_command_prints(finished: graftkit.RunResult) -> None
         graftkit.verify(finished.folder)
 
 
+def test_generate_goes_on_with_conversations(finished: graftkit.RunResult) -> None:
+    said = [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "say 1"},
+        {"role": "assistant", "content": "one"},
+        {"role": "user", "content": "say 2"},
+    ]
+    alone, *several = [
+        *graftkit.generate(finished.folder, said, max_new_tokens=5),
+        *graftkit.generate(finished.folder, [said, said[1:], "say 2"], max_new_tokens=5),
+    ]
+    model = reload(str(finished.folder))
+    history = [Message("user", "say 1"), Message("assistant", "one")]
+    for answer, system, before in zip(several, ("Be short.", None, None), (history, history, ()), strict=True):
+        reply = model.stream("say 2", system=system, history=before, max_new_tokens=5)
+        assert (answer.prompt, answer.answer, answer.prompt_tokens) == ("say 2", "".join(reply), reply.prompt_tokens)
+    assert alone == several[0] and len({answer.prompt_tokens for answer in several}) == 3
+
+
 def test_generate_is_what_its_command_prints(finished: graftkit.RunResult) -> None:
     answers = graftkit.generate(finished.folder, ["say 1", "say 2"], max_new_tokens=5, compare=True, temperature=1.0)
     printed = CliRunner().invoke(
@@ -347,7 +368,20 @@ MISUSES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: graftkit.run({}, out=5), FolderError, "out: it is of the type int"),  # type: ignore[arg-type]
     (lambda: graftkit.run({}, out="a\0b"), FolderError, "out: it has a null character"),
     (lambda: graftkit.preview({}, records=-1), RequestError, "records: it is -1"),
-    (lambda: graftkit.generate("m", [5]), RequestError, r"prompts\[0\]: "),  # type: ignore[list-item]
+    (lambda: graftkit.generate("m", [5]), RequestError, r"prompts\[0\]: "),  # type: ignore[arg-type]
+    (lambda: graftkit.generate("m", 5), RequestError, "prompts: it is of the type int"),  # type: ignore[arg-type]
+    (lambda: graftkit.generate("m", ["x", []]), RequestError, r"prompts\[1\]: it is neither a text nor a list of mess"),
+    (
+        lambda: graftkit.generate("m", [{"role": "judge", "content": "x"}]),
+        RequestError,
+        r"prompts\[0\]: .*one of system",
+    ),
+    (
+        lambda: graftkit.generate("m", [{"role": "assistant", "content": "x"}]),
+        RequestError,
+        "its last .* role assistant",
+    ),
+    (lambda: graftkit.generate("m", [{"role": "user", "content": "x"}], plain=True), RequestError, "plain: a conversa"),
     (lambda: graftkit.generate("m", "x", max_new_tokens=-1), RequestError, "max_new_tokens: it is -1"),
     (lambda: graftkit.generate("m", "x", tools=[5]), RequestError, "tools: "),  # type: ignore[list-item]
     (lambda: graftkit.export("r", 5), RequestError, "to: "),  # type: ignore[arg-type]
