@@ -228,6 +228,8 @@ def test_generate_goes_on_with_conversations(finished: graftkit.RunResult) -> No
     for answer, system, before in zip(several, ("Be short.", None, None), (history, history, ()), strict=True):
         reply = model.stream("say 2", system=system, history=before, max_new_tokens=5)
         assert (answer.prompt, answer.answer, answer.prompt_tokens) == ("say 2", "".join(reply), reply.prompt_tokens)
+    with pytest.raises(RequestError, match="it is a language model, which judges no texts"):
+        graftkit.judge(finished.folder, said)
     assert alone == several[0] and len({answer.prompt_tokens for answer in several}) == 3
 
 
@@ -369,6 +371,9 @@ MISUSES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: graftkit.run({}, out="a\0b"), FolderError, "out: it has a null character"),
     (lambda: graftkit.preview({}, records=-1), RequestError, "records: it is -1"),
     (lambda: graftkit.generate("m", [5]), RequestError, r"prompts\[0\]: "),  # type: ignore[arg-type]
+    (lambda: graftkit.judge("m", 5), RequestError, "texts: it is of the type int"),  # type: ignore[arg-type]
+    (lambda: graftkit.judge("m", ["x", [5]]), RequestError, r"texts\[1\]: it is neither a text"),  # type: ignore[list-item]
+    (lambda: graftkit.judge("m", {"text": b"x"}), RequestError, r"texts\[0\]: it can't be written"),  # type: ignore[dict-item]
     (lambda: graftkit.generate("m", 5), RequestError, "prompts: it is of the type int"),  # type: ignore[arg-type]
     (lambda: graftkit.generate("m", ["x", []]), RequestError, r"prompts\[1\]: it is neither a text nor a list of mess"),
     (
