@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from graftkit.flow.evaluate import evaluate as evaluate
     from graftkit.flow.generate import Answer as Answer
     from graftkit.flow.generate import generate as generate
+    from graftkit.flow.judge import Judged as Judged
+    from graftkit.flow.judge import judge as judge
     from graftkit.flow.preview import Preview as Preview
     from graftkit.flow.preview import preview as preview
     from graftkit.flow.run import RunResult as RunResult
@@ -162,6 +164,7 @@ _HOMES = {
     "FrozenWeight": "graftkit.interfaces.frozen_weight",
     "GraftkitError": "graftkit.errors",
     "Initializer": "graftkit.interfaces.initializer",
+    "Judged": "graftkit.flow.judge",
     "LabelledAnswer": "graftkit.interfaces.samples",
     "LabelledText": "graftkit.interfaces.samples",
     "Layer": "graftkit.interfaces.layer",
@@ -244,6 +247,7 @@ _HOMES = {
     "export": "graftkit.flow.another_export",
     "generate": "graftkit.flow.generate",
     "hookimpl": "graftkit.host.hookspecs",
+    "judge": "graftkit.flow.judge",
     "join_pair": "graftkit.interfaces.samples",
     "tagged_words": "graftkit.interfaces.samples",
     "load_recipe": "graftkit.recipe.load",

@@ -79,7 +79,8 @@ class Preference:
             raise DataError(
                 f'"{key}" is a text, and there is no prompt',
                 where=where,
-                hint=f"To learn the whole text: {{path: FILE, format: text, columns: {{text: {key}}}}}.",
+                hint="Put what stands before both answers into a column of its own, prompt. "
+                f"To learn the whole text: {{path: FILE, format: text, columns: {{text: {key}}}}}.",
             )
         if self._learn is None and last.weight not in (None, 0.0, 1.0):
             raise DataError(

@@ -132,7 +132,7 @@ def test_adapters_that_name_files_elsewhere(named: dict[str, Any], tmp_path: Pat
     names. Such a method is refused before peft sees the folder.
     """
     edit(tmp_path / "adapter_config.json", **named)
-    with pytest.raises(ExportError, match="may open files outside of the export"):
+    with pytest.raises(ExportError, match="may open files outside of the folder"):
         load_adapter(torch.nn.Linear(1, 1), tmp_path)
 
 

@@ -23,7 +23,9 @@ import torch
 from click.testing import CliRunner
 from graftkit.cli.main import cli
 from graftkit.errors import Cancelled, DataError, FolderError, PluginError, RecipeError, RequestError
+from graftkit.flow.answering.reload import reload
 from graftkit.flow.events import StepFinished
+from graftkit.interfaces.samples import Message
 from odd_mappings import Raising
 from safetensors.torch import load_file
 
@@ -111,9 +113,50 @@ def test_wrong_records_in_memory_are_named_and_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("row", [{"x": "a", "y": "b", "z": "c"}, {"question": "a", "answer": ""}])
-def test_what_a_recipe_says_of_files_is_not_offered_for_records_in_memory(tiny_model: Path, row: Any) -> None:
-    with pytest.raises(DataError, match=r'^train:1: .*\nHand records in with the columns of a format, such as {"quest'):
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (
+            {"x": "a", "answer": "b"},
+            r"{format: question-answer, columns: {question: x}}\. The recipe says it as data.train",
+        ),
+        ({"question": "a", "answer": ""}, r"{empty: skip}.* The recipe says it as data.train"),
+    ],
+)
+def test_what_a_recipe_says_of_files_is_offered_for_records_in_memory_without_a_path(
+    tiny_model: Path, row: Any, told: str
+) -> None:
+    with pytest.raises(DataError, match=rf"^train:1: .*\n.*{told}"):
+        graftkit.plan(short(tiny_model), train=[row])
+
+
+def test_records_to_evaluate_have_the_columns_of_a_format(tiny_model: Path) -> None:
+    with pytest.raises(
+        DataError, match=r'^records:1: .*\nHand records in with the columns of a format, such as {"quest'
+    ):
+        graftkit.evaluate(tiny_model, [{"x": "a", "y": "b", "z": "c"}])
+
+
+def test_a_recipe_says_how_records_in_memory_are_read(tiny_model: Path) -> None:
+    rows = [{"asked": f"{n} + 1?", "told": str(n + 1), "label": n % 2} for n in range(30)]
+    recipe = short(tiny_model)
+    recipe["data"]["train"] = {"format": "question-answer", "columns": {"question": "asked", "answer": "told"}}
+    planned = graftkit.plan(recipe, overrides=["data.train.first=20"], train=rows)
+    assert sum(json.loads(json.dumps(planned.to_json()))["records"]["train"].values()) == 19
+    recipe = short(tiny_model, objective="classification")
+    recipe["data"] |= {"train": {"format": {"use": "label", "names": ["even", "odd"]}, "columns": {"text": "asked"}}}
+    assert graftkit.plan(recipe, train=rows).to_json()["records"]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"text": "a", "n": float("nan")}, r"n: Out of range float.*\n.*NaN, as pandas has it there, becomes None"),
+        ("question", r'of the type str.*\n.*of a pandas frame frame.to_dict\("records"\), of several splits one'),
+    ],
+)
+def test_rows_that_are_none_are_told_with_what_makes_rows_of_them(tiny_model: Path, row: Any, told: str) -> None:
+    with pytest.raises(DataError, match=rf"^train:1: .*{told}"):
         graftkit.plan(short(tiny_model), train=[row])
 
 
@@ -167,6 +210,27 @@ def test_verify_is_what_its_command_prints(finished: graftkit.RunResult) -> None
         graftkit.verify(folder, cancel=cancel)
     with pytest.raises(FolderError, match="no export of graftkit's"):
         graftkit.verify(finished.folder)
+
+
+def test_generate_goes_on_with_conversations(finished: graftkit.RunResult) -> None:
+    said = [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "say 1"},
+        {"role": "assistant", "content": "one"},
+        {"role": "user", "content": "say 2"},
+    ]
+    alone, *several = [
+        *graftkit.generate(finished.folder, said, max_new_tokens=5),
+        *graftkit.generate(finished.folder, [said, said[1:], "say 2"], max_new_tokens=5),
+    ]
+    model = reload(str(finished.folder))
+    history = [Message("user", "say 1"), Message("assistant", "one")]
+    for answer, system, before in zip(several, ("Be short.", None, None), (history, history, ()), strict=True):
+        reply = model.stream("say 2", system=system, history=before, max_new_tokens=5)
+        assert (answer.prompt, answer.answer, answer.prompt_tokens) == ("say 2", "".join(reply), reply.prompt_tokens)
+    with pytest.raises(RequestError, match="it is a language model, which judges no texts"):
+        graftkit.judge(finished.folder, said)
+    assert alone == several[0] and len({answer.prompt_tokens for answer in several}) == 3
 
 
 def test_generate_is_what_its_command_prints(finished: graftkit.RunResult) -> None:
@@ -306,7 +370,23 @@ MISUSES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: graftkit.run({}, out=5), FolderError, "out: it is of the type int"),  # type: ignore[arg-type]
     (lambda: graftkit.run({}, out="a\0b"), FolderError, "out: it has a null character"),
     (lambda: graftkit.preview({}, records=-1), RequestError, "records: it is -1"),
-    (lambda: graftkit.generate("m", [5]), RequestError, r"prompts\[0\]: "),  # type: ignore[list-item]
+    (lambda: graftkit.generate("m", [5]), RequestError, r"prompts\[0\]: "),  # type: ignore[arg-type]
+    (lambda: graftkit.judge("m", 5), RequestError, "texts: it is of the type int"),  # type: ignore[arg-type]
+    (lambda: graftkit.judge("m", ["x", [5]]), RequestError, r"texts\[1\]: it is neither a text"),  # type: ignore[list-item]
+    (lambda: graftkit.judge("m", {"text": b"x"}), RequestError, r"texts\[0\]: it can't be written"),  # type: ignore[dict-item]
+    (lambda: graftkit.generate("m", 5), RequestError, "prompts: it is of the type int"),  # type: ignore[arg-type]
+    (lambda: graftkit.generate("m", ["x", []]), RequestError, r"prompts\[1\]: it is neither a text nor a list of mess"),
+    (
+        lambda: graftkit.generate("m", [{"role": "judge", "content": "x"}]),
+        RequestError,
+        r"prompts\[0\]: .*one of system",
+    ),
+    (
+        lambda: graftkit.generate("m", [{"role": "assistant", "content": "x"}]),
+        RequestError,
+        "its last .* role assistant",
+    ),
+    (lambda: graftkit.generate("m", [{"role": "user", "content": "x"}], plain=True), RequestError, "plain: a conversa"),
     (lambda: graftkit.generate("m", "x", max_new_tokens=-1), RequestError, "max_new_tokens: it is -1"),
     (lambda: graftkit.generate("m", "x", tools=[5]), RequestError, "tools: "),  # type: ignore[list-item]
     (lambda: graftkit.export("r", 5), RequestError, "to: "),  # type: ignore[arg-type]

@@ -227,6 +227,10 @@ def test_pairs_of_texts_are_told_apart_as_transformers_does(
         model = reload_any(str(source))
         assert isinstance(model, HeadModel)
         assert model.judge(json.dumps(asked)).facts["probabilities"] == pytest.approx(expected, abs=1e-4)
+    pair, alone = graftkit.judge(result.folder, [asked, "the film was lovely"])
+    assert pair.to_json()["probabilities"] == pytest.approx(expected, abs=1e-4) and not pair.notices
+    assert "trained on pairs of texts, and asked of one" in alone.notices[0] and alone.prompt == "the film was lovely"
+    assert graftkit.judge(result.folder, asked) == [pair]
     one = CliRunner().invoke(toolkit, ["generate", str(result.folder), "the film was lovely"])
     assert one.exit_code == 0 and "note: the model was trained on pairs of texts" in one.stderr
     for other in (records[0], {"text": "alone"}):

@@ -152,13 +152,10 @@ def _refuse_for_a_head() -> None:
             )
 
 
-_ONE_OF_TWO = (
-    'note: the model was trained on pairs of texts, and asked of one; of two: \'{"text": "...", "text_pair": "..."}\''
-)
-
-
 def _judge(model: HeadModel, prompt: str | None, as_json: bool) -> None:
     """Says what a model with a head says of a text, or of each line."""
+    from graftkit.flow.judge import ONE_OF_TWO
+
     if prompt is None and sys.stdin.isatty() and is_terminal() and not as_json:
         converse(lambda text, _: model.judge(text), remembers=False)
         return
@@ -166,7 +163,7 @@ def _judge(model: HeadModel, prompt: str | None, as_json: bool) -> None:
     for text in [prompt] if prompt is not None else _lines():
         found = model.judge(text)
         if not told and model.pair_in(text) is None:
-            click.echo(_ONE_OF_TWO, err=True)
+            click.echo(f"note: {ONE_OF_TWO}", err=True)
             told = True
         if as_json:
             click.echo(json_line({"prompt": text, **found.facts}))

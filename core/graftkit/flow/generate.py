@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from graftkit.arguments import (
     check_flags,
@@ -13,9 +13,10 @@ from graftkit.arguments import (
     check_mappings,
     check_number,
     check_path,
+    check_several,
     check_text,
-    check_texts,
 )
+from graftkit.errors import RequestError
 from graftkit.flow.answering.plugins_of_run import plugins_of_run
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
@@ -24,7 +25,10 @@ from graftkit.interfaces.samples import Message
 if TYPE_CHECKING:
     from graftkit.flow.answering.reload import AdapterBase, ReloadedModel, Reply
 
-__all__ = ["SEEDS", "Answer", "Asking", "generate"]
+__all__ = ["SEEDS", "Answer", "Asking", "Prompt", "generate"]
+
+Prompt = str | Sequence[Mapping[str, Any]]
+"""A text, or a conversation: mappings with a role and a content, the last one of the user."""
 
 SEEDS = -(1 << 63), (1 << 63) - 1
 """The least and the largest seed of random numbers."""
@@ -35,7 +39,7 @@ class Answer:
     """What a model answered to a prompt.
 
     Attributes:
-        prompt: The prompt.
+        prompt: The prompt; of a conversation what the user said last.
         answer: The answer.
         prompt_tokens: How many tokens the prompt has, as it was laid out.
         tokens: How many tokens were made.
@@ -60,7 +64,7 @@ class Answer:
 
 def generate(
     source: str | os.PathLike[str],
-    prompts: str | Iterable[str],
+    prompts: Prompt | Iterable[Prompt],
     *,
     on: AdapterBase | None = None,
     compare: bool = False,
@@ -84,7 +88,8 @@ def generate(
 
     Args:
         source: A run's folder, an export, an adapter of peft's, a model's folder, a GGUF file, or a hub id.
-        prompts: The prompts, or one.
+        prompts: The prompts, or one: each a text, or a conversation such as `[{"role": "user", "content": "Hello"}]`,
+            whose own system message is taken where it begins with one.
         on: What an adapter is loaded on.
         compare: Whether the base model answers, too.
         system: The system message; that of the training when left out.
@@ -104,7 +109,9 @@ def generate(
         RequestError: Nothing can be loaded from it, or it can't be asked so.
     """
     name = check_path(source, "source")
-    texts = [prompts] if isinstance(prompts, str) else check_texts(prompts, "prompts")
+    turns = _turns(prompts)
+    if plain and any(turn.talk for turn in turns):
+        raise RequestError("a conversation is laid out by the chat template", where="plain", hint="Leave it out.")
     check_number(max_new_tokens, "max_new_tokens", 1)
     check_number(seed, "seed", *SEEDS)
     check_flags("plain", compare=compare, offline=offline, plain=plain)
@@ -133,7 +140,65 @@ def generate(
     with no_network_if(offline):
         model = reload(name, host, on)
         base = reload_base(name, model, host, on) if compare else None
-    return [asking.of(model).answer(text, asking.of(base) if base else None) for text in texts]
+    return [asking.of(model).answer(turn, asking.of(base) if base else None) for turn in turns]
+
+
+class _Turn(NamedTuple):
+    """A prompt as a model is asked.
+
+    Attributes:
+        text: What the user says.
+        history: What was said before.
+        system: The system message where the prompt has one of its own.
+        talk: Whether it is a conversation, which takes a chat template.
+    """
+
+    text: str
+    history: tuple[Message, ...] = ()
+    system: str | None = None
+    talk: bool = False
+
+
+def _turns(prompts: Prompt | Iterable[Prompt]) -> list[_Turn]:
+    """Returns prompts as a model is asked; a list of mappings is one conversation.
+
+    Raises:
+        RequestError: Something else was given.
+    """
+    if isinstance(prompts, str):
+        return [_Turn(prompts)]
+    check_several(prompts, "prompts", "prompts", _PROMPTS, RequestError)
+    found: list[Any] = list(prompts)
+    if found and isinstance(found[0], Mapping):
+        return [_conversation(found, "prompts")]
+    where = [f"prompts[{number}]" for number in range(len(found))]
+    return [
+        _Turn(one) if isinstance(one, str) else _conversation(one, at) for one, at in zip(found, where, strict=True)
+    ]
+
+
+_PROMPTS = 'Give texts, or conversations, each a list of messages such as {"role": "user", "content": "..."}.'
+
+
+def _conversation(messages: Any, where: str) -> _Turn:
+    if not isinstance(messages, list | tuple) or not messages:
+        raise RequestError("it is neither a text nor a list of messages", where=where, hint=_PROMPTS)
+    for number, message in enumerate(messages):
+        known = isinstance(message, Mapping) and message.keys() == {"role", "content"}
+        if not known or not isinstance(message["content"], str) or message["role"] not in _ROLES:
+            raise RequestError(
+                f"a message has a role, which is one of {', '.join(_ROLES)}, and a content, which is a text",
+                where=f"{where}[{number}]",
+                hint="What else may be said of messages, such as calls, `toolkit serve` takes.",
+            )
+    said = [Message(message["role"], message["content"]) for message in messages]
+    if said[-1].role != "user":
+        raise RequestError(f"its last message is of the role {said[-1].role}", where=where, hint="Let the user ask.")
+    begins = said[0].role == "system"
+    return _Turn(said[-1].content, tuple(said[begins:-1]), said[0].content if begins else None, talk=True)
+
+
+_ROLES = ("system", "user", "assistant")
 
 
 class Asking:
@@ -192,13 +257,30 @@ class Asked:
     def __init__(self, model: ReloadedModel, sampler: Any, options: Mapping[str, Any]) -> None:
         self._model, self._sampler, self._options = model, sampler, options
 
-    def __call__(self, prompt: str, history: Sequence[Message] = ()) -> Reply:
-        """Returns the answer to a prompt, given what was said before, piece by piece."""
-        return self._model.stream(prompt, history=history, sampler=self._sampler, **self._options)
+    def __call__(
+        self,
+        prompt: str,
+        history: Sequence[Message] = (),
+        *,
+        system: str | None = None,
+        talk: bool = False,
+    ) -> Reply:
+        """Returns the answer to a prompt, piece by piece.
 
-    def answer(self, prompt: str, base: Asked | None = None) -> Answer:
+        Args:
+            prompt: What the user says.
+            history: What was said before.
+            system: Another system message than the one that all prompts have.
+            talk: Whether the chat template is used even where training used none.
+        """
+        own = {} if system is None else {"system": system}
+        asked = {**self._options, **own, **({"plain": False} if talk else {})}
+        return self._model.stream(prompt, history=history, sampler=self._sampler, **asked)
+
+    def answer(self, asked: str | _Turn, base: Asked | None = None) -> Answer:
         """Returns the whole answer to a prompt, and what another model says to it."""
-        reply = self(prompt)
+        turn = _Turn(asked) if isinstance(asked, str) else asked
+        reply = self(turn.text, turn.history, system=turn.system, talk=turn.talk)
         text = "".join(reply)
-        beside = base.answer(prompt) if base else None
-        return Answer(prompt, text, reply.prompt_tokens, reply.tokens, reply.stopped, beside)
+        beside = base.answer(turn) if base else None
+        return Answer(turn.text, text, reply.prompt_tokens, reply.tokens, reply.stopped, beside)

@@ -203,8 +203,9 @@ def run(
         cancel: Stops the run when asked to.
         processes: The processes that train together; this one's rank is 0, and `graftkit.flow.follow.follow` is called
             in each of the others.
-        train: Records to learn from, in the place of the recipe's `data.train`: a list of them, or anything that yields
-            them once. They are kept in the run's folder, in `records/`, and "train:12" in an error is the twelfth.
+        train: Records to learn from: a list of them, or anything that yields them once. The recipe's `data.train` then
+            names none, and may say how they are read (`{format: preference}`). They are kept in the run's folder, in
+            `records/`, and "train:12" in an error is the twelfth.
         holdout: Holdout records, likewise.
         offline: Whether nothing is fetched: what is named as a hub's and not on this machine is refused.
 

@@ -111,9 +111,9 @@ def check_adapter_config(folder: Path) -> None:
     method = config.get("peft_type")
     if not isinstance(method, str) or method not in LAYER_METHODS:
         raise ExportError(
-            f"its peft_type is {str(method)[:60]!r}, for which peft may open files outside of the export",
+            f"its peft_type is {str(method)[:60]!r}, for which peft may open files outside of the folder",
             where=str(path),
-            hint=f"Known are {', '.join(sorted(LAYER_METHODS))}.",
+            hint="Adapters of layers are read, such as those of the type LORA; others are peft's alone.",
         )
     _check_sizes(path, config, stored_shapes(folder))
     patterns = list(_patterns(config))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
@@ -68,7 +68,7 @@ def load_recipe(
     Args:
         source: A file's path, a mapping of the same form, or a recipe.
         overrides: "section.key=value", each as `--set` takes it.
-        records: The files that stand for `data.train` and `data.holdout`, which the recipe then leaves out.
+        records: The files that stand for `data.train` and `data.holdout`, of which the recipe then names none.
 
     Raises:
         FolderError: The current folder was deleted.
@@ -92,18 +92,24 @@ def load_recipe(
 
 
 def _put_records(document: Document, records: Mapping[str, Path]) -> None:
-    """Names files of records in a recipe that names none.
+    """Names files of records in a recipe that names none; it may say how they are read, as in `{format: preference}`.
 
     Raises:
         RecipeError: It does.
     """
     section = document.data.setdefault("data", {}) if records else {}
     for key, path in records.items() if isinstance(section, dict) else ():
+        said = section.get(key)
+        if isinstance(said, dict) and "path" not in said:
+            said["path"] = str(path)
+            document.origins["data", key, "path"] = key
+            continue
         if key in section:
             raise RecipeError(
                 f"records are handed in as {key}, and the recipe says data.{key}, too",
                 where=document.where(("data", key)),
-                hint="Leave one of them out.",
+                hint=f"Leave one of them out; how records are read, data.{key} may say without a path: "
+                "{format: preference}.",
             )
         section[key] = str(path)
         document.origins["data", key] = key
@@ -237,7 +243,7 @@ def _line(
     if problem["type"] == "extra_forbidden":
         known = [*_fields(model, location[:-1]), *(beside if len(location) == 1 else ())]
         name = str(location[-1])
-        return where, f"unknown key '{dotted}'", own_key(name, dotted) or known_names(name, known)
+        return where, f"unknown key '{dotted}'", own_key(name, dotted) or _elsewhere(name) or known_names(name, known)
     if problem["type"] == "missing":
         return where, f"'{dotted}' is missing", _description(model, location)
     if problem["type"] == "value_error":
@@ -246,6 +252,30 @@ def _line(
     told = isinstance(value, str | int | float | bool | None) and not names_secret(dotted)
     shown = f", not {value!r}" if told else ""
     return where, f"{dotted}: {problem['msg']}{shown}", _description(model, location)
+
+
+def _elsewhere(name: str) -> str:
+    """Returns the hint for a key that another section of a recipe has; else nothing.
+
+    Example:
+        >>> _elsewhere("patience")
+        "Did you mean 'evaluation.patience'?"
+    """
+    places = [f"'{'.'.join(path)}'" for path in _places(Recipe, ()) if path[-1] == name and name not in _OF_MANY]
+    return f"Did you mean {' or '.join(places)}?" if places else ""
+
+
+_OF_MANY = frozenset({"use", "path", "name"})
+"""Keys of so many sections that none of them is likely meant."""
+
+
+def _places(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yields the path of each key of a model and of the sections in it."""
+    for name, field in model.model_fields.items():
+        yield (*path, name)
+        section = _section(field.annotation)
+        if section:
+            yield from _places(section, (*path, name))
 
 
 def _plain(message: str) -> str:

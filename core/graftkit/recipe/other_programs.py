@@ -184,7 +184,9 @@ OTHER_PROGRAMS: dict[str, OtherKey] = {
         ("new_tokens", "added_tokens", "add_tokens"),
         OtherKey("tokenizer.extend.words", "tokenizer: {extend: {tokens: 0, words: [WORD]}}"),
     ),
-    **dict.fromkeys(("packing", "sample_packing", "pad_to_sequence_len", "eval_sample_packing"), _PACKED),
+    **dict.fromkeys(
+        ("packing", "sample_packing", "pad_to_sequence_len", "eval_sample_packing", "group_by_length"), _PACKED
+    ),
     **dict.fromkeys(("optim", "optimizer"), _OPTIMIZER),
     **dict.fromkeys(
         (
@@ -193,6 +195,7 @@ OTHER_PROGRAMS: dict[str, OtherKey] = {
             "completion_only_loss",
             "train_on_responses_only",
             "train_on_prompt",
+            "mask_history",
         ),
         _ANSWERS,
     ),

@@ -241,5 +241,5 @@ def refuse_head_in(head: HeadFacts | None, folder: Path) -> None:
         raise FolderError(
             f"it {does(head.kind)}, and writes no answers",
             where=str(folder),
-            hint="`toolkit generate` says what it says of a text.",
+            hint="`toolkit generate`, or graftkit.judge, says what it says of a text.",
         )

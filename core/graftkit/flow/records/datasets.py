@@ -19,7 +19,13 @@ from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError, UnknownFormatError
 from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
-from graftkit.flow.records.suggest_format import Guess, lists_as_text, misspelt_columns, suggest_format
+from graftkit.flow.records.suggest_format import (
+    Guess,
+    context_left_out,
+    lists_as_text,
+    misspelt_columns,
+    suggest_format,
+)
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
@@ -198,7 +204,7 @@ class _Opener:
             _chosen_format(found, *format, source) if format else self._fitting(found, first, source, reader_name)
         )
         if format is None and entry.unused == "report":
-            self._refuse_misspelt(found, known, first, source)
+            self._refuse_left_out(found, known, first, source, entry.columns)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
         return Dataset(source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip)
@@ -254,7 +260,7 @@ class _Opener:
                 raise DataError(
                     f"the records could be read as {ways}",
                     where=str(source),
-                    hint=f"Say which: {{path: {source.path.name}, format: {fitting[0].name}}}.",
+                    hint=f"Say which: {' or '.join(_line_of(fit.name, source) for fit in fitting)}.",
                 )
         of_text = None if reader_name != "csv" else lists_as_text((one for _, one in first), source.path.name)
         hint, suggested = of_text or suggest_format(found, self._formats(), source.path.name, alone=first.count == 1)
@@ -267,13 +273,19 @@ class _Opener:
             for group in self._groups("format")
         ]
 
-    def _refuse_misspelt(
-        self, found: Mapping[str, Column], known: Collection[str], first: _FirstRecords, source: RecordSource
+    def _refuse_left_out(
+        self,
+        found: Mapping[str, Column],
+        known: Collection[str],
+        first: _FirstRecords,
+        source: RecordSource,
+        columns: Mapping[str, str],
     ) -> None:
-        """Refuses a file of which a format fits that leaves out a column for a typing error in its name."""
-        misspelt = misspelt_columns(found, known, self._formats(), source.path.name)
-        if misspelt:
-            message, hint, suggested = misspelt
+        """Refuses a file whose format leaves out what is likely meant: a misspelt column, or a question's context."""
+        told = misspelt_columns(found, known, self._formats(), source.path.name)
+        told = told or context_left_out(found, known, self._formats(), source.path.name, columns)
+        if told:
+            message, hint, suggested = told
             raise _unknown(message, first, hint, suggested)
 
     def _formats(self) -> dict[str, RecordFormat]:
@@ -300,6 +312,10 @@ class _Opener:
     def _named(self, registered: RegisteredProvider, config: ProviderConfig) -> NamedReader | NamedFormat:
         made = self._host.registry.create_unguarded(registered, config)
         return NamedReader(made, registered) if registered.kind == "reader" else NamedFormat(made, registered)
+
+
+def _line_of(format: str, source: RecordSource) -> str:
+    return f"{{path: {source.path.name}, format: {format}}}"
 
 
 def _unknown(message: str, first: _FirstRecords, hint: str, suggested: Guess | None) -> UnknownFormatError:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,8 @@ def handed_for_a_plan(train: Rows | None, holdout: Rows | None) -> KeptForAPlan 
 def naming_rows(files: Handed) -> Iterator[None]:
     """Makes errors name a record as the caller knows it: "train:12" is the twelfth that was handed in as `train`.
 
-    What a recipe could say of a file, nobody can say of records that are handed in.
+    What a hint offers for the recipe's entry of a file is offered for `data.train` or `data.holdout` without its path.
+    Records to evaluate have no such entry.
     """
     try:
         yield
@@ -130,9 +131,13 @@ def naming_rows(files: Handed) -> Iterator[None]:
         for key, path in files.items():
             error.where = error.where.replace(str(path), key)
             if f"{{path: {path.name}" in error.hint:
-                error.hint = _AS_A_FORMAT
+                entry = error.hint.replace(f"{{path: {path.name}, ", "{")
+                error.hint = f"{entry} The recipe says it as data.{key}." if key in _ENTRIES else _AS_A_FORMAT
         raise
 
+
+_ENTRIES = ("train", "holdout")
+"""Records of which the recipe may say how they are read."""
 
 _AS_A_FORMAT = (
     'Hand records in with the columns of a format, such as {"question": "...", "answer": "..."}, '
@@ -145,14 +150,34 @@ def _lines(key: str, rows: Rows) -> Iterator[bytes]:
         where = f"{key}:{number}"
         if not isinstance(row, Mapping):
             raise DataError(
-                f"the record is of the type {type(row).__name__}, and no mapping",
-                where=where,
-                hint='A record is a mapping of columns, such as {"text": "..."}; of a table hand in its rows as such.',
+                f"the record is of the type {type(row).__name__}, and no mapping", where=where, hint=_A_RECORD
             )
         try:
             yield json.dumps(dict(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
         except (TypeError, ValueError, RecursionError) as error:
-            raise DataError(f"the record can't be written as JSON: {error}", where=where) from None
+            told = f"the record can't be written as JSON: {_column_of(row)}{error}"
+            raise DataError(told, where=where, hint=_VALUES) from None
+
+
+_A_RECORD = (
+    'A record is a mapping of columns, such as {"text": "..."}: of a table hand in its rows as such, of a pandas frame '
+    'frame.to_dict("records"), of several splits one. A file is named in the recipe, as data: {train: FILE}.'
+)
+_VALUES = (
+    "A column holds texts, numbers, lists and mappings, or None where there is nothing: NaN, as pandas has it there, "
+    "becomes None or is left out."
+)
+
+
+def _column_of(row: Mapping[Any, Any]) -> str:
+    """Returns the name of the first column that can't be written, with a colon; nothing where none is found."""
+    with suppress(Exception):  # a class of the program's own may raise
+        for name, value in row.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError, RecursionError):
+                return f"{name}: "
+    return ""
 
 
 class _OfTheCaller(Exception):

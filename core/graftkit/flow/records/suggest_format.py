@@ -13,7 +13,15 @@ from graftkit.corpus.columns import columns_of, fits
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.visible import one_line
 
-__all__ = ["Guess", "lists_as_text", "misspelt_columns", "scored_texts", "suggest_format", "unread_columns"]
+__all__ = [
+    "Guess",
+    "context_left_out",
+    "lists_as_text",
+    "misspelt_columns",
+    "scored_texts",
+    "suggest_format",
+    "unread_columns",
+]
 
 _FACTS = re.compile(
     r"(?:.*_)?(?:id|idx|index|uuid|hash|url|source|model|type|lang|language|category|subject|topic|date|timestamp|"
@@ -44,6 +52,14 @@ _LONGEST = 400
 Guess = Mapping[str, Any]
 """A format and its columns, as a recipe's `data.train` names them."""
 
+_CONTEXTS = ("context", "passage")
+"""What data sets call the text that a question is about."""
+
+_NO_TEXTS = (
+    'Make a text of each of the two, {"question": "...", "answer": "..."}, or write what reads such records: '
+    "toolkit plugin new NAME --kind format."
+)
+
 _ANY = "columns: {question: YOURS, answer: YOURS}"
 
 
@@ -61,6 +77,8 @@ def suggest_format(
     line, guess = _line(found, formats, path, alone=alone)
     if line and len(line) <= _LONGEST + len(path):
         return line, guess
+    if sum(column.is_text for column in found.values()) < 2:
+        return f"Its columns hold no question and no answer as texts. {_NO_TEXTS}", guess
     hint = f"Say which columns, of texts, are which: {{path: {path}, format: question-answer, {_ANY}}}."
     return hint, guess
 
@@ -181,6 +199,37 @@ def misspelt_columns(
     left = ", ".join(_word(name) for name in found if name not in read)
     line = f"{{path: {path}, {_entry(guess)}}}, or, where it is not meant, {{path: {path}, unused: [{left}]}}"
     return meant, f"Write {line}.", guess
+
+
+def context_left_out(
+    found: Mapping[str, Column],
+    read: Collection[str],
+    formats: Mapping[str, RecordFormat],
+    path: str,
+    columns: Mapping[str, str],
+) -> tuple[str, str, Guess] | None:
+    """Returns what a question is about where it is not read, what to write, and what that says; None without one.
+
+    Args:
+        found: The file's columns.
+        read: Those that the format that fits reads.
+        formats: The formats, by the names that a recipe gives them.
+        path: The path that the recipe gives.
+        columns: The names that the recipe gives columns, and the file's own.
+    """
+    context = next((name for name in _CONTEXTS if name in found and found[name].is_text and name not in read), None)
+    pair = _pair([name for name in found if name in read and not _FACTS.fullmatch(name)])
+    if context is None or pair is None:
+        return None
+    mapped = {"instruction": pair[0], "input": context, "output": pair[1]}
+    theirs = {name: ours for ours, name in mapped.items()}
+    fitting = fits({theirs.get(name, name): column for name, column in found.items()}, formats)
+    if [fit.name for fit in fitting] != ["alpaca"]:
+        return None
+    guess = _guess("alpaca", {ours: columns.get(name, name) for ours, name in mapped.items()})
+    left = ", ".join(_word(columns.get(name, name)) for name in found if name not in read)
+    line = f"{{path: {path}, {_entry(guess)}}}, or, where it is not meant, {{path: {path}, unused: [{left}]}}"
+    return f"'{context}' beside '{pair[0]}' and '{pair[1]}' would not be read", f"Write {line}.", guess
 
 
 def _line(

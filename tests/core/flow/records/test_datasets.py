@@ -139,6 +139,13 @@ def test_a_column_that_only_later_records_have_is_read_all_the_same(tmp_path: Pa
         ([{"a": 1, "b": "x"}], "no format fits the first records: a (number), b (string)"),
         ([{"messages": [1]}], "messages (list of numbers)"),
         ([{**CHAT, "text": "x"}], "could be read as messages (of messages); text (of text)"),
+        ([{**CHAT, "text": "x"}], "Say which: {path: a.jsonl, format: messages} or {path: a.jsonl, format: text}."),
+        ([{"conversations": ["a", "b"], "source": "x"}], "Make a text of each of the two"),
+        ([{"translation": {"en": "a", "fr": "b"}}], "or write what reads such records: toolkit plugin new NAME --kind"),
+        (
+            [{"chosen": "a b", "rejected": "a c"}],
+            "Put what stands before both answers into a column of its own, prompt.",
+        ),
         ([CHAT, {"text": "x"}], ":2: this record is of the format text"),
         ([CHAT, [1]], ":2: the record is a list, no object"),
         ([], "there is no record in it"),
@@ -148,6 +155,22 @@ def test_what_does_not_fit_is_told_with_its_columns(tmp_path: Path, records: lis
     path = write(tmp_path, "a.jsonl", *records)
     found = refusal(str(path))
     assert found.startswith(str(path)) and message in found
+
+
+@pytest.mark.parametrize("context", ["context", "passage"])
+def test_what_a_question_is_about_is_not_left_out_unasked(tmp_path: Path, context: str) -> None:
+    path = write(tmp_path, "a.jsonl", {"id": "7", "question": "Who?", context: "Ada left.", "answer": "Ada"})
+    found = refusal(str(path))
+    assert f"'{context}' beside 'question' and 'answer' would not be read" in found
+    entry = {"format": "alpaca", "columns": {"instruction": "question", "input": context, "output": "answer"}}
+    shown = f"columns: {{instruction: question, input: {context}, output: answer}}" if context == "passage" else ""
+    assert f"{{path: a.jsonl, format: alpaca, {shown}" in found and f"unused: [id, {context}]" in found
+    [dataset] = opened({"path": str(path), **entry})
+    assert next(iter(dataset)).messages[0].content == "Who?\n\nAda left."
+    [dataset] = opened({"path": str(path), "unused": ["id", context]})
+    assert next(iter(dataset)).messages[0].content == "Who?"
+    renamed = write(tmp_path, "b.jsonl", {"q": "Who?", context: "Ada left.", "answer": "Ada"})
+    assert "columns: {instruction: q, " in refusal({"path": str(renamed), "columns": {"question": "q"}})
 
 
 def test_a_format_that_is_named_settles_what_several_fit(tmp_path: Path) -> None:

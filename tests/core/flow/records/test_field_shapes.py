@@ -199,8 +199,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 def as_said(hint: str, path: Path) -> dict[str, Any]:
-    """The entry that a hint writes: whole, or the last key of one."""
-    whole = re.search(r"\{path: .*\}", hint)
+    """The entry that a hint writes: whole, the first one of several, or the last key of one."""
+    whole = re.search(r"\{path: .*\}", hint.partition(" or {path")[0])
     said = whole[0] if whole else re.findall(r"(?:format|columns): (?:\{.*\}|[\w-]+)", hint)[-1]
     entry = yaml.safe_load(said.replace("FIRST", "zero").replace("SECOND", "a"))
     return {**entry, "path": str(path)}
