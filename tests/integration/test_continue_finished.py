@@ -11,7 +11,7 @@ from typing import Any
 
 import graftkit
 import pytest
-from graftkit.errors import Cancelled, ExportError, FolderError, RecipeError, StorageError
+from graftkit.errors import Cancelled, ExportError, FolderError, RecipeError, RequestError, StorageError
 from graftkit.flow.add_export import add_export
 from graftkit.flow.events import Event, StageStarted, StepFinished
 from graftkit.flow.folders.folder import claim_again
@@ -118,6 +118,18 @@ def test_an_export_that_is_not_proved_leaves_the_old_one(
     manifest = json.loads((finished.folder / "manifest.json").read_text())
     assert manifest["status"] == "failed" and list(manifest["exports"]) == ["peft"]
     assert further(recipe, finished.folder, 10).manifest["status"] == "finished"
+
+
+def test_a_wrong_export_is_told_where_it_was_asked_for(finished: graftkit.RunResult) -> None:
+    for asked, told in (
+        (("mergd",), "--to: no exporter is called 'mergd'\nDid you mean 'merged'"),
+        (("merged", ["dtyp=bfloat16"]), "--set: unknown key 'dtyp'\nDid you mean 'dtype'"),
+        (("merged", ["dtype=bf16"]), "--set: dtype: must be 'float32', 'bfloat16' or 'float16', not 'bf16'"),
+        (("merged", ["name=a/b"]), "--set name: name: no folder can be called so: 'a/b'"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            add_export(finished.folder, *asked)
+        assert str(caught.value).startswith(told)
 
 
 def test_without_the_optimizers_state_more_steps_are_refused_and_an_export_is_not(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.events import OnEvent
+from graftkit.flow.exports.asked_export import asked_export
 from graftkit.flow.exports.record_proof import complete_recorded
 from graftkit.flow.run import RunResult, go_on
 from graftkit.flow.state.cancel import CancelToken
@@ -45,7 +46,8 @@ def add_export(
 
     Raises:
         FolderError: It holds no run, or one that has not finished, or another command changes it meanwhile.
-        RecipeError: The run's recipe can't be made again from its manifest, or there is no such export.
+        ProviderError: There is no such exporter.
+        RecipeError: The run's recipe can't be made again from its manifest, or the exporter has no such field or value.
         ExportError: The export failed; the run, and the old exports, are as they were.
     """
     complete_recorded(folder)
@@ -60,6 +62,7 @@ def add_export(
         hint = "Finish it first: toolkit run RECIPE --out FOLDER --resume."
         raise FolderError(f"the run in it has not finished (it is {manifest.status})", where=str(folder), hint=hint)
     recipe = _recipe(manifest, folder)
+    asked_export(host or PluginHost(), name, options)
     new = {"use": name} | read_assignments(options, "--set")
     place = ExportSection.model_validate({"use": name}).folder if "name" not in new else new["name"]
     others = [entry for entry in recipe["export"] if ExportSection.model_validate(entry).folder != place]

@@ -12,6 +12,7 @@ from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RecipeError
 from graftkit.flow.events import Notice, OnEvent
 from graftkit.flow.exports.adapter_proof import facts_of_adapter, keep_proof, merge_sample
+from graftkit.flow.exports.asked_export import asked_export
 from graftkit.flow.exports.kept_proof import TOKENIZER, KeptProof, folder_of_exports
 from graftkit.flow.exports.merge import MergeRequest, merge_refusal, settle_merge
 from graftkit.flow.exports.model_card import write_card
@@ -36,10 +37,7 @@ from graftkit.model.adapt import AdaptedModel
 from graftkit.model.load import plan_base_model
 from graftkit.model.memory_back import give_memory_back
 from graftkit.model.whole_transformers import import_transformers
-from graftkit.recipe.assignment import read_assignments
 from graftkit.recipe.bind import Choice
-from graftkit.recipe.options import bind_options
-from graftkit.recipe.schema import ExportSection
 from graftkit.report.card_facts import CardFacts, shared_by_all
 from graftkit.report.run_manifest import AdapterSource, BaseFacts, MergeFacts
 from graftkit.store.files import guarded, make_folder, remove_tree
@@ -93,7 +91,7 @@ def export_adapter(
         RequestError: The adapter does not fit its base model, or there is no such export, or none of this model.
         ExportError: The export failed, or computes something else than the adapter on its base does.
     """
-    section, choice = _choice(host, use, options)
+    section, choice = asked_export(host, use, options)
     out = out or folder_of_exports(default_folder(planned.folder.path.resolve().name), planned)
     target, name = out / "exports" / section.folder, section.folder
     with locked_folder(out), temporary_folder() as made:
@@ -330,18 +328,3 @@ def _of_chat(planned: PlannedAdapter) -> Iterator[str]:
 def _takes_what_was_trained(exporter: Exporter) -> bool:
     """Tells whether an export is of the base as it was trained on, without a look at others."""
     return not isinstance(exporter, MergingExporter) or exporter.merge_onto == "dequantized"
-
-
-def _choice(host: PluginHost, use: str, options: Sequence[str]) -> tuple[ExportSection, Choice]:
-    """Finds the exporter and judges its fields; `name` is the folder's."""
-    registered = host.registry.resolve("exporter", use, where="--to")
-    names = [text for text in options if text.partition("=")[0].strip() == "name"]
-    config = bind_options(
-        host.registry.config_class(registered), [text for text in options if text not in names], "--set"
-    )
-    named = read_assignments(names, "--set")
-    try:
-        section = ExportSection.model_validate({"use": use, **named})
-    except ValueError as error:
-        raise RecipeError(f"name: no folder can be called so: {named['name']!r:.60}", where="--set name") from error
-    return section, Choice(use, registered, config)

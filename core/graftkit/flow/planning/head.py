@@ -197,15 +197,11 @@ def head_facts(
     if head == "language":
         return None
     learnt = bound.objective_config
-    said = {"several": learnt.learns_from == "label_sets", "pairs": pairs and learnt.judges_texts}
-    facts = HeadFacts(
-        kind=head,
-        labels=list(labels),
-        pad=tokenizer.role_token("pad"),
-        pooled_by=config.get(EMBEDDING_POOLING),
-        prompts=config.get(EMBEDDING_PROMPTS),
-    )
-    return facts.model_copy(update={name: True for name, holds in said.items() if holds})
+    said: dict[str, Any] = {"several": learnt.learns_from == "label_sets", "pairs": pairs and learnt.judges_texts}
+    if head == "embedding":
+        said |= {"pooled_by": config[EMBEDDING_POOLING], "prompts": config[EMBEDDING_PROMPTS]}
+    facts = HeadFacts(kind=head, labels=list(labels), pad=tokenizer.role_token("pad"))
+    return facts.model_copy(update={name: value for name, value in said.items() if value})
 
 
 _HEADS: Mapping[Head, str] = {
