@@ -117,7 +117,13 @@ HELPERS: Mapping[str, tuple[str, Sequence[str]]] = {
     "A model's folder": (
         "config.json, tensors, tokenizer and generation settings, as transformers loads them. "
         "`graftkit.exporting.config` imports no torch, as a provider's config model must not.",
-        ("exporting.model_folder", "exporting.shards", "exporting.config", "interfaces.architecture"),
+        (
+            "exporting.model_folder",
+            "exporting.sentence_folder",
+            "exporting.shards",
+            "exporting.config",
+            "interfaces.architecture",
+        ),
     ),
     "An adapter's folder": (
         "In PEFT's format, and what may be read of one that somebody else made.",
