@@ -16,8 +16,8 @@ import torch
 from graftkit import CardRequest, ExportCard, LoadedAssets, PlannedModel, ProofRequest, TrainedModel
 from graftkit.exporting.cards import merged_card
 from graftkit.exporting.model_folder import TOLERANCES, TRUSTING_NOTHING, load_assets, write_model
-from graftkit.exporting.sentence_folder import write_sentence_files
-from graftkit.interfaces.architecture import load_pretrained
+from graftkit.exporting.sentence_folder import pooling_in, write_sentence_files
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, load_pretrained
 from graftkit.interfaces.exporter import MergeBase
 
 from graftkit_exporters.config import MergedConfig
@@ -69,8 +69,15 @@ class MergedExporter:
         return TOLERANCES[self._config.dtype]
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
-        """Loads the folder with transformers in the dtype that it is stored in; computes in float32."""
-        return request.run(load_pretrained(request.folder, **TRUSTING_NOTHING))
+        """Loads the folder with transformers in the dtype that it is stored in; computes in float32.
+
+        Vectors are made as its files for sentence-transformers say.
+        """
+        model = load_pretrained(request.folder, **TRUSTING_NOTHING)
+        pooling = pooling_in(request.folder)
+        if pooling is not None:
+            setattr(model.config, EMBEDDING_POOLING, pooling)
+        return request.run(model)
 
     def assets(self, request: ProofRequest) -> LoadedAssets:
         """Loads tokenizer, chat template and generation settings with transformers."""

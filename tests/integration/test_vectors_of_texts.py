@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from encoder_models import encoder_folder
 from graftkit.cli.generate import command as generate
 from graftkit.cli.init import command as init
 from graftkit.cli.preview import command as preview
-from graftkit.errors import DataError, FolderError, ModelError, RecipeError
+from graftkit.errors import DataError, ExportError, FolderError, ModelError, RecipeError
 from graftkit.flow.answering.reload import AdapterBase, reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.recipe.load import load_recipe
@@ -99,6 +100,27 @@ def test_sentence_transformers_computes_the_same(result: Any) -> None:
         assert torch.allclose(vectors_of(place, [f"find {text}" for text in ASKED]), asked, atol=1e-5)
         with pytest.raises((FolderError, ModelError), match="gives sequences vectors.*writes? .*answers"):
             reload(str(place))
+
+
+def test_a_proof_is_of_what_sentence_transformers_files_say(result: Any, tmp_path: Path) -> None:
+    from graftkit.flow.exports.probes import Probes, compare
+    from graftkit.interfaces.exporter import ProofRequest
+    from graftkit_exporters.merged import MergedExporter
+
+    def difference() -> float:
+        found = MergedExporter().logits(ProofRequest(export, probes.requested, base=lambda: torch.nn.Identity()))
+        return compare(probes, found).largest
+
+    export, probes = tmp_path / "merged", Probes.load(result.folder / "probes.safetensors")
+    shutil.copytree(result.exports["merged"], export)
+    assert difference() < 1e-5
+    path = export / "1_Pooling" / "config.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps(said | {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}))
+    assert difference() > 0.1
+    path.write_text(json.dumps(said | {"pooling_mode_cls_token": True}))
+    with pytest.raises(ExportError, match="it does not ask for one way of pooling"):
+        difference()
 
 
 def test_generate_says_the_vector_and_how_near_two_texts_are(result: Any) -> None:

@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from graftkit.errors import ExportError
 from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, text_settings
-from graftkit.interfaces.json_file import write_json
+from graftkit.interfaces.json_file import read_json_object, write_json
 
-__all__ = ["write_sentence_files"]
+__all__ = ["pooling_in", "write_sentence_files"]
 
 _MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
 """The folders of the modules that a text goes through, with the names of their classes."""
 
 _POOLING = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}
 """How keys end that say what a vector is made of, in the form that every version of sentence-transformers reads."""
+
+_MOST_BYTES = 1 << 16
 
 
 def write_sentence_files(folder: Path, config: Mapping[str, Any]) -> None:
@@ -42,3 +45,22 @@ def write_sentence_files(folder: Path, config: Mapping[str, Any]) -> None:
         folder / "config_sentence_transformers.json",
         {"prompts": dict(prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
+
+
+def pooling_in(folder: Path) -> str | None:
+    """Returns what `write_sentence_files` said of how hidden states are pooled; None where it wrote nothing.
+
+    Args:
+        folder: The model's folder.
+
+    Raises:
+        ExportError: The file can't be read, or asks for something else than one of the ways that are written.
+    """
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return None
+    said = read_json_object(path, _MOST_BYTES, ExportError)
+    found = [name for name, end in _POOLING.items() if said.get(f"pooling_mode_{end}") is True]
+    if len(found) != 1:
+        raise ExportError("it does not ask for one way of pooling", where=str(path))
+    return found[0]

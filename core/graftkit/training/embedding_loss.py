@@ -95,6 +95,7 @@ class EmbeddingLoss:
         compared = _Compared(examples, normalize(self._of_all(passes, runs), dim=1))
         total, found, batches = ScoreSums(), list[float](), [each.batch for each in passes]
         for rows in compared.parts():
+            poll(done, every)
             losses, metrics = compared.ask(self._objective, rows)
             total.add(losses, metrics, batches)
             found, batches = found + losses.tolist(), []
