@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import graftkit
 import pytest
 import torch
+from asgi_client import ask
 from click.testing import CliRunner
 from encoder_models import encoder_folder
 from graftkit.cli.generate import command as generate
@@ -132,6 +135,35 @@ def test_generate_says_the_vector_and_how_near_two_texts_are(result: Any) -> Non
     pair = json.dumps({"text": ASKED[0], "text_pair": ASKED[1]})
     near = CliRunner().invoke(generate, [str(result.folder), pair])
     assert float(near.stdout) == pytest.approx((expected[0] @ expected[1]).item(), abs=1e-4)
+
+
+def test_openais_clients_are_given_vectors(result: Any) -> None:
+    from graftkit.serve.answers import AnswerQueue
+    from graftkit.serve.app import create_app
+
+    expected = vectors_of(result.folder, ASKED)
+    queue = AnswerQueue(reload_any(str(result.exports["merged"])))
+    app = create_app(queue, "vectors")
+    told = ask(app, "POST", "/v1/embeddings", {"model": "vectors", "input": ASKED, "user": "me"})
+    assert told.status == 200 and [one["index"] for one in told.json["data"]] == [0, 1]
+    assert torch.allclose(torch.tensor([one["embedding"] for one in told.json["data"]]), expected, atol=1e-5)
+    assert told.json["usage"]["prompt_tokens"] == told.json["usage"]["total_tokens"] > 4
+    shorter = {"input": ASKED[0], "encoding_format": "base64", "dimensions": 8}
+    [one] = ask(app, "POST", "/v1/embeddings", shorter).json["data"]
+    first = torch.frombuffer(bytearray(base64.b64decode(one["embedding"])), dtype=torch.float32)
+    assert torch.allclose(first, expected[0, :8] / expected[0, :8].norm(), atol=1e-5)
+    for path, body, message in (
+        ("embeddings", {"input": []}, "input is empty"),
+        ("embeddings", {"input": ["a", 5]}, r"input\[1\] is no text"),
+        ("embeddings", {"input": "a", "dimensions": 99}, "dimensions is 99; the model's vectors have 32"),
+        ("embeddings", {"input": "a", "encoding_format": "int8"}, "encoding_format is float or base64"),
+        ("embeddings", {"input": "a " * 200}, "the text has 202 tokens; the model's context is 130"),
+        ("embeddings", {"input": "a", "truncate": True}, "truncate"),
+        ("chat/completions", {"messages": []}, "gives texts vectors, and writes no answers: POST /v1/embeddings"),
+    ):
+        refused = ask(app, "POST", f"/v1/{path}", body)
+        assert refused.status == 400 and re.search(message, refused.json["error"]["message"]), refused.data
+    queue.stop()
 
 
 def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:

@@ -79,8 +79,9 @@ def command(
 ) -> None:
     """Answer OpenAI's clients with a run, an export, an adapter, a model's folder or a GGUF file, until Ctrl-C.
 
-    POST /v1/chat/completions and /v1/completions, streamed or not; GET /v1/models and /health. One answer is made at a
-    time, the same as `toolkit generate` gives. Where the variable GRAFTKIT_API_KEY is set, clients must show that key.
+    POST /v1/chat/completions and /v1/completions, streamed or not; GET /v1/models and /health. Of a model that gives
+    texts vectors: POST /v1/embeddings. One answer is made at a time, the same as `toolkit generate` gives. Where the
+    variable GRAFTKIT_API_KEY is set, clients must show that key.
     """
     _check_installed()
     key = _api_key()
@@ -91,7 +92,8 @@ def command(
         if not is_loopback(bound) and key is None:
             hint = f"Set the variable {_KEY} to a key that clients have to show, or leave --host out."
             raise RequestError("other machines reach this address, and anyone there could ask", where=host, hint=hint)
-        from graftkit.flow.answering.reload import reload, unfinished
+        from graftkit.flow.answering.reload import check_source, reload, reload_any, unfinished
+        from graftkit.flow.answering.reloaded_head import HeadModel
         from graftkit.serve.access import LOOPBACK_NAMES
         from graftkit.serve.answers import AnswerQueue
         from graftkit.serve.app import create_app
@@ -99,8 +101,12 @@ def command(
 
         on = adapter_base(base, quantizer, tokenizer)
         with output_to_stderr():
-            model = reload(source, host_of_run([source], disable), on)
-        notes = [*unfinished(Path(source)), *_how_it_is_asked(model.tokenizer.chat_template, model.prompts)]
+            made_by = host_of_run([source], disable)
+            head = check_source(source, made_by)
+            load = reload_any if head is not None and head.kind == "embedding" else reload
+            model = load(source, made_by, on)
+        asked = [] if isinstance(model, HeadModel) else _how_it_is_asked(model.tokenizer.chat_template, model.prompts)
+        notes = [*unfinished(Path(source)), *asked]
         for text in notes:
             click.echo(further_lines_indented(f"note: {text}"), err=True)
         queue, called, url = AnswerQueue(model, waiting=waiting), name or _name_of(source), url_of(bound)

@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graftkit.arguments import check_number
 from graftkit.errors import ContextLengthError, RequestError
@@ -17,11 +17,13 @@ from graftkit.redact import without_secrets
 from graftkit.serve.api_error import ApiError, invalid, overloaded, stopping
 
 if TYPE_CHECKING:
+    from graftkit.flow.answering.reloaded_head import HeadModel
     from graftkit.flow.answering.reloaded_model import ReloadedModel, Reply
+    from graftkit.serve.vectors import Vectors
 
 __all__ = ["Answer", "AnswerQueue", "Ask"]
 
-Ask = Callable[["ReloadedModel", Callable[[], bool]], "Reply"]
+Ask = Callable[[Any, Callable[[], bool]], "Reply | Vectors"]
 """Lays out a request's prompt, and returns the answer, which is made as its pieces are taken.
 
 Its second argument tells whether nobody wants the answer any more.
@@ -38,13 +40,21 @@ class Answer:
         model: The model.
     """
 
-    def __init__(self, ask: Ask, model: ReloadedModel) -> None:
+    def __init__(self, ask: Ask, model: ReloadedModel | HeadModel) -> None:
         self._ask, self._model = ask, model
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[str | ApiError | None] = asyncio.Queue()
         self._unwanted = threading.Event()
-        self._reply: Reply | None = None
+        self._reply: Reply | Vectors | None = None
         self.made: Future[None] | None = None
+
+    @property
+    def vectors(self) -> Vectors:
+        """The vectors of a request for these; known from `begun` on."""
+        from graftkit.serve.vectors import Vectors
+
+        assert isinstance(self._reply, Vectors)
+        return self._reply
 
     @property
     def prompt_tokens(self) -> int:
@@ -141,12 +151,18 @@ class AnswerQueue:
         model: The model. Nobody else may use it meanwhile.
         waiting: How many questions may wait.
 
+    Attributes:
+        embeds: Whether the model gives texts vectors, and answers nothing.
+
     Raises:
         RequestError: `waiting` is no such number.
     """
 
-    def __init__(self, model: ReloadedModel, *, waiting: int = 8) -> None:
+    def __init__(self, model: ReloadedModel | HeadModel, *, waiting: int = 8) -> None:
         check_number(waiting, "waiting", 0)
+        from graftkit.flow.answering.reloaded_head import HeadModel
+
+        self.embeds = isinstance(model, HeadModel)
         self._model, self._waiting = model, waiting
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="graftkit-answers")
         self._open: list[Answer] = []

@@ -20,14 +20,24 @@ from graftkit.arguments import check_is, check_text, check_texts
 from graftkit.flow.answering.answer_reader import Parts
 from graftkit.serve.access import LOOPBACK_NAMES, KnownHosts, KnownKey, check_key, json_error
 from graftkit.serve.answers import Answer, AnswerQueue, Ask
-from graftkit.serve.api_error import ApiError, stopping
+from graftkit.serve.api_error import ApiError, invalid, stopping
 from graftkit.serve.connection import read_json, while_connected
 from graftkit.serve.limits import Limits
 from graftkit.serve.prompt_process import lay_out_within
-from graftkit.serve.requests import ChatRequest, CompletionRequest, GenerationOptions, chat_request, completion_request
+from graftkit.serve.requests import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    GenerationOptions,
+    chat_request,
+    completion_request,
+    embedding_request,
+)
+from graftkit.serve.vectors import Vectors, listed
 from graftkit.serve.wire import ChatWire, CompletionWire, EventStream, Wire, events
 
 if TYPE_CHECKING:
+    from graftkit.flow.answering.reloaded_head import HeadModel
     from graftkit.flow.answering.reloaded_model import ReloadedModel, Reply
 
 __all__ = ["create_app"]
@@ -80,6 +90,7 @@ def create_app(
     routes = [
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
         Route("/v1/completions", service.complete, methods=["POST"]),
+        Route("/v1/embeddings", service.embed, methods=["POST"]),
         Route("/v1/models", service.models),
         Route("/v1/models/{model:path}", service.model),
         Route("/health", service.health),
@@ -156,15 +167,41 @@ class _Service:
 
     async def chat(self, request: Request) -> Response:
         """Answers a conversation."""
+        self._refuse_other(embeds=False)
         asked = chat_request(await read_json(request, self._limits), self._name, self._limits)
         return await self._answered(request, _asks_chat(asked, self._limits), asked.options, ChatWire(self._name))
 
     async def complete(self, request: Request) -> Response:
         """Continues a text."""
+        self._refuse_other(embeds=False)
         asked = completion_request(await read_json(request, self._limits), self._name, self._limits)
         return await self._answered(
             request, _asks_completion(asked, self._limits), asked.options, CompletionWire(self._name)
         )
+
+    async def embed(self, request: Request) -> Response:
+        """Gives texts their vectors."""
+        self._refuse_other(embeds=True)
+        asked = embedding_request(await read_json(request, self._limits), self._name, self._limits)
+        answer = self._queue.ask(_asks_vectors(asked, self._limits))
+        try:
+            await while_connected(request.receive, _whole(answer))
+            return JSONResponse(listed(answer.vectors, self._name, as_base64=asked.as_base64))
+        finally:
+            answer.cancel()
+
+    def _refuse_other(self, *, embeds: bool) -> None:
+        """Refuses a request that a model of another kind answers.
+
+        Raises:
+            ApiError: The one that is served is none of these.
+        """
+        if self._queue.embeds is embeds:
+            return
+        told = "writes answers: POST /v1/chat/completions or /v1/completions asks it"
+        if self._queue.embeds:
+            told = "gives texts vectors, and writes no answers: POST /v1/embeddings asks it"
+        raise invalid("model", f"the model {self._name!r} {told}", "unsupported_value")
 
     async def _answered(self, request: Request, ask: Ask, options: GenerationOptions, wire: Wire) -> Response:
         """Returns an answer once it is made, or as soon as it has begun where it is streamed."""
@@ -203,6 +240,13 @@ def _asks_chat(asked: ChatRequest, limits: Limits) -> Ask:
 def _asks_completion(asked: CompletionRequest, limits: Limits) -> Ask:
     def ask(model: ReloadedModel, unwanted: Callable[[], bool]) -> Reply:
         return model.stream(asked.prompt, plain=True, **_how(model, asked.options, limits, unwanted))
+
+    return ask
+
+
+def _asks_vectors(asked: EmbeddingRequest, limits: Limits) -> Ask:
+    def ask(model: HeadModel, unwanted: Callable[[], bool]) -> Vectors:
+        return Vectors(model, asked, lay_out_within(limits.prompt_seconds, unwanted))
 
     return ask
 

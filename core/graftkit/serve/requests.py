@@ -13,7 +13,15 @@ from graftkit.serve.fields import Fields, items_of
 from graftkit.serve.limits import Limits
 from graftkit.serve.messages import MOST_TOOLS, message_of, tool_of
 
-__all__ = ["ChatRequest", "CompletionRequest", "GenerationOptions", "chat_request", "completion_request"]
+__all__ = [
+    "ChatRequest",
+    "CompletionRequest",
+    "EmbeddingRequest",
+    "GenerationOptions",
+    "chat_request",
+    "completion_request",
+    "embedding_request",
+]
 
 _MOST_STOPS, _LONGEST_STOP = 4, 1_000
 _ONE_ANSWER = "one answer is made for a request"
@@ -76,6 +84,21 @@ class CompletionRequest:
     options: GenerationOptions
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """Texts whose vectors are asked for.
+
+    Attributes:
+        texts: The texts.
+        dimensions: Of how many of its first numbers a vector is; all of them where None.
+        as_base64: Whether numbers are sent as the bytes of float32, in base64.
+    """
+
+    texts: tuple[str, ...]
+    dimensions: int | None
+    as_base64: bool
+
+
 def chat_request(body: Any, model: str, limits: Limits) -> ChatRequest:
     """Returns what the body of a chat completion asks for.
 
@@ -134,6 +157,29 @@ def completion_request(body: Any, model: str, limits: Limits) -> CompletionReque
     fields.only("suffix", "", why="nothing is written into the middle of a text")
     fields.done()
     return CompletionRequest(prompt, options)
+
+
+def embedding_request(body: Any, model: str, limits: Limits) -> EmbeddingRequest:
+    """Returns what the body of a request for vectors asks for; arguments and errors as for `chat_request`."""
+    fields = Fields(body)
+    _check_model(fields, model)
+    found = fields.required("input")
+    given = [found] if isinstance(found, str) else found
+    texts = []
+    for text, path in items_of(given, "input", limits.texts, "a string or a list of strings"):
+        if not isinstance(text, str) or not text:
+            where = path if isinstance(found, list) else "input"
+            raise invalid(where, f"{where} is no text; token ids are not supported", "unsupported_value")
+        texts.append(text)
+    if not texts:
+        raise invalid("input", "input is empty")
+    encoding = fields.text("encoding_format") or "float"
+    if encoding not in ("float", "base64"):
+        raise invalid("encoding_format", "encoding_format is float or base64", "unsupported_value")
+    dimensions = fields.whole("dimensions", 1, 1 << 20)
+    fields.skip(*_NO_INFLUENCE)
+    fields.done()
+    return EmbeddingRequest(tuple(texts), dimensions, encoding == "base64")
 
 
 def _prompt(fields: Fields) -> str:

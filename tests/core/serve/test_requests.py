@@ -211,7 +211,7 @@ def test_models_and_paths(app: Any) -> None:
     assert ask(app, "GET", "/v1/models/org/tiny").json == model
     assert ask(app, "GET", "/health").json == {"status": "ok"}
     assert error(ask(app, "GET", "/v1/models/other"), 404)["code"] == "model_not_found"
-    assert error(ask(app, "GET", "/v1/embeddings"), 404)["code"] == "unknown_url"
+    assert error(ask(app, "GET", "/v1/responses"), 404)["code"] == "unknown_url"
     wrong = ask(app, "GET", CHAT)
     assert error(wrong, 405)["code"] == "unknown_url" and wrong.headers["allow"] == "POST"
 

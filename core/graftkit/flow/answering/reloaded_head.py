@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from graftkit.corpus.encode import Encoder
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RequestError
 from graftkit.flow.answering.grouped_tags import grouped
+from graftkit.flow.answering.reloaded_model import LayOut
 from graftkit.flow.planning.head import mask_token, scored_of
 from graftkit.interfaces.architecture import token_types
 from graftkit.interfaces.bounded_json import parse_json
@@ -100,11 +102,12 @@ class HeadModel:
         return self._filled(ids) if masked else self._scored(ids, types)
 
     @torch.no_grad()
-    def embed(self, text: str) -> tuple[torch.Tensor, int]:
+    def embed(self, text: str, lay_out: LayOut | None = None) -> tuple[torch.Tensor, int]:
         """Returns the vector of a text, `[hidden]`, float32, of the length 1, on the CPU, and how many tokens it has.
 
         Args:
             text: The text, with what the tokenizer puts around one.
+            lay_out: How its ids are made, such as within a limit of time; at once when left out.
 
         Raises:
             RequestError: As for `judge`; or the model gives no vectors.
@@ -113,12 +116,17 @@ class HeadModel:
             raise RequestError(
                 "the model gives texts no vectors", hint="One does that objective: embedding has trained."
             )
-        ids, types = self._ids_of_texts(text)
+        work = partial(self._ids_alone, text)
+        ids = lay_out(len(text), work) if lay_out else work()
+        types = [0] * len(ids) if token_types(self.network.config.to_dict()) else []
         self._check(ids)
         sequence = torch.tensor(ids, device=self.network.device)
         of = torch.tensor(types, device=self.network.device) if types else None
         found = head_scores(self.network, [sequence], forward_inputs([sequence], packed=False, token_type_ids=of))[0]
         return normalize(found, dim=0).cpu(), len(ids)
+
+    def _ids_alone(self, text: str) -> list[int]:
+        return self._ids_of_texts(text)[0]
 
     def _embedded(self, texts: Sequence[str]) -> Judgement:
         """Returns the vector of a text, or the cosine of those of two."""
