@@ -15,6 +15,7 @@ from graftkit.cli.progress import PlainLines
 from graftkit.errors import Cancelled, FolderError
 from graftkit.flow.events import Chosen, Event, StepFinished
 from graftkit.flow.records.estimate import describe_chosen, estimate_corpus, estimate_steps
+from graftkit.interfaces.objective import ObjectiveConfig
 
 
 def chat_file(path: Path, count: int) -> str:
@@ -190,7 +191,7 @@ def test_a_run_that_goes_on_keeps_what_was_chosen(
     with pytest.raises(Cancelled):
         graftkit.run(minimal, out=tmp_path / "run", on_event=stop, cancel=cancel)
     chosen = json.loads((tmp_path / "run" / "manifest.json").read_text())["chosen"]
-    monkeypatch.setattr("graftkit.flow.records.estimate._EXAMPLES_A_STEP", 3)  # as a later version might choose
+    monkeypatch.setattr(ObjectiveConfig, "examples_per_step", 3)  # as a later version might choose
     found = graftkit.run(minimal, out=tmp_path / "run", resume=True).manifest
     assert found["chosen"] == chosen and found["status"] == "finished"
 
