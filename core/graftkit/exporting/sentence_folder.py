@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, text_settings
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, state_width
 from graftkit.interfaces.json_file import write_json
 
 __all__ = ["write_sentence_files"]
@@ -35,10 +35,16 @@ def write_sentence_files(folder: Path, config: Mapping[str, Any]) -> None:
     write_json(folder / "modules.json", modules)
     pooling = {f"pooling_mode_{end}": name == by for name, end in _POOLING.items()}
     (folder / "1_Pooling").mkdir()
-    width = {"word_embedding_dimension": text_settings(config).get("hidden_size")}
+    width = {"word_embedding_dimension": _width(folder)}
     write_json(folder / "1_Pooling" / "config.json", {**width, **pooling, "include_prompt": True})
     prompts = config.get(EMBEDDING_PROMPTS) or {}
     write_json(
         folder / "config_sentence_transformers.json",
         {"prompts": dict(prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
+
+
+def _width(folder: Path) -> int:
+    from transformers import AutoConfig
+
+    return state_width(AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
