@@ -19,6 +19,7 @@ from graftkit.cli.preview import command as preview
 from graftkit.errors import DataError, FolderError, ModelError, RecipeError, RequestError
 from graftkit.flow.answering.reload import AdapterBase, reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
+from graftkit.interfaces.samples import SimilarTexts
 from graftkit.recipe.load import load_recipe
 from graftkit.testing import tiny_model_folder
 from made_records import similar_texts, written
@@ -86,6 +87,21 @@ def test_an_encoder_learns_vectors_and_its_exports_are_proved(result: Any, folde
     assert measured[0].measured.metrics == pytest.approx(measured[1].measured.metrics, abs=1e-5)
     alone = graftkit.evaluate(str(result.exports["merged"]), records=str(folder / "records.jsonl"))
     assert alone[0].measured.metrics == pytest.approx(measured[0].measured.metrics, abs=1e-5), "by its own prompts"
+
+
+def test_a_recipe_says_how_vectors_are_measured(result: Any, bert: Path, folder: Path) -> None:
+    """And the model what the recipe says nothing of."""
+    records, merged = str(folder / "records.jsonl"), str(result.exports["merged"])
+
+    def by(**objective: Any) -> Mapping[str, float]:
+        recipe = recipe_of(bert, Path(records), objective={"use": "embedding", **objective})
+        found: Mapping[str, float] = graftkit.evaluate(merged, recipe=recipe, records=records)[0].measured.metrics
+        return found
+
+    own = graftkit.evaluate(merged, records=records)[0].measured.metrics
+    assert by() == by(pooling="mean") == pytest.approx(own, abs=1e-6)
+    assert by(pooling="cls")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
+    assert by(query_prompt="")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
 
 
 def test_sentence_transformers_computes_the_same(result: Any) -> None:
@@ -219,7 +235,8 @@ def test_a_table_may_have_fewer_negatives_in_some_rows(bert: Path, tmp_path: Pat
     place.write_text("\n".join(["query,positive,negative_1,negative_2", *rows]))
     data = {"train": {"path": str(place), "empty": "skip"}, "holdout": 0}
     planned = graftkit.plan(recipe_of(bert, place, data=data))
-    assert [len(sample.negatives) for sample in planned.samples.train][:4] == [2, 1, 2, 1]
+    negatives = [len(sample.negatives) for sample in planned.samples.train if isinstance(sample, SimilarTexts)]
+    assert negatives[:4] == [2, 1, 2, 1]
     assert len(planned.samples.train) == 19
 
 

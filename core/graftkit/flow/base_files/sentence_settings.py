@@ -28,6 +28,10 @@ _FILES = "its sentence-transformers files"
 _SAY = "Say objective.pooling to leave that out: what is trained is then another model than its authors made."
 
 
+_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
+"""What sentence-transformers calls the prompts of queries and of documents; the first of them that there is."""
+
+
 def pooling_of(files: BaseModelFiles) -> PooledBy:
     """Returns what a model's vectors are made of: what its files say, or what suits its kind.
 
@@ -56,14 +60,19 @@ def pooling_of(files: BaseModelFiles) -> PooledBy:
 
 
 def own_prompts(files: BaseModelFiles) -> Mapping[str, str]:
-    """Returns what a model's config.json puts before queries and documents; nothing of one that graftkit did not write.
+    """Returns what a model's files put before queries and documents.
+
+    Where its config.json says nothing of it, as graftkit's does, that is what sentence-transformers puts before them in
+    `encode_query` and `encode_document`.
 
     Raises:
         ModelError: It is something else than a text for each.
     """
     found = files.config.get(EMBEDDING_PROMPTS)
     if found is None:
-        return {}
+        theirs = prompts_of(files)
+        named = {name: next((theirs[one] for one in known if one in theirs), "") for name, known in _NAMES.items()}
+        return {name: text for name, text in named.items() if text}
     if not isinstance(found, Mapping) or not all(
         name in ("query", "document") and isinstance(text, str) for name, text in found.items()
     ):
