@@ -81,6 +81,7 @@ def test_an_encoder_learns_vectors_and_its_exports_are_proved(result: Any, folde
     assert merged["architectures"] == ["BertModel"] and merged["embedding_pooling"] == "mean"
     card = (result.exports["merged"] / "README.md").read_text()
     assert 'library_name: "sentence-transformers"' in card and 'pipeline_tag: "sentence-similarity"' in card
+    assert "model.encode(\"Hello\", prompt_name='query')" in card and "tokenizer('find Hello', return" in card
     measured = graftkit.evaluate(
         [str(result.folder), str(result.exports["merged"])], records=str(folder / "records.jsonl")
     )
@@ -135,10 +136,14 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
 
     whole = tiny_model_folder(folder / "qwen2", model_type="qwen2", architectures=["Qwen2ForCausalLM"])
     records = written(folder / "records.jsonl", RECORDS)
-    recipe = recipe_of(whole, records, ["merged"], quantizer="nf4", training={"steps": 3})
+    other = {"use": "merged", "name": "other", "onto": "original"}
+    recipe = recipe_of(whole, records, ["merged", other], quantizer="nf4", training={"steps": 3})
     done = graftkit.run(recipe, out=folder / "decoder")
     assert done.manifest["head"]["pooled_by"] == "lasttoken"
-    assert done.manifest["exports"]["merged"]["proof"]["status"] == "proved"
+    assert {facts["proof"]["status"] for facts in done.manifest["exports"].values()} == {"proved"}
+    assert (
+        "likeliest" not in (done.folder / "report.html").read_text() + (done.exports["other"] / "README.md").read_text()
+    )
     merged = done.exports["merged"]
     network, tokenizer = AutoModel.from_pretrained(merged), AutoTokenizer.from_pretrained(merged)
     with torch.no_grad():
