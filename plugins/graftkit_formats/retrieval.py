@@ -58,12 +58,12 @@ def _negatives(found: Collection[str]) -> list[str]:
 
 
 def _documents(value: object, key: str, where: str) -> list[str]:
-    """Returns the texts of a column.
+    """Returns the texts of a column; none of an empty one, as tables have it where others have more negatives.
 
     Raises:
         DataError: It holds something else.
     """
-    if value is None:
+    if value is None or value == "":
         return []
     return [_text(each, key, where) for each in (value if isinstance(value, list) else [value])]
 

@@ -345,3 +345,14 @@ class EmbeddingObjectiveConfig(EmbeddingConfig):
         description="of how many of its first numbers a vector is to do as well as of all (Matryoshka), such as [256, "
         "64]",
     )
+
+    def check_width(self, width: int) -> None:
+        """Refuses parts that are no parts.
+
+        Raises:
+            ValueError: Some of `dimensions` is no less than the vectors' own.
+        """
+        whole = next((part for part in self.dimensions if part >= width), None)
+        if whole is not None:
+            told = f"dimensions: {whole:,} is no part of the model's vectors, which have {width:,} numbers"
+            raise ValueError(f"{told} and are learnt as a whole anyway")

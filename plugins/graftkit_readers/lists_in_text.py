@@ -17,9 +17,14 @@ _MOST_VALUES = 2_000_000
 _MOST_CHARACTERS = 1_000_000
 """Of a list in Python's notation, whose tree takes a hundred times its size."""
 
-_STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
-_ALONE = re.compile(r"[\s\[\](){},:]|[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?(?![\w.+-])|\b(?:None|True|False)\b")
-"""What else stands in a list that Python writes: its parser is given nothing that nests by operators."""
+_STRING = r"'(?:[^'\\]|\\.)*+'|\"(?:[^\"\\]|\\.)*+\""
+_ALONE = r"[\s\[\](){},:]|[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?(?![\w.+-])|\b(?:None|True|False)\b"
+_LIST = re.compile(f"(?:{_STRING}|{_ALONE})*+", re.DOTALL)
+"""What stands in a list that Python writes: its parser is given nothing that nests by operators.
+
+It is matched from the beginning on: a quote that nothing closes is looked for an end of once.
+"""
+_STRINGS = re.compile(_STRING, re.DOTALL)
 
 _HINT = 'Write it as JSON does, ["a", "b"], or the records as JSON Lines.'
 
@@ -63,12 +68,12 @@ def _parsed(text: str) -> Any:
     except json.JSONDecodeError:
         if len(text) > _MOST_CHARACTERS:
             raise
-    if _ALONE.sub("", _STRING.sub("", text)):
+    if not _LIST.fullmatch(text):
         raise ValueError("it is neither JSON nor a list as Python writes one")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of escapes that Python does not know
         found = _as_json(ast.literal_eval(text.strip()))
-    if len(_STRING.findall(text)) != _strings_in(found):
+    if len(_STRINGS.findall(text)) != _strings_in(found):
         raise ValueError("its texts have no comma between them, as numpy writes arrays")
     return found
 

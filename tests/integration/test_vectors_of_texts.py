@@ -19,9 +19,10 @@ from encoder_models import encoder_folder
 from graftkit.cli.generate import command as generate
 from graftkit.cli.init import command as init
 from graftkit.cli.preview import command as preview
-from graftkit.errors import DataError, ExportError, FolderError, ModelError, RecipeError
+from graftkit.errors import DataError, ExportError, FolderError, ModelError, RecipeError, RequestError
 from graftkit.flow.answering.reload import AdapterBase, reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
+from graftkit.interfaces.samples import SimilarTexts
 from graftkit.recipe.load import load_recipe
 from graftkit.testing import tiny_model_folder
 from made_records import similar_texts, written
@@ -83,12 +84,28 @@ def test_an_encoder_learns_vectors_and_its_exports_are_proved(result: Any, folde
     assert merged["architectures"] == ["BertModel"] and merged["embedding_pooling"] == "mean"
     card = (result.exports["merged"] / "README.md").read_text()
     assert 'library_name: "sentence-transformers"' in card and 'pipeline_tag: "sentence-similarity"' in card
+    assert "model.encode(\"Hello\", prompt_name='query')" in card and "tokenizer('find Hello', return" in card
     measured = graftkit.evaluate(
         [str(result.folder), str(result.exports["merged"])], records=str(folder / "records.jsonl")
     )
     assert measured[0].measured.metrics == pytest.approx(measured[1].measured.metrics, abs=1e-5)
     alone = graftkit.evaluate(str(result.exports["merged"]), records=str(folder / "records.jsonl"))
     assert alone[0].measured.metrics == pytest.approx(measured[0].measured.metrics, abs=1e-5), "by its own prompts"
+
+
+def test_a_recipe_says_how_vectors_are_measured(result: Any, bert: Path, folder: Path) -> None:
+    """And the model what the recipe says nothing of."""
+    records, merged = str(folder / "records.jsonl"), str(result.exports["merged"])
+
+    def by(**objective: Any) -> Mapping[str, float]:
+        recipe = recipe_of(bert, Path(records), objective={"use": "embedding", **objective})
+        found: Mapping[str, float] = graftkit.evaluate(merged, recipe=recipe, records=records)[0].measured.metrics
+        return found
+
+    own = graftkit.evaluate(merged, records=records)[0].measured.metrics
+    assert by() == by(pooling="mean") == pytest.approx(own, abs=1e-6)
+    assert by(pooling="cls")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
+    assert by(query_prompt="")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
 
 
 def test_sentence_transformers_computes_the_same(result: Any) -> None:
@@ -172,10 +189,14 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
 
     whole = tiny_model_folder(folder / "qwen2", model_type="qwen2", architectures=["Qwen2ForCausalLM"])
     records = written(folder / "records.jsonl", RECORDS)
-    recipe = recipe_of(whole, records, ["merged"], quantizer="nf4", training={"steps": 3})
+    other = {"use": "merged", "name": "other", "onto": "original"}
+    recipe = recipe_of(whole, records, ["merged", other], quantizer="nf4", training={"steps": 3})
     done = graftkit.run(recipe, out=folder / "decoder")
     assert done.manifest["head"]["pooled_by"] == "lasttoken"
-    assert done.manifest["exports"]["merged"]["proof"]["status"] == "proved"
+    assert {facts["proof"]["status"] for facts in done.manifest["exports"].values()} == {"proved"}
+    assert (
+        "likeliest" not in (done.folder / "report.html").read_text() + (done.exports["other"] / "README.md").read_text()
+    )
     merged = done.exports["merged"]
     network, tokenizer = AutoModel.from_pretrained(merged), AutoTokenizer.from_pretrained(merged)
     with torch.no_grad():
@@ -187,8 +208,14 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
     planned: Any = graftkit.plan(recipe_of(body, records, objective={"use": "embedding", "pooling": "mean"}))
     assert planned.head.pooled_by == "mean"
     texts = written(folder / "texts.jsonl", [{"text": f"some words {n}"} for n in range(20)])
-    learnt = graftkit.run(recipe_of(body, texts, objective="sft", training={"steps": 1}), out=folder / "language")
+    recipe = recipe_of(body, texts, ["peft", "merged"], objective="sft", training={"steps": 1})
+    learnt = graftkit.run(recipe, out=folder / "language")
     assert "head" not in learnt.manifest or learnt.manifest["head"] is None
+    assert {facts["proof"]["status"] for facts in learnt.manifest["exports"].values()} == {"proved"}
+    [answer] = graftkit.generate(learnt.exports["merged"], "some", compare=True, max_new_tokens=2)
+    assert answer.base is not None and answer.base.tokens
+    taught = recipe_of(whole, texts, objective={"use": "distill", "teacher": str(body)}, training={"steps": 1})
+    assert graftkit.run(taught, out=folder / "taught").after.holdout_loss > 0
 
 
 def test_a_body_without_a_pooler_is_exported_without_one(folder: Path) -> None:
@@ -202,6 +229,73 @@ def test_a_body_without_a_pooler_is_exported_without_one(folder: Path) -> None:
     done = graftkit.run(recipe_of(body, records, ["merged"], training={"steps": 2}), out=folder / "pooler")
     tensors, base = load_file(done.exports["merged"] / "model.safetensors"), load_file(body / "model.safetensors")
     assert torch.equal(tensors["pooler.dense.weight"], base["pooler.dense.weight"])
+
+
+def test_sentence_transformers_reads_a_width_that_is_called_otherwise(folder: Path) -> None:
+    """DistilBERT's config.json has no `hidden_size`."""
+    from sentence_transformers import SentenceTransformer
+
+    base, records = encoder_folder(folder / "distilbert", "distilbert"), written(folder / "records.jsonl", RECORDS)
+    merged = graftkit.run(recipe_of(base, records, ["merged"], training={"steps": 1}), out=folder / "dim")
+    place = merged.exports["merged"]
+    theirs = torch.from_numpy(SentenceTransformer(str(place), device="cpu", local_files_only=True).encode(ASKED))
+    assert torch.allclose(vectors_of(place, ASKED), theirs, atol=1e-5)
+
+
+def test_what_a_base_model_says_of_vectors_is_not_said_of_another_model(result: Any, folder: Path) -> None:
+    """Neither of one with a head, nor prompts of one that was trained on without."""
+    merged, records = result.exports["merged"], written(folder / "records.jsonl", RECORDS)
+    texts = written(folder / "labels.jsonl", [{"text": f"some words {n}", "label": "ab"[n % 2]} for n in range(20)])
+    recipe = recipe_of(merged, texts, ["merged"], objective="classification", training={"steps": 1})
+    judging = graftkit.run(recipe, out=folder / "judging").exports["merged"]
+    assert not (judging / "modules.json").exists()
+    assert not any("embedding_" in key for key in json.loads((judging / "config.json").read_text()))
+    again = graftkit.run(recipe_of(merged, records, ["peft"], training={"steps": 1}), out=folder / "again")
+    whole = graftkit.export(again.exports["peft"], "merged", out=folder / "of again").folder
+    assert json.loads((whole / "config.json").read_text())["embedding_prompts"] == {}
+
+
+@pytest.mark.parametrize(
+    "said,told",
+    [
+        (
+            {"embedding_pooling": "max"},
+            r"its vectors are made of max \(config.json\), of which graftkit knows the mean",
+        ),
+        ({"embedding_prompts": {"query": 5}}, "its embedding_prompts are no texts by the names query and document"),
+        ({"embedding_prompts": {"passage": "x"}}, "its embedding_prompts are no texts by the names query and document"),
+    ],
+)
+def test_a_config_that_says_something_else_of_vectors_is_refused(
+    result: Any, tmp_path: Path, said: Mapping[str, Any], told: str
+) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(result.exports["merged"], copied, ignore=shutil.ignore_patterns("graftkit.json"))
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, **said}))
+    with pytest.raises(ModelError, match=told):
+        reload_any(str(copied))
+    with pytest.raises(ModelError, match=told):
+        graftkit.evaluate(str(copied), records=[*RECORDS])
+
+
+def test_a_model_of_vectors_is_asked_of_no_conversation(result: Any) -> None:
+    asked: Any = ["hello", [{"role": "user", "content": "hello"}]]
+    with pytest.raises(RequestError, match=r"texts\[1\]: it is a conversation, and the model takes single texts alone"):
+        graftkit.judge(result.folder, asked)
+    [near] = graftkit.judge(result.folder, {"text": ASKED[0], "text_pair": ASKED[0]})
+    assert near.facts["similarity"] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_table_may_have_fewer_negatives_in_some_rows(bert: Path, tmp_path: Path) -> None:
+    rows = [f"q {n},{'' if n == 5 else f'p {n}'},n {n},{'' if n % 2 else f'm {n}'}" for n in range(20)]
+    place = tmp_path / "records.csv"
+    place.write_text("\n".join(["query,positive,negative_1,negative_2", *rows]))
+    data = {"train": {"path": str(place), "empty": "skip"}, "holdout": 0}
+    planned = graftkit.plan(recipe_of(bert, place, data=data))
+    negatives = [len(sample.negatives) for sample in planned.samples.train if isinstance(sample, SimilarTexts)]
+    assert negatives[:4] == [2, 1, 2, 1]
+    assert len(planned.samples.train) == 19
 
 
 def test_a_model_of_sentence_transformers_goes_on_as_it_was_made(bert: Path, folder: Path) -> None:
@@ -303,5 +397,8 @@ def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> Non
     told = " ".join(done.manifest["notices"])
     assert "9 of 9 records have more negatives than objective.negatives" in told
     assert done.manifest["data"]["train_examples"] == 18, "each of two positives is an example"
+    whole = {**recipe, "objective": {"use": "embedding", "dimensions": [8, 32]}}
+    with pytest.raises(RecipeError, match="dimensions: 32 is no part of the model's vectors, which have 32 numbers"):
+        graftkit.run(whole, out=tmp_path / "whole")
     with pytest.raises(RecipeError, match="the objective embedding trains a model with another head"):
         graftkit.run({**recipe, "export": ["gguf"]}, out=tmp_path / "gguf")

@@ -14,7 +14,7 @@ _IN_A_FOLDER = 'folder = "."  # this folder, or its name on the hub'
 _SENTENCES = """from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer(".")  # this folder, or its name on the hub
-print(model.encode("Hello"))
+print(model.encode("Hello"{}))
 """
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes as `--max-lora-rank`."""
@@ -35,7 +35,8 @@ def merged_card(request: CardRequest) -> ExportCard:
     loading = [LoadingExample("transformers", "python", python)]
     loading += [LoadingExample("vLLM", "sh", "vllm serve .")] if request.head == "language" else []
     if request.head == "embedding":
-        loading.insert(0, LoadingExample("sentence-transformers", "python", _SENTENCES))
+        prompt = next((f", prompt_name={name!r}" for name in request.prompts), "")
+        loading.insert(0, LoadingExample("sentence-transformers", "python", _SENTENCES.format(prompt)))
         return ExportCard("sentence-transformers", "finetune", loading=loading)
     return ExportCard("transformers", "finetune", loading=loading)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ExportError
-from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, text_settings
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, state_width
 from graftkit.interfaces.json_file import read_json_object, write_json
 
 __all__ = ["pooling_in", "write_sentence_files"]
@@ -38,7 +38,7 @@ def write_sentence_files(folder: Path, config: Mapping[str, Any]) -> None:
     write_json(folder / "modules.json", modules)
     pooling = {f"pooling_mode_{end}": name == by for name, end in _POOLING.items()}
     (folder / "1_Pooling").mkdir()
-    width = {"word_embedding_dimension": text_settings(config).get("hidden_size")}
+    width = {"word_embedding_dimension": _width(folder)}
     write_json(folder / "1_Pooling" / "config.json", {**width, **pooling, "include_prompt": True})
     prompts = config.get(EMBEDDING_PROMPTS) or {}
     write_json(
@@ -64,3 +64,9 @@ def pooling_in(folder: Path) -> str | None:
     if len(found) != 1:
         raise ExportError("it does not ask for one way of pooling", where=str(path))
     return found[0]
+
+
+def _width(folder: Path) -> int:
+    from transformers import AutoConfig
+
+    return state_width(AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True))

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from graftkit.arguments import check_flags, check_is, check_path, check_several
 from graftkit.errors import RequestError
@@ -16,11 +16,14 @@ from graftkit.interfaces.offline import no_network_if
 
 if TYPE_CHECKING:
     from graftkit.flow.answering.reload import AdapterBase
+    from graftkit.flow.answering.reloaded_head import HeadModel
 
 __all__ = ["ONE_OF_TWO", "Judged", "JudgedPrompt", "judge"]
 
 JudgedPrompt = str | Mapping[str, str] | Sequence[Mapping[str, str]]
 """A text; or two of them, `{"text": ..., "text_pair": ...}`; or a conversation, a list of messages."""
+
+_Shape = Literal["text", "pair", "conversation"]
 
 ONE_OF_TWO = (
     'the model was trained on pairs of texts, and asked of one; of two: \'{"text": "...", "text_pair": "..."}\''
@@ -68,7 +71,8 @@ def judge(
         offline: Whether nothing is fetched: a hub id that is not on this machine is refused.
 
     Raises:
-        RequestError: Nothing can be loaded from it, it is a language model, or it can't be asked so.
+        RequestError: Nothing can be loaded from it, it is a language model, or it can't be asked so: of a pair or a
+            conversation, where it takes single texts alone.
     """
     name = check_path(source, "source")
     asked = _asked(texts)
@@ -87,16 +91,31 @@ def judge(
         raise RequestError(
             "it is a language model, which judges no texts", where=name, hint="Ask by graftkit.generate."
         )
+    _refuse_others(asked, model)
     judged = []
-    for text in asked:
+    for text, _ in asked:
         found = model.judge(text)
         notices = (ONE_OF_TWO,) if model.pairs and model.pair_in(text) is None else ()
         judged.append(Judged(text, found.text, found.facts, notices))
     return judged
 
 
-def _asked(texts: Any) -> list[str]:
-    """Returns texts as a model is asked; two texts, and messages, as their JSON.
+def _refuse_others(asked: Sequence[tuple[str, _Shape]], model: HeadModel) -> None:
+    """Refuses pairs and conversations of which the model would judge the JSON.
+
+    Raises:
+        RequestError: There is one.
+    """
+    lays_out = model.scored.kind == "sequence" and model.tokenizer.chat_template is not None
+    for number, (text, shape) in enumerate(asked):
+        if (shape == "pair" and model.pair_in(text) is None) or (shape == "conversation" and not lays_out):
+            raise RequestError(
+                f"it is a {shape}, and the model takes single texts alone", where=f"texts[{number}]", hint="Give texts."
+            )
+
+
+def _asked(texts: Any) -> list[tuple[str, _Shape]]:
+    """Returns texts as a model is asked, and what they are; two texts, and messages, as their JSON.
 
     Raises:
         RequestError: Something else was given.
@@ -112,7 +131,12 @@ def _asked(texts: Any) -> list[str]:
         several = isinstance(one, list | tuple) and one and all(isinstance(turn, Mapping) for turn in one)
         if not (isinstance(one, str | Mapping) or several):
             raise RequestError("it is neither a text, nor two, nor a conversation", where=f"texts[{number}]", hint=hint)
-    return [one if isinstance(one, str) else _json(one, number) for number, one in enumerate(found)]
+    return [
+        (one, "text")
+        if isinstance(one, str)
+        else (_json(one, number), "pair" if isinstance(one, Mapping) else "conversation")
+        for number, one in enumerate(found)
+    ]
 
 
 def _json(one: Any, number: int) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "labels_of",
     "load_pretrained",
     "model_class",
+    "state_width",
     "text_settings",
     "token_types",
     "with_head",
@@ -174,7 +175,7 @@ def with_head(
             takes the place of the base's, unless the base numbers positions from that on.
         several: Whether a text may have several of the labels, each of which is judged by itself.
         pooled_by: What a sequence's vector is made of, of a model without a head; what the base's says when left out.
-        prompts: What is put before texts, likewise.
+        prompts: What is put before texts, likewise. Of a model with a head neither is said.
 
     Example:
         >>> with_head({"architectures": ["LlamaForCausalLM"]}, "sequence", ["bad", "good"])["architectures"]
@@ -182,10 +183,11 @@ def with_head(
     """
     named = (config.get("architectures") or [""])[0]
     found = {**config, "architectures": [f"{_END.sub('', str(named))}{_CLASSES[head]}"]}
-    if pooled_by is not None:
-        found[EMBEDDING_POOLING] = pooled_by
-    if prompts is not None:
-        found[EMBEDDING_PROMPTS] = dict(prompts)
+    for key, value in ((EMBEDDING_POOLING, pooled_by), (EMBEDDING_PROMPTS, prompts)):
+        if head != "embedding":
+            found.pop(key, None)
+        elif value is not None:
+            found[key] = value if isinstance(value, str) else dict(value)
     if head in SCORING:
         names = list(labels) or ["LABEL_0"]
         found |= {
@@ -202,6 +204,16 @@ def with_head(
         if pad is not None and not numbered:
             found["pad_token_id"] = pad
     return found
+
+
+def state_width(config: Any) -> int:
+    """Returns how many numbers a hidden state has that a model without a head gives, whatever its config.json calls it.
+
+    Args:
+        config: transformers' own configuration.
+    """
+    text = config.get_text_config()
+    return int(getattr(text, "word_embed_proj_dim", None) or text.hidden_size)  # to which OPT projects them
 
 
 def model_class(config: Any) -> Any | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -63,6 +63,7 @@ class CardRequest:
         several: Whether a text may have several of the labels, each of which is judged by itself.
         pairs: Whether it was trained on pairs of texts.
         pooled_by: What a sequence's vector is made of, of a model that gives vectors.
+        prompts: What was put before texts, by what they are, `query` or `document`, likewise.
     """
 
     folder: Path
@@ -74,6 +75,7 @@ class CardRequest:
     several: bool = False
     pairs: bool = False
     pooled_by: PooledBy | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> str:
@@ -105,7 +107,9 @@ class CardRequest:
         elif self.head == "masked":
             ask, answer = _WITH_A_MASK, _FILLED
         elif self.head == "embedding":
-            ask, answer = _PLAINLY, _VECTOR[self.pooled_by or "mean"]
+            text = repr(next(iter(self.prompts.values()), "") + "Hello")
+            ask = f'inputs = tokenizer({text}, return_tensors="pt")\n'
+            answer = _VECTOR[self.pooled_by or "mean"]
         else:
             ask, answer = (
                 _OF_A_PAIR if self.pairs else _WITH_AN_ANSWER if self.chat else _PLAINLY,

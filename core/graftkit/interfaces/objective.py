@@ -284,6 +284,16 @@ class EmbeddingConfig(ObjectiveConfig):
         default="", max_length=_LONGEST_PROMPT, description="what is put before each document, such as 'passage: '"
     )
 
+    def check_width(self, width: int) -> None:
+        """Refuses fields that do not hold for the model's vectors, before anything is done.
+
+        Args:
+            width: How many numbers a vector has.
+
+        Raises:
+            ValueError: They do not.
+        """
+
     @property
     def sequences(self) -> int:
         """How many sequences an example has at most: a query, its document, and the negatives."""

@@ -351,11 +351,17 @@ class RoundingFacts(Facts):
 
 
 class FromTrained(Facts):
-    """How far a model is from the trained one whose adapter was merged onto another base."""
+    """How far a model is from the trained one whose adapter was merged onto another base.
+
+    Attributes:
+        largest: The most that a logit, or a number of a vector, is off by.
+        mean: What it is off by in the mean.
+        top1: At what share of positions the likeliest token, or label, is the same; None of vectors.
+    """
 
     largest: float
     mean: float
-    top1: float
+    top1: float | None = None
 
 
 class ProvedFacts(Facts):
@@ -377,7 +383,7 @@ class ProvedFacts(Facts):
         from_trained: How far one merged onto other weights than were trained on is from what was trained.
         on_base_file: What its adapter computes on the base model's own file, where its program reads that.
         mean_abs_diff: What a logit is off by in the mean.
-        top1_agreement: At what share of positions the likeliest token is the same.
+        top1_agreement: At what share of positions the likeliest token, or label, is the same; 0 of vectors.
     """
 
     max_abs_diff: float

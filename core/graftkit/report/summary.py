@@ -183,7 +183,8 @@ def _from_trained(proof: Mapping[str, Any]) -> str:
     if not found:
         return ""
     off = f"off from the trained model by {found['largest']:.1e}, {found['mean']:.1e} in the mean"
-    return f"merged onto {proof['merged_onto']}: {off}, the same likeliest token at {found['top1']:.1%}"
+    same = f", the same likeliest token at {found['top1']:.1%}" if "top1" in found else ""
+    return f"merged onto {proof['merged_onto']}: {off}{same}"
 
 
 def merge_text(merge: MergeFacts) -> str:

@@ -67,7 +67,7 @@ class SamplingPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """The answers to one prompt; none where the model's logits are no numbers.
+    """The answers to one prompt; fewer, or none, where the model's logits are no numbers.
 
     Attributes:
         prompt: Token ids.
@@ -135,7 +135,7 @@ class SampledLoss:
             sampled = most
 
         found = self._sampled(asked, size, seed, report)
-        score = _score(found)
+        score = _score(found, size)
         if not math.isfinite(score.loss):
             return score
         told = self._learn(found, poll, lambda done, every: on_pass(sampled + done, sampled + every), seed_pass)
@@ -144,7 +144,7 @@ class SampledLoss:
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Samples an answer to each prompt; the same numbers draw them each time."""
         asked = self._sampling.ask(store, list(chain.from_iterable(groups)))
-        return _score(self._sampled(asked, EVALUATED, self._sampling.seed, poll))
+        return _score(self._sampled(asked, EVALUATED, self._sampling.seed, poll), EVALUATED)
 
     def _sampled(self, asked: Sequence[Asked], size: int, seed: int, report: OnPass) -> list[_Group]:
         """Samples and scores so many answers to each prompt, this process those to its own ones.
@@ -298,9 +298,9 @@ def _example(prompt: Sequence[int], answer: SampledAnswer, by_example: Mapping[s
     return Example(ids, weights, len(prompt), {}, {name: np.float32(value) for name, value in by_example.items()})
 
 
-def _score(groups: Sequence[_Group]) -> StepScore:
-    """Returns what sampled answers come to; where some prompt has none, the loss is no number."""
-    if not all(group.answers for group in groups):
+def _score(groups: Sequence[_Group], size: int) -> StepScore:
+    """Returns what so many sampled answers to each prompt come to; where some are missing, the loss is no number."""
+    if not all(len(group.answers) == size for group in groups):
         return StepScore(math.nan, 0, 0, losses=[0.0 - _mean(group.rewards or [math.nan]) for group in groups])
     answers = [answer for group in groups for answer in group.answers]
     rewards = [reward for group in groups for reward in group.rewards]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from graftkit.errors import ModelError
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.model.sampled import SampledAnswer
 from graftkit.store.fingerprint import derived_seed
@@ -55,3 +57,22 @@ def test_no_more_answers_are_made_side_by_side_than_asked(
     torch.manual_seed(1)
     first = int(torch.randint(2**62, ()))
     assert every == [derived_seed(first, "answer", f"{place}:{number}") for place in (0, 1) for number in range(5)]
+
+
+def test_answers_that_end_in_no_numbers_leave_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where those to a prompt are made a few at a time, and the first ones are whole, too."""
+    made: list[int] = []
+
+    def sampled(network: Any, prompts: Any, seeds: Sequence[Sequence[int]], **options: Any) -> list[Any]:
+        made.append(len(seeds[0]))
+        if len(made) == 2:
+            raise ModelError("the logits are no finite numbers")
+        return [[SampledAnswer([5, 2], ended=True) for _ in each] for each in seeds]
+
+    monkeypatch.setattr(sampled_loss, "sample_answers", sampled)
+    asked = [Asked([3, 4], lambda ids: {"": 1.0}) for _ in range(2)]
+    sampling = SamplingPlan(SampledConfig(group_size=5), lambda store, numbers: asked, [2], 100, 3, 0)
+    loss: Any = SampledLoss(torch.nn.Linear(1, 1), Unlearnt(), Passes(64, True, torch.device("cpu")), sampling)  # type: ignore[arg-type]
+    store = TokenStore.of(Example(np.array([3, 4, 5]), np.ones(3, np.float32), 2) for _ in asked)
+    score = loss.backward(store, [[0, 1]], lambda: None, lambda done, total: None, lambda group, place: None)
+    assert made == [3, 2, 3, 2] and math.isnan(score.loss)

@@ -137,7 +137,7 @@ def check_source(source: str, host: PluginHost) -> HeadFacts | None:
         return None
     with named(source):
         _, files = open_model(host, gguf_in(folder) or (str(folder) if export else source))
-    return scored_of(files.config)
+    return scored_of(with_own_vectors(files).config)
 
 
 def _loaded(

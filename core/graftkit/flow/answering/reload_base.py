@@ -16,6 +16,7 @@ from graftkit.flow.folders.adapter_folder import is_adapter_folder, read_adapter
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.flow.folders.run_adapter import adapter_facts, whole_of_run
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
+from graftkit.flow.planning.head import with_facts
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.peft_config import read_adapter_config
@@ -55,7 +56,7 @@ def reload_base(source: str, tuned: ReloadedModel, host: PluginHost, on: Adapter
     with this_machine_alone(), named(model.reference):
         _, files = open_model(host, model.reference)
         check_unchanged(model, base_facts(files))
-        base = opened_model(files, model.reference, ExportManifest(), host)
+        base = opened_model(with_facts(files, None), model.reference, ExportManifest(), host)
     return _asked_as(tuned, base)
 
 

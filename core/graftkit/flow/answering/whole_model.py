@@ -13,7 +13,7 @@ from graftkit.flow.answering.reloaded_model import ReloadedModel
 from graftkit.flow.base_files.generation_settings import generation_config, stop_tokens
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
 from graftkit.flow.folders.export_manifest import ExportManifest
-from graftkit.flow.planning.head import refuse_head
+from graftkit.flow.planning.head import refuse_head, with_facts
 from graftkit.flow.preparation.check_model import pick_device
 from graftkit.flow.records.chat import options_of
 from graftkit.host.host import PluginHost
@@ -36,9 +36,9 @@ _NO_ANSWERS = "only language models write answers"
 
 
 def whole_model(source: str, manifest: ExportManifest, host: PluginHost) -> ReloadedModel:
-    """Loads a base model or an export of a whole model, unquantized."""
+    """Loads a base model or an export of a whole model, unquantized, as a language model."""
     _, files = open_model(host, gguf_in(Path(source)) or source)
-    return opened_model(files, source, manifest, host)
+    return opened_model(with_facts(files, None), source, manifest, host)
 
 
 def opened_model(

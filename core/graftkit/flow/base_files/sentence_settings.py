@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.architecture import EMBEDDING_POOLING, PooledBy
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, PooledBy
 from graftkit.interfaces.model_source import BaseModelFiles, SentenceModules
 
-__all__ = ["pooling_of", "prompts_of"]
+__all__ = ["own_prompts", "pooling_of", "prompts_of"]
 
 _LEGACY: Mapping[str, str] = {
     "pooling_mode_mean_tokens": "mean",
@@ -23,7 +23,13 @@ _LEGACY: Mapping[str, str] = {
 
 _KNOWN: Mapping[str, PooledBy] = {"mean": "mean", "cls": "cls", "lasttoken": "lasttoken"}
 
+_FILES = "its sentence-transformers files"
+
 _SAY = "Say objective.pooling to leave that out: what is trained is then another model than its authors made."
+
+
+_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
+"""What sentence-transformers calls the prompts of queries and of documents; the first of them that there is."""
 
 
 def pooling_of(files: BaseModelFiles) -> PooledBy:
@@ -33,11 +39,12 @@ def pooling_of(files: BaseModelFiles) -> PooledBy:
     for others, which see no later one.
 
     Raises:
-        ModelError: Its sentence-transformers files ask for something else than the mean, the first or the last token.
+        ModelError: Its files ask for something else than the mean, the first or the last token.
     """
-    said = _KNOWN.get(str(files.config.get(EMBEDDING_POOLING)))
-    if said is not None:
-        return said
+    own = files.config.get(EMBEDDING_POOLING)
+    if own is not None:
+        return _known([own], files.reference, "config.json")
+    said: PooledBy | None = None
     modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
     for name, settings in modules.items():
         kind = name.rpartition(".")[2]
@@ -50,6 +57,28 @@ def pooling_of(files: BaseModelFiles) -> PooledBy:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     return "mean" if files.config.get("model_type") in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "lasttoken"
+
+
+def own_prompts(files: BaseModelFiles) -> Mapping[str, str]:
+    """Returns what a model's files put before queries and documents.
+
+    Where its config.json says nothing of it, as graftkit's does, that is what sentence-transformers puts before them in
+    `encode_query` and `encode_document`.
+
+    Raises:
+        ModelError: It is something else than a text for each.
+    """
+    found = files.config.get(EMBEDDING_PROMPTS)
+    if found is None:
+        theirs = prompts_of(files)
+        named = {name: next((theirs[one] for one in known if one in theirs), "") for name, known in _NAMES.items()}
+        return {name: text for name, text in named.items() if text}
+    if not isinstance(found, Mapping) or not all(
+        name in ("query", "document") and isinstance(text, str) for name, text in found.items()
+    ):
+        told = f"its {EMBEDDING_PROMPTS} are no texts by the names query and document"
+        raise ModelError(told, where=files.reference, hint="Its config.json is damaged.")
+    return dict(found)
 
 
 def prompts_of(files: BaseModelFiles) -> Mapping[str, str]:
@@ -66,17 +95,22 @@ def _pooled_by(settings: Mapping[str, Any], reference: str) -> PooledBy:
         ModelError: It is something that graftkit does not know.
     """
     said = settings.get("pooling_mode") or [mode for key, mode in _LEGACY.items() if settings.get(key)] or ["mean"]
-    modes = [said] if isinstance(said, str) else list(said)
-    if len(modes) != 1 or modes[0] not in _KNOWN:
-        raise _refused(f"its vectors are made of {' and '.join(map(str, modes))}", reference)
+    found = _known([said] if isinstance(said, str) else list(said), reference)
     if settings.get("include_prompt") is False:
         raise _refused("its vectors leave the prompt's tokens out", reference)
-    return _KNOWN[modes[0]]
+    return found
 
 
-def _refused(what: str, reference: str) -> ModelError:
+def _known(modes: Sequence[object], reference: str, said_by: str = _FILES) -> PooledBy:
+    found = _KNOWN.get(str(modes[0])) if len(modes) == 1 else None
+    if found is None:
+        raise _refused(f"its vectors are made of {' and '.join(map(str, modes)):.80}", reference, said_by)
+    return found
+
+
+def _refused(what: str, reference: str, said_by: str = _FILES) -> ModelError:
     return ModelError(
-        f"{what} (its sentence-transformers files), of which graftkit knows the mean, cls and lasttoken alone",
+        f"{what} ({said_by}), of which graftkit knows the mean, cls and lasttoken alone",
         where=reference,
         hint=_SAY,
     )

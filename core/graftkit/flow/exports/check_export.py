@@ -226,7 +226,9 @@ def _told(found: _Computed, exporter: Exporter, probes: Probes, odd: list[str]) 
         "not_covered_because": found.lacking,
         "max_abs_diff": min(difference.largest, 1e308),
         "mean_abs_diff": min(difference.mean, 1e308),
-        "top1_agreement": difference.top1,
+        **(
+            {"top1_agreement": difference.top1} if probes.head != "embedding" else {}
+        ),  # numbers of a vector are no choice
         "tolerance": compared.tolerance,
         **({"chosen_otherwise": list(found.experts)} if found.experts else {}),
         **({"set_aside": [compared.set_aside, sum(map(len, probes.positions))]} if compared.set_aside else {}),
@@ -262,7 +264,10 @@ def _told_of_merge(onto: MergeBase, trained: Probes, probes: Probes) -> dict[str
 
     if onto == "dequantized":
         return {}
-    return {"merged_onto": onto, "from_trained": asdict(compare(trained, probes.logits))}
+    found = asdict(compare(trained, probes.logits))
+    if probes.head == "embedding":
+        del found["top1"]
+    return {"merged_onto": onto, "from_trained": found}
 
 
 def compare_found(exporter: Exporter, probes: Probes, found: Sequence[torch.Tensor]) -> Comparison:

@@ -122,8 +122,9 @@ def _of_the_format(
     if head:
         own = with_head(files.config, head.kind, head.labels, head.pad).get("pad_token_id")
         pad = head.pad if own == head.pad else None  # RoBERTa's stays what it numbers positions from
+        labels, prompts = tuple(head.labels), head.prompts or {}
         request = CardRequest(
-            folder, base, chat, head.kind, tuple(head.labels), pad, head.several, head.pairs, head.pooled_by
+            folder, base, chat, head.kind, labels, pad, head.several, head.pairs, head.pooled_by, prompts
         )
     found = exporter.card(request)
     if not isinstance(found, ExportCard):

@@ -21,7 +21,7 @@ from graftkit.flow.planning.sampled import refuse_unanswered
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head
-from graftkit.interfaces.objective import LearnsFrom, SampledConfig, TeacherConfig
+from graftkit.interfaces.objective import EmbeddingConfig, LearnsFrom, SampledConfig, TeacherConfig
 from graftkit.interfaces.samples import Sample, Unanswered
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe
@@ -91,6 +91,8 @@ class EvaluationPlan:
     def for_head(self, host: PluginHost, facts: HeadFacts, where: str) -> BoundRecipe:
         """Returns the recipe by which a model is measured: where it says no objective, by that of the model's head.
 
+        What is put before texts is what the model was trained with, where the recipe says nothing of that.
+
         Args:
             host: The plugins.
             facts: The model's head.
@@ -102,9 +104,9 @@ class EvaluationPlan:
         """
         bound, head, labels, several = self.bound, facts.kind, facts.labels, facts.several
         if "objective" not in bound.recipe.model_fields_set and head != "language":
-            use = _OBJECTIVES.get(head) or _sequence_objective(labels, several=several)
-            prompts = {f"{name}_prompt": text for name, text in (facts.prompts or {}).items()}
-            bound = _measured_by(use, bound, host, **prompts)
+            bound = _measured_by(_OBJECTIVES.get(head) or _sequence_objective(labels, several=several), bound, host)
+        if isinstance(bound.objective_config, EmbeddingConfig) and head == "embedding":
+            bound = _with_prompts(bound, facts.prompts or {}, host)
         config, use = bound.objective_config, bound.objective.use
         if config.head == head == "sequence":
             _refuse_outputs(bound, labels, several=several, where=where)
@@ -131,6 +133,13 @@ def _measured_by(use: str, bound: BoundRecipe, host: PluginHost, **said: Any) ->
     """Returns a recipe with another objective, of which it says these fields."""
     recipe = bound.recipe.model_copy(update={"objective": ProviderSection(use=use, **said)})
     return bind(LoadedRecipe(recipe, bound.document), host)
+
+
+def _with_prompts(bound: BoundRecipe, prompts: Mapping[str, str], host: PluginHost) -> BoundRecipe:
+    """Returns a recipe that puts before texts what a model was trained with, where it says nothing of that itself."""
+    said = bound.recipe.objective.model_dump(exclude_unset=True, exclude={"use"})
+    own = {f"{name}_prompt": text for name, text in prompts.items()}
+    return _measured_by(bound.objective.use, bound, host, **{**own, **said}) if own.keys() - said.keys() else bound
 
 
 def _learnt(labels: Sequence[str], *, several: bool) -> LearnsFrom:

@@ -9,7 +9,7 @@ from typing import Any
 
 from graftkit.corpus.encode import Encoder
 from graftkit.errors import DataError, ModelError, RecipeError
-from graftkit.flow.base_files.sentence_settings import pooling_of, prompts_of
+from graftkit.flow.base_files.sentence_settings import own_prompts, pooling_of, prompts_of
 from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.planning.named_fields import NamedFields, listed_labels
 from graftkit.flow.planning.read_records import ReadRecords
@@ -76,9 +76,8 @@ def config_of_objective(bound: BoundRecipe, files: BaseModelFiles) -> Mapping[st
     """
     head, objective = bound.objective_config.head, bound.objective.use
     config, reference = files.config, files.reference
-    if head == "language" and head_of(config) == "embedding":  # the body alone, whose output layer may be tied to it
-        return with_head(config, head)
     if head == "language":
+        config = _of_language(config)
         refuse_head(config, reference, f"the objective {objective} trains language models")
         return config
     if is_multimodal(config):
@@ -104,11 +103,13 @@ def with_own_vectors(files: BaseModelFiles) -> BaseModelFiles:
     """Returns the files of a model without a head, whose configuration says how its vectors are made.
 
     Raises:
-        ModelError: Its sentence-transformers files ask for something that graftkit does not know.
+        ModelError: Its files ask for something that graftkit does not know.
     """
-    if head_of(files.config) != "embedding" or EMBEDDING_POOLING in files.config:
+    if head_of(files.config) != "embedding":
         return files
-    return _with_config(files, with_head(files.config, "embedding", pooled_by=pooling_of(files)))
+    return _with_config(
+        files, with_head(files.config, "embedding", pooled_by=pooling_of(files), prompts=own_prompts(files))
+    )
 
 
 def told_of_prompts(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
@@ -150,9 +151,13 @@ def told_of_few_compared(bound: BoundRecipe, corpus: Callable[[], CorpusEstimate
 
 
 def with_facts(files: BaseModelFiles, facts: HeadFacts | None) -> BaseModelFiles:
-    """Returns a base model's files whose configuration asks for the head that a manifest names, if it names one."""
+    """Returns a base model's files whose configuration asks for the head that a manifest names.
+
+    Where it names none, that is a language model's.
+    """
     if facts is None:
-        return files
+        own = _of_language(files.config)
+        return files if own is files.config else _with_config(files, own)
     config = with_head(
         files.config,
         facts.kind,
@@ -160,9 +165,14 @@ def with_facts(files: BaseModelFiles, facts: HeadFacts | None) -> BaseModelFiles
         facts.pad,
         several=facts.several,
         pooled_by=facts.pooled_by,
-        prompts=facts.prompts,
+        prompts=facts.prompts or {},  # and not those of the base model
     )
     return _with_config(files, config)
+
+
+def _of_language(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a configuration; of a model without a head that of a language model, whose output layer may be tied."""
+    return with_head(config, "language") if head_of(config) == "embedding" else config
 
 
 def _with_config(files: BaseModelFiles, config: Mapping[str, Any]) -> BaseModelFiles:

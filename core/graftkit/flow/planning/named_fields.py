@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from graftkit.errors import RecipeError, RequestError
 from graftkit.flow.records.named_providers import Named
 from graftkit.host.results import kind_named
-from graftkit.interfaces.objective import ObjectiveConfig
+from graftkit.interfaces.objective import EmbeddingConfig, ObjectiveConfig
 from graftkit.recipe.bind import BoundRecipe
 
 __all__ = ["NamedFields", "check_weighed_labels", "listed_labels"]
@@ -57,6 +57,25 @@ class NamedFields(Named):
             return self._config.for_records(dict(counts), records)
         except ValueError as error:
             return error
+
+    def check_width(self, width: int) -> None:
+        """Refuses fields that do not hold for vectors of so many numbers, where it learns vectors.
+
+        Raises:
+            RecipeError: They do not.
+            PluginCallError: They raise something else.
+        """
+        if isinstance(self._config, EmbeddingConfig):
+            wrong = self._call("check_width", self._wrong_width, self._config, width)
+            if wrong:
+                raise RecipeError(str(wrong), where=self._where)
+
+    def _wrong_width(self, config: EmbeddingConfig, width: int) -> ValueError | None:
+        try:
+            config.check_width(width)
+        except ValueError as error:
+            return error
+        return None
 
     def label_weights(self) -> dict[str, float]:
         """Returns how much each label weighs, where that is said.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graftkit.errors import ModelError, RecipeError
 from graftkit.flow.base_files.open_model import embedding_rows, load_tokenizer, open_model
-from graftkit.flow.planning.head import refuse_head
+from graftkit.flow.planning.head import refuse_head, with_facts
 from graftkit.flow.planning.vocabulary import VocabularyRequest
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
@@ -80,7 +80,8 @@ def open_teacher(
             where=where,
             hint="Leave `tokenizer` out, or give the model the teacher's: tokenizer: {replace: TEACHER}.",
         )
-    source, files = open_model(host, config.teacher, where=where)
+    source, opened = open_model(host, config.teacher, where=where)
+    files = with_facts(opened, None)
     refuse_head(files.config, files.reference, "a teacher is a language model")
     own = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     _check_tokens(tokenizer, own, where)

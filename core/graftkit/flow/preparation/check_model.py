@@ -9,13 +9,16 @@ import torch
 
 from graftkit.errors import RecipeError
 from graftkit.flow.base_files.stored_weights import describe_stored
+from graftkit.flow.planning.named_fields import NamedFields
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.state.context import RunContext
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.architecture import state_width
 from graftkit.interfaces.counts import count_weights
 from graftkit.model.activation_checkpointing import why_no_checkpointing
 from graftkit.model.load import check_base_model, check_stored_weights
 from graftkit.model.packing import Packing, choose_packing
+from graftkit.model.skeleton import build_config
 from graftkit.recipe.schema import Recipe
 from graftkit.report.run_manifest import SequenceFacts
 
@@ -68,9 +71,9 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
     """Returns where and how the base model of a plan will compute.
 
     Raises:
-        RecipeError: There is no such device here.
+        RecipeError: There is no such device here, its blocks can't be computed twice, which the recipe asks for, or
+            the objective's fields do not hold for its vectors.
         ModelError: The model is not causal, or its weights are stored in a format that nobody knows.
-        RecipeError: Its blocks can't be computed twice, which the recipe asks for.
     """
     bound, files = plan.bound, plan.files
     device = of_this_process(pick_device(bound.recipe.training.device))
@@ -80,6 +83,8 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
     stored = describe_stored(uses, name, quantizer.config, itemsize, exported=bool(bound.exports))
     weights = count_weights(files.tensors)
     packing = choose_packing(files.config, files.reference, weights)
+    if bound.objective_config.head == "embedding":
+        NamedFields(bound).check_width(state_width(build_config(files.config)))
     asked = bound.recipe.memory.checkpoint
     why = "" if asked == "none" else why_no_checkpointing(files.config, packing, weights)
     if asked == "blocks" and why:

@@ -103,12 +103,22 @@ class NamedObjective(Named):
 class NamedOverall(NamedObjective):
     """One that tells something of all examples together, too; of others nothing is kept or gathered for that."""
 
+    def __init__(self, objective: Any, registered: RegisteredProvider) -> None:
+        super().__init__(objective, registered)
+        self._columns: dict[str, tuple[int, ...]] = {}
+
     def kept(self, scores: SequenceScores | TokenScores) -> dict[str, torch.Tensor]:
         """Returns what is kept of each example, `[examples]` or `[examples, ...]`."""
         found = self._objective.kept(_copied(scores))
         if not isinstance(found, Mapping) or not found:
             raise self.wrong(f"gave {kind_named(found)} as what is kept of examples, not a mapping with an entry")
-        return {self._metric_name(name): self._kept(name, values, scores) for name, values in dict(found).items()}
+        kept = {self._metric_name(name): self._kept(name, values, scores) for name, values in dict(found).items()}
+        columns = {name: tuple(values.shape[1:]) for name, values in kept.items()}
+        self._columns = self._columns or columns
+        if columns != self._columns:
+            told = f"keeps numbers of the shapes {columns} of each example, and {self._columns} of others"
+            raise self.wrong(f"{told}: the same are due of all")
+        return kept
 
     def _kept(self, name: str, values: object, scores: SequenceScores | TokenScores) -> torch.Tensor:
         examples = _examples(scores)
@@ -167,9 +177,16 @@ def named_objective(objective: Any, registered: RegisteredProvider) -> NamedObje
     Args:
         objective: The objective.
         registered: The provider and its plugin.
+
+    Raises:
+        PluginCallError: It has figures of all examples (`overall`), and says not what they follow from (`kept`).
     """
-    made = NamedOverall if isinstance(objective, Overall) else NamedObjective
-    return made(objective, registered)
+    if isinstance(objective, Overall):
+        return NamedOverall(objective, registered)
+    found = NamedObjective(objective, registered)
+    if callable(getattr(objective, "overall", None)):
+        raise found.wrong("has a method overall and no method kept, which says what its figures follow from")
+    return found
 
 
 class _ByCopies(torch.autograd.Function):

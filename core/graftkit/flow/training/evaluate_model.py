@@ -38,8 +38,8 @@ from graftkit.flow.training.answers import (
 from graftkit.flow.training.evaluate import measured_of
 from graftkit.flow.training.rewards import asked_of, rewards_of, sampling_of
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.architecture import token_types
-from graftkit.interfaces.objective import SampledConfig
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, token_types
+from graftkit.interfaces.objective import EmbeddingConfig, SampledConfig
 from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.packing import Packing, choose_packing, use_packing
@@ -116,9 +116,13 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
             have; or the recipe says of conversations what its chat template does not read.
         ModelError: It is not causal.
     """
-    network, config = model.network, model.network.config.to_dict()
+    network = model.network
     scored = model.scored if isinstance(model, HeadModel) else HeadFacts(kind="language")
     bound = planned.for_head(host, scored, source)
+    said = bound.objective_config
+    if isinstance(said, EmbeddingConfig) and said.pooling != "auto":  # as a run of the recipe has it
+        setattr(network.config, EMBEDDING_POOLING, said.pooling)
+    config = network.config.to_dict()
     check_weighed_labels(bound, scored.labels)
     tokenizer = carrying(template_of(bound), model.tokenizer)
     template = chat_template_of(tokenizer, planned.today, chat_options(bound, model.chat))

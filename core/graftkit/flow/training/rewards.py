@@ -90,7 +90,16 @@ def asked_of(metrics: Mapping[str, Metric], tokenizer: Tokenizer, question: Ques
         metrics: What answers are rewarded by.
         tokenizer: The model's.
         question: The question.
+
+    Raises:
+        DataError: Nothing stands before the answer.
     """
+    if not question.prompt:
+        raise DataError(
+            "no token stands before the answer, and the objective has a prompt answered",
+            where=question.record.where,
+            hint="Leave such records out of the file, or name a chat template that begins an answer.",
+        )
 
     def scores(reply: Sequence[int]) -> Mapping[str, float]:
         return scores_of(metrics, answered(tokenizer, question, reply))
@@ -169,12 +178,6 @@ def _asked(
         question = next(same, None)
         if question is None:
             raise DataError("the record becomes other tokens than before", where=records[number].where)
-        if not question.prompt:
-            raise DataError(
-                "no token stands before the answer, and the objective has a prompt answered",
-                where=records[number].where,
-                hint="Leave such records out of the file, or name a chat template that begins an answer.",
-            )
         return asked_of(metrics, run.vocabulary.tokenizer, question)
 
     return [asked(example, record) for example, record in examples]

@@ -335,6 +335,19 @@ def test_an_objective_keeps_a_row_of_each_example(kept: Any, message: str) -> No
         asked(kept)
 
 
+def test_an_objective_keeps_the_same_of_all_examples() -> None:
+    """Or else what is kept of several passes is no table; nothing is left out where nothing is said to be kept."""
+    made = SimpleNamespace(kept=lambda scores: {"a": scores.values.flatten(1)}, overall=lambda kept: {})
+    found = named_objective(made, registered("objective"))
+    assert isinstance(found, NamedOverall)
+    found.kept(SequenceScores(torch.zeros(2, 1, 3)))
+    assert found.kept(SequenceScores(torch.zeros(4, 1, 3)))["a"].shape == (4, 3)
+    with pytest.raises(PluginCallError, match=r"keeps numbers of the shapes {'a': \(2,\)} of each example, and"):
+        found.kept(SequenceScores(torch.zeros(2, 1, 2)))
+    with pytest.raises(PluginCallError, match="has a method overall and no method kept"):
+        named_objective(SimpleNamespace(overall=lambda kept: {}), registered("objective"))
+
+
 def test_metrics_of_scores_that_are_no_numbers_may_be_none() -> None:
     """What a model that has diverged is measured by is no fault of the objective's."""
     given = SequenceScores(torch.full((2, 1, 1), -torch.inf))
