@@ -21,6 +21,7 @@ NOT_RUN = {
     "toolkit run fixtures/quickstart.yaml": "a real model, which the tests marked `real_model` run",
     ".venv/bin/toolkit generate runs/quickstart": "likewise",
     "toolkit evaluate runs/quickstart": "likewise",
+    "toolkit export runs/quickstart": "likewise",
     "toolkit plan mine.yaml": "test_blocks.py runs what `init` writes",
     "toolkit run mine.yaml": "likewise",
     "toolkit generate runs/mine": "likewise",

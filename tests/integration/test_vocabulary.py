@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from architectures import settings
 from graftkit.errors import FolderError, ModelError, PluginCallError, RecipeError
 from graftkit.flow.answering.reload import reload
+from graftkit.flow.preparation.tokenizer import fewer_than_asked, make_vocabulary
 from graftkit.store.files import sha256_of
 from graftkit.testing import tiny_model_folder
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
@@ -239,6 +241,27 @@ def test_a_tokenizer_extended_before_replaces_the_bases_as_an_extension(
     assert (facts["change"], facts["new_rows"]) == ("extended", 75)
     assert facts["fingerprint"] == earlier.manifest["tokenizer"]["fingerprint"]
     assert result.manifest["exports"]["peft"]["proof"]["status"] == "proved"
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"extend": {"tokens": 75, "words": ["zzzz"]}}, ""),
+        (
+            {"extend": {"tokens": 5000, "words": ["zzzz"]}},
+            r"tokenizer.extend.tokens asks for 5,000, and there are [1-9]\d\d?:",
+        ),
+        ({"train": {"use": "byte-level", "vocab_size": 300}}, ""),
+        (
+            {"train": {"use": "byte-level", "vocab_size": 9000}},
+            r"tokenizer.train.vocab_size asks for 9,000, and there are \d+:",
+        ),
+    ],
+)
+def test_fewer_tokens_than_asked_for_are_told(make: Any, section: dict[str, Any], said: str) -> None:
+    plan = graftkit.plan(make(section))
+    assert plan.vocabulary is not None
+    assert re.match(said or "$", fewer_than_asked(plan.vocabulary.section, make_vocabulary(plan)[1]))
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftkit.cli.options import disable_option, host_of, json_option, offline_option, recipe_arguments
-from graftkit.cli.plan_memory import ConfigPlan, fitted, foreseen_of, limits_of, with_memory_settled
+from graftkit.cli.plan_memory import ConfigPlan, check_limits, fitted, foreseen_of, limits_of, with_memory_settled
 from graftkit.cli.plan_processes import described_processes, devices_of, room_of
 from graftkit.cli.plan_time import described_time, timed
 from graftkit.cli.streams import output_to_stderr
@@ -106,6 +106,7 @@ def command(
             time = time_of_plan(whole, host) if timing else {}
             foreseen = foreseen_of(whole)
             facts = describe(whole, _earlier(recipe), foreseen[0]) | time
+        check_limits(limits, foreseen[0])
         if among:
             speed = time.get("time", {}).get("tokens_per_second")
             facts |= {"processes": processes_of(planned, foreseen, among, limits, speed)}

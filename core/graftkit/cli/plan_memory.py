@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.cli.plan_processes import forecast_of_each, room_of
 from graftkit.cli.plan_time import described_time, timed
+from graftkit.errors import RecipeError
 from graftkit.flow.planning.describe_plan import described_memory, size_text
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.host.host import PluginHost
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigPlan",
+    "check_limits",
     "fitted",
     "foreseen_of",
     "limits_of",
@@ -111,6 +113,21 @@ def limits_of(memory: str | None, device_memory: str | None) -> MemoryLimits | N
     return MemoryLimits(*(parse_size(size) if size else None for size in (memory, device_memory)))
 
 
+def check_limits(limits: MemoryLimits | None, foreseen: MemoryForecast | None) -> None:
+    """Refuses the limit of a device's memory where a run would take none of it, so that anything would fit.
+
+    Raises:
+        RecipeError: It would.
+    """
+    if limits is None or limits.device is None or foreseen is None or foreseen.unknown or foreseen.on_device:
+        return
+    raise RecipeError(
+        f"--device-memory is of a GPU, and training would compute on {foreseen.device}",
+        hint="Say --memory of this machine's. Without a GPU, --from-config --set training.device=cuda forecasts what "
+        "one would hold.",
+    )
+
+
 def with_memory_settled(plan: RunPlan, limits: MemoryLimits | None) -> RunPlan:
     """Returns the plan with what keys come to that leave it to the memory, where that could be looked at."""
     found = plan.settle_memory(limits) if plan.settle_memory else {}
@@ -141,7 +158,6 @@ def fitted(
     Raises:
         RecipeError: What the run takes can't be told.
     """
-    from graftkit.errors import RecipeError
     from graftkit.flow.memory.fit_memory import fit_memory
 
     chosen = [*overrides, *(f"{key}={found.value}" for key, found in plan.settled.items())]

@@ -18,10 +18,11 @@ from graftkit.host.guard import wrong_result
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, VocabularyChange
 from graftkit.interfaces.vocabulary_limits import MOST_PARTS
+from graftkit.recipe.schema import TokenizerSection
 from graftkit.store.files import atomic_folder, write_json
 from graftkit.vocabulary.losses import check_promises
 
-__all__ = ["make_vocabulary", "prepare_tokenizer"]
+__all__ = ["fewer_than_asked", "make_vocabulary", "prepare_tokenizer"]
 
 _KEPT = (
     ("fingerprint", "tokenizer", "The base model's files, or the corpus that it was learnt from,"),
@@ -62,7 +63,27 @@ def _made(run: RunContext, stage: StageScope) -> Vocabulary:
     if built.change:
         write_json(run.folder / VOCABULARY, _facts(vocabulary.base, built, built.change))
         _tell(stage, built, built.change)
+    if run.plan.vocabulary and (said := fewer_than_asked(run.plan.vocabulary.section, built)):
+        stage.notice(said)
     return vocabulary
+
+
+def fewer_than_asked(section: TokenizerSection | None, built: BuiltTokenizer) -> str:
+    """Says that texts gave fewer tokens than the recipe asks for; "" where they gave as many.
+
+    Args:
+        section: The recipe's; None where an adapter says the vocabulary.
+        built: What came of it.
+    """
+    if section and section.extend and built.plan:
+        asked, found = section.extend.tokens, len(built.plan.tokens)
+        key, more = "extend.tokens", "more text or a lower tokenizer.extend.min_frequency"
+    elif section and section.train:
+        asked, found = section.train.vocab_size, built.tokenizer.vocab_size
+        key, more = "train.vocab_size", "more text"
+    else:
+        return ""
+    return f"tokenizer.{key} asks for {asked:,}, and there are {found:,}: {more} gives more" if found < asked else ""
 
 
 def make_vocabulary(plan: RunPlan) -> tuple[Vocabulary, BuiltTokenizer]:

@@ -129,6 +129,7 @@ def test_a_training_takes_most_where_gradients_are_added_up() -> None:
         (["--devices", "3", "--nodes", "2"], "3 devices are not as many on each of 2 machines"),
         (["--devices", "2", "--network", "fast"], "'fast' is no size"),
         (["--devices", "2", "--quick"], "--quick forecasts nothing of several processes"),
+        (["--from-config", "--device-memory", "8GB", "--set", "training.device=cpu"], "would compute on cpu"),
     ],
 )
 def test_devices_that_can_not_be_are_refused(recipe: Path, arguments: list[str], said: str) -> None:
