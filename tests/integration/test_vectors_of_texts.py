@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,20 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
     assert answer.base is not None and answer.base.tokens
     taught = recipe_of(whole, texts, objective={"use": "distill", "teacher": str(body)}, training={"steps": 1})
     assert graftkit.run(taught, out=folder / "taught").after.holdout_loss > 0
+
+
+@pytest.mark.fresh_children
+def test_a_plan_of_vectors_imports_no_torch(bert: Path, folder: Path) -> None:
+    """Where the base model is called by its head, encoder or decoder."""
+    whole = tiny_model_folder(folder / "llama", model_type="llama", architectures=["LlamaForCausalLM"])
+    records = written(folder / "records.jsonl", RECORDS)
+    recipes = [recipe_of(model, records) for model in (bert, whole)]
+    code = (
+        "import graftkit, json, sys; found = [graftkit.plan(each).head.pooled_by for each in json.loads(sys.argv[1])]; "
+        "print(found, [name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(recipes)], capture_output=True, text=True)
+    assert done.stdout.strip() == "['mean', 'lasttoken'] []", done.stdout + done.stderr
 
 
 def test_a_body_without_a_pooler_is_exported_without_one(folder: Path) -> None:
