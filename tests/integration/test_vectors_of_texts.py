@@ -121,6 +121,16 @@ def test_sentence_transformers_computes_the_same(result: Any) -> None:
             reload(str(place))
 
 
+def test_an_adapter_that_goes_on_otherwise_is_told(result: Any, bert: Path, folder: Path) -> None:
+    records, adapter = written(folder / "records.jsonl", RECORDS), {"from": str(result.exports["peft"])}
+
+    def told(**objective: Any) -> bool:
+        recipe = recipe_of(bert, records, adapter=adapter, objective={"use": "embedding", **objective})
+        return any("vectors that are made otherwise" in notice for notice in graftkit.plan(recipe).notices)
+
+    assert told() and told(query_prompt="find ", pooling="cls") and not told(query_prompt="find ")
+
+
 def test_generate_says_the_vector_and_how_near_two_texts_are(result: Any) -> None:
     expected = vectors_of(result.folder, ASKED)
     said = CliRunner().invoke(generate, [str(result.folder), ASKED[0], "--json"])
