@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,6 +145,16 @@ def test_a_proof_is_of_what_sentence_transformers_files_say(result: Any, tmp_pat
         difference()
 
 
+def test_an_adapter_that_goes_on_otherwise_is_told(result: Any, bert: Path, folder: Path) -> None:
+    records, adapter = written(folder / "records.jsonl", RECORDS), {"from": str(result.exports["peft"])}
+
+    def told(**objective: Any) -> bool:
+        recipe = recipe_of(bert, records, adapter=adapter, objective={"use": "embedding", **objective})
+        return any("vectors that are made otherwise" in notice for notice in graftkit.plan(recipe).notices)
+
+    assert told() and told(query_prompt="find ", pooling="cls") and not told(query_prompt="find ")
+
+
 def test_generate_says_the_vector_and_how_near_two_texts_are(result: Any) -> None:
     expected = vectors_of(result.folder, ASKED)
     said = CliRunner().invoke(generate, [str(result.folder), ASKED[0], "--json"])
@@ -216,6 +228,20 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
     assert answer.base is not None and answer.base.tokens
     taught = recipe_of(whole, texts, objective={"use": "distill", "teacher": str(body)}, training={"steps": 1})
     assert graftkit.run(taught, out=folder / "taught").after.holdout_loss > 0
+
+
+@pytest.mark.fresh_children
+def test_a_plan_of_vectors_imports_no_torch(bert: Path, folder: Path) -> None:
+    """Where the base model is called by its head, encoder or decoder."""
+    whole = tiny_model_folder(folder / "llama", model_type="llama", architectures=["LlamaForCausalLM"])
+    records = written(folder / "records.jsonl", RECORDS)
+    recipes = [recipe_of(model, records) for model in (bert, whole)]
+    code = (
+        "import graftkit, json, sys; found = [graftkit.plan(each).head.pooled_by for each in json.loads(sys.argv[1])]; "
+        "print(found, [name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(recipes)], capture_output=True, text=True)
+    assert done.stdout.strip() == "['mean', 'lasttoken'] []", done.stdout + done.stderr
 
 
 def test_a_body_without_a_pooler_is_exported_without_one(folder: Path) -> None:

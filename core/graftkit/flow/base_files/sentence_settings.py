@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, PooledBy
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, PooledBy, head_of
 from graftkit.interfaces.model_source import BaseModelFiles, SentenceModules
 
 __all__ = ["own_prompts", "pooling_of", "prompts_of"]
@@ -54,6 +54,12 @@ def pooling_of(files: BaseModelFiles) -> PooledBy:
             raise _refused(f"its vectors go through a module {kind}", files.reference)
     if said is not None:
         return said
+    head = head_of(files.config)
+    if head == "masked":
+        return "mean"
+    if head == "language" and files.config.get("architectures"):
+        return "lasttoken"
+    # Of the body alone its name does not say; this takes the time that importing torch does.
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     return "mean" if files.config.get("model_type") in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "lasttoken"

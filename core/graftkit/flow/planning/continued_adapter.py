@@ -22,6 +22,7 @@ from graftkit.flow.records.chat import template_hash
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.host.registry import BUILT_IN
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.peft_adapter import PeftFields
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -212,6 +213,14 @@ def told_of_origin(
         )
     if folder.manifest is None:
         return found
+    own = folder.manifest.head
+    if own is not None and own.kind == "embedding":
+        made = own.pooled_by, own.prompts or {}
+        if made != (files.config.get(EMBEDDING_POOLING), files.config.get(EMBEDDING_PROMPTS) or {}):
+            found.append(
+                "the adapter was trained with vectors that are made otherwise: objective.pooling was "
+                f"{own.pooled_by}, and put before texts was {made[1] or 'nothing'!s:.200}"
+            )
     trained, now = folder.manifest.quantizer, bound.quantizer.facts()
     if (trained.get("name"), trained.get("config")) != (now["name"], now["config"]):
         found.append(
