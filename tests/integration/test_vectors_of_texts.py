@@ -16,6 +16,7 @@ from graftkit.cli.generate import command as generate
 from graftkit.cli.init import command as init
 from graftkit.cli.preview import command as preview
 from graftkit.errors import DataError, FolderError, ModelError, RecipeError
+from graftkit.exporting.sentence_folder import write_sentence_files
 from graftkit.flow.answering.reload import AdapterBase, reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.recipe.load import load_recipe
@@ -148,6 +149,17 @@ def test_a_body_without_a_pooler_is_exported_without_one(folder: Path) -> None:
     done = graftkit.run(recipe_of(body, records, ["merged"], training={"steps": 2}), out=folder / "pooler")
     tensors, base = load_file(done.exports["merged"] / "model.safetensors"), load_file(body / "model.safetensors")
     assert torch.equal(tensors["pooler.dense.weight"], base["pooler.dense.weight"])
+
+
+@pytest.mark.parametrize("config", [{"model_type": "distilbert", "dim": 24}, {"model_type": "gpt2", "n_embd": 24}])
+def test_the_width_of_vectors_is_told_whatever_a_model_calls_it(config: Mapping[str, Any], tmp_path: Path) -> None:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    config = {**config, "embedding_pooling": "cls"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_sentence_files(tmp_path, config)
+    loaded = Pooling.load(str(tmp_path / "1_Pooling"))
+    assert (loaded.get_embedding_dimension(), loaded.pooling_mode) == (24, "cls")
 
 
 def test_a_model_of_sentence_transformers_goes_on_as_it_was_made(bert: Path, folder: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, text_settings
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS
 from graftkit.interfaces.json_file import write_json
 
 __all__ = ["write_sentence_files"]
@@ -28,6 +28,8 @@ def write_sentence_files(folder: Path, config: Mapping[str, Any]) -> None:
     by = config.get(EMBEDDING_POOLING)
     if by is None:
         return
+    from transformers import AutoConfig
+
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{name}"}
         for number, (path, name) in enumerate(_MODULES.items())
@@ -35,7 +37,9 @@ def write_sentence_files(folder: Path, config: Mapping[str, Any]) -> None:
     write_json(folder / "modules.json", modules)
     pooling = {f"pooling_mode_{end}": name == by for name, end in _POOLING.items()}
     (folder / "1_Pooling").mkdir()
-    width = {"word_embedding_dimension": text_settings(config).get("hidden_size")}
+    # transformers knows by what name each type of model calls its width
+    known = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    width = {"word_embedding_dimension": known.hidden_size}
     write_json(folder / "1_Pooling" / "config.json", {**width, **pooling, "include_prompt": True})
     prompts = config.get(EMBEDDING_PROMPTS) or {}
     write_json(
