@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from encoder_models import encoder_folder
+from gguf_models import write_llama
 from graftkit.cli.generate import command as generate
 from graftkit.cli.init import command as init
 from graftkit.cli.preview import command as preview
@@ -21,6 +22,7 @@ from graftkit.flow.answering.reload import AdapterBase, reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.recipe.load import load_recipe
 from graftkit.testing import tiny_model_folder
+from graftkit_gguf.stored_types import StoredTypes
 from made_records import similar_texts, written
 from safetensors.torch import load_file
 
@@ -239,6 +241,13 @@ def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(bert: Path,
         ([{"query": "a", "positive": 5}], "embedding", '"positive" holds a number, no text'),
         ([{"query": "a", "positive": "b", "negative": ["b"]}], "embedding", "'b' is to be found, and is a negative"),
         ([{"query": "a", "positive": ["b", " "]}], "embedding", 'a text in "positive" is empty'),
+        (
+            [{"query": "a", "positive": "b", "negative": " ['c', 'd']"}],
+            "embedding",
+            '"negative" is a list that is written',
+        ),
+        ([{"query": "a", "positive": '["b"]'}], "embedding", "reader: {use: csv, lists: [positive]}"),
+        ([{"query": "a", "positive": ""}], "embedding", '"positive" is empty: there is nothing to learn'),
         ([{"query": "a", "positive": []}], "embedding", '"positive" is empty: there is nothing to learn'),
     ],
 )
@@ -251,6 +260,29 @@ def test_what_is_found_by_nothing_is_refused(
     with pytest.raises(DataError) as refused:
         graftkit.plan(recipe_of(bert, place, objective=objective, data=data))
     assert told in str(refused.value) and "records.jsonl" in str(refused.value)
+
+
+def test_a_table_may_leave_documents_out(bert: Path, tmp_path: Path) -> None:
+    """Its cells are texts: an empty one is as none, and lists are read where the reader is told so."""
+    rows = [f"""q{n},{"p" if n % 3 else ""},{["", '"[""x"", ""y""]"'][n % 2]}""" for n in range(12)]
+    (place := tmp_path / "table.csv").write_text("\n".join(["query,positive,negative", *rows]))
+    train = {"path": str(place), "empty": "skip", "reader": {"use": "csv", "lists": ["negative"]}}
+    recipe = recipe_of(bert, place, data={"train": train, "holdout": 0}, training={"steps": 1})
+    done = graftkit.run(recipe, out=tmp_path / "run")
+    assert done.manifest["data"]["train_examples"] == 8
+    assert any("4 records have nothing to learn and are left out" in told for told in done.manifest["notices"])
+    (place := tmp_path / "texts.csv").write_text("query,positive,negative\na,b,\nc,d,e\n")
+    graftkit.plan(recipe_of(bert, place, data={"holdout": 0}))
+    kept = written(tmp_path / "kept.jsonl", [{"query": "a", "positive": ['["b"]']}, {"query": "c", "positive": "[d]"}])
+    graftkit.plan(recipe_of(bert, kept, data={"holdout": 0}))
+
+
+def test_a_base_of_gguf_learns_vectors(folder: Path, tmp_path: Path) -> None:
+    base = write_llama(tmp_path / "base.gguf", StoredTypes("q8_0"))
+    records = written(folder / "records.jsonl", RECORDS)
+    done = graftkit.run(recipe_of(base, records, ["peft"], training={"steps": 1}), out=tmp_path / "run")
+    assert done.manifest["head"]["pooled_by"] == "lasttoken"
+    assert done.manifest["exports"]["peft"]["proof"]["status"] == "proved"
 
 
 def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> None:

@@ -168,9 +168,9 @@ def with_facts(files: BaseModelFiles, facts: HeadFacts | None) -> BaseModelFiles
 def _with_config(files: BaseModelFiles, config: Mapping[str, Any]) -> BaseModelFiles:
     """Returns the same files with another configuration, of a subclass of their own class: what they offer stays."""
     own = type(files)
-    changed = type(
-        own.__name__, (own,), {"__slots__": (), "__module__": own.__module__, "config": property(lambda _: config)}
-    )
+    # a copy of such files, where they are a frozen dataclass, is given each of its fields: its own `config` is left
+    said = property(lambda _: config, lambda _, value: None)
+    changed = type(own.__name__, (own,), {"__slots__": (), "__module__": own.__module__, "config": said})
     found = copy(files)
     object.__setattr__(found, "__class__", changed)
     return found
