@@ -233,6 +233,26 @@ def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(bert: Path,
     assert graftkit.run(recipe, out=tmp_path / "run").manifest["head"]["kind"] == "embedding"
 
 
+@pytest.mark.parametrize("task", [None, "FEATURE_EXTRACTION"])
+def test_an_adapter_of_sentence_transformers_says_how_vectors_are_made(bert: Path, tmp_path: Path, task: Any) -> None:
+    """Its base, which is a model for masked tokens, says nothing, and would be pooled by the mean."""
+    from peft import LoraConfig
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    theirs = SentenceTransformer(modules=[Transformer(str(bert)), Pooling(32, pooling_mode="cls")], device="cpu")
+    theirs.add_adapter(LoraConfig(r=4, target_modules=["query"], init_lora_weights=False, task_type=task))
+    theirs.save(str(adapter := tmp_path / "adapter"))
+    expected = torch.from_numpy(theirs.encode(ASKED, normalize_embeddings=True))
+    assert torch.allclose(vectors_of(adapter, ASKED), expected, atol=1e-5)
+    (adapter / "1_Pooling" / "config.json").write_text('{"pooling_mode": "max"}')
+    with pytest.raises(FolderError, match="its vectors are made of max"):
+        reload_any(str(adapter))
+    (adapter / "modules.json").unlink()
+    body = encoder_folder(tmp_path / "body", "bert", whole=False)
+    assert isinstance(reload_any(str(adapter), on=AdapterBase(str(body))), HeadModel)
+
+
 @pytest.mark.parametrize(
     "records,objective,told",
     [
