@@ -231,6 +231,10 @@ def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(bert: Path,
     records = written(folder / "records.jsonl", RECORDS)
     recipe = recipe_of(bert, records, adapter={"from": str(tmp_path / "peft")}, training={"steps": 2})
     assert graftkit.run(recipe, out=tmp_path / "run").manifest["head"]["kind"] == "embedding"
+    training, first = {"steps": 1}, {"use": "embedding", "pooling": "cls"}
+    made = graftkit.run(recipe_of(bert, records, ["peft"], objective=first, training=training), out=tmp_path / "cls")
+    planned: Any = graftkit.plan({**recipe, "adapter": {"from": str(made.exports["peft"])}})
+    assert planned.head.pooled_by == "cls", "as the adapter's vectors are made"
 
 
 @pytest.mark.parametrize("task", [None, "FEATURE_EXTRACTION"])
@@ -245,6 +249,9 @@ def test_an_adapter_of_sentence_transformers_says_how_vectors_are_made(bert: Pat
     theirs.save(str(adapter := tmp_path / "adapter"))
     expected = torch.from_numpy(theirs.encode(ASKED, normalize_embeddings=True))
     assert torch.allclose(vectors_of(adapter, ASKED), expected, atol=1e-5)
+    records = written(tmp_path / "records.jsonl", RECORDS[:9])
+    planned: Any = graftkit.plan(recipe_of(bert, records, adapter={"from": str(adapter)}))
+    assert planned.head.pooled_by == "cls"
     (adapter / "1_Pooling" / "config.json").write_text('{"pooling_mode": "max"}')
     with pytest.raises(FolderError, match="its vectors are made of max"):
         reload_any(str(adapter))
