@@ -312,6 +312,16 @@ def test_a_base_of_gguf_learns_vectors(folder: Path, tmp_path: Path) -> None:
     assert done.manifest["exports"]["peft"]["proof"]["status"] == "proved"
 
 
+def test_a_prompt_that_leaves_no_room_for_a_text_is_refused(bert: Path, tmp_path: Path) -> None:
+    """All queries would be the same tokens."""
+    records = written(tmp_path / "records.jsonl", RECORDS[:9])
+    objective = {"use": "embedding", "query_prompt": "the film was long and great: "}
+    recipe = recipe_of(bert, records, objective=objective, data={"max_length": 9}, training={"steps": 1})
+    graftkit.run({**recipe, "data": {**recipe["data"], "max_length": 10}}, out=tmp_path / "one is left")
+    with pytest.raises(DataError, match="put before texts has 7 tokens, and data.max_length is 9: nothing of a text"):
+        graftkit.run(recipe, out=tmp_path / "run")
+
+
 def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> None:
     rows = [{"query": f"a {n}", "pos": [f"b {n}", f"c {n}"], "neg": [f"d {n}", f"e {n}", f"f {n}"]} for n in range(9)]
     objective = {"use": "embedding", "negatives": 2}
