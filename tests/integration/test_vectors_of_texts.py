@@ -153,6 +153,22 @@ def test_a_body_without_a_pooler_is_exported_without_one(folder: Path) -> None:
     assert torch.equal(tensors["pooler.dense.weight"], base["pooler.dense.weight"])
 
 
+def test_a_tokenizer_without_padding_is_given_one(folder: Path, tmp_path: Path) -> None:
+    """As Llama's and GPT-2's have none; sentence-transformers pads whatever it encodes."""
+    from sentence_transformers import SentenceTransformer
+
+    model = tiny_model_folder(tmp_path / "llama")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    records = written(folder / "records.jsonl", RECORDS)
+    merged = graftkit.run(recipe_of(model, records, ["merged"], training={"steps": 1}), out=tmp_path / "run")
+    assert merged.manifest["exports"]["merged"]["proof"]["status"] == "proved"
+    theirs = SentenceTransformer(str(merged.exports["merged"]), device="cpu", local_files_only=True)
+    expected = torch.from_numpy(theirs.encode(ASKED))
+    assert torch.allclose(vectors_of(merged.exports["merged"], ASKED), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("config", [{"model_type": "distilbert", "dim": 24}, {"model_type": "gpt2", "n_embd": 24}])
 def test_the_width_of_vectors_is_told_whatever_a_model_calls_it(config: Mapping[str, Any], tmp_path: Path) -> None:
     from sentence_transformers.sentence_transformer.modules import Pooling
