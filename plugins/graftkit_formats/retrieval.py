@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from graftkit import Column, SimilarTexts
 from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.record_format import kind_of
 
+from graftkit_formats.text_columns import listed
 from graftkit_formats.turns import string_of
 
 __all__ = ["Retrieval"]
@@ -18,6 +20,8 @@ _POSITIVES = ("positive", "pos", "positives", "positive_passages")
 _NEGATIVES = ("negative", "neg", "negatives", "negative_passages")
 _MOST_NUMBERED = 100
 _SAID = 'A document is a text, or an object with "text", and perhaps "title"; several are a list of them.'
+_LIST = re.compile(r"\s*\[\s*([\"'{]).*[\"'}]\s*\]\s*\Z", re.DOTALL)
+_MEANT = "A text that is meant so stands in a list of its own."
 
 
 class Retrieval:
@@ -60,11 +64,15 @@ def _negatives(found: Collection[str]) -> list[str]:
 def _documents(value: object, key: str, where: str) -> list[str]:
     """Returns the texts of a column; none of an empty one, as tables have it where others have more negatives.
 
+    An empty text alone is as none: tables have no other way to say so.
+
     Raises:
         DataError: It holds something else.
     """
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return []
+    if isinstance(value, str) and _LIST.match(value):
+        raise DataError(f'"{key}" is a list that is written as text', where=where, hint=f"{listed(value, key)}{_MEANT}")
     return [_text(each, key, where) for each in (value if isinstance(value, list) else [value])]
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import text_settings
-from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.file_state import FileStates
 from graftkit.interfaces.json_file import read_json_object, special_float
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.offline import network_allowed, offline_asked
 from graftkit.interfaces.references import local_path
 from graftkit.interfaces.regular_file import open_regular, read_own_file, read_regular
+from graftkit.interfaces.sentence_files import SENTENCE_SETTINGS, sentence_modules_in
 from graftkit.tokenization.side_files import additional_templates
 
 from graftkit_models.quantized.formats import dense_config, quantized_matrices
@@ -48,7 +48,6 @@ _TOKENIZER_FILES = (
 )
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 """How transformers calls what says how images, sound and videos become a model's inputs."""
-_SENTENCES = "config_sentence_transformers.json"
 _NAMED_TEMPLATES = "additional_chat_templates/*.jinja"
 _OTHER_FORMATS = ("*.model", "*.tiktoken", "vocab.*", "merges.txt", "tekken.json")
 _ANY_TOKENIZER = ["config.json", *_TOKENIZER_FILES, _NAMED_TEMPLATES, *_OTHER_FORMATS]
@@ -60,7 +59,7 @@ _FILES = [
     _NAMED_TEMPLATES,
     *_PROCESSOR_FILES,
     "modules.json",
-    _SENTENCES,
+    SENTENCE_SETTINGS,
     "*_Pooling/config.json",
 ]
 _INDEX = "model.safetensors.index.json"
@@ -215,23 +214,7 @@ class HuggingFaceFolder:
         Raises:
             ModelError: One of its files is no JSON of the kind that it is to be.
         """
-        path = self.folder / "modules.json"
-        if not _is_file(path):
-            return {}
-        try:
-            found = parse_json(read_regular(path, _MOST_OF_A_CARD))
-            modules = {str(one["type"]): self._settings_of(str(one["path"])) for one in found}
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            told = f"it is no list of modules, each with a type and a path: {error}"
-            raise ModelError(told, where=str(path)) from None
-        said = self.folder / _SENTENCES
-        return {**modules, **({"": _read_json(said)} if _is_file(said) else {})}
-
-    def _settings_of(self, module: str) -> Mapping[str, Any]:
-        """Returns the config.json of a module of sentence-transformers that has a folder of its own."""
-        path = self.folder / module / "config.json"
-        own = module not in ("", ".", "..") and "/" not in module and "\\" not in module
-        return _read_json(path) if own and _is_file(path) else {}
+        return sentence_modules_in(self.folder, ModelError)
 
     @property
     def license(self) -> str | None:

@@ -18,15 +18,18 @@ import torch
 from asgi_client import ask
 from click.testing import CliRunner
 from encoder_models import encoder_folder
+from gguf_models import write_llama
 from graftkit.cli.generate import command as generate
 from graftkit.cli.init import command as init
 from graftkit.cli.preview import command as preview
 from graftkit.errors import DataError, ExportError, FolderError, ModelError, RecipeError, RequestError
+from graftkit.exporting.sentence_folder import write_sentence_files
 from graftkit.flow.answering.reload import AdapterBase, reload, reload_any
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.interfaces.samples import SimilarTexts
 from graftkit.recipe.load import load_recipe
 from graftkit.testing import tiny_model_folder
+from graftkit_gguf.stored_types import StoredTypes
 from made_records import similar_texts, written
 from safetensors.torch import load_file
 
@@ -324,6 +327,33 @@ def test_a_table_may_have_fewer_negatives_in_some_rows(bert: Path, tmp_path: Pat
     assert len(planned.samples.train) == 19
 
 
+def test_a_tokenizer_without_padding_is_given_one(folder: Path, tmp_path: Path) -> None:
+    """As Llama's and GPT-2's have none; sentence-transformers pads whatever it encodes."""
+    from sentence_transformers import SentenceTransformer
+
+    model = tiny_model_folder(tmp_path / "llama")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    records = written(folder / "records.jsonl", RECORDS)
+    merged = graftkit.run(recipe_of(model, records, ["merged"], training={"steps": 1}), out=tmp_path / "run")
+    assert merged.manifest["exports"]["merged"]["proof"]["status"] == "proved"
+    theirs = SentenceTransformer(str(merged.exports["merged"]), device="cpu", local_files_only=True)
+    expected = torch.from_numpy(theirs.encode(ASKED))
+    assert torch.allclose(vectors_of(merged.exports["merged"], ASKED), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [{"model_type": "distilbert", "dim": 24}, {"model_type": "gpt2", "n_embd": 24}])
+def test_the_width_of_vectors_is_told_whatever_a_model_calls_it(config: Mapping[str, Any], tmp_path: Path) -> None:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    config = {**config, "embedding_pooling": "cls"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_sentence_files(tmp_path, config)
+    loaded = Pooling.load(str(tmp_path / "1_Pooling"))
+    assert (loaded.get_embedding_dimension(), loaded.pooling_mode) == (24, "cls")
+
+
 def test_a_model_of_sentence_transformers_goes_on_as_it_was_made(bert: Path, folder: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
@@ -391,6 +421,33 @@ def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(bert: Path,
     records = written(folder / "records.jsonl", RECORDS)
     recipe = recipe_of(bert, records, adapter={"from": str(tmp_path / "peft")}, training={"steps": 2})
     assert graftkit.run(recipe, out=tmp_path / "run").manifest["head"]["kind"] == "embedding"
+    training, first = {"steps": 1}, {"use": "embedding", "pooling": "cls"}
+    made = graftkit.run(recipe_of(bert, records, ["peft"], objective=first, training=training), out=tmp_path / "cls")
+    planned: Any = graftkit.plan({**recipe, "adapter": {"from": str(made.exports["peft"])}})
+    assert planned.head.pooled_by == "cls", "as the adapter's vectors are made"
+
+
+@pytest.mark.parametrize("task", [None, "FEATURE_EXTRACTION"])
+def test_an_adapter_of_sentence_transformers_says_how_vectors_are_made(bert: Path, tmp_path: Path, task: Any) -> None:
+    """Its base, which is a model for masked tokens, says nothing, and would be pooled by the mean."""
+    from peft import LoraConfig
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    theirs = SentenceTransformer(modules=[Transformer(str(bert)), Pooling(32, pooling_mode="cls")], device="cpu")
+    theirs.add_adapter(LoraConfig(r=4, target_modules=["query"], init_lora_weights=False, task_type=task))
+    theirs.save(str(adapter := tmp_path / "adapter"))
+    expected = torch.from_numpy(theirs.encode(ASKED, normalize_embeddings=True))
+    assert torch.allclose(vectors_of(adapter, ASKED), expected, atol=1e-5)
+    records = written(tmp_path / "records.jsonl", RECORDS[:9])
+    planned: Any = graftkit.plan(recipe_of(bert, records, adapter={"from": str(adapter)}))
+    assert planned.head.pooled_by == "cls"
+    (adapter / "1_Pooling" / "config.json").write_text('{"pooling_mode": "max"}')
+    with pytest.raises(FolderError, match="its vectors are made of max"):
+        reload_any(str(adapter))
+    (adapter / "modules.json").unlink()
+    body = encoder_folder(tmp_path / "body", "bert", whole=False)
+    assert isinstance(reload_any(str(adapter), on=AdapterBase(str(body))), HeadModel)
 
 
 @pytest.mark.parametrize(
@@ -401,6 +458,13 @@ def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(bert: Path,
         ([{"query": "a", "positive": 5}], "embedding", '"positive" holds a number, no text'),
         ([{"query": "a", "positive": "b", "negative": ["b"]}], "embedding", "'b' is to be found, and is a negative"),
         ([{"query": "a", "positive": ["b", " "]}], "embedding", 'a text in "positive" is empty'),
+        (
+            [{"query": "a", "positive": "b", "negative": " ['c', 'd']"}],
+            "embedding",
+            '"negative" is a list that is written',
+        ),
+        ([{"query": "a", "positive": '["b"]'}], "embedding", "reader: {use: csv, lists: [positive]}"),
+        ([{"query": "a", "positive": ""}], "embedding", '"positive" is empty: there is nothing to learn'),
         ([{"query": "a", "positive": []}], "embedding", '"positive" is empty: there is nothing to learn'),
     ],
 )
@@ -413,6 +477,39 @@ def test_what_is_found_by_nothing_is_refused(
     with pytest.raises(DataError) as refused:
         graftkit.plan(recipe_of(bert, place, objective=objective, data=data))
     assert told in str(refused.value) and "records.jsonl" in str(refused.value)
+
+
+def test_a_table_may_leave_documents_out(bert: Path, tmp_path: Path) -> None:
+    """Its cells are texts: an empty one is as none, and lists are read where the reader is told so."""
+    rows = [f"""q{n},{"p" if n % 3 else ""},{["", '"[""x"", ""y""]"'][n % 2]}""" for n in range(12)]
+    (place := tmp_path / "table.csv").write_text("\n".join(["query,positive,negative", *rows]))
+    train = {"path": str(place), "empty": "skip", "reader": {"use": "csv", "lists": ["negative"]}}
+    recipe = recipe_of(bert, place, data={"train": train, "holdout": 0}, training={"steps": 1})
+    done = graftkit.run(recipe, out=tmp_path / "run")
+    assert done.manifest["data"]["train_examples"] == 8
+    assert any("4 records have nothing to learn and are left out" in told for told in done.manifest["notices"])
+    (place := tmp_path / "texts.csv").write_text("query,positive,negative\na,b,\nc,d,e\n")
+    graftkit.plan(recipe_of(bert, place, data={"holdout": 0}))
+    kept = written(tmp_path / "kept.jsonl", [{"query": "a", "positive": ['["b"]']}, {"query": "c", "positive": "[d]"}])
+    graftkit.plan(recipe_of(bert, kept, data={"holdout": 0}))
+
+
+def test_a_base_of_gguf_learns_vectors(folder: Path, tmp_path: Path) -> None:
+    base = write_llama(tmp_path / "base.gguf", StoredTypes("q8_0"))
+    records = written(folder / "records.jsonl", RECORDS)
+    done = graftkit.run(recipe_of(base, records, ["peft"], training={"steps": 1}), out=tmp_path / "run")
+    assert done.manifest["head"]["pooled_by"] == "lasttoken"
+    assert done.manifest["exports"]["peft"]["proof"]["status"] == "proved"
+
+
+def test_a_prompt_that_leaves_no_room_for_a_text_is_refused(bert: Path, tmp_path: Path) -> None:
+    """All queries would be the same tokens."""
+    records = written(tmp_path / "records.jsonl", RECORDS[:9])
+    objective = {"use": "embedding", "query_prompt": "the film was long and great: "}
+    recipe = recipe_of(bert, records, objective=objective, data={"max_length": 9}, training={"steps": 1})
+    graftkit.run({**recipe, "data": {**recipe["data"], "max_length": 10}}, out=tmp_path / "one is left")
+    with pytest.raises(DataError, match="put before texts has 7 tokens, and data.max_length is 9: nothing of a text"):
+        graftkit.run(recipe, out=tmp_path / "run")
 
 
 def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> None:

@@ -373,16 +373,30 @@ class Encoder:
             found.append(Encoded(examples if kept else [], truncated=over, stops=True, untokened=lost))
         return found
 
+    @cached_property
+    def _longest_prompt(self) -> int:
+        """How many tokens the longer one of what is put before queries and documents has."""
+        prompts = [text for text in self.targets.prompts if text] if self.targets else []
+        return max(map(len, self.encode_plainly(prompts)), default=0)
+
     def _similar(self, targets: TextTargets, sample: SimilarTexts) -> Encoded:
         """Returns an example for each text that is to be found by another, each of whose texts is a sequence.
 
         What is too long is cut, unless it is to be left out.
 
         Raises:
-            DataError: A text is too long, and `overflow` is "error"; or the model lacks a row for one of its tokens.
+            DataError: A text is too long, and `overflow` is "error"; or what is put before texts takes all that one may
+                have; or the model lacks a row for one of its tokens.
         """
         before, after = self.put_around
         room = max(0, self.max_length - len(before) - len(after))
+        if self._longest_prompt >= room:
+            raise DataError(
+                f"what is put before texts has {self._longest_prompt:,} tokens, and data.max_length is "
+                f"{self.max_length:,}: nothing of a text is left",
+                where=sample.where,
+                hint="Raise data.max_length, or shorten objective.query_prompt or document_prompt.",
+            )
         compared = targets.compared(sample)
         known: dict[str, Example] = {}
         truncated = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ _MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize
 
 _POOLING = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}
 """How keys end that say what a vector is made of, in the form that every version of sentence-transformers reads."""
+
+_PADS = ("eos_token", "bos_token", "unk_token")
+"""What is padded with in place of a token of its own: the first that there is."""
 
 _MOST_BYTES = 1 << 16
 
@@ -40,6 +44,7 @@ def write_sentence_files(folder: Path, config: Mapping[str, Any]) -> None:
     (folder / "1_Pooling").mkdir()
     width = {"word_embedding_dimension": _width(folder)}
     write_json(folder / "1_Pooling" / "config.json", {**width, **pooling, "include_prompt": True})
+    _name_padding(folder)
     prompts = config.get(EMBEDDING_PROMPTS) or {}
     write_json(
         folder / "config_sentence_transformers.json",
@@ -70,3 +75,19 @@ def _width(folder: Path) -> int:
     from transformers import AutoConfig
 
     return state_width(AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
+
+
+def _name_padding(folder: Path) -> None:
+    """Says what sentence-transformers pads with, as it always does, where the tokenizer has no token for that.
+
+    No vector is made of it. The tokenizer's own files stay as they are.
+
+    Args:
+        folder: The model's folder.
+    """
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    named = next((settings[role] for role in _PADS if settings.get(role) is not None), None)
+    if named is not None and settings.get("pad_token") is None:
+        token = named["content"] if isinstance(named, Mapping) else named
+        write_json(folder / "sentence_bert_config.json", {"tokenizer_args": {"pad_token": token}})

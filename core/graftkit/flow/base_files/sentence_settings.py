@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from graftkit.errors import ModelError
+from graftkit.errors import FolderError, ModelError
 from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, PooledBy, head_of
 from graftkit.interfaces.model_source import BaseModelFiles, SentenceModules
+from graftkit.interfaces.sentence_files import sentence_modules_in
 
-__all__ = ["own_prompts", "pooling_of", "prompts_of"]
+__all__ = ["own_prompts", "pooling_of", "pooling_of_adapter", "prompts_of"]
 
 _LEGACY: Mapping[str, str] = {
     "pooling_mode_mean_tokens": "mean",
@@ -44,14 +46,8 @@ def pooling_of(files: BaseModelFiles) -> PooledBy:
     own = files.config.get(EMBEDDING_POOLING)
     if own is not None:
         return _known([own], files.reference, "config.json")
-    said: PooledBy | None = None
     modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
-    for name, settings in modules.items():
-        kind = name.rpartition(".")[2]
-        if kind == "Pooling":
-            said = _pooled_by(settings, files.reference)
-        elif kind not in ("", "Transformer", "Normalize"):
-            raise _refused(f"its vectors go through a module {kind}", files.reference)
+    said = _pooled_by_modules(modules, files.reference)
     if said is not None:
         return said
     head = head_of(files.config)
@@ -85,6 +81,41 @@ def own_prompts(files: BaseModelFiles) -> Mapping[str, str]:
         told = f"its {EMBEDDING_PROMPTS} are no texts by the names query and document"
         raise ModelError(told, where=files.reference, hint="Its config.json is damaged.")
     return dict(found)
+
+
+def pooling_of_adapter(folder: Path, files: BaseModelFiles) -> PooledBy:
+    """Returns what the vectors of an adapted model are made of: what the adapter's files say, or the base's.
+
+    Args:
+        folder: The adapter, which sentence-transformers may have written.
+        files: The base model.
+
+    Raises:
+        FolderError: The adapter's files ask for something else than the mean, the first or the last token.
+        ModelError: Those of the base model do.
+    """
+    try:
+        said = _pooled_by_modules(sentence_modules_in(folder, FolderError), str(folder))
+    except ModelError as error:
+        hint = "Merge it with peft's merge_and_unload."
+        raise FolderError(error.message, where=error.where, hint=hint) from None
+    return said or pooling_of(files)
+
+
+def _pooled_by_modules(modules: Mapping[str, Mapping[str, Any]], reference: str) -> PooledBy | None:
+    """Returns what a list of modules makes vectors of; None where it says nothing.
+
+    Raises:
+        ModelError: It is something that graftkit does not know.
+    """
+    said: PooledBy | None = None
+    for name, settings in modules.items():
+        kind = name.rpartition(".")[2]
+        if kind == "Pooling":
+            said = _pooled_by(settings, reference)
+        elif kind not in ("", "Transformer", "Normalize"):
+            raise _refused(f"its vectors go through a module {kind}", reference)
+    return said
 
 
 def prompts_of(files: BaseModelFiles) -> Mapping[str, str]:

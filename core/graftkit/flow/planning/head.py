@@ -9,7 +9,7 @@ from typing import Any
 
 from graftkit.corpus.encode import Encoder
 from graftkit.errors import DataError, ModelError, RecipeError
-from graftkit.flow.base_files.sentence_settings import own_prompts, pooling_of, prompts_of
+from graftkit.flow.base_files.sentence_settings import own_prompts, pooling_of, pooling_of_adapter, prompts_of
 from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.planning.named_fields import NamedFields, listed_labels
 from graftkit.flow.planning.read_records import ReadRecords
@@ -20,6 +20,7 @@ from graftkit.interfaces.architecture import (
     SCORING,
     SEVERAL_LABELS,
     Head,
+    PooledBy,
     head_of,
     is_multimodal,
     labels_of,
@@ -54,22 +55,30 @@ __all__ = [
 ]
 
 
-def with_run_head(bound: BoundRecipe, files: BaseModelFiles) -> BaseModelFiles:
+def with_run_head(bound: BoundRecipe, files: BaseModelFiles, origin: AdapterFolder | None = None) -> BaseModelFiles:
     """Returns the base model's files, whose configuration asks for the head that a recipe's objective learns by.
+
+    Args:
+        bound: The recipe.
+        files: The base model.
+        origin: The adapter that training goes on with, if any: vectors are made as its were, unless the recipe says.
 
     Raises:
         ModelError: The model is a classifier, and the objective trains a language model; or no head can be put on it.
     """
-    config = config_of_objective(bound, files)
+    config = config_of_objective(bound, files, origin)
     return files if config is files.config else _with_config(files, config)
 
 
-def config_of_objective(bound: BoundRecipe, files: BaseModelFiles) -> Mapping[str, Any]:
+def config_of_objective(
+    bound: BoundRecipe, files: BaseModelFiles, origin: AdapterFolder | None = None
+) -> Mapping[str, Any]:
     """Returns a base model's configuration that asks for the head that a recipe's objective learns by.
 
     Args:
         bound: The recipe.
         files: The base model; its own configuration is returned where it asks for just that.
+        origin: As for `with_run_head`.
 
     Raises:
         ModelError: As for `with_run_head`.
@@ -95,8 +104,16 @@ def config_of_objective(bound: BoundRecipe, files: BaseModelFiles) -> Mapping[st
         )
     if isinstance(bound.objective_config, EmbeddingConfig):
         asked, prompts = bound.objective_config.pooling, bound.objective_config.prompts
-        return with_head(config, head, pooled_by=pooling_of(files) if asked == "auto" else asked, prompts=prompts)
+        pooled_by = _own_pooling(files, origin) if asked == "auto" else asked
+        return with_head(config, head, pooled_by=pooled_by, prompts=prompts)
     return with_head(config, head)
+
+
+def _own_pooling(files: BaseModelFiles, origin: AdapterFolder | None) -> PooledBy:
+    if origin is None:
+        return pooling_of(files)
+    trained = origin.manifest.head if origin.manifest else None
+    return (trained and trained.pooled_by) or pooling_of_adapter(origin.path, files)
 
 
 def with_own_vectors(files: BaseModelFiles) -> BaseModelFiles:
@@ -178,9 +195,9 @@ def _of_language(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def _with_config(files: BaseModelFiles, config: Mapping[str, Any]) -> BaseModelFiles:
     """Returns the same files with another configuration, of a subclass of their own class: what they offer stays."""
     own = type(files)
-    changed = type(
-        own.__name__, (own,), {"__slots__": (), "__module__": own.__module__, "config": property(lambda _: config)}
-    )
+    # a copy of such files, where they are a frozen dataclass, is given each of its fields: its own `config` is left
+    said = property(lambda _: config, lambda _, value: None)
+    changed = type(own.__name__, (own,), {"__slots__": (), "__module__": own.__module__, "config": said})
     found = copy(files)
     object.__setattr__(found, "__class__", changed)
     return found

@@ -98,7 +98,7 @@ def make_plan(
     where = bound.document.where
     refuse_with_head(bound, origin)
     source, own_files = open_model(host, recipe.model.path, recipe.model.use, where(("model",)))
-    files = with_run_head(bound, own_files)
+    files = with_run_head(bound, own_files, origin)
     targets = _likely_targets(bound, files)
     backend = host.registry.resolve("tokenizer", files.tokenizer_backend)
     template = template_of(bound)

@@ -11,7 +11,7 @@ from graftkit.errors import FolderError, ModelError, RequestError
 from graftkit.flow.base_files.base_facts import base_facts, check_unchanged
 from graftkit.flow.base_files.open_model import embedding_rows, load_tokenizer, open_model, open_named_base
 from graftkit.flow.base_files.recreate import InstalledProviders
-from graftkit.flow.base_files.sentence_settings import pooling_of
+from graftkit.flow.base_files.sentence_settings import pooling_of_adapter
 from graftkit.flow.folders.adapter_folder import AdapterFolder, read_adapter_folder
 from graftkit.flow.planning.adapter_vocabulary import (
     change_of_folder,
@@ -27,6 +27,7 @@ from graftkit.interfaces.architecture import Head, head_of, labels_of, with_head
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.offline import this_machine_alone
 from graftkit.interfaces.quantizer import Quantizer
+from graftkit.interfaces.sentence_files import has_sentence_files
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.report.run_manifest import HeadFacts
@@ -120,7 +121,8 @@ def plan_adapter(
     change = change_of_folder(folder, embedding_rows(files))
     found, facts["tokenizer"], notices = _tokenizer(host, folder, files, tokenizer, change, known=not other_base)
     notices += check_rows_fit(folder, files, found, change)
-    head = _head(folder, files, found) if kind or task in _SCORES else None
+    kind = kind or _kind_of(folder, files)
+    head = _head(folder, files, found, kind) if kind else None
     files = with_facts(files, head)
     make = InstalledProviders(host).make
     return PlannedAdapter(
@@ -137,7 +139,18 @@ def plan_adapter(
     )
 
 
-def _head(folder: AdapterFolder, files: BaseModelFiles, tokenizer: Tokenizer) -> HeadFacts:
+def _kind_of(folder: AdapterFolder, files: BaseModelFiles) -> Head | None:
+    """Returns what an adapter that names no head of its own is for; None of a language model's.
+
+    Where its task is left out, it gives vectors if sentence-transformers wrote it, or its base model has no head.
+    """
+    task = folder.fields.get("task_type")
+    if task is None and (has_sentence_files(folder.path) or head_of(files.config) == "embedding"):
+        return "embedding"
+    return _SCORES.get(task)
+
+
+def _head(folder: AdapterFolder, files: BaseModelFiles, tokenizer: Tokenizer, kind: Head) -> HeadFacts:
     """Returns what is on the base model of an adapter whose head gives scores.
 
     Labels are those of graftkit's manifest, or of a base model that is such a classifier itself; of others transformers
@@ -149,9 +162,8 @@ def _head(folder: AdapterFolder, files: BaseModelFiles, tokenizer: Tokenizer) ->
     if folder.manifest and folder.manifest.head:
         return folder.manifest.head
     task = folder.fields.get("task_type")
-    kind = _SCORES[task]
     if kind == "embedding":
-        return HeadFacts(kind=kind, pooled_by=pooling_of(files))
+        return HeadFacts(kind=kind, pooled_by=pooling_of_adapter(folder.path, files))
     config = files.config if head_of(files.config) == kind else with_head(files.config, kind)
     outputs = _saved_outputs(folder, files, kind) or (len(labels_of(config)) if config is files.config else 0)
     if not outputs:

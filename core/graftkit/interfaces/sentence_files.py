@@ -1,0 +1,69 @@
+"""What sentence-transformers writes beside a model, or an adapter, of how its hidden states become vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import GraftkitError
+from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.json_file import read_json_object, special_float
+from graftkit.interfaces.regular_file import read_regular
+
+__all__ = ["SENTENCE_SETTINGS", "has_sentence_files", "sentence_modules_in"]
+
+SENTENCE_SETTINGS = "config_sentence_transformers.json"
+"""The file of what holds for all modules, such as prompts."""
+
+_MODULES = "modules.json"
+_MOST_BYTES = 4 << 20
+
+
+def has_sentence_files(folder: Path) -> bool:
+    """Tells whether a folder has a list of modules.
+
+    Args:
+        folder: The folder.
+    """
+    return _is_file(folder / _MODULES)
+
+
+def sentence_modules_in(folder: Path, error: type[GraftkitError]) -> Mapping[str, Mapping[str, Any]]:
+    """Returns the settings of each module by its type, and under "" those for all; empty without a list of modules.
+
+    Args:
+        folder: The folder.
+        error: What is raised where the files say something else.
+
+    Raises:
+        GraftkitError: `error`: one of its files is no JSON of the kind that it is to be.
+    """
+    path = folder / _MODULES
+    if not has_sentence_files(folder):
+        return {}
+    try:
+        found = parse_json(read_regular(path, _MOST_BYTES))
+        modules = {str(one["type"]): _settings_of(folder, str(one["path"]), error) for one in found}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as reason:
+        raise error(f"it is no list of modules, each with a type and a path: {reason}", where=str(path)) from None
+    said = folder / SENTENCE_SETTINGS
+    return {**modules, **({"": _read(said, error)} if _is_file(said) else {})}
+
+
+def _settings_of(folder: Path, module: str, error: type[GraftkitError]) -> Mapping[str, Any]:
+    """Returns the config.json of a module that has a folder of its own."""
+    path = folder / module / "config.json"
+    own = module not in ("", ".", "..") and "/" not in module and "\\" not in module
+    return _read(path, error) if own and _is_file(path) else {}
+
+
+def _read(path: Path, error: type[GraftkitError]) -> dict[str, Any]:
+    return read_json_object(path, _MOST_BYTES, error, object_hook=special_float)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
