@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any
 
 from graftkit.corpus.encode import Encoder
 from graftkit.errors import DataError, ModelError, RecipeError
-from graftkit.flow.base_files.sentence_settings import own_prompts, pooling_of, pooling_of_adapter, prompts_of
+from graftkit.flow.base_files.sentence_settings import own_prompts, pooling_of
 from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.planning.named_fields import NamedFields, listed_labels
 from graftkit.flow.planning.read_records import ReadRecords
-from graftkit.flow.records.estimate import CorpusEstimate, estimate_steps
+from graftkit.flow.planning.vectors import own_pooling
 from graftkit.interfaces.architecture import (
     EMBEDDING_POOLING,
     EMBEDDING_PROMPTS,
     SCORING,
     SEVERAL_LABELS,
     Head,
-    PooledBy,
     head_of,
     is_multimodal,
     labels_of,
@@ -44,9 +43,7 @@ __all__ = [
     "refuse_head",
     "refuse_with_head",
     "scored_of",
-    "told_of_few_compared",
     "told_of_pairs",
-    "told_of_prompts",
     "told_of_several",
     "with_facts",
     "with_objective_of",
@@ -104,16 +101,9 @@ def config_of_objective(
         )
     if isinstance(bound.objective_config, EmbeddingConfig):
         asked, prompts = bound.objective_config.pooling, bound.objective_config.prompts
-        pooled_by = _own_pooling(files, origin) if asked == "auto" else asked
+        pooled_by = own_pooling(files, origin) if asked == "auto" else asked
         return with_head(config, head, pooled_by=pooled_by, prompts=prompts)
     return with_head(config, head)
-
-
-def _own_pooling(files: BaseModelFiles, origin: AdapterFolder | None) -> PooledBy:
-    if origin is None:
-        return pooling_of(files)
-    trained = origin.manifest.head if origin.manifest else None
-    return (trained and trained.pooled_by) or pooling_of_adapter(origin.path, files)
 
 
 def with_own_vectors(files: BaseModelFiles) -> BaseModelFiles:
@@ -127,44 +117,6 @@ def with_own_vectors(files: BaseModelFiles) -> BaseModelFiles:
     return _with_config(
         files, with_head(files.config, "embedding", pooled_by=pooling_of(files), prompts=own_prompts(files))
     )
-
-
-def told_of_prompts(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
-    """Returns a notice where the base model's authors put something before texts, and the recipe says nothing of it."""
-    config = bound.objective_config
-    said = {"query_prompt", "document_prompt"} & config.model_fields_set
-    known = prompts_of(files) if isinstance(config, EmbeddingConfig) and not said else {}
-    if not known:
-        return []
-    listed = ", ".join(f"{text!r:.60} ({name[:40]})" for name, text in list(known.items())[:_SHOWN_PROMPTS])
-    return [
-        f"the base model's sentence-transformers files put a prompt before texts: {listed}; the recipe puts none: "
-        "objective.query_prompt and objective.document_prompt do"
-    ]
-
-
-_SHOWN_PROMPTS = 3
-
-_FEW = 8
-"""Queries of a step below which hardly any documents are compared with each."""
-
-
-def told_of_few_compared(bound: BoundRecipe, corpus: Callable[[], CorpusEstimate]) -> list[str]:
-    """Returns a notice where the steps of an objective that compares texts have few examples.
-
-    Args:
-        bound: The recipe.
-        corpus: Says how long its records are.
-    """
-    if not isinstance(bound.objective_config, EmbeddingConfig):
-        return []
-    examples = estimate_steps(bound.recipe, corpus()).examples
-    if examples >= _FEW:
-        return []
-    return [
-        f"a step has about {examples:.2g} examples, and each query is compared with the documents of its step alone: "
-        "raise training.tokens_per_step, which takes no memory"
-    ]
 
 
 def with_facts(files: BaseModelFiles, facts: HeadFacts | None) -> BaseModelFiles:

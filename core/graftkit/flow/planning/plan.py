@@ -23,9 +23,7 @@ from graftkit.flow.planning.head import (
     labels_in_order,
     mask_token,
     refuse_with_head,
-    told_of_few_compared,
     told_of_pairs,
-    told_of_prompts,
     told_of_several,
     with_facts,
     with_objective_of,
@@ -39,6 +37,7 @@ from graftkit.flow.planning.sampled import refuse_sampled, refuse_unanswered
 from graftkit.flow.planning.saved_tokenizer import check_saved
 from graftkit.flow.planning.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.planning.unsettled import unsettled
+from graftkit.flow.planning.vectors import told_of_few_compared, told_of_prompts
 from graftkit.flow.planning.vocabulary import carrying, plan_vocabulary
 from graftkit.flow.records.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
 from graftkit.flow.records.estimate import (

@@ -1,0 +1,69 @@
+"""How a run makes vectors of texts: by which pooling, behind which prompts, compared with how many others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graftkit.flow.base_files.sentence_settings import pooling_of, pooling_of_adapter, prompts_of
+from graftkit.flow.folders.adapter_folder import AdapterFolder
+from graftkit.flow.records.estimate import CorpusEstimate, estimate_steps
+from graftkit.interfaces.architecture import PooledBy
+from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.objective import EmbeddingConfig
+from graftkit.recipe.bind import BoundRecipe
+
+__all__ = ["own_pooling", "told_of_few_compared", "told_of_prompts"]
+
+_SHOWN_PROMPTS = 3
+
+_FEW = 8
+"""Queries of a step below which hardly any documents are compared with each."""
+
+
+def own_pooling(files: BaseModelFiles, origin: AdapterFolder | None) -> PooledBy:
+    """Returns what vectors are made of where the recipe says `auto`.
+
+    Args:
+        files: The base model.
+        origin: The adapter that training goes on with, if any, whose own way goes before the base model's.
+
+    Raises:
+        ModelError: The base model's files ask for something that graftkit does not know.
+        FolderError: The adapter's do.
+    """
+    if origin is None:
+        return pooling_of(files)
+    trained = origin.manifest.head if origin.manifest else None
+    return (trained and trained.pooled_by) or pooling_of_adapter(origin.path, files)
+
+
+def told_of_prompts(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
+    """Returns a notice where the base model's authors put something before texts, and the recipe says nothing of it."""
+    config = bound.objective_config
+    said = {"query_prompt", "document_prompt"} & config.model_fields_set
+    known = prompts_of(files) if isinstance(config, EmbeddingConfig) and not said else {}
+    if not known:
+        return []
+    listed = ", ".join(f"{text!r:.60} ({name[:40]})" for name, text in list(known.items())[:_SHOWN_PROMPTS])
+    return [
+        f"the base model's sentence-transformers files put a prompt before texts: {listed}; the recipe puts none: "
+        "objective.query_prompt and objective.document_prompt do"
+    ]
+
+
+def told_of_few_compared(bound: BoundRecipe, corpus: Callable[[], CorpusEstimate]) -> list[str]:
+    """Returns a notice where the steps of an objective that compares texts have few examples.
+
+    Args:
+        bound: The recipe.
+        corpus: Says how long its records are.
+    """
+    if not isinstance(bound.objective_config, EmbeddingConfig):
+        return []
+    examples = estimate_steps(bound.recipe, corpus()).examples
+    if examples >= _FEW:
+        return []
+    return [
+        f"a step has about {examples:.2g} examples, and each query is compared with the documents of its step alone: "
+        "raise training.tokens_per_step, which takes no memory"
+    ]
