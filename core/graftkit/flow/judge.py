@@ -60,7 +60,9 @@ def judge(
     host: PluginHost | None = None,
     offline: bool = False,
 ) -> list[Judged]:
-    """Asks a classifier, a regression, a reward model, a model that tags words or an encoder of texts, one by one.
+    """Asks a classifier, a regression, a reward model or another model with a head of texts, one by one.
+
+    Others tag the words of a text, fill in its masked tokens, or give it a vector.
 
     Args:
         source: A run's folder, an export, an adapter of peft's, a model's folder, or a hub id.
