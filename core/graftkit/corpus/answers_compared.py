@@ -77,8 +77,8 @@ class TwoWithMismatched(TwoAnswers):
     labelled: tuple[WithMismatched, WithMismatched]
 
 
-class AsLabelled:
-    """A format whose pairs are learnt as labelled answers.
+class _As:
+    """A format of which some samples are taken for others.
 
     Args:
         format: The format.
@@ -90,6 +90,10 @@ class AsLabelled:
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Asks the format."""
         return self._format.columns(found)
+
+
+class AsLabelled(_As):
+    """A format whose pairs are learnt as labelled answers."""
 
     def sample(self, record: Mapping[str, Any], where: str) -> Sample:
         """Returns the format's sample of a record."""
@@ -99,19 +103,8 @@ class AsLabelled:
         return sample
 
 
-class AsPrompts:
-    """A format whose conversations that end before an answer are prompts, whatever the assistant says earlier in them.
-
-    Args:
-        format: The format.
-    """
-
-    def __init__(self, format: RecordFormat) -> None:
-        self._format = format
-
-    def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
-        """Asks the format."""
-        return self._format.columns(found)
+class AsPrompts(_As):
+    """A format whose conversations that end before an answer are prompts, whatever is answered earlier in them."""
 
     def sample(self, record: Mapping[str, Any], where: str) -> Sample:
         """Returns the format's sample of a record."""

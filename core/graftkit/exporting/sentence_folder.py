@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from graftkit.errors import ExportError
-from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, state_width
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, PooledBy, state_width
 from graftkit.interfaces.json_file import read_json_object, write_json
+from graftkit.interfaces.sentence_files import POOLING_KEYS, pooling_modes
 
 __all__ = ["pooling_in", "write_sentence_files"]
 
 _MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
 """The folders of the modules that a text goes through, with the names of their classes."""
-
-_POOLING = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}
-"""How keys end that say what a vector is made of, in the form that every version of sentence-transformers reads."""
 
 _PADS = ("eos_token", "bos_token", "unk_token")
 """What is padded with in place of a token of its own: the first that there is."""
@@ -40,7 +38,7 @@ def write_sentence_files(folder: Path, config: Mapping[str, Any]) -> None:
         for number, (path, name) in enumerate(_MODULES.items())
     ]
     write_json(folder / "modules.json", modules)
-    pooling = {f"pooling_mode_{end}": name == by for name, end in _POOLING.items()}
+    pooling = {key: mode == by for key, mode in POOLING_KEYS.items() if mode in get_args(PooledBy)}
     (folder / "1_Pooling").mkdir()
     width = {"word_embedding_dimension": _width(folder)}
     write_json(folder / "1_Pooling" / "config.json", {**width, **pooling, "include_prompt": True})
@@ -64,11 +62,10 @@ def pooling_in(folder: Path) -> str | None:
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
         return None
-    said = read_json_object(path, _MOST_BYTES, ExportError)
-    found = [name for name, end in _POOLING.items() if said.get(f"pooling_mode_{end}") is True]
-    if len(found) != 1:
+    found = pooling_modes(read_json_object(path, _MOST_BYTES, ExportError))
+    if len(found) != 1 or found[0] not in get_args(PooledBy):
         raise ExportError("it does not ask for one way of pooling", where=str(path))
-    return found[0]
+    return str(found[0])
 
 
 def _width(folder: Path) -> int:

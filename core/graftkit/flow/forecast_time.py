@@ -14,7 +14,7 @@ import torch
 from graftkit.flow.planning.targets import chosen_targets
 from graftkit.flow.preparation.check_model import offloads
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.architecture import WITHOUT_LOGITS, head_of
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import adapt
@@ -114,8 +114,8 @@ def _seconds(
     for parameter in head_parameters(network, loader.head).values():
         parameter.requires_grad_(True)
     network.train()
-    of_wholes = bool(loader.head) or head_of(files.config) == "embedding"
-    loss: TokenLoss | HeadPass = (HeadPass if of_wholes else TokenLoss)(network, packed=packing.packed)
+    scores = head_of(files.config) in WITHOUT_LOGITS
+    loss: TokenLoss | HeadPass = (HeadPass if scores else TokenLoss)(network, packed=packing.packed)
     batches = _batches(network, packing, device, largest)
     times = []
     with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):

@@ -13,6 +13,7 @@ __all__ = [
     "NUMBERED_FROM_PADDING",
     "SCORING",
     "SEVERAL_LABELS",
+    "WITHOUT_LOGITS",
     "Head",
     "PooledBy",
     "head_of",
@@ -45,6 +46,9 @@ EMBEDDING_PROMPTS = "embedding_prompts"
 
 SCORING: frozenset[Head] = frozenset({"sequence", "token"})
 """The heads that give a few scores, each of which has a name, and whose parameters a base model's files lack."""
+
+WITHOUT_LOGITS: frozenset[Head] = SCORING | {"embedding"}
+"""The heads of models that give a few numbers, or a vector, and no logits over a vocabulary."""
 
 NUMBERED_FROM_PADDING = frozenset(
     {
@@ -278,10 +282,10 @@ def load_pretrained(folder: Path, **options: Any) -> Any:
         raise ValueError(f"transformers has no such model of type '{config.model_type}'")
     keywords = {"dtype": "auto", "trust_remote_code": False, **options}
     model, info = found.from_pretrained(folder, config=config, output_loading_info=True, **keywords)
-    odd = {kind: sorted(map(str, names)) for kind, names in info.items() if kind.endswith("_keys") and names}
-    if head_of({"architectures": config.architectures}) == "embedding" and "missing_keys" in odd:
-        needed = [name for name in odd["missing_keys"] if not name.startswith("pooler.")]  # no vector is made of it
-        odd = {**odd, "missing_keys": needed} if needed else {k: v for k, v in odd.items() if k != "missing_keys"}
+    embeds = head_of({"architectures": config.architectures}) == "embedding"
+    needless = {name for name in info["missing_keys"] if embeds and str(name).startswith("pooler.")}  # of no vector
+    keys = {kind: {*names} - needless for kind, names in info.items() if kind.endswith("_keys")}
+    odd = {kind: sorted(map(str, names)) for kind, names in keys.items() if names}
     if odd:
         kind, names = next(iter(odd.items()))
         raise ValueError(f"{len(names)} {kind.replace('_', ' ')}, such as {names[0]}")

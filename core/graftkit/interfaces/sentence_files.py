@@ -11,10 +11,20 @@ from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.json_file import read_json_object, special_float
 from graftkit.interfaces.regular_file import read_regular
 
-__all__ = ["SENTENCE_SETTINGS", "has_sentence_files", "sentence_modules_in"]
+__all__ = ["POOLING_KEYS", "SENTENCE_SETTINGS", "has_sentence_files", "pooling_modes", "sentence_modules_in"]
 
 SENTENCE_SETTINGS = "config_sentence_transformers.json"
 """The file of what holds for all modules, such as prompts."""
+
+POOLING_KEYS: Mapping[str, str] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "lasttoken",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+}
+"""What says by itself, true or false, whether vectors are made so: all versions read that, those before 6 write it."""
 
 _MODULES = "modules.json"
 _MOST_BYTES = 4 << 20
@@ -49,6 +59,16 @@ def sentence_modules_in(folder: Path, error: type[GraftkitError]) -> Mapping[str
         raise error(f"it is no list of modules, each with a type and a path: {reason}", where=str(path)) from None
     said = folder / SENTENCE_SETTINGS
     return {**modules, **({"": _read(said, error)} if _is_file(said) else {})}
+
+
+def pooling_modes(settings: Mapping[str, Any]) -> list[object]:
+    """Returns what a module of pooling makes vectors of, by sentence-transformers' names; none where it says nothing.
+
+    Args:
+        settings: The module's.
+    """
+    said = settings.get("pooling_mode") or [mode for key, mode in POOLING_KEYS.items() if settings.get(key)]
+    return [said] if isinstance(said, str) else list(said)
 
 
 def _settings_of(folder: Path, module: str, error: type[GraftkitError]) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from graftkit.errors import ModelError, named
-from graftkit.interfaces.architecture import SCORING, head_of, is_multimodal
+from graftkit.interfaces.architecture import WITHOUT_LOGITS, head_of, is_multimodal
 from graftkit.interfaces.forward import logits_at
 from graftkit.interfaces.quiet import errors_alone
 from graftkit.model.attention import PACKED, native_attention, register_packed_attention
@@ -80,7 +80,7 @@ def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int
 @cache
 def _of_configuration(text: str, most_weights: int | None) -> Packing:
     config: dict[str, Any] = json.loads(text)
-    scores = head_of(config) in (*SCORING, "embedding")
+    scores = head_of(config) in WITHOUT_LOGITS
     any_order = head_of(config) != "language"
     try:
         twin = build_twin(config, most_weights=most_weights)
@@ -243,7 +243,7 @@ def attention_as(network: Any, name: str) -> Iterator[None]:
 def _logits(network: Any, sequences: Sequence[torch.Tensor], *, packed: bool) -> torch.Tensor:
     """Returns `[tokens, vocabulary]`, or as `head_scores` a head's scores, or vectors."""
     inputs = forward_inputs(sequences, packed=packed)
-    if head_of({"architectures": network.config.architectures}) in (*SCORING, "embedding"):
+    if head_of({"architectures": network.config.architectures}) in WITHOUT_LOGITS:
         return head_scores(network, sequences, inputs)
     logits: torch.Tensor = network(**inputs).logits[0]
     return logits

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.architecture import WITHOUT_LOGITS, head_of
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.frozen_weight import FrozenWeight
@@ -213,8 +213,8 @@ def dry_run(asked: DryRun) -> Foreseen:
         _name_weights(meter, network)
         meter.relabel([*trained, *rows], "adapter")
         meter.relabel(head, "head")
-        of_wholes = bool(head) or head_of(asked.config) == "embedding"
-        counted = _MeteredHead(network, asked, meter) if of_wholes else _MeteredLoss(network, asked, meter, plain_head)
+        scores = head_of(asked.config) in WITHOUT_LOGITS
+        counted = _MeteredHead(network, asked, meter) if scores else _MeteredLoss(network, asked, meter, plain_head)
         blocks = BlockWatch(network)
         network.eval()
         with blocks.noting() as forward:

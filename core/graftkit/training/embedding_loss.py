@@ -98,7 +98,8 @@ class EmbeddingLoss:
             poll(done, every)
             losses, metrics = compared.ask(self._objective, rows)
             total.add(losses, metrics, batches)
-            found, batches = found + losses.tolist(), []
+            found += losses.tolist()
+            batches = []
         return replace(total.score(), losses=found)
 
     def _vectors(self, batch: PackedBatch) -> torch.Tensor:

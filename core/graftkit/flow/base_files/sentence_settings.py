@@ -9,19 +9,9 @@ from typing import Any
 from graftkit.errors import FolderError, ModelError
 from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, PooledBy, head_of
 from graftkit.interfaces.model_source import BaseModelFiles, SentenceModules
-from graftkit.interfaces.sentence_files import sentence_modules_in
+from graftkit.interfaces.sentence_files import pooling_modes, sentence_modules_in
 
 __all__ = ["own_prompts", "pooling_of", "pooling_of_adapter", "prompts_of"]
-
-_LEGACY: Mapping[str, str] = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "lasttoken",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-}
-"""What says by itself, true or false, whether vectors are made so, in files of before version 6."""
 
 _KNOWN: Mapping[str, PooledBy] = {"mean": "mean", "cls": "cls", "lasttoken": "lasttoken"}
 
@@ -131,8 +121,7 @@ def _pooled_by(settings: Mapping[str, Any], reference: str) -> PooledBy:
     Raises:
         ModelError: It is something that graftkit does not know.
     """
-    said = settings.get("pooling_mode") or [mode for key, mode in _LEGACY.items() if settings.get(key)] or ["mean"]
-    found = _known([said] if isinstance(said, str) else list(said), reference)
+    found = _known(pooling_modes(settings) or ["mean"], reference)
     if settings.get("include_prompt") is False:
         raise _refused("its vectors leave the prompt's tokens out", reference)
     return found

@@ -22,7 +22,7 @@ from graftkit.flow.exports.expert_choices import watched
 from graftkit.flow.exports.same_experts import RouterChoices, choices_by_sequence
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
-from graftkit.interfaces.architecture import SCORING, Head, head_of
+from graftkit.interfaces.architecture import WITHOUT_LOGITS, Head, head_of
 from graftkit.interfaces.block_memory import float32_by_block
 from graftkit.interfaces.exporter import MergeBase, Probe
 from graftkit.interfaces.forward import logits_at
@@ -238,7 +238,7 @@ def _check_probe(ids: torch.Tensor, positions: torch.Tensor, logits: torch.Tenso
     if not whole or logits.ndim != 2 or not logits.is_floating_point() or not len(ids):
         raise ValueError("a probe's ids, positions or logits are of another type or shape")
     inside = ((positions >= 0) & (positions < len(ids))).all()
-    unknown = ids.min() < 0 or (head not in (*SCORING, "embedding") and ids.max() >= logits.shape[1])
+    unknown = ids.min() < 0 or (head not in WITHOUT_LOGITS and ids.max() >= logits.shape[1])
     if len(positions) != len(logits) or not inside or unknown:
         raise ValueError("a probe's ids, positions and logits do not fit together")
 
@@ -316,7 +316,7 @@ def run_probes(
         logits, made = watched(partial(compute, loaded.packing.packed))
     coverage = {"sequences": len(ids), "longest": max(map(len, ids)), "longest_example": longest_example}
     width = logits[0].shape[1]
-    columns = width if head in (*SCORING, "embedding") else min(width, loaded.model.tokenizer.vocab_size)
+    columns = width if head in WITHOUT_LOGITS else min(width, loaded.model.tokenizer.vocab_size)
     return Probes(
         ids,
         logits,
