@@ -64,6 +64,8 @@ def refuse_torch_settings(what: str = "a run", *, learns: bool = True) -> None:
 
 def _torch_build() -> Any:
     """Returns torch's module `version`, without importing torch: its version and what it was built for; or None."""
+    if "torch" in sys.modules:
+        return sys.modules["torch"].version
     torch = importlib.util.find_spec("torch")
     places = torch.submodule_search_locations if torch else None
     if not places:
