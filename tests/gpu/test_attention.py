@@ -62,3 +62,22 @@ def test_it_is_what_each_sequence_gets_alone(
     right = torch.autograd.grad((expected * wanted).sum(), exact)
     for ours, theirs in zip([found, *gradients], [expected, *right], strict=True):
         assert float(((ours.double() - theirs).norm() / theirs.norm()).detach()) < bound
+
+
+@pytest.mark.parametrize("window", [None, 600])
+def test_heads_that_share_keys_take_no_memory_by_the_square_of_the_length(
+    window: int | None, cuda: torch.device
+) -> None:
+    """In float32, and under a mask, no kernel reads shared keys as they are, and torch would keep all scores."""
+    tokens, width = 2048, 64
+    shapes = [(1, heads, tokens, width) for heads in (8, 2, 2)]
+    inputs = [torch.randn(shape, device=cuda).requires_grad_() for shape in shapes]
+    mask = None
+    if window is not None:
+        mask = DeferredMask(and_masks(causal_mask_function, sliding_window_overlay(window)), False, cuda)
+    cu_seq_lens = torch.tensor([0, tokens], dtype=torch.int32, device=cuda)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    found, _ = packed_attention(torch.nn.Identity(), *inputs, mask, cu_seq_lens_q=cu_seq_lens, is_causal=True)
+    found.sum().backward()
+    assert torch.cuda.max_memory_allocated() - before < 8 * tokens * tokens * 4 / 2, "half of all scores"

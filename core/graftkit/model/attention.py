@@ -92,7 +92,7 @@ class DeferredMask:
     def band(self, bounds: Sequence[int]) -> int:
         """Returns how many tokens each one sees at most where every sequence is causal within one window, else 0.
 
-        The device is asked twice a pass, whatever the number of sequences.
+        The device is asked once a pass, whatever the number of sequences, and some queries are looked at at a time.
 
         Args:
             bounds: Where sequences begin, and where the last one ends.
@@ -100,15 +100,15 @@ class DeferredMask:
         if self._band is None:
             spans = list(pairwise(bounds))
             start, end = max(spans, key=lambda span: span[1] - span[0])
-            longest = self._evaluated(start, end)
-            width = int(longest[0, 0, -1].sum())
-            odd = [self._differs_from_a_band(span, width) for span in spans]
-            self._band = 0 if bool(torch.stack(odd).any()) else width
+            width = self._evaluated(start, end, end - 1).sum()
+            odd = [self._differs_from_a_band(*span, *rows, width) for span in spans for rows in _rows(*span)]
+            self._band = int((width * ~torch.stack(odd).any()).item())
         return self._band
 
-    def _differs_from_a_band(self, span: tuple[int, int], width: int) -> torch.Tensor:
-        mask = self._evaluated(*span)
-        return (mask != torch.ones_like(mask).tril().triu(1 - width)).any()
+    def _differs_from_a_band(self, start: int, end: int, first: int, last: int, width: torch.Tensor) -> torch.Tensor:
+        queries, keys = (torch.arange(*ends, device=self._device) for ends in ((first, last), (start, end)))
+        behind = queries.unsqueeze(1) - keys
+        return (self._evaluated(start, end, first, last) != ((behind >= 0) & (behind < width))).any()
 
     def __getitem__(self, index: Any) -> DeferredMask:
         """Returns itself where all of it is asked for: Gemma 4 takes the queries whose logits are wanted.
@@ -130,7 +130,7 @@ class DeferredMask:
         last one that its queries see: with a window, memory and work grow with the sequence's length, not its square.
         """
         if (start, end) not in self._tiles:
-            parts = [self._tile(start, first, min(first + _TILE, end), end) for first in range(start, end, _TILE)]
+            parts = [self._tile(start, first, last, end) for first, last in _rows(start, end)]
             whole = slice(start, end)
             causal = all(part.mask is None for part in parts)
             self._tiles[start, end] = [Tile(whole, whole, None)] if causal else [self._explicit(part) for part in parts]
@@ -171,6 +171,11 @@ class DeferredMask:
             device=self._device,
         )
         return mask.expand(1, -1, last - first, end - start).bool()
+
+
+def _rows(start: int, end: int) -> list[tuple[int, int]]:
+    """Returns the queries at `[start, end)` in parts of which all keys are looked at together."""
+    return [(first, min(first + _TILE, end)) for first in range(start, end, _TILE)]
 
 
 def packed_attention(
@@ -215,13 +220,16 @@ def packed_attention(
     _check(others, attention_mask, bounds, query)
     assert cu_seq_lens_q is not None
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    longest = max(end - start for start, end in pairwise(bounds))
+    band = longest if causal and attention_mask is None else 0
+    if attention_mask is not None and query.device.type != "cpu":  # which parts of masks are not asked one by one
+        band = attention_mask.band(bounds)
+        if band >= longest:
+            attention_mask, causal = None, True
     plainly = softcap is None and s_aux is None and dropout == 0
-    if plainly and (attention_mask or causal) and can_attend_at_once(query, key, value):
-        longest = max(end - start for start, end in pairwise(bounds))
-        width = attention_mask.band(bounds) if attention_mask else longest
-        if width:
-            window = width if width < longest else None
-            return attend_at_once(query, key, value, cu_seq_lens_q, longest, window, scaling), None
+    if band and plainly and can_attend_at_once(query, key, value):
+        window = band if band < longest else None
+        return attend_at_once(query, key, value, cu_seq_lens_q, longest, window, scaling), None
     found = []
     for start, end in pairwise(bounds):
         whole = slice(start, end)
@@ -237,7 +245,12 @@ def packed_attention(
 
 
 _KNOWN_BOUNDS: MutableMapping[torch.Tensor, list[int]] = WeakIdKeyDictionary()
-"""The boundaries that were read off a tensor on the device: once a pass, not once a layer."""
+"""What a tensor on the device says of boundaries, so that no layer waits for the device to tell it."""
+
+
+def remember_bounds(cu_seq_lens: torch.Tensor, bounds: list[int]) -> None:
+    """Notes what a tensor of cumulative sequence lengths holds, from 0 to the pass's tokens."""
+    _KNOWN_BOUNDS[cu_seq_lens] = bounds
 
 
 def _bounds(cu_seq_lens: torch.Tensor | None) -> list[int]:
@@ -273,9 +286,21 @@ def _attend(
     dtype = q.dtype
     if q.device.type == "cpu" and q.itemsize == 2 and q.shape[2] <= _SHORT:
         q, k, v = q.float(), k.float(), v.float()
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1 and not _kernel_takes_groups(q, k, v, mask):
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     return scaled_dot_product_attention(
         q, k, v, mask, dropout, is_causal=causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
     ).to(dtype)
+
+
+def _kernel_takes_groups(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> bool:
+    """Tells whether a kernel reads keys and values that several heads share as they are.
+
+    On CUDA flash attention alone does. Without it torch would take the attention that is written out, without a word,
+    and keep all scores: memory by the square of the length (`sdp_utils.cpp`, `check_batch_size_and_num_heads_dense`).
+    """
+    return q.device.type == "cpu" or (mask is None and can_attend_at_once(q, k, v))
 
 
 def _attend_explicitly(
