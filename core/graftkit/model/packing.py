@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from graftkit.errors import ModelError, named
 from graftkit.interfaces.architecture import WITHOUT_LOGITS, head_of, is_multimodal
 from graftkit.interfaces.forward import logits_at
 from graftkit.interfaces.quiet import errors_alone
-from graftkit.model.attention import PACKED, native_attention, register_packed_attention
+from graftkit.model.attention import PACKED, native_attention, register_packed_attention, remember_bounds
 from graftkit.model.context import context_length
 from graftkit.model.head import head_scores
 from graftkit.model.rope_lengths import forget_longest
@@ -205,13 +206,13 @@ def forward_inputs(
     if not packed:
         (ids,) = sequences
         return {"input_ids": ids.unsqueeze(0), "use_cache": False, **typed}
-    lengths = torch.tensor([len(ids) for ids in sequences])
-    device = sequences[0].device
-    bounds = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(device, torch.int32)
-    longest = int(lengths.max())
+    lengths = [len(ids) for ids in sequences]
+    device, longest, ends = sequences[0].device, max(lengths), [0, *accumulate(lengths)]
+    bounds = torch.tensor(ends, dtype=torch.int32, device=device)
+    remember_bounds(bounds, ends)
     return {
         "input_ids": torch.cat(list(sequences)).unsqueeze(0),
-        "position_ids": torch.cat([torch.arange(int(length), device=device) for length in lengths]).unsqueeze(0),
+        "position_ids": torch.cat([torch.arange(length, device=device) for length in lengths]).unsqueeze(0),
         "use_cache": False,
         "cu_seq_lens_q": bounds,
         "cu_seq_lens_k": bounds,

@@ -56,7 +56,7 @@ class PackedBatch:
 def pack(examples: Sequence[Example], device: torch.device) -> PackedBatch:
     """Puts sequences one after the other. The first token of each is never predicted: nothing stands before it."""
     ids = [torch.from_numpy(sequence.ids) for example in examples for sequence in example.sequences]
-    positions = torch.cat([torch.arange(len(example)) for example in ids])
+    positions = torch.cat([torch.arange(len(sequence)) for sequence in ids])
     every = torch.from_numpy(np.concatenate([example.loss_weight for example in examples]).astype(np.float32))
     targeted = TARGET in examples[0].by_token
     labels_at = ((every != 0) & ((positions > 0) | targeted)).nonzero().squeeze(1)
@@ -65,7 +65,7 @@ def pack(examples: Sequence[Example], device: torch.device) -> PackedBatch:
     by_example = {name: np.array([example.by_example[name] for example in examples]) for name in examples[0].by_example}
     targets = torch.from_numpy(by_token[TARGET]).long() if targeted else torch.cat(ids)
     return PackedBatch(
-        sequences=tuple(example.to(device) for example in ids),
+        sequences=torch.split(torch.cat(ids).to(device), [len(sequence) for sequence in ids]),
         logit_positions=(labels_at if targeted else labels_at - 1).to(device),
         labels=targets[labels_at].to(device),
         weights=None if bool((weights == 1).all()) else weights.to(device),

@@ -310,6 +310,13 @@ def _fetched(scalars: Sequence[torch.Tensor]) -> list[float]:
     return torch.stack(list(scalars)).cpu().double().tolist() if scalars else []
 
 
+def _together(tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Returns tensors of one shape on the CPU, each in its type: one wait for the device where that is the same."""
+    if len({(tensor.dtype, tensor.device) for tensor in tensors}) == 1:
+        return torch.stack(list(tensors)).cpu().unbind()
+    return [tensor.cpu() for tensor in tensors]
+
+
 class ObjectiveLoss:
     """The mean of the losses that an objective gives examples, or their tokens.
 
@@ -584,10 +591,11 @@ class ScoreSums:
         """
         weights = sum(batch.weight_sum for batch in batches)
         every = len(losses) if self._mean_of == "examples" else weights
+        losses, *told = _together([losses, *metrics.values()])
         self._losses.append((losses.sum().item(), every if weight is None else weight))
         self._tokens += sum(batch.tokens for batch in batches)
         self._loss_tokens += sum(len(batch.labels) for batch in batches)
-        for name, values in metrics.items():
+        for name, values in zip(metrics, told, strict=True):
             known = values[~values.isnan()]
             count = len(known) if self._mean_of == "examples" else weights
             self._sums.setdefault(name, []).append((known.sum().item(), count))

@@ -74,7 +74,19 @@ class NamedObjective(Named):
         found = self._objective.metrics(_copied(scores))
         if not isinstance(found, Mapping):
             raise self.wrong(f"gave {kind_named(found)} as metrics, not a mapping")
-        return {name: self._metric(name, values, scores) for name, values in dict(found).items()}
+        values = {name: self._metric(name, values, scores) for name, values in dict(found).items()}
+        too_large = {name: _too_large(each) for name, each in values.items()}
+        some = [each.any() for each in too_large.values()]
+        if not some or not torch.stack([each.to(some[0].device) for each in some]).any():  # one wait for the device
+            return values
+        if all(tensor.isfinite().all() for tensor in _tensors(scores)):
+            name = next(name for name, each in too_large.items() if each.any())
+            told = f"gave {values[name][too_large[name]][0].item()} as the metric '{name}'"
+            raise self.wrong(f"{told}: a number up to {LARGEST_SCORE:g} is due, or NaN where an example has none")
+        return {
+            name: each.masked_fill(too_large[name], math.nan) if too_large[name].any() else each
+            for name, each in values.items()
+        }
 
     def _metric_name(self, name: object) -> str:
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
@@ -90,14 +102,7 @@ class NamedObjective(Named):
             raise self.wrong(f"{told}: one each is due")
         if not _is_plain(values) or values.is_complex():
             raise self.wrong(f"gave the metric '{name}' as {_kind(values)}: a dense tensor of numbers is due")
-        # Infinity alone is larger where a type is no float64, which not every device has.
-        too_large = values.abs() > LARGEST_SCORE if values.dtype is torch.float64 else values.isinf()
-        if not too_large.any():
-            return values
-        if all(tensor.isfinite().all() for tensor in _tensors(scores)):
-            told = f"gave {values[too_large][0].item()} as the metric '{name}'"
-            raise self.wrong(f"{told}: a number up to {LARGEST_SCORE:g} is due, or NaN where an example has none")
-        return values.masked_fill(too_large, math.nan)
+        return values
 
 
 class NamedOverall(NamedObjective):
@@ -214,6 +219,11 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 def _kind(tensor: torch.Tensor) -> str:
     return f"of {tensor.dtype} and {tensor.layout} on the device {tensor.device}"
+
+
+def _too_large(values: torch.Tensor) -> torch.Tensor:
+    """Tells which are no score; infinity alone where the type is no float64, which not every device has."""
+    return values.abs() > LARGEST_SCORE if values.dtype is torch.float64 else values.isinf()
 
 
 def _copied(scores: Any) -> Any:
