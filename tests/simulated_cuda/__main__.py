@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from simulated_cuda.build import build
 
 HERE = Path(__file__).parent
