@@ -169,10 +169,9 @@ class OfTokens:
         """Returns the sum of what the tags of each example weigh."""
         if self._label_weights is None:
             return store.weight_sum[list(numbers)]
-        row = self._label_weights.numpy()
-        examples = (store[number] for number in numbers)
-        tags = (example.by_token[TARGET][example.loss_mask] for example in examples)
-        return np.array([row[each].sum(dtype=np.float64) for each in tags])
+        row, tags, learnt = self._label_weights.numpy(), store.by_token[TARGET], store.loss_weight
+        tokens = (slice(*store.offsets[number : number + 2]) for number in numbers)
+        return np.array([row[tags[each][learnt[each] != 0]].sum(dtype=np.float64) for each in tokens])
 
 
 def _as_row(label_weights: Sequence[float] | None) -> torch.Tensor | None:
