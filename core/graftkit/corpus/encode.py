@@ -16,7 +16,7 @@ from graftkit.corpus.answers_compared import WANTED, TwoAnswers, WithMismatched,
 from graftkit.corpus.control_tokens import with_control_tokens
 from graftkit.corpus.exact_runs import ExactRuns
 from graftkit.corpus.fitting_answers import fitting_answers
-from graftkit.corpus.learnt import Part as LearntPart
+from graftkit.corpus.kept_runs import CHARACTERS_A_TOKEN, KeptRuns, LaidOut
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.pairs import longest_first, pair_layout_of
 from graftkit.corpus.plain_text import PlainTexts
@@ -59,36 +59,11 @@ Part = Unencoded | Tokens
 Overflow = Literal["drop_turns", "drop", "truncate", "error"]
 """What becomes of a conversation or completion that is too long."""
 
-_LONG = 1 << 16
-"""The characters from which on a text is looked at before all of it is encoded, which takes hundreds of bytes each."""
-
-_CHARACTERS_A_TOKEN = 4
-
 _UNLIMITED = 1 << 30
 """As the most tokens of an example: more than any has."""
 
-_REMEMBERED = 1 << 24
-"""The most characters of a part that is remembered."""
-
 _RUNS = 50_000
 """The parts of rendered records that are encoded in one call, about: each takes hundreds of bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _LaidOut:
-    """A part as it is laid out, and what is to be told of it.
-
-    Attributes:
-        part: The part.
-        runs: Its runs.
-        notes: What is to be told of it.
-        characters: How many it has; 0 where all of them are among the runs.
-    """
-
-    part: Part
-    runs: list[Run]
-    notes: Notes
-    characters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,17 +146,24 @@ class Encoder:
         )
         self._special_ids = frozenset(self._tokenizer.special_tokens.values())
         self._exact = ExactRuns(self._tokenizer)
-        self._shortened: _LaidOut | None = None
+        self._kept = KeptRuns(self._layout, self._tokenizer, max_length)
         self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
         self.targets, self.token_types = targets, token_types
         self.whole_texts = whole_texts
 
-    def for_tokenizer(self, tokenizer: Tokenizer, template: ChatTemplate | None, rows: int | None = None) -> Encoder:
-        """Returns an encoder with the same rules for another tokenizer."""
+    def for_tokenizer(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        rows: int | None = None,
+        *,
+        max_length: int | None = None,
+    ) -> Encoder:
+        """Returns an encoder with the same rules for another tokenizer, or for examples of another length."""
         return Encoder(
             tokenizer,
             template,
-            self.max_length,
+            self.max_length if max_length is None else max_length,
             rows,
             report_dropped=self.report_dropped,
             overflow=self.overflow,
@@ -194,9 +176,7 @@ class Encoder:
     @cached_property
     def uncut(self) -> Encoder:
         """An encoder with the same rules that cuts nothing."""
-        found = self.for_tokenizer(self._tokenizer, self.template, self._rows)
-        found.max_length = _UNLIMITED
-        return found
+        return self.for_tokenizer(self._tokenizer, self.template, self._rows, max_length=_UNLIMITED)
 
     def encode(self, sample: Sample) -> Encoded:
         """Returns the tokens of a record.
@@ -283,12 +263,12 @@ class Encoder:
         """
         if not (self._layout.each and isinstance(sample, Conversation)):
             return 0
-        longest = _CHARACTERS_A_TOKEN * self.max_length
+        longest = CHARACTERS_A_TOKEN * self.max_length
         return len(ByAnswer(sample)) * min(sum(sizes_of(sample)) // 2, longest)
 
     def _count(self, text: str) -> int:
         """Returns how many tokens a text has that may hold special ones, or more than an example of a longer one."""
-        return len(self._tokenizer.encode(self._beginning(text), "all"))
+        return len(self._tokenizer.encode(self._kept.beginning(text), "all"))
 
     def _together(self, sample: Sample, parts: Sequence[Encoded]) -> Encoded:
         """Returns what became of a record whose parts were encoded by themselves."""
@@ -496,83 +476,30 @@ class Encoder:
         refused: DataError | None = None
         while refused is None:
             laid_out, refused = self._laid_out(rest)
-            weighted = self._weighted([one.runs for one in laid_out])
-            for one, given in zip(laid_out, weighted, strict=True):
-                tokens = self._given(one.part) if isinstance(one.part, Tokens) else given
-                overflow = "truncate" if id(one.part) in only_cut else self.overflow
-                yield self._finished(one, tokens, overflow)
+            weighted = self._weighted([found.runs for _, found in laid_out])
+            for (part, found), of_runs in zip(laid_out, weighted, strict=True):
+                tokens = self._given(part) if isinstance(part, Tokens) else of_runs
+                overflow = "truncate" if id(part) in only_cut else self.overflow
+                yield self._finished(part, found, tokens, overflow)
             if not laid_out:
                 break
         if refused is not None:  # once those before it have been encoded, which may be refused, too
             raise refused
 
-    def _laid_out(self, parts: Iterator[Part]) -> tuple[list[_LaidOut], DataError | None]:
+    def _laid_out(self, parts: Iterator[Part]) -> tuple[list[tuple[Part, LaidOut]], DataError | None]:
         """Lays out as many parts as are encoded in one call; returns them, and why the one after them is refused."""
-        found: list[_LaidOut] = []
+        found: list[tuple[Part, LaidOut]] = []
         runs = 0
         try:
             for part in parts:
-                found.append(_LaidOut(part, [], Notes()) if isinstance(part, Tokens) else self._kept(part))
-                runs += len(found[-1].runs)
+                laid_out = LaidOut([], Notes()) if isinstance(part, Tokens) else self._kept.of(part)
+                found.append((part, laid_out))
+                runs += len(laid_out.runs)
                 if runs >= _RUNS:
                     break
         except DataError as error:
             return found, error
         return found, None
-
-    def _kept(self, part: Unencoded) -> _LaidOut:
-        """Lays a part out; the last one that was shortened, which may have thousands of messages, is laid out once."""
-        if self._shortened is None or not _is_same(part, self._shortened.part):
-            found = self._as_far_as_kept(part)
-            if not 0 < found.characters <= _REMEMBERED:
-                return found
-            self._shortened = found
-        return replace(self._shortened, part=part)
-
-    def _as_far_as_kept(self, part: Unencoded) -> _LaidOut:
-        """Lays a part out up to where it is longer than a whole example may be for certain.
-
-        Of what is cut off the last token in the loss is kept where it is a special one, which tells whether it stops.
-        """
-        notes = Notes()
-        stretches = self._layout.stretches(part, notes)
-        text = "".join(stretch.text for stretch in stretches)
-        left = len(text if isinstance(part, Text | LongText) else self._beginning(text))
-        if left == len(text):
-            return _LaidOut(part, [run for stretch in stretches for run in self._layout.split(stretch)], notes)
-        return _LaidOut(part, self._first_runs(stretches, left), notes, len(text))
-
-    def _first_runs(self, stretches: Sequence[Run | LearntPart], left: int) -> list[Run]:
-        """Returns the runs of the first `left` characters, and the special token that the last answer ends with."""
-        kept: list[Run] = []
-        for number, stretch in enumerate(stretches):
-            runs = self._layout.split(stretch)
-            for run in runs:
-                if left <= 0:
-                    last = self._last_learnt(stretches[number + 1 :]) or self._last_learnt([run, *runs])
-                    return kept if last is None or last.special is None else [*kept, last]
-                kept.append(run if run.special is not None else replace(run, text=run.text[:left]))
-                left -= len(run.text)
-        return kept
-
-    def _last_learnt(self, stretches: Sequence[Run | LearntPart]) -> Run | None:
-        """Returns the last run in the loss; runs are made of few of many stretches."""
-        runs = (run for stretch in reversed(stretches) for run in reversed([*self._layout.split(stretch)]))
-        return next((run for run in runs if run.loss_weight), None)
-
-    def _beginning(self, text: str) -> str:
-        """Returns the beginning of a text that doesn't fit, with more tokens than are looked at, or else all of it.
-
-        How many characters a token has at most can't be told: normalizers drop some, and one unknown token may stand
-        for a whole word. Of twice as many tokens as an example has the first half doesn't depend on the rest. What
-        spells a special token counts as one, which is the fewest that it may become.
-        """
-        length = max(_LONG, _CHARACTERS_A_TOKEN * self.max_length)
-        while length < len(text):
-            if len(self._tokenizer.encode(text[:length], "all")) > 2 * self.max_length:
-                return text[:length]
-            length *= 4
-        return text
 
     def _weighted(self, laid_out: Sequence[Sequence[Run]]) -> list[Weighted]:
         """Returns the tokens of records that are laid out, and their weights."""
@@ -586,10 +513,9 @@ class Encoder:
     def _runs_together(self) -> RunsTogether:
         return RunsTogether(self._tokenizer, self._exact.encode_stretches)
 
-    def _finished(self, laid_out: _LaidOut, weighted: Weighted, overflow: Overflow) -> Encoded:
+    def _finished(self, sample: Part, laid_out: LaidOut, weighted: Weighted, overflow: Overflow) -> Encoded:
         """Returns what is kept of a record's tokens."""
-        sample, notes = laid_out.part, laid_out.notes
-        ids, loss_weights = weighted
+        notes, (ids, loss_weights) = laid_out.notes, weighted
         self.check_rows(ids, sample.where)
         if isinstance(sample, Unanswered):
             return self._prompt(sample, ids, notes)
@@ -865,19 +791,6 @@ class Encoder:
         learnt = np.flatnonzero(loss_weights)
         last = int(learnt[-1]) if len(learnt) else 0
         return len(ids) > 0 and int(ids[last]) in self._special_ids
-
-
-def _is_same(part: Part, other: Part) -> bool:
-    """Tells whether two parts are laid out alike; values of tool calls that are equal may be written differently."""
-    if part is other:
-        return True
-    return part == other and _values_in(part) == _values_in(other)
-
-
-def _values_in(part: Part) -> str:
-    if not isinstance(part, Conversation):
-        return ""
-    return repr([part.tools, [message.tool_calls for message in part.messages if message.tool_calls]])
 
 
 def _together(parts: Sequence[Encoded]) -> Encoded:

@@ -143,7 +143,7 @@ def test_the_beginning_of_what_does_not_fit_stands_for_all_of_it(
         encoder = Encoder(known, chat_template_of(known), 64, overflow=overflow)
         whole = encoder.encode_many(records)
         with monkeypatch.context() as patch:
-            patch.setattr("graftkit.corpus.encode._LONG", 300)
+            patch.setattr("graftkit.corpus.kept_runs._LONG", 300)
             found = encoder.encode_many(records)
         assert whole[0].truncated and whole[1].truncated
         for ours, theirs in zip(found, whole, strict=True):
