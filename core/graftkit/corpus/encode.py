@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,7 +28,6 @@ from graftkit.corpus.turns import ByAnswer, sizes_of
 from graftkit.corpus.words import first_tokens
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import (
-    Completion,
     Conversation,
     LabelledAnswer,
     LabelledText,
@@ -625,61 +623,12 @@ class Encoder:
         self.check_rows(ids, "the prompt" if isinstance(messages, str) else messages.where)
         return ids
 
-    def prompt_in_use(self, sample: Sample, *, cut: bool | None = None) -> list[int] | None:
-        """Returns the ids after which, in use, a model gives the last answer that is learnt of a record.
-
-        They are those of `prompt`, and not always what stands before the answer in training.
-
-        Args:
-            sample: A record, or one of its `turns`.
-            cut: Whether it is too long, as `Encoded.truncated` says; found out when left out, by encoding it.
-
-        Returns:
-            The ids; None where nothing is answered, or an answer itself is cut.
-        """
-        if isinstance(sample, Completion):
-            return self.prompt(sample.prompt)
-        if isinstance(sample, Prompt):
-            return self.prompt(sample)
-        with suppress(DataError):  # a template that takes no conversation without an answer
-            asked = self.up_to_last_answer(sample, cut=cut)
-            if asked is not None and asked.messages[-1].role == "assistant":
-                return self.prompt(replace(asked, messages=asked.messages[:-1]))
-        return None
-
-    def up_to_last_answer(self, sample: Sample, *, cut: bool | None = None) -> Conversation | None:
-        """Returns a conversation up to the last answer that is learnt of it.
-
-        Of one that is too long that is the answer that it is cut after.
-
-        Args:
-            sample: A record, or one of its `turns`.
-            cut: As for `prompt_in_use`.
-
-        Returns:
-            The conversation, of which that answer alone is learnt; None where it is none or a prompt alone, or an
-            answer itself is cut.
+    def is_cut(self, part: Part) -> bool:
+        """Tells whether what is encoded by itself is longer than an example.
 
         Raises:
             DataError: As for `encode`.
         """
-        if not isinstance(sample, Conversation) or isinstance(sample, Prompt):
-            return None
-        cut = self._is_cut(sample) if cut is None else cut
-        if cut and self.overflow == "truncate":
-            return None
-        parts = ByAnswer(sample)
-        count = self._whole_answers(parts) if cut else len(parts)
-        return parts[count - 1] if count else None
-
-    def _whole_answers(self, parts: ByAnswer) -> int:
-        """Returns how many of the answers fit, each with all before it; few of a long conversation are looked at."""
-        most = 1
-        while most < len(parts) and not self._is_cut(parts[most - 1]):
-            most *= 2
-        return bisect_left(parts, True, most // 2, min(most, len(parts)), key=self._is_cut)
-
-    def _is_cut(self, part: Part) -> bool:
         return next(self._encode_parts([part])).truncated
 
     def lacks_row(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.encode import Encoder, has_answer
+from graftkit.corpus.prompt_in_use import prompt_in_use, up_to_last_answer
 from graftkit.corpus.sample_files import Samples
 from graftkit.flow.folders.folder import answers_file
 from graftkit.flow.preparation.corpus import Corpus
@@ -219,9 +220,10 @@ def questions_in(encoder: Encoder, record: Sample) -> Iterator[Question]:
     """
     for part in encoder.turns(shown(record)):
         encoded = encoder.encode(part)
+        cut = encoded.truncated
         for example in encoded.examples:
-            prompt = encoder.prompt_in_use(part, cut=encoded.truncated) or example.ids[: example.prompt_length].tolist()
-            text = _asked_in(encoder.up_to_last_answer(part, cut=encoded.truncated) or part)
+            prompt = prompt_in_use(encoder, part, cut=cut) or example.ids[: example.prompt_length].tolist()
+            text = _asked_in(up_to_last_answer(encoder, part, cut=cut) or part)
             yield Question(prompt, text, example, part, _expected(encoder, part, example, prompt))
 
 
