@@ -28,6 +28,7 @@ from graftkit.store.files import (
     sync_folder,
     temporary_prefix,
 )
+from graftkit.visible import first_of
 
 __all__ = [
     "ADAPTER_FROM",
@@ -382,7 +383,7 @@ def _check_replaceable(path: Path, manifest: RunManifest) -> None:
     strange = others_files(path, manifest)
     if strange:
         raise FolderError(
-            f"besides what its run wrote it holds {', '.join(strange[:3])}{' ...' if len(strange) > 3 else ''}",
+            f"besides what its run wrote it holds {first_of(strange)}",
             where=str(path),
             hint="Overwriting would delete that, added or edited: move it away, or give another folder with --out.",
         )

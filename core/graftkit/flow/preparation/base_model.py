@@ -37,6 +37,7 @@ from graftkit.model.sharded import SharedBlocks
 from graftkit.model.whole import put_whole, whole_parameters
 from graftkit.report.run_manifest import AdapterSource, ParameterFacts, required
 from graftkit.store.token_store import TokenStore
+from graftkit.visible import first_of
 
 __all__ = ["LoadedBase", "LoadedModel", "load_base", "prepare_model"]
 
@@ -193,7 +194,7 @@ def _tell_of_saved(stage: StageScope, model: AdaptedModel) -> None:
     """Says what is trained as a whole beside the adapter."""
     whole = whole_parameters(model.network, model.saved_modules)
     if whole:
-        shown = ", ".join(list(whole)[:_SHOWN]) + (f" and {len(whole) - _SHOWN:,} more" if len(whole) > _SHOWN else "")
+        shown = first_of(whole, _SHOWN)
         numbers = sum(parameter.numel() for parameter in whole.values())
         stage.notice(f"whole modules ('modules_to_save') are trained beside the adapter: {shown}, {numbers:,} numbers")
 

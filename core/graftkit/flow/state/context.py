@@ -65,6 +65,7 @@ from graftkit.report.run_manifest import (
 from graftkit.store.file_states import changed_files, file_states
 from graftkit.store.files import file_facts, is_temporary
 from graftkit.training.processes import ALONE, Processes
+from graftkit.visible import first_of
 
 if TYPE_CHECKING:
     from graftkit.training.sampled_loss import SamplingPlan
@@ -445,8 +446,7 @@ class _RunLeftAlone(AbstractContextManager[None]):
             raise Disturbed(f"has moved or removed the run's folder, {self._folder}") from error
         changed = changed_files(self._before, self._states())
         if changed:
-            told = f"{', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}"
-            raise Disturbed(f"changed or removed {told} of {self._folder}, which the run needs")
+            raise Disturbed(f"changed or removed {first_of(changed)} of {self._folder}, which the run needs")
 
     def _states(self) -> dict[str, FileState]:
         return file_states(self._folder, self._folder / CHECKPOINTS, only=is_runs_own)
