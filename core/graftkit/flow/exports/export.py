@@ -162,12 +162,10 @@ def prove_exports(run: RunContext) -> None:
     if not run.manifest.continued:
         run.record(exports={})
     proved: dict[str, dict[str, Any]] = {}
-    later = run.plan.bound.recipe.proof == "later"
-    exporters = {
-        use.folder: run.host.registry.create(choice.registered, choice.config) for use, choice in _to_write(run)
-    }
+    later, written = run.plan.bound.recipe.proof == "later", _to_write(run)
+    exporters = {use.folder: run.host.registry.create(choice.registered, choice.config) for use, choice in written}
     with forks_for([] if later else list(exporters.values()), run.host.disabled) as forks:
-        for use, _ in _to_write(run):
+        for use, _ in written:
             place, exporter = _place(run, use.folder), exporters[use.folder]
             if later:
                 proved[use.folder] = _finish_export(run, exporter, use.folder, place, put_off(place))
@@ -180,7 +178,7 @@ def prove_exports(run: RunContext) -> None:
                 _tell_of_export(run, use)
     if run.manifest.continued:
         _put_in_place(run, proved)
-        for use, _ in _to_write(run):
+        for use, _ in written:
             _tell_of_export(run, use)
 
 
