@@ -16,7 +16,7 @@ from graftkit.flow.add_export import add_export
 from graftkit.flow.events import Event, StageStarted, StepFinished
 from graftkit.flow.folders.folder import claim_again
 from graftkit.store import files
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 from graftkit.training.schedule import learning_rate, warmup_steps
 
 ADAPTER = "adapter/adapter.safetensors"

@@ -28,7 +28,7 @@ from graftkit.flow.memory.free_memory import free_memory, memory_of
 from graftkit.flow.verify import check_files
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.kinds import KINDS, Kind
-from graftkit.store.files import file_facts
+from graftkit.store.file_hashes import file_facts
 from graftkit.testing import tiny_records
 from safetensors.torch import load_file, save_file
 

@@ -23,7 +23,7 @@ from graftkit.interfaces.export_card import CardRequest, ExportCard, LoadingExam
 from graftkit.report.card_facts import CardFacts, facts_of_run
 from graftkit.report.model_card import hub_id, render_card
 from graftkit.report.run_manifest import AdapterSource, RunManifest
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 from graftkit.testing import tiny_model_folder
 from graftkit_exporters.peft_folder import PeftExporter
 from graftkit_gguf.lora_exporter import GgufLoraExporter

@@ -14,14 +14,12 @@ import pytest
 import torch
 from graftkit.errors import FolderError, StorageError
 from graftkit.exporting.shards import save_tensors
+from graftkit.store.file_hashes import file_facts, sha256_of
 from graftkit.store.files import (
-    LineFile,
     atomic_folder,
-    file_facts,
     guarded,
     new_folder,
     remove_tree,
-    sha256_of,
     sweep,
     sweep_of,
     write_atomic,
@@ -29,6 +27,7 @@ from graftkit.store.files import (
     write_new_text,
     write_text,
 )
+from graftkit.store.line_file import LineFile
 from graftkit.store.token_writer import TokenWriter
 
 Refusal = Callable[[], None]

@@ -18,7 +18,7 @@ from graftkit.flow.training.training import go_back
 from graftkit.host.lifecycle import StepInfo
 from graftkit.recipe.schema import TrainingSection
 from graftkit.report.run_manifest import RunManifest
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.checkpoint import write_checkpoint
 from graftkit.training.loss_watch import LossWatch

@@ -30,7 +30,8 @@ from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.bind import Choice
 from graftkit.redact import without_secrets
 from graftkit.report.model_card import CARD
-from graftkit.store.files import atomic_folder, file_facts
+from graftkit.store.file_hashes import file_facts
+from graftkit.store.files import atomic_folder
 
 __all__ = ["write_export"]
 

@@ -18,16 +18,8 @@ from graftkit.errors import FolderError, GraftkitError, StorageError
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
 from graftkit.flow.folders.listed_files import with_replaced
 from graftkit.report.run_manifest import MANIFEST, RunManifest
-from graftkit.store.files import (
-    NO_LINK,
-    TEMPORARY,
-    guarded,
-    is_another,
-    make_folder,
-    sweep,
-    sync_folder,
-    temporary_prefix,
-)
+from graftkit.store.file_hashes import is_another
+from graftkit.store.files import NO_LINK, TEMPORARY, guarded, make_folder, sweep, sync_folder, temporary_prefix
 from graftkit.visible import first_of
 
 __all__ = [

@@ -14,7 +14,8 @@ from typing import Any
 
 from graftkit.arguments import check_several
 from graftkit.errors import DataError, GraftkitError, RecipeError
-from graftkit.store.files import guarded, make_folder, sha256_of, write_atomic
+from graftkit.store.file_hashes import sha256_of
+from graftkit.store.files import guarded, make_folder, write_atomic
 
 __all__ = [
     "RECORDS",

@@ -62,8 +62,9 @@ from graftkit.report.run_manifest import (
     SettledKey,
     StageFacts,
 )
+from graftkit.store.file_hashes import file_facts
 from graftkit.store.file_states import changed_files, file_states
-from graftkit.store.files import file_facts, is_temporary
+from graftkit.store.files import is_temporary
 from graftkit.training.processes import ALONE, Processes
 from graftkit.visible import first_of
 

@@ -34,7 +34,8 @@ from graftkit.interfaces.objective import SampledConfig
 from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.schema import TokenizerSection, TrainingSection
 from graftkit.report.run_manifest import ExportedStep, FileFacts, StepFailure
-from graftkit.store.files import LineFile, atomic_folder, write_json, write_text
+from graftkit.store.files import atomic_folder, write_json, write_text
+from graftkit.store.line_file import LineFile
 from graftkit.training.checkpoint import (
     checkpoint_of,
     damaged_checkpoints,
