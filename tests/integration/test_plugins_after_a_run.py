@@ -17,7 +17,7 @@ from graftkit.errors import ExportError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.exports.proof import prove
 from graftkit.host.records import LONGEST_NOTICE, MOST_NOTICES, PluginRecord
-from graftkit.report.run_manifest import run_around, run_of
+from graftkit.report.run_of_folder import run_around, run_of
 
 LOUD = """
 import warnings

@@ -26,7 +26,8 @@ from graftkit.host.guard import naming_plugins
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
 from graftkit.recipe.load import RecipeSource, load_recipe
-from graftkit.report.run_manifest import RunManifest, first_run
+from graftkit.report.run_manifest import RunManifest
+from graftkit.report.run_of_folder import first_run
 
 if TYPE_CHECKING:
     from graftkit.flow.answering.reload import AdapterBase
