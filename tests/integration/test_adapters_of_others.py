@@ -30,7 +30,7 @@ from graftkit.flow.exports.kept_proof import KeptProof, folder_of_exports
 from graftkit.flow.exports.probes import PROBES_FILE, Probes
 from graftkit.flow.folders.adapter_folder import read_adapter_folder
 from graftkit.flow.folders.export_manifest import ExportManifest
-from graftkit.flow.folders.folder import CHECKPOINTS, LOCK
+from graftkit.flow.folders.own_files import CHECKPOINTS, LOCK
 from graftkit.flow.planning.check_adapter import check_layers
 from graftkit.flow.preparation.adapter_model import load_packed, stream_adapted
 from graftkit.flow.preparation.plan_adapter import plan_adapter

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from graftkit.cli import export
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.exports import model_card
-from graftkit.flow.folders.folder import others_files
+from graftkit.flow.folders.own_files import others_files
 from graftkit.flow.reporting import report
 from graftkit.flow.verify import check_files
 from graftkit.interfaces.export_card import CardRequest, ExportCard, LoadingExample

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.flow.device import refuse_device
-from graftkit.flow.folders.folder import ADAPTER_FROM
+from graftkit.flow.folders.own_files import ADAPTER_FROM
 from graftkit.flow.planning.plan import make_plan
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.state.context import third_parties

@@ -23,7 +23,7 @@ from graftkit.flow.exports.rounding import quantizes
 from graftkit.flow.exports.weight_sketch import sketches_of
 from graftkit.flow.exports.write_export import write_export
 from graftkit.flow.folders.export_manifest import ExportManifest
-from graftkit.flow.folders.folder import listed_in
+from graftkit.flow.folders.own_files import listed_in
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.planning.vocabulary import sample_texts

@@ -13,7 +13,7 @@ from graftkit.errors import ModelError
 from graftkit.flow.base_files.base_facts import check_unchanged, hashed_as_read
 from graftkit.flow.base_files.generation_settings import generation_config, processors_of
 from graftkit.flow.folders.adapter_folder import AdapterFolder, is_adapter_folder, keep_adapter_folder
-from graftkit.flow.folders.folder import ADAPTER_FROM
+from graftkit.flow.folders.own_files import ADAPTER_FROM
 from graftkit.flow.planning.check_adapter import gives_output_own_rows
 from graftkit.flow.preparation.check_model import PlannedBase, offloads
 from graftkit.flow.preparation.new_rows import changed_config, grow_vocabulary

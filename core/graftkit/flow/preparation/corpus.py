@@ -17,7 +17,7 @@ from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, position_units, tokenize
 from graftkit.errors import Cancelled, DataError
 from graftkit.flow.base_files.generation_settings import stop_tokens
-from graftkit.flow.folders.folder import CHECKPOINTS
+from graftkit.flow.folders.own_files import CHECKPOINTS
 from graftkit.flow.preparation.masking import masking_in
 from graftkit.flow.records.chat import chat_facts, chat_options
 from graftkit.flow.records.told_of_encoding import told_of_encoding, way_to_fit

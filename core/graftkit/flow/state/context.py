@@ -27,18 +27,10 @@ from graftkit.errors import (
     text_of,
 )
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
-from graftkit.flow.folders.folder import (
-    CHECKPOINTS,
-    LOCK,
-    MANIFEST,
-    REPORT,
-    ClaimedFolder,
-    answers_file,
-    is_runs_own,
-    others_files,
-)
+from graftkit.flow.folders.folder import ClaimedFolder
 from graftkit.flow.folders.listed_files import is_changed, is_state
 from graftkit.flow.folders.metrics import METRICS
+from graftkit.flow.folders.own_files import CHECKPOINTS, LOCK, REPORT, answers_file, is_runs_own, others_files
 from graftkit.flow.memory.measured_memory import measured_memory
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.planning.vocabulary import Vocabulary
@@ -55,6 +47,7 @@ from graftkit.interfaces.file_state import FileState
 from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import (
     FORMAT,
+    MANIFEST,
     DataFacts,
     FileFacts,
     MemoryFacts,

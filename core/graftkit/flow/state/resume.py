@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from graftkit._version import __version__
 from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
-from graftkit.flow.folders.folder import CHECKPOINTS
 from graftkit.flow.folders.listed_files import is_changed, vouched_checkpoints
+from graftkit.flow.folders.own_files import CHECKPOINTS
 from graftkit.flow.planning.unsettled import SETTLED_KEYS
 from graftkit.recipe.schema import Recipe, TrainingSection, with_defaults
 from graftkit.report.model_card import CARD

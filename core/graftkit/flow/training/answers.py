@@ -14,7 +14,7 @@ from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.encode import Encoder, has_answer
 from graftkit.corpus.prompt_in_use import prompt_in_use, up_to_last_answer
 from graftkit.corpus.sample_files import Samples
-from graftkit.flow.folders.folder import answers_file
+from graftkit.flow.folders.own_files import answers_file
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
 from graftkit.host.host import PluginHost

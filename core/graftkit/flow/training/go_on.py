@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from graftkit.errors import FolderError, RecipeError, named
-from graftkit.flow.folders.folder import CHECKPOINTS
 from graftkit.flow.folders.listed_files import vouched_checkpoints
 from graftkit.flow.folders.metrics import (
     METRICS,
@@ -13,6 +12,7 @@ from graftkit.flow.folders.metrics import (
     missing_steps,
     read_metrics,
 )
+from graftkit.flow.folders.own_files import CHECKPOINTS
 from graftkit.flow.state.context import ADAPTER, RunContext, StageScope
 from graftkit.flow.state.resume import Resumed, check_state
 from graftkit.model.adapt import AdaptedModel

@@ -9,14 +9,9 @@ from typing import Any
 from graftkit.errors import DataError, HookError, LossError, RecipeError, named
 from graftkit.exporting.shards import save_tensors
 from graftkit.flow.events import PassFinished, StepFinished
-from graftkit.flow.folders.folder import CHECKPOINTS
 from graftkit.flow.folders.listed_files import vouched_checkpoints
-from graftkit.flow.folders.metrics import (
-    METRICS,
-    Metrics,
-    read_metrics,
-    to_line,
-)
+from graftkit.flow.folders.metrics import METRICS, Metrics, read_metrics, to_line
+from graftkit.flow.folders.own_files import CHECKPOINTS
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import RECORD, Corpus
 from graftkit.flow.preparation.masking import masking_in
