@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import torch
 from asgi_client import ask
 from click.testing import CliRunner
-from encoder_models import encoder_folder
+from encoder_models import encoder_folder, encoder_recipe
 from gguf_models import write_llama
 from graftkit.cli.generate import command as generate
 from graftkit.cli.init import command as init
@@ -36,6 +37,8 @@ from safetensors.torch import load_file
 RECORDS = similar_texts(150)
 ASKED = ["was the film", "great love, and long"]
 
+recipe_of = partial(encoder_recipe, objective="embedding", step={"tokens_per_step": 1024, "microbatch_tokens": 256})
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -45,21 +48,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bert(folder: Path) -> Path:
     return encoder_folder(folder / "bert", "bert")
-
-
-def recipe_of(model: Path, records: Path, exports: Sequence[Any] = (), **sections: Any) -> dict[str, Any]:
-    return {
-        "model": str(model),
-        "data": {"train": str(records), "holdout": 0.2, **sections.pop("data", {})},
-        "objective": sections.pop("objective", "embedding"),
-        "adapter": {"use": "lora", "rank": 4},
-        "quantizer": "none",
-        "training": {"steps": 24, "learning_rate": 1e-2, "tokens_per_step": 1024, "device": "cpu"}
-        | {"microbatch_tokens": 256}
-        | sections.pop("training", {}),
-        "export": list(exports),
-        **sections,
-    }
 
 
 @pytest.fixture(scope="module")
