@@ -424,9 +424,13 @@ class Loader:
             )
 
     def _check_copies(self) -> None:
-        """Refuses a file that holds two different tensors for what config.json says is one."""
-        own = self._model.state_dict()
-        for name, copy in self._copies.items():
+        """Refuses a file that holds two different tensors for what config.json says is one; the copies are given back.
+
+        Raises:
+            ModelError: It does.
+        """
+        own, copies, self._copies = self._model.state_dict(), self._copies, {}
+        for name, copy in copies.items():
             if not torch.equal(copy, own[name]):
                 raise ModelError(
                     f"config.json ties '{name}' to another tensor, but the file holds two that differ",

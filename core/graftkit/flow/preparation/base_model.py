@@ -28,7 +28,7 @@ from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.adapter_checks import check_round_trip
 from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import load_base_model, plan_base_model
+from graftkit.model.load import Loader
 from graftkit.model.memory_back import give_freed_back
 from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import OuterLayer, untie, untied
@@ -88,17 +88,14 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
         sharing = sharing_of(run)
         shared = SharedBlocks(sharing) if sharing else None
         with hashed_as_read(files, run.resumed.manifest.model if run.resumed else None) as model:
-            network: Any = load_base_model(
-                files, quantizer, device=device, dtype=dtype, on_tensor=on_tensor, shared=shared
-            )
+            loader = Loader(files, quantizer, device, dtype)
+            network: Any = loader.load(on_tensor, shared)
         give_freed_back()
         use_packing(network, planned.packing)
         run.record(model=model, head=run.plan.head)
         stage.facts |= {"device": str(device)}
         originals = FileOriginals(files, quantizer, device, dtype)
-        loader = plan_base_model(files) if run.plan.head else None
-        head = (loader.head, loader.new) if loader else ((), ())
-        return LoadedBase(network, device, planned.packing, originals, *head)
+        return LoadedBase(network, device, planned.packing, originals, loader.head, loader.new)
 
 
 def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in: Path | None = None) -> LoadedModel:
