@@ -12,7 +12,7 @@ from graftkit.flow.device import refuse_device
 from graftkit.flow.folders.own_files import ADAPTER_FROM
 from graftkit.flow.planning.plan import make_plan
 from graftkit.flow.planning.run_plan import RunPlan
-from graftkit.flow.state.context import third_parties
+from graftkit.flow.state.first_manifest import third_parties
 from graftkit.flow.state.resume import chosen_of_run, day_of_run, revisions_of_run, settled_of_run
 from graftkit.host.guard import listed
 from graftkit.host.host import PluginHost

@@ -13,7 +13,8 @@ from graftkit.flow.folders.metrics import (
     read_metrics,
 )
 from graftkit.flow.folders.own_files import CHECKPOINTS
-from graftkit.flow.state.context import ADAPTER, RunContext, StageScope
+from graftkit.flow.state.context import RunContext, StageScope
+from graftkit.flow.state.first_manifest import ADAPTER
 from graftkit.flow.state.resume import Resumed, check_state
 from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.schema import TrainingSection
