@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -16,7 +16,7 @@ from graftkit.model.head import embeddings
 from graftkit.model.packing import forward_inputs
 from graftkit.store.token_store import TYPE, Example, TokenStore
 from graftkit.training.batch import PackedBatch
-from graftkit.training.step_loss import OnePass, OnPass, Passes, ScoreSums, SeedPass, StepScore
+from graftkit.training.step_loss import OnePass, OnPass, Passes, ScoreSums, StepCalls, StepScore
 
 __all__ = ["EmbeddingLoss"]
 
@@ -44,9 +44,7 @@ class EmbeddingLoss:
         self,
         store: TokenStore,
         groups: Sequence[Sequence[int]],
-        poll: Callable[[], None],
-        on_pass: OnPass,
-        seed_pass: SeedPass,
+        calls: StepCalls,
     ) -> StepScore:
         """Computes the vectors of all groups, asks the objective, and runs the gradient back."""
         own = self._passes.own(store, groups)
@@ -55,8 +53,7 @@ class EmbeddingLoss:
         runs: list[torch.Tensor | None] = []
         for each in passes:
             if each.own:
-                poll()
-                seed_pass(each.group, each.place)
+                calls.begin(each.group, each.place)
             with torch.set_grad_enabled(once):
                 runs.append(self._vectors(each.batch) if each.own else None)
         vectors = self._of_all(passes, runs).requires_grad_()
@@ -68,11 +65,10 @@ class EmbeddingLoss:
             if not each.own:
                 continue
             if done:
-                on_pass(done, every)
+                calls.on_pass(done, every)
             done += 1
             if not once:
-                poll()
-                seed_pass(each.group, each.place)  # so that dropout leaves the same numbers out
+                calls.begin(each.group, each.place)  # so that dropout leaves the same numbers out
                 run = self._vectors(each.batch)
             assert run is not None
             run.backward(gradient)  # type: ignore[no-untyped-call]

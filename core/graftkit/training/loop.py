@@ -24,7 +24,7 @@ from graftkit.training.masking import Masking, epochs_of
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit.training.order import Mixture, plan_steps
 from graftkit.training.processes import ALONE, Processes
-from graftkit.training.step_loss import KeepsSteps, LikelihoodLoss, Passes, StepLoss, StepScore
+from graftkit.training.step_loss import KeepsSteps, LikelihoodLoss, Passes, StepCalls, StepLoss, StepScore
 from graftkit.training.together import check_same, receive_state, send_state, sum_gradients
 
 __all__ = ["Trainer", "holdout_loss"]
@@ -256,7 +256,8 @@ class Trainer:
             self._row.begin()
         # Dropout draws from torch's global generator: it is seeded by step and pass and given back untouched.
         with torch.random.fork_rng(devices=_cuda_index(self._device)):
-            score = self._loss.backward(store, groups, poll, partial(on_pass, step), partial(self._seed_pass, step))
+            calls = StepCalls(poll, partial(on_pass, step), partial(self._seed_pass, step))
+            score = self._loss.backward(store, groups, calls)
         sum_gradients(self._parameters, self._processes)
         norm = self._optimizers.clip()
         wrong = self.watch.look(step, score.loss, norm)

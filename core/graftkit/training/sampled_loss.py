@@ -25,7 +25,7 @@ from graftkit.training.loss import TokenLoss
 from graftkit.training.processes import shares
 from graftkit.training.sampled_batch import SampledBatch
 from graftkit.training.start_scores import KeptStart, rounding, score_groups
-from graftkit.training.step_loss import OLD, REFERENCE, ObjectiveLoss, OnPass, Passes, SeedPass, StepScore
+from graftkit.training.step_loss import OLD, REFERENCE, ObjectiveLoss, OnPass, Passes, StepCalls, StepScore
 
 __all__ = ["Asked", "SampledLoss", "SamplingPlan"]
 
@@ -121,9 +121,7 @@ class SampledLoss:
         self,
         store: TokenStore,
         groups: Sequence[Sequence[int]],
-        poll: Callable[[], None],
-        on_pass: OnPass,
-        seed_pass: SeedPass,
+        calls: StepCalls,
     ) -> StepScore:
         """Samples answers to the step's prompts, and adds the gradient of those that are learnt from.
 
@@ -134,11 +132,11 @@ class SampledLoss:
 
             def report(made: int, most: int) -> None:
                 nonlocal before
-                poll()
-                on_pass(made, most)
+                calls.poll()
+                calls.on_pass(made, most)
                 before = most
 
-            seed_pass(0, 0)
+            calls.seed_pass(0, 0)
             seed = int(torch.randint(2**62, ()))
             asked = self._sampling.ask(store, list(chain.from_iterable(groups)))
             size = self._sampling.config.group_size
@@ -147,11 +145,11 @@ class SampledLoss:
             if not math.isfinite(score.loss):
                 return score
             batch = SampledBatch(self._learnt(found), sum(len(group.answers) for group in found), score)
-            batch, scored = self._compared(batch, poll, lambda done, every: on_pass(before + done, before + every))
+            batch, scored = self._compared(batch, calls.counted_from(before))
             before += scored
             if self._sampling.config.num_iterations > 1:
                 self._batch = batch
-        told = self._learn(batch, poll, lambda done, every: on_pass(before + done, before + every), seed_pass)
+        told = self._learn(batch, calls.counted_from(before))
         return replace(batch.score, metrics={**told, **batch.score.metrics})
 
     def begin(self) -> None:
@@ -268,7 +266,7 @@ class SampledLoss:
             if (advantage or self._start) and (answer.ended or not masks)
         )
 
-    def _compared(self, batch: SampledBatch, poll: Callable[[], None], on_pass: OnPass) -> tuple[SampledBatch, int]:
+    def _compared(self, batch: SampledBatch, calls: StepCalls) -> tuple[SampledBatch, int]:
         """Adds what the model at the start says of the answers' tokens, and the one that has sampled them.
 
         Each where the loss compares with it. Where several steps learn from them, every process has all of that; else
@@ -288,8 +286,8 @@ class SampledLoss:
 
         def before(group: Sequence[int]) -> None:
             nonlocal done
-            poll()
-            on_pass(done, every)
+            calls.poll()
+            calls.on_pass(done, every)
             give_freed_back()
             done += 1
 
@@ -305,9 +303,7 @@ class SampledLoss:
             self._network.train(training)
         return replace(batch, store=replace(store, by_token={**store.by_token, **columns})), done
 
-    def _learn(
-        self, batch: SampledBatch, poll: Callable[[], None], on_pass: OnPass, seed_pass: SeedPass
-    ) -> Mapping[str, float]:
+    def _learn(self, batch: SampledBatch, calls: StepCalls) -> Mapping[str, float]:
         """Adds the gradient of all answers that are learnt from; returns what else the objective tells of these.
 
         The answers that are left out count in the mean, too.
@@ -315,12 +311,12 @@ class SampledLoss:
         if not len(batch.store):
             return {}
 
-        def before_pass(group: int, place: int) -> None:
+        def seed_pass(group: int, place: int) -> None:
             give_freed_back()  # no pass has the size of another: of what one frees the next finds no use
-            seed_pass(group + 1, place)
+            calls.seed_pass(group + 1, place)
 
-        passes = self._passes.all_groups(batch.store)
-        return self._loss.backward(batch.store, passes, poll, on_pass, before_pass, count=batch.count).metrics
+        passes, calls_of_passes = self._passes.all_groups(batch.store), replace(calls, seed_pass=seed_pass)
+        return self._loss.backward(batch.store, passes, calls_of_passes, count=batch.count).metrics
 
 
 def _parts(count: int, most: int) -> list[range]:

@@ -34,9 +34,9 @@ __all__ = [
     "Passes",
     "ScoreSums",
     "SeedPass",
+    "StepCalls",
     "StepLoss",
     "StepScore",
-    "before_each",
     "by_example",
     "loss_of_each",
 ]
@@ -65,16 +65,36 @@ BeforePass = Callable[[int, int, int, int], None]
 """Called before each pass with how many are done and how many there are, and with what `SeedPass` is called with."""
 
 
-def before_each(poll: Callable[[], None], on_pass: OnPass, seed_pass: SeedPass) -> BeforePass:
-    """Returns what does before each pass what `StepLoss.backward` says of these."""
+@dataclass(frozen=True, slots=True)
+class StepCalls:
+    """What a loss calls while it computes a step.
 
-    def before(done: int, every: int, group: int, place: int) -> None:
-        poll()
+    Attributes:
+        poll: Called before each pass; raises to stop.
+        on_pass: Called after each but the last with how many are done and how many there are, of this process's.
+        seed_pass: Called before each pass, and again where it runs again, with the number of its group and its number
+            in that: seeds what dropout draws from, so that no draw depends on the passes before.
+    """
+
+    poll: Callable[[], None] = lambda: None
+    on_pass: OnPass = lambda done, every: None
+    seed_pass: SeedPass = lambda group, place: None
+
+    def before(self, done: int, every: int, group: int, place: int) -> None:
+        """Does before each pass what is to be done then, and what after the one before it: a `BeforePass`."""
+        self.poll()
         if done:
-            on_pass(done, every)
-        seed_pass(group, place)
+            self.on_pass(done, every)
+        self.seed_pass(group, place)
 
-    return before
+    def begin(self, group: int, place: int) -> None:
+        """Does what is to be done before a pass alone."""
+        self.poll()
+        self.seed_pass(group, place)
+
+    def counted_from(self, passes: int) -> StepCalls:
+        """Returns the same where so many passes are done before the first."""
+        return replace(self, on_pass=lambda done, every: self.on_pass(passes + done, passes + every))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +228,7 @@ class StepLoss(Protocol):
         self,
         store: TokenStore,
         groups: Sequence[Sequence[int]],
-        poll: Callable[[], None],
-        on_pass: OnPass,
-        seed_pass: SeedPass,
+        calls: StepCalls,
     ) -> StepScore:
         """Adds the gradient of a step's loss to the parameters'; how its examples are grouped does not change it.
 
@@ -219,10 +237,7 @@ class StepLoss(Protocol):
         Args:
             store: The examples.
             groups: The numbers of the step's, as `Passes.groups` gives them.
-            poll: Called before each pass; raises to stop.
-            on_pass: Called after each but the last with how many are done and how many there are, of this process's.
-            seed_pass: Called before each pass, and again where it runs again, with the number of its group and its
-                number in that: seeds what dropout draws from, so that no draw depends on the passes before.
+            calls: What is called meanwhile.
         """
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
@@ -270,15 +285,13 @@ class LikelihoodLoss:
         self,
         store: TokenStore,
         groups: Sequence[Sequence[int]],
-        poll: Callable[[], None],
-        on_pass: OnPass,
-        seed_pass: SeedPass,
+        calls: StepCalls,
     ) -> StepScore:
         """Takes one forward and one backward pass over each group."""
         scale = 1 / sum(float(store.weight_sum[number]) for group in groups for number in group)
         sums: list[torch.Tensor] = []
-        tokens, loss_tokens, before = 0, 0, before_each(poll, on_pass, seed_pass)
-        for batch in self._batches(store, groups, self._passes.own(store, groups), before):
+        tokens, loss_tokens = 0, 0
+        for batch in self._batches(store, groups, self._passes.own(store, groups), calls.before):
             sums.append(self._loss.backward(batch, scale))
             tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
         found = self._passes.processes.gather([_total(_fetched(sums)), tokens, loss_tokens])
@@ -378,9 +391,7 @@ class ObjectiveLoss:
         self,
         store: TokenStore,
         groups: Sequence[Sequence[int]],
-        poll: Callable[[], None],
-        on_pass: OnPass,
-        seed_pass: SeedPass,
+        calls: StepCalls,
         count: float | None = None,
     ) -> StepScore:
         """Scores what the objective looks at together, asks it, and runs the gradient back.
@@ -388,9 +399,7 @@ class ObjectiveLoss:
         Args:
             store: As for every `StepLoss`.
             groups: As for every `StepLoss`.
-            poll: As for every `StepLoss`.
-            on_pass: As for every `StepLoss`.
-            seed_pass: As for every `StepLoss`.
+            calls: As for every `StepLoss`.
             count: What the sum of all losses is divided by; how many there are when left out.
         """
         total, done = ScoreSums(self._mean_of), 0
@@ -403,8 +412,7 @@ class ObjectiveLoss:
             runs: list[ScoredPass | None] = []
             for each in passes:
                 if each.own:
-                    poll()
-                    seed_pass(each.group, each.place)
+                    calls.begin(each.group, each.place)
                 runs.append(self._score(each.batch, learn=once) if each.own else None)
             batches = [each.batch for each in passes]
             asked = _ask(self._objective, examples, batches, *self._scored(passes, runs))
@@ -414,13 +422,12 @@ class ObjectiveLoss:
                 if run is None:
                     continue
                 if done:
-                    on_pass(done, every)
+                    calls.on_pass(done, every)
                 done += 1
                 if once:
                     run.backward(by_logps, by_others)
                 elif by_logps.any() or (by_others is not None and by_others.any()):
-                    poll()
-                    seed_pass(each.group, each.place)  # so that dropout leaves the same numbers out
+                    calls.begin(each.group, each.place)  # so that dropout leaves the same numbers out
                     self._score(each.batch, learn=True).backward(by_logps, by_others)
         return (total.over(self._passes.processes) if self._by_example else total).score()
 

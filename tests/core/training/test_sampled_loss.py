@@ -18,7 +18,7 @@ from graftkit.store.token_store import Example, TokenStore
 from graftkit.training import sampled_loss
 from graftkit.training.sampled_batch import SampledBatch
 from graftkit.training.sampled_loss import Asked, SampledLoss, SamplingPlan
-from graftkit.training.step_loss import Passes, StepScore
+from graftkit.training.step_loss import Passes, StepCalls, StepScore
 
 
 class Unlearnt:
@@ -51,7 +51,7 @@ def test_no_more_answers_are_made_side_by_side_than_asked(
     sampling = SamplingPlan(config, lambda store, numbers: asked, [2], 100, side_by_side, 0)
     loss: Any = SampledLoss(torch.nn.Linear(1, 1), Unlearnt(), Passes(64, True, torch.device("cpu")), sampling)  # type: ignore[arg-type]
     store = TokenStore.of(Example(np.array([3, 4, 5]), np.ones(3, np.float32), 2) for _ in asked)
-    loss.backward(store, [[0, 1]], lambda: None, lambda done, total: None, lambda group, place: torch.manual_seed(1))
+    loss.backward(store, [[0, 1]], StepCalls(seed_pass=lambda group, place: torch.manual_seed(1)))
     assert [len(seeds) for seeds in seen] == calls
     every = [seed for seeds in seen for seed in seeds]
     assert len({*every}) == 10 and given == [[seed % 7 for seed in every[:5]], [seed % 7 for seed in every[5:]]]
@@ -78,9 +78,7 @@ def test_answers_that_end_in_no_numbers_leave_no_loss(error: ModelError, monkeyp
     store = TokenStore.of(Example(np.array([3, 4, 5]), np.ones(3, np.float32), 2) for _ in asked)
 
     def taken() -> StepScore:
-        step: StepScore = loss.backward(
-            store, [[0, 1]], lambda: None, lambda done, total: None, lambda group, place: None
-        )
+        step: StepScore = loss.backward(store, [[0, 1]], StepCalls())
         return step
 
     if not isinstance(error, LogitsError):
