@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from graftkit import EmbeddingConfig, ObjectiveConfig, SampledConfig, TeacherConfig
+from graftkit import (
+    EmbeddingConfig,
+    ObjectiveConfig,
+    RetrievalConfig,
+    SampledConfig,
+    SimilarityConfig,
+    TeacherConfig,
+)
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.objective import LearnsFrom, MeanOf
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
@@ -366,8 +373,8 @@ class MaskedLmConfig(ObjectiveConfig):
         return self.probability
 
 
-class EmbeddingObjectiveConfig(EmbeddingConfig):
-    """How sharply documents are told apart, and which parts of a vector are to do for the whole."""
+class _CosineConfig(EmbeddingConfig):
+    """How sharply cosines are told apart, and which parts of a vector are to do for the whole."""
 
     temperature: float = Field(
         default=0.05, ge=0.001, le=10, description="what cosines are divided by: the lower, the sharper"
@@ -388,3 +395,11 @@ class EmbeddingObjectiveConfig(EmbeddingConfig):
         if whole is not None:
             told = f"dimensions: {whole:,} is no part of the model's vectors, which have {width:,} numbers"
             raise ValueError(f"{told} and are learnt as a whole anyway")
+
+
+class EmbeddingObjectiveConfig(_CosineConfig, RetrievalConfig):
+    """How documents are told apart by a query."""
+
+
+class SimilarityObjectiveConfig(_CosineConfig, SimilarityConfig):
+    """How pairs are told apart by their numbers."""

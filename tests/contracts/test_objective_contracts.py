@@ -155,3 +155,12 @@ class TestEmbedding(ObjectiveContract):
 class TestMatryoshka(ObjectiveContract):
     provider = "embedding"
     options = {"dimensions": [4, 2], "temperature": 0.5}
+
+
+class TestSimilarity(ObjectiveContract):
+    provider = "similarity"
+
+
+class TestSimilarityOfTheFirstNumbers(ObjectiveContract):
+    provider = "similarity"
+    options = {"dimensions": [4, 2], "temperature": 0.5}

@@ -36,6 +36,11 @@ from safetensors.torch import load_file
 
 RECORDS = similar_texts(150)
 ASKED = ["was the film", "great love, and long"]
+GOOD, BAD = ("great", "lovely", "long"), ("awful", "poor", "short")
+PAIRS = [
+    {"sentence1": f"{a} {a}", "sentence2": f"{b} {b} {n % 9}", "score": 4 * ((a in GOOD) == (b in GOOD)) + n % 3 / 9}
+    for n, (a, b) in enumerate([(a, b) for a in (*GOOD, *BAD) for b in (*GOOD, *BAD) if a != b] * 6)
+]
 
 recipe_of = partial(encoder_recipe, objective="embedding", step={"tokens_per_step": 1024, "microbatch_tokens": 256})
 
@@ -99,6 +104,8 @@ def test_a_recipe_says_how_vectors_are_measured(result: Any, bert: Path, folder:
     assert by() == by(pooling="mean") == pytest.approx(own, abs=1e-6)
     assert by(pooling="cls")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
     assert by(query_prompt="")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
+    [by_pairs] = graftkit.evaluate(merged, records=PAIRS)
+    assert {*by_pairs.measured.metrics} == {"cosine", "spearman"}, "as the records are"
 
 
 def test_sentence_transformers_computes_the_same(result: Any) -> None:
@@ -386,6 +393,75 @@ def test_init_and_preview_know_texts_that_are_found_by_others(bert: Path, folder
     assert chosen > 50 * sum(len(" ".join(record.values()).split()) for record in RECORDS) / len(RECORDS)
     shown = CliRunner().invoke(preview, [str(recipe), "--records", "1"])
     assert shown.exit_code == 0 and shown.output.count("[CLS]") == 3, shown.output
+
+
+def test_vectors_follow_the_numbers_of_pairs(bert: Path, folder: Path) -> None:
+    """Each text is a sequence of its own, with its own prompt; `evaluate` goes by the records, too."""
+    records = written(folder / "pairs.jsonl", PAIRS)
+    objective = {"use": "similarity", "query_prompt": "un ", "temperature": 0.5}
+    training = {"steps": 16, "microbatch_tokens": 512}
+    done = graftkit.run(recipe_of(bert, records, objective=objective, training=training), out=folder / "pairs")
+    assert done.before is not None and done.after is not None
+    assert {*done.after.metrics} == {"cosine", "spearman"}
+    assert done.after.metrics["spearman"] > done.before.metrics["spearman"] + 0.3
+    assert done.after.metrics["spearman"] > 0.5 and done.after.holdout_loss < done.before.holdout_loss
+    said = {"kind": "embedding", "labels": [], "pad": 0, "pooled_by": "mean", "prompts": {"query": "un "}}
+    assert done.manifest["head"] == said
+    [measured] = graftkit.evaluate(str(done.folder), records=str(records))
+    model = reload_any(str(done.folder))
+    assert isinstance(model, HeadModel)
+    cosines = [model.embed("un " + one["sentence1"])[0] @ model.embed(one["sentence2"])[0] for one in PAIRS]
+    assert measured.measured.metrics["cosine"] == pytest.approx(torch.stack(cosines).mean().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "record,objective,told",
+    [
+        ({"text": "a", "score": 1.0}, "similarity", "learns from pairs of texts with numbers.*objective: regression"),
+        ({"query": "a", "positive": "b"}, "similarity", "found by another learns objective: embedding"),
+        ({"text": "a"}, "similarity", "format: score, columns: {text: ..., text_pair: ..., score: ...}"),
+        ({"sentence1": "a", "sentence2": "b", "score": 1.0}, "embedding", "a number learns objective: similarity"),
+        ({"sentence1": "a", "sentence2": "b", "score": 1.0}, "similarity", "every record has the number 1: there is"),
+        ({"sentence1": "a", "sentence2": "b", "score": 1e19}, "similarity", '"score" is 1e\\+19, no number from'),
+        ({"sentence1": "a", "sentence2": "b", "score": None}, "similarity", '"score" is missing or null'),
+        ({"sentence1": "a", "sentence2": " ", "score": 1.0}, "similarity", '"sentence2" is empty'),
+        ({"sentence1": "a", "sentence2": "b", "label": 3}, "similarity", "format: score, columns: {score: label}"),
+    ],
+)
+def test_pairs_without_a_number_to_follow_are_refused(
+    bert: Path, tmp_path: Path, record: Mapping[str, Any], objective: str, told: str
+) -> None:
+    other = {**record, "score": 1.0} if "score" in record else record
+    place = written(tmp_path / "records.jsonl", [other, record])
+    with pytest.raises(DataError, match=f"(?s){told}"):
+        graftkit.plan(recipe_of(bert, place, objective=objective, data={"holdout": 0}))
+
+
+def test_init_and_preview_know_pairs_with_a_number(bert: Path, folder: Path, tmp_path: Path) -> None:
+    """Of a model that gives vectors they are learnt by those; of another one by a head, and the other way is told."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    SentenceTransformer(modules=[Transformer(str(bert)), Pooling(32)], device="cpu").save(str(tmp_path / "theirs"))
+    records = written(tmp_path / "pairs.jsonl", PAIRS)
+    for model, objective in ((tmp_path / "theirs", "similarity"), (bert, "regression")):
+        recipe = tmp_path / f"{objective}.yaml"
+        done = CliRunner().invoke(init, [str(recipe), "--model", str(model), "--train", str(records)])
+        assert done.exit_code == 0 and "objective: similarity learns vectors" in done.output, done.output
+        assert load_recipe(recipe).recipe.objective.use == objective
+    shown = CliRunner().invoke(preview, [str(tmp_path / "similarity.yaml"), "--records", "1"])
+    assert shown.exit_code == 0 and shown.output.count("[CLS]") == 2, shown.output
+    renamed = [
+        {"sentence1": each["sentence1"], "sentence2": each["sentence2"], "similarity": n / 9}
+        for n, each in enumerate(PAIRS)
+    ]
+    other = written(tmp_path / "other.jsonl", renamed)
+    done = CliRunner().invoke(
+        init, [str(tmp_path / "other.yaml"), "--model", str(tmp_path / "theirs"), "--train", str(other)]
+    )
+    assert done.exit_code == 0, done.output
+    planned: Any = graftkit.plan(tmp_path / "other.yaml")
+    assert planned.bound.objective.use == "similarity"
 
 
 def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(bert: Path, folder: Path, tmp_path: Path) -> None:

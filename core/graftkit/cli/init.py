@@ -71,7 +71,13 @@ _OBJECTIVES: Mapping[str, tuple[str, str]] = {
     ),
     "regression": (
         "by a head with one output; sft learns the texts alone",
-        "a number beside each text: objective: regression learns it; with objective: sft the texts alone are learnt",
+        "a number beside each text: objective: regression learns it; with objective: sft the texts alone are learnt. "
+        "Of pairs of texts objective: similarity learns vectors whose cosines follow it",
+    ),
+    "similarity": (
+        "vectors whose cosines follow the numbers; regression tells the number itself",
+        "a number of each pair of texts: objective: similarity learns vectors whose cosines follow it; objective: "
+        "regression learns to tell it of the two together",
     ),
     "embedding": ("vectors, by which the positives are found for the queries", ""),
     "token-classification": ("a tag of each word, by a head on tokens; sft learns the texts alone", ""),

@@ -23,7 +23,7 @@ from graftkit.corpus.record_runs import Notes, RecordRuns, Unencoded
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.stretches import is_long, stretches_of
 from graftkit.corpus.template import ChatTemplate
-from graftkit.corpus.text_targets import JudgedText, TextTargets, WholeText, parts_of, text_alone
+from graftkit.corpus.text_targets import COMPARED, JudgedText, TextTargets, WholeText, parts_of, text_alone
 from graftkit.corpus.turns import ByAnswer, sizes_of
 from graftkit.corpus.words import first_tokens
 from graftkit.errors import DataError
@@ -200,8 +200,9 @@ class Encoder:
         if self.targets:
             if self.targets.kind == "tags":
                 return self._tagged(self.targets, [sample for sample in samples if isinstance(sample, TaggedText)])
-            if self.targets.kind == "similar":
-                return [self._similar(self.targets, sample) for sample in samples if isinstance(sample, SimilarTexts)]
+            if self.targets.kind in COMPARED:
+                compared = (sample for sample in samples if isinstance(sample, SimilarTexts | ScoredText))
+                return [self._compared(self.targets, sample) for sample in compared]
             return self._judged(self.targets, [sample for sample in samples if isinstance(sample, WholeText)])
         if self.whole_texts:
             texts = map(text_alone, samples)
@@ -357,8 +358,8 @@ class Encoder:
         prompts = [text for text in self.targets.prompts if text] if self.targets else []
         return max(map(len, self.encode_plainly(prompts)), default=0)
 
-    def _similar(self, targets: TextTargets, sample: SimilarTexts) -> Encoded:
-        """Returns an example for each text that is to be found by another, each of whose texts is a sequence.
+    def _compared(self, targets: TextTargets, sample: SimilarTexts | ScoredText) -> Encoded:
+        """Returns an example for each text that is to be found by another, or of a pair, whose texts are sequences.
 
         What is too long is cut, unless it is to be left out.
 
@@ -392,7 +393,9 @@ class Encoder:
         left_out = (truncated and self.overflow == "drop") or not all(len(each.ids) for each in known.values())
         rows = [] if left_out else compared
         examples = [as_one_example(sample, [known[text] for text in row]) for row in rows]
-        surplus = len(sample.negatives) > targets.negatives
+        if isinstance(sample, ScoredText):
+            examples = [replace(example, by_example=targets.columns(sample)) for example in examples]
+        surplus = isinstance(sample, SimilarTexts) and len(sample.negatives) > targets.negatives
         return Encoded(examples, truncated=truncated, stops=True, surplus=surplus)
 
     def ids_of_texts(self, texts: Sequence[str]) -> tuple[list[int], list[int]]:

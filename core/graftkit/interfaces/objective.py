@@ -29,24 +29,38 @@ __all__ = [
     "Objective",
     "ObjectiveConfig",
     "Overall",
+    "RetrievalConfig",
     "SampledConfig",
     "SampledObjective",
     "Scores",
     "SequenceObjective",
     "SequenceScores",
+    "SimilarityConfig",
+    "SimilarityObjective",
     "TeacherConfig",
     "TokenObjective",
     "TokenScores",
+    "VectorPairs",
 ]
 
 LearnsFrom = Literal[
-    "answers", "prompts", "pairs", "labelled", "labels", "label_sets", "scores", "tags", "texts", "similar"
+    "answers",
+    "prompts",
+    "pairs",
+    "labelled",
+    "labels",
+    "label_sets",
+    "scores",
+    "scored_pairs",
+    "tags",
+    "texts",
+    "similar",
 ]
 """Which records an objective learns from: `answers`, any that shows what is to be said; `prompts`, those with something
 that is answered; `pairs` of a chosen and a rejected answer; `labelled` answers, each wanted or not; `labels`, texts
-each with one of a few labels; `label_sets`, texts each with any number of them; `scores`, texts each with a number;
-`tags`, texts with a tag of each word; `texts`, plain ones alone; `similar`, texts each with others that are to be found
-by it."""
+each with one of a few labels; `label_sets`, texts each with any number of them; `scores`, texts each with a number, or
+pairs of them; `scored_pairs`, these pairs alone, of which each text is seen by itself; `tags`, texts with a tag of each
+word; `texts`, plain ones alone; `similar`, texts each with others that are to be found by it."""
 
 MeanOf = Literal["examples", "tokens"]
 """What a step minimizes the mean over."""
@@ -80,10 +94,11 @@ class ObjectiveConfig(ProviderConfig):
             (`Objective`). With `sequence` it sees scores of whole sequences (`SequenceObjective`), and with `token`
             scores of tokens (`TokenObjective`), which modules give that core puts on the base model and trains fully,
             beside the adapter. With `masked` it sees log-probabilities of the tokens that core masks. With `embedding`
-            it sees the vectors of sequences (`EmbeddingObjective`), and its config is an `EmbeddingConfig`.
+            it sees the vectors of sequences, and its config is an `EmbeddingConfig`: a `RetrievalConfig`
+            (`EmbeddingObjective`) or a `SimilarityConfig` (`SimilarityObjective`).
         learns_from: Which records it learns from. With `language` that is `answers`, `pairs`, `labelled` or `texts`,
             and `prompts` where it is a `SampledConfig`; with `sequence` `pairs`, `labels`, `label_sets` or `scores`;
-            with `token` `tags`; with `masked` `texts`; with `embedding` `similar`.
+            with `token` `tags`; with `masked` `texts`; with `embedding` `similar` or `scored_pairs`.
         uses_reference: Whether its loss compares with the model as training starts. Core computes that model's
             log-probabilities once, before the first step.
         by_example: Whether the loss of an example depends on its own scores alone. Where it depends on the other
@@ -121,7 +136,7 @@ class ObjectiveConfig(ProviderConfig):
     @property
     def judges_texts(self) -> bool:
         """Whether it learns something of each text, which is then laid out by no chat template."""
-        return self.learns_from in ("labels", "label_sets", "scores", "tags", "similar")
+        return self.learns_from in ("labels", "label_sets", "scores", "scored_pairs", "tags", "similar")
 
     @property
     def lays_out(self) -> bool:
@@ -278,16 +293,14 @@ _LONGEST_PROMPT = 10_000
 
 
 class EmbeddingConfig(ObjectiveConfig):
-    """The fields of an objective that learns vectors of texts, by which one is found by another.
+    """The fields of an objective that learns vectors of texts.
 
-    An example is a query, a document that is to be found by it, and some that are not: sequences of their own, in this
-    order. All examples of a step are looked at together, so that each one's documents are the others' negatives, too.
-    A step keeps the vectors of all, and computes the body a second time for the gradient, a pass at a time (GradCache,
-    Gao et al., 2021, https://arxiv.org/abs/2101.06983): how many are compared takes next to no memory.
+    The texts of an example are sequences of their own. All examples of a step are looked at together. A step keeps the
+    vectors of all, and computes the body a second time for the gradient, a pass at a time (GradCache, Gao et al., 2021,
+    https://arxiv.org/abs/2101.06983): how many are compared takes next to no memory.
     """
 
     head: ClassVar[Head] = "embedding"
-    learns_from: ClassVar[LearnsFrom] = "similar"
     examples_per_step: ClassVar[int] = 64
     by_example: ClassVar[bool] = False
 
@@ -297,14 +310,15 @@ class EmbeddingConfig(ObjectiveConfig):
         "or of the last (lasttoken). auto: as the base model's sentence-transformers files say; else mean for "
         "encoders, lasttoken for models that write one token after the other",
     )
-    negatives: int = Field(
-        default=4, ge=0, le=100, description="how many of a record's own negatives are learnt from at most"
-    )
     query_prompt: str = Field(
-        default="", max_length=_LONGEST_PROMPT, description="what is put before each query, such as 'query: '"
+        default="",
+        max_length=_LONGEST_PROMPT,
+        description="what is put before each query, or each first text of a pair, such as 'query: '",
     )
     document_prompt: str = Field(
-        default="", max_length=_LONGEST_PROMPT, description="what is put before each document, such as 'passage: '"
+        default="",
+        max_length=_LONGEST_PROMPT,
+        description="what is put before each document, or each second text of a pair, such as 'passage: '",
     )
 
     def check_width(self, width: int) -> None:
@@ -319,14 +333,39 @@ class EmbeddingConfig(ObjectiveConfig):
 
     @property
     def sequences(self) -> int:
-        """How many sequences an example has at most: a query, its document, and the negatives."""
-        return 2 + self.negatives
+        """How many sequences an example has at most: two texts."""
+        return 2
 
     @property
     def prompts(self) -> dict[str, str]:
         """What is put before texts, by what they are; those before which something is."""
         said = {"query": self.query_prompt, "document": self.document_prompt}
         return {name: text for name, text in said.items() if text}
+
+
+class RetrievalConfig(EmbeddingConfig):
+    """The fields of an objective that learns vectors by which one text is found by another.
+
+    An example is a query, a document that is to be found by it, and some that are not, in this order. Each one's
+    documents are the others' negatives, too.
+    """
+
+    learns_from: ClassVar[LearnsFrom] = "similar"
+
+    negatives: int = Field(
+        default=4, ge=0, le=100, description="how many of a record's own negatives are learnt from at most"
+    )
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences an example has at most: a query, its document, and the negatives."""
+        return 2 + self.negatives
+
+
+class SimilarityConfig(EmbeddingConfig):
+    """The fields of an objective that learns vectors by the number of each pair of texts: an example is the two."""
+
+    learns_from: ClassVar[LearnsFrom] = "scored_pairs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,8 +515,37 @@ class Embeddings:
     compared: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class VectorPairs:
+    """Vectors of the two texts of pairs.
+
+    Attributes:
+        first: `[examples, hidden]`, float32, each of the length 1. A gradient by it becomes one by the parameters of
+            the adapter.
+        second: `[examples, hidden]`, likewise.
+        by_example: The examples' further numbers by name, `[examples]` each: `score`, the number of the pair.
+    """
+
+    first: torch.Tensor
+    second: torch.Tensor
+    by_example: Mapping[str, torch.Tensor]
+
+
+class SimilarityObjective(Protocol):
+    """What training minimizes of vectors, where its config is a `SimilarityConfig`."""
+
+    def losses(self, pairs: VectorPairs) -> torch.Tensor:
+        """Returns the loss of each pair, `[examples]`, float32. A step minimizes their mean.
+
+        Given are all pairs of a step, or all holdout records.
+        """
+
+    def metrics(self, pairs: VectorPairs) -> Mapping[str, torch.Tensor]:
+        """Returns what else is told of the pairs, as `Objective.metrics` does."""
+
+
 class EmbeddingObjective(Protocol):
-    """What training minimizes of vectors, where its config is an `EmbeddingConfig`."""
+    """What training minimizes of vectors, where its config is a `RetrievalConfig`."""
 
     def losses(self, embeddings: Embeddings) -> torch.Tensor:
         """Returns the loss of each query, `[examples]`, float32. A step minimizes their mean.
@@ -519,7 +587,7 @@ class SequenceObjective(Protocol):
 
 @runtime_checkable
 class Overall(Protocol):
-    """What an objective of a head's scores may have besides: figures that are no means, such as an F1."""
+    """What an objective of a head's scores, or of vectors, may have besides: figures that are no means, as an F1."""
 
     def kept(self, scores: Any) -> Mapping[str, torch.Tensor]:
         """Returns what the figures follow from, by name: numbers of each example, `[examples]` or `[examples, ...]`.
@@ -528,7 +596,8 @@ class Overall(Protocol):
         how many entities of a text were found, and not the scores of its tokens.
 
         Args:
-            scores: Those of some records, without a gradient: `SequenceScores`, or `TokenScores`.
+            scores: Those of some records, without a gradient: `SequenceScores`, `TokenScores`, `Embeddings` or
+                `VectorPairs`.
         """
 
     def overall(self, kept: Mapping[str, torch.Tensor]) -> Mapping[str, float]:

@@ -11,7 +11,15 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.kinds import KINDS, Kind, Section
-from graftkit.interfaces.objective import EmbeddingConfig, LearnsFrom, MeanOf, ObjectiveConfig, SampledConfig
+from graftkit.interfaces.objective import (
+    EmbeddingConfig,
+    LearnsFrom,
+    MeanOf,
+    ObjectiveConfig,
+    RetrievalConfig,
+    SampledConfig,
+    SimilarityConfig,
+)
 from graftkit.recipe.callbacks import bind_callbacks
 from graftkit.recipe.choice import Choice, judge
 from graftkit.recipe.document import Document, KeyPath
@@ -198,7 +206,7 @@ _LEARNT_WITH: Mapping[Head, tuple[LearnsFrom, ...]] = {
     "sequence": ("pairs", "labels", "label_sets", "scores"),
     "token": ("tags",),
     "masked": ("texts",),
-    "embedding": ("similar",),
+    "embedding": ("similar", "scored_pairs"),
 }
 """What records a model with each head can learn from."""
 
@@ -229,10 +237,12 @@ def _check_facts(config: ObjectiveConfig, registered: RegisteredProvider) -> Non
             "and uses_reference",
             where=registered.plugin.label,
         )
-    if (config.head == "embedding") != isinstance(config, EmbeddingConfig):
+    derived = {"similar": RetrievalConfig, "scored_pairs": SimilarityConfig}.get(config.learns_from, EmbeddingConfig)
+    if (config.head == "embedding") != isinstance(config, derived):
         raise PluginError(
             f"objective '{registered.provider.name}': the config of an objective with head = 'embedding', and of no "
-            "other, is an EmbeddingConfig",
+            "other, is a RetrievalConfig, which learns from 'similar', or a SimilarityConfig, which does from "
+            "'scored_pairs'",
             where=registered.plugin.label,
         )
     learnt = _LEARNT_WITH[config.head]

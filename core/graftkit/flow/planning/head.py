@@ -176,9 +176,11 @@ def head_facts(
     if head == "language":
         return None
     learnt = bound.objective_config
-    said: dict[str, Any] = {"several": learnt.learns_from == "label_sets", "pairs": pairs and learnt.judges_texts}
+    said: dict[str, Any] = {"several": learnt.learns_from == "label_sets"}
     if head == "embedding":
         said |= {"pooled_by": config[EMBEDDING_POOLING], "prompts": config[EMBEDDING_PROMPTS]}
+    else:
+        said |= {"pairs": pairs and learnt.judges_texts}
     facts = HeadFacts(kind=head, labels=list(labels), pad=tokenizer.role_token("pad"))
     return facts.model_copy(update={name: value for name, value in said.items() if value})
 

@@ -11,7 +11,6 @@ from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.file_search import own_folders
 from graftkit.corpus.split import Split
 from graftkit.corpus.text_paths import unread_files
-from graftkit.corpus.text_targets import TEXT_SHAPES
 from graftkit.errors import RecipeError
 from graftkit.flow.planning.read_records import ReadRecords
 from graftkit.flow.planning.vocabulary import VocabularyRequest
@@ -58,7 +57,7 @@ def told_of_records(
         *(records.kinds.told_of_other_labels(records.samples.train) if learns_from in _WITH_LABELS else ()),
         *(
             records.kinds.told_of_lone_texts()
-            if learns_from in TEXT_SHAPES
+            if bound.objective_config.judges_texts
             else records.kinds.told_of_texts(learns_from, bound.objective.use)
         ),
         *(_odd_prefixes(labels) if learns_from == "tags" else ()),

@@ -9,7 +9,7 @@ from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.records.estimate import CorpusEstimate, estimate_steps
 from graftkit.interfaces.architecture import PooledBy
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.objective import EmbeddingConfig
+from graftkit.interfaces.objective import EmbeddingConfig, SimilarityConfig
 from graftkit.recipe.bind import BoundRecipe
 
 __all__ = ["own_pooling", "told_of_few_compared", "told_of_prompts"]
@@ -63,7 +63,9 @@ def told_of_few_compared(bound: BoundRecipe, corpus: Callable[[], CorpusEstimate
     examples = estimate_steps(bound.recipe, corpus()).examples
     if examples >= _FEW:
         return []
+    similar = isinstance(bound.objective_config, SimilarityConfig)
+    compared = "pair is compared with the others" if similar else "query is compared with the documents"
     return [
-        f"a step has about {examples:.2g} examples, and each query is compared with the documents of its step alone: "
+        f"a step has about {examples:.2g} examples, and each {compared} of its step alone: "
         "raise training.tokens_per_step, which takes no memory"
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_files import Samples, scan_samples
-from graftkit.corpus.text_targets import TEXT_SHAPES, TextTargets, labels_in, shape_of
+from graftkit.corpus.text_targets import TEXT_SHAPES, TextTargets, is_pair, labels_in, shape_of
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import UnknownFormatError
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
@@ -20,9 +20,9 @@ from graftkit.flow.records.estimate import CorpusEstimate, choose_training, esti
 from graftkit.flow.records.suggest_format import Guess, scored_texts
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.model_source import PLAIN
-from graftkit.interfaces.objective import EmbeddingConfig, ObjectiveConfig
-from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample, SimilarTexts
+from graftkit.interfaces.model_source import PLAIN, SentenceModules
+from graftkit.interfaces.objective import LearnsFrom, ObjectiveConfig, RetrievalConfig
+from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample, ScoredText, SimilarTexts
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.recipe.paths import is_hub_dataset
@@ -60,7 +60,8 @@ class StartingPoint:
         objective: What suits the records: sft; dpo for pairs, kto for answers that are wanted or not,
             classification for texts with one of a few labels, multi-label-classification where they have any number of
             them, regression for texts with a number, token-classification for words with tags, embedding for texts
-            that are to be found by others.
+            that are to be found by others, similarity for pairs of texts with a number where the model is one of
+            sentence-transformers'.
         quantizer: How frozen weights are stored: as they lie where the file holds them quantized, else in NF4.
         learning_rate: The highest rate of a low-rank adapter for a model of this size.
         steps: How many steps that makes, about.
@@ -111,9 +112,10 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
     _, files = open_model(host, model)
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     context = context_length(files.config) or 1 << 17
-    targets = _targets_of(samples)
+    targets = _targets_of(samples, vectors=isinstance(files, SentenceModules) and bool(files.sentence_modules))
     shape = TEXT_SHAPES.get(targets.kind) if targets else None
-    objective = shape.objective if shape else _objective_for(next(iter(samples)))
+    of_vectors = _OF_VECTORS.get(targets.kind) if targets else None
+    objective = of_vectors or (shape.objective if shape else _objective_for(next(iter(samples))))
     corpus, template, instead_of = _laid_out(tokenizer, samples, context, targets)
     by_answer = None if targets else _laid_out_by_answer(tokenizer, template, samples, context, corpus)
     corpus = by_answer or corpus
@@ -175,18 +177,26 @@ def _objective_for(sample: Sample) -> str:
             return "dpo"
         case LabelledAnswer():
             return "kto"
-        case SimilarTexts():
-            return "embedding"
     return "sft"
 
 
-def _targets_of(samples: Samples) -> TextTargets | None:
+_OF_VECTORS: Mapping[LearnsFrom, str] = {"similar": "embedding", "scored_pairs": "similarity"}
+"""The objectives that learn vectors, by what they learn from."""
+
+
+def _targets_of(samples: Samples, *, vectors: bool) -> TextTargets | None:
     """Returns what is learnt of texts: their words' tags, two at least, their numbers, or labels that name classes.
 
     Those are two at least, or one that a text may lack, short, and seen several times in the mean.
+
+    Args:
+        samples: The records.
+        vectors: Whether the model is one that gives texts vectors: it learns such by pairs with a number.
     """
     if isinstance(next(iter(samples)), SimilarTexts):
-        return TextTargets("similar", negatives=EmbeddingConfig.model_fields["negatives"].default)
+        return TextTargets("similar", negatives=RetrievalConfig.model_fields["negatives"].default)
+    if vectors and all(isinstance(sample, ScoredText) and is_pair(sample) for sample in samples):
+        return TextTargets("scored_pairs")
     shape = shape_of(next(iter(samples)))
     if shape is None:
         return None
