@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graftkit.corpus.answers_compared import WANTED, TwoAnswers, WithMismatched, as_one_example, labelled_in
 from graftkit.corpus.control_tokens import with_control_tokens
+from graftkit.corpus.encoded import Encoded, Overflow, refuse_length
 from graftkit.corpus.exact_runs import ExactRuns
 from graftkit.corpus.fitting_answers import fitting_answers
 from graftkit.corpus.kept_runs import CHARACTERS_A_TOKEN, KeptRuns, LaidOut
-from graftkit.corpus.long_text import encode_stretches
-from graftkit.corpus.pairs import longest_first, pair_layout_of
 from graftkit.corpus.plain_text import PlainTexts
 from graftkit.corpus.record_runs import Notes, RecordRuns, Unencoded
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
-from graftkit.corpus.stretches import is_long, stretches_of
 from graftkit.corpus.template import ChatTemplate
-from graftkit.corpus.text_targets import COMPARED, JudgedText, TextTargets, WholeText, parts_of, text_alone
+from graftkit.corpus.text_targets import JudgedText, TextTargets, parts_of
 from graftkit.corpus.turns import ByAnswer, sizes_of
-from graftkit.corpus.words import first_tokens
+from graftkit.corpus.whole_texts import WholeTexts
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import (
     Conversation,
@@ -45,51 +43,20 @@ from graftkit.interfaces.samples import (
     Tokens,
     Unanswered,
 )
-from graftkit.interfaces.tokenizer import ROLES, PairLayout, PutsAround, Specials, Tokenizer
+from graftkit.interfaces.tokenizer import ROLES, Tokenizer
 from graftkit.store.fingerprint import fingerprint
-from graftkit.store.token_store import TARGET, TYPE, Example, prompt_length
+from graftkit.store.token_store import Example, prompt_length
 
 __all__ = ["Encoded", "Encoder", "Overflow", "Part", "has_answer"]
 
 Part = Unencoded | Tokens
 """What is encoded by itself: a record, one of its answers, or one of the answers that it compares."""
 
-Overflow = Literal["drop_turns", "drop", "truncate", "error"]
-"""What becomes of a conversation or completion that is too long."""
-
 _UNLIMITED = 1 << 30
 """As the most tokens of an example: more than any has."""
 
 _RUNS = 50_000
 """The parts of rendered records that are encoded in one call, about: each takes hundreds of bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """An encoded record.
-
-    Attributes:
-        examples: Token sequences of at most `max_length`: one, or several of a long text; those without a
-            token in the loss are left out.
-        truncated: Whether it was too long: its end was cut off, or all of it.
-        stops: Whether the last token in the loss is a special one, so that the model learns to stop there.
-        left_out: What the chat template leaves out of it: see `graftkit.corpus.layout.lay_out`.
-        spells: A control token that is plain characters in it, of a text, a prompt, a completion or an answer.
-        unmarked: Whether it has an answer that is not learnt, outside the template's `{% generation %}` blocks.
-        untokened: How many of its words have no token of their own, and so a tag that is not learnt.
-        surplus: Whether it has more negatives than are learnt from.
-        roomless: Whether it is a prompt that leaves no room for an answer, and is left out.
-    """
-
-    examples: list[Example]
-    truncated: bool
-    stops: bool
-    left_out: frozenset[str] = frozenset()
-    spells: str | None = None
-    unmarked: bool = False
-    untokened: int = 0
-    surplus: bool = False
-    roomless: bool = False
 
 
 def has_answer(example: Example, sample: Sample) -> bool:
@@ -197,16 +164,8 @@ class Encoder:
         Raises:
             DataError: As for `encode`; of the first record that is refused.
         """
-        if self.targets:
-            if self.targets.kind == "tags":
-                return self._tagged(self.targets, [sample for sample in samples if isinstance(sample, TaggedText)])
-            if self.targets.kind in COMPARED:
-                compared = (sample for sample in samples if isinstance(sample, SimilarTexts | ScoredText))
-                return [self._compared(self.targets, sample) for sample in compared]
-            return self._judged(self.targets, [sample for sample in samples if isinstance(sample, WholeText)])
-        if self.whole_texts:
-            texts = map(text_alone, samples)
-            return [self._windows(sample) for sample in texts if isinstance(sample, Text | LongText)]
+        if self.in_turn:
+            return self.texts.of(samples)
         of_each: list[list[Encoded]] = [[] for _ in samples]
         owners: list[int] = []
 
@@ -288,178 +247,21 @@ class Encoder:
         """Whether every record, a text too, becomes examples by itself, and none a stretch at a time."""
         return self.whole_texts or self.targets is not None
 
-    def _judged(self, targets: TextTargets, samples: Sequence[WholeText]) -> list[Encoded]:
-        """Returns the tokens of texts that are learnt as wholes; what is too long is cut, unless it is to be left out.
-
-        The position that scores are made at is counted as its token in the loss: the last one.
-
-        Raises:
-            DataError: A text is too long, and `overflow` is "error"; or the model lacks a row for one of its tokens.
-        """
-        texts = iter(self.encode_plainly([part for sample in samples for part in parts_of(sample)]))
-        found = []
-        for sample in samples:
-            parts = [next(texts) for _ in parts_of(sample)]
-            ids, types = self._around(parts)
-            self.check_rows(ids, sample.where)
-            over = len(ids) > self.max_length
-            if over and self.overflow == "error":
-                self._refuse_length(f"{len(ids):,}", sample.where)
-            if over:
-                room = self.max_length - len(ids) + sum(map(len, parts))
-                ids, types = self._around(longest_first(parts, room))
-            weights = np.zeros(len(ids), np.float32)
-            weights[-1:] = 1
-            kept = len(ids) > 0 and not (over and self.overflow == "drop")
-            columns = {TYPE: np.array(types, np.uint8)} if self.token_types else {}
-            example = Example(np.array(ids, np.int64), weights, 0, columns, targets.columns(sample))
-            found.append(Encoded([example] if kept else [], truncated=over, stops=True))
-        return found
-
-    def _tagged(self, targets: TextTargets, samples: Sequence[TaggedText]) -> list[Encoded]:
-        """Returns the tokens of texts whose words have tags; what is too long is cut, unless it is to be left out.
-
-        In the loss is the first token of each word, whose target is the number of the word's tag.
-
-        Raises:
-            DataError: A text is too long, and `overflow` is "error"; or the model lacks a row for one of its tokens; or
-                a token is of two words.
-        """
-        before, after = self.put_around
-        room = max(0, self.max_length - len(before) - len(after))
-        specials: Specials = "all" if self.parse_special_tokens else "none"
-        found = []
-        for sample in samples:
-            if not self._tokenizer.capabilities.offsets:
-                told = "the model's tokenizer does not say where its tokens stand in a text, nor of which word they are"
-                raise DataError(told, where=sample.where, hint="One of a tokenizer.json does.")
-            inside = self._tokenizer.encode_offsets(sample.text, specials)
-            firsts, lost = first_tokens(inside.offsets, sample)
-            ids = [*before, *inside.ids, *after]
-            self.check_rows(ids, sample.where)
-            over = len(ids) > self.max_length
-            if over and self.overflow == "error":
-                self._refuse_length(f"{len(ids):,}", sample.where)
-            ids = [*before, *inside.ids[:room], *after] if over else ids
-            weights, tags = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.int32)
-            for place, number in zip(firsts, targets.numbers(sample), strict=True):
-                if place is not None and place < room:
-                    weights[len(before) + place], tags[len(before) + place] = 1, number
-            kept = bool(weights.any()) and not (over and self.overflow == "drop")
-            examples = [
-                Example(ids=np.array(ids, np.int64), loss_weight=weights, prompt_length=0, by_token={TARGET: tags})
-            ]
-            found.append(Encoded(examples if kept else [], truncated=over, stops=True, untokened=lost))
-        return found
-
     @cached_property
-    def _longest_prompt(self) -> int:
-        """How many tokens the longer one of what is put before queries and documents has."""
-        prompts = [text for text in self.targets.prompts if text] if self.targets else []
-        return max(map(len, self.encode_plainly(prompts)), default=0)
-
-    def _compared(self, targets: TextTargets, sample: SimilarTexts | ScoredText) -> Encoded:
-        """Returns an example for each text that is to be found by another, or of a pair, whose texts are sequences.
-
-        What is too long is cut, unless it is to be left out.
-
-        Raises:
-            DataError: A text is too long, and `overflow` is "error"; or what is put before texts takes all that one may
-                have; or the model lacks a row for one of its tokens.
-        """
-        before, after = self.put_around
-        room = max(0, self.max_length - len(before) - len(after))
-        if self._longest_prompt >= room:
-            raise DataError(
-                f"what is put before texts has {self._longest_prompt:,} tokens, and data.max_length is "
-                f"{self.max_length:,}: nothing of a text is left",
-                where=sample.where,
-                hint="Raise data.max_length, or shorten objective.query_prompt or document_prompt.",
-            )
-        compared = targets.compared(sample)
-        known: dict[str, Example] = {}
-        truncated = False
-        texts = list(dict.fromkeys(text for row in compared for text in row))
-        for text, inside in zip(texts, self.encode_plainly(texts), strict=True):
-            self.check_rows([*before, *inside, *after], sample.where)
-            if len(inside) > room and self.overflow == "error":
-                self._refuse_length(f"{len(before) + len(inside) + len(after):,}", sample.where)
-            truncated = truncated or len(inside) > room
-            ids = np.array([*before, *inside[:room], *after], np.int64)
-            weights = np.zeros(len(ids), np.float32)
-            weights[-1:] = 1
-            columns = {TYPE: np.zeros(len(ids), np.uint8)} if self.token_types else {}
-            known[text] = Example(ids, weights, 0, columns)
-        left_out = (truncated and self.overflow == "drop") or not all(len(each.ids) for each in known.values())
-        rows = [] if left_out else compared
-        examples = [as_one_example(sample, [known[text] for text in row]) for row in rows]
-        if isinstance(sample, ScoredText):
-            examples = [replace(example, by_example=targets.columns(sample)) for example in examples]
-        surplus = isinstance(sample, SimilarTexts) and len(sample.negatives) > targets.negatives
-        return Encoded(examples, truncated=truncated, stops=True, surplus=surplus)
-
-    def ids_of_texts(self, texts: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Returns the ids of a text, or of the two of a pair, with what is put around them, and their types.
-
-        Args:
-            texts: One text, or two.
-
-        Raises:
-            DataError: The tokenizer does not say what it puts around a pair.
-        """
-        return self._around(self.encode_plainly(texts))
-
-    def _around(self, parts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
-        """Returns the ids of a text, or of the two of a pair, with what is put around them, and their types.
-
-        Raises:
-            DataError: The tokenizer does not say what it puts around a pair.
-        """
-        if len(parts) == 1:
-            before, after = self.put_around
-            ids = [*before, *parts[0], *after]
-            return ids, [0] * len(ids)
-        return self.pair_layout.of(*parts)
-
-    @cached_property
-    def pair_layout(self) -> PairLayout:
-        """What the tokenizer puts around the two texts of a pair.
-
-        Raises:
-            DataError: It does not say.
-        """
-        return pair_layout_of(self._tokenizer, self.token_types)
-
-    def _windows(self, sample: Text | LongText) -> Encoded:
-        """Returns a text in windows of at most `max_length` tokens, each with what is put around a text.
-
-        Raises:
-            DataError: The model lacks a row for one of its tokens.
-        """
-        before, after = self.put_around
-        room = max(1, self.max_length - len(before) - len(after))
-        stretches = stretches_of(sample) if is_long(sample) else iter([sample.text])
-        ids: list[int] = []
-        for found, _ in encode_stretches(self.encode_plainly, stretches):
-            ids += found
-        self.check_rows([*before, *ids, *after], sample.where)
-        examples = []
-        for at in range(0, len(ids), room):
-            inside = ids[at : at + room]
-            whole = np.array([*before, *inside, *after], np.int64)
-            weights = np.zeros(len(whole), np.float32)
-            weights[len(before) : len(before) + len(inside)] = 1
-            examples.append(Example(whole, weights, 0))
-        return Encoded(examples, truncated=False, stops=True, spells=self._layout.spelt(sample))
-
-    @cached_property
-    def put_around(self) -> tuple[list[int], list[int]]:
-        """The ids that the tokenizer puts before a text, and those that it puts after it."""
-        own: object = self._tokenizer.put_around if isinstance(self._tokenizer, PutsAround) else None
-        if isinstance(own, tuple):
-            before, after = own
-            return list(before), list(after)
-        return [run.special for run in self._layout.start if run.special is not None], []
+    def texts(self) -> WholeTexts:
+        """The encoder of texts as wholes."""
+        return WholeTexts(
+            self._tokenizer,
+            [run.special for run in self._layout.start if run.special is not None],
+            self.max_length,
+            self.overflow,
+            self.parse_special_tokens,
+            self.targets,
+            self.token_types,
+            self.encode_plainly,
+            self.check_rows,
+            self._layout.spelt,
+        )
 
     @property
     def template(self) -> ChatTemplate | None:
@@ -601,19 +403,12 @@ class Encoder:
         if len(ids) <= self.max_length:
             return len(ids)
         if overflow == "error":
-            self._refuse_length(f"{'over ' if shortened else ''}{len(ids):,}", where)
+            refuse_length(f"{'over ' if shortened else ''}{len(ids):,}", self.max_length, where)
         if overflow == "drop_turns":  # up to the end of the last answer that fits as a whole
             learnt = loss_weights[: self.max_length + 1] != 0
             ends = np.flatnonzero(learnt[:-1] & ~learnt[1:]) + 1
             return int(ends[-1]) if len(ends) else 0
         return self.max_length if overflow == "truncate" else 0
-
-    def _refuse_length(self, count: str, where: str) -> NoReturn:
-        raise DataError(
-            f"it has {count} tokens, more than data.max_length ({self.max_length:,})",
-            where=where,
-            hint="Raise data.max_length, or say data.overflow: drop_turns.",
-        )
 
     def prompt(self, messages: Conversation | str) -> list[int]:
         """Returns the ids of a prompt: a conversation with the start of the assistant's turn, or a text.
@@ -733,9 +528,9 @@ class Encoder:
             "overflow": self.overflow,
             "report_dropped": self.report_dropped,
             **({"special_tokens": "parse"} if self.parse_special_tokens else {}),
-            **({**self.targets.facts(), "around": self.put_around} if self.targets else {}),
+            **({**self.targets.facts(), "around": self.texts.put_around} if self.targets else {}),
             **({"types": self.token_types} if self.token_types and self.targets else {}),
-            **({"whole texts": self.put_around} if self.whole_texts else {}),
+            **({"whole texts": self.texts.put_around} if self.whole_texts else {}),
         }
         return fingerprint(facts)
 

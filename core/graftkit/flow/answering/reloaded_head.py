@@ -179,7 +179,7 @@ class HeadModel:
         count = token_types(self.network.config.to_dict())
         rows = self.network.get_input_embeddings().num_embeddings
         encoder = Encoder(self.tokenizer, None, 1 << 30, rows, token_types=count)
-        ids, types = encoder.ids_of_texts(texts)
+        ids, types = encoder.texts.around(encoder.encode_plainly(texts))
         encoder.check_rows(ids, "the texts")
         return ids, types if count else []
 
@@ -221,7 +221,7 @@ class HeadModel:
         """Returns the entities of a text."""
         encoder = Encoder(self.tokenizer, None, 1 << 30, self.network.get_input_embeddings().num_embeddings)
         encoded = self.tokenizer.encode_offsets(text)
-        before, after = encoder.put_around
+        before, after = encoder.texts.put_around
         ids = [*before, *encoded.ids, *after]
         self._check(encoded.ids)
         self._check(ids)
