@@ -1,4 +1,4 @@
-"""What a program hands to a public function is looked at first, so that a mistake is told in words, by its name."""
+"""Checks the arguments of public functions before any work, so that an error names the argument."""
 
 from __future__ import annotations
 

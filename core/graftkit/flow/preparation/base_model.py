@@ -1,4 +1,4 @@
-"""The third stage and the fourth: the base model's weights, then its new vocabulary and the adapter on them."""
+"""Loads the base model, and gives it the run's vocabulary and the adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second stage: records become tokens on the disk. torch is not loaded yet."""
+"""Records become tokens on the disk; torch is not loaded yet."""
 
 from __future__ import annotations
 

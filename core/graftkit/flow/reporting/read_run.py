@@ -1,4 +1,4 @@
-"""Reads what a run's folder says; what is damaged or missing is told in words, and the rest is read all the same."""
+"""Reads what a run's folder says; what is damaged or missing is reported, and the rest is read all the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last stage: `report.html`, which is drawn again where a proof comes later."""
+"""Writes `report.html`, which is drawn again where a proof comes later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fourth stage: training, a line of metrics a step, checkpoints, and the adapter's own tensors at the end."""
+"""Trains a run's model: a line of metrics a step, checkpoints, and the adapter's own tensors at the end."""
 
 from __future__ import annotations
 
