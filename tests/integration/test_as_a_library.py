@@ -242,6 +242,8 @@ def test_generate_is_what_its_command_prints(finished: graftkit.RunResult) -> No
     )
     assert [json.loads(line) for line in printed.stdout.splitlines()] == [as_json(answer) for answer in answers]
     assert graftkit.generate(finished.folder, "say 1", max_new_tokens=1)[0].tokens == 1
+    with pytest.raises(RequestError, match=r"prompts\[1\]: the prompt is not UTF-8"):
+        graftkit.generate(finished.folder, ["say 1", "half \ud800"], max_new_tokens=1)
     with pytest.raises(RequestError, match="top_p: it is 2; from 0 to 1 is allowed"):
         graftkit.generate(finished.folder, "say 1", top_p=2)
 
