@@ -376,6 +376,7 @@ def test_a_model_of_sentence_transformers_goes_on_as_it_was_made(bert: Path, fol
     planned = graftkit.plan(recipe_of(place, records))
     assert planned.head is not None and planned.head.pooled_by == "cls"
     assert not any("each query is compared" in told for told in planned.notices)
+    assert any("the tokenizer loses" in told and "tokenizer.extend" not in told for told in planned.notices)
     few = graftkit.plan(recipe_of(place, records, training={"tokens_per_step": 64})).notices
     assert any("a step has about" in told and "raise training.tokens_per_step" in told for told in few), few
     assert any("put a prompt before texts: 'query: ' (query); the recipe puts none" in told for told in planned.notices)
