@@ -152,6 +152,7 @@ def test_a_recipe_says_how_records_in_memory_are_read(tiny_model: Path) -> None:
     ("row", "told"),
     [
         ({"text": "a", "n": float("nan")}, r"n: Out of range float.*\n.*NaN, as pandas has it there, becomes None"),
+        ({"text": "a", None: ["b"]}, r"a column that is called None, which is no text\n.*a delimiter too many"),
         ("question", r'of the type str.*\n.*of a pandas frame frame.to_dict\("records"\), of several splits one'),
     ],
 )
@@ -177,6 +178,8 @@ def test_plan_and_preview_take_records_in_memory(tiny_model: Path) -> None:
         pickle.dumps(planned)
     kept = planned.handed.files["train"].parent  # type: ignore[union-attr]
     assert kept.is_dir()
+    more = graftkit.plan(short(tiny_model), train=[{**row, "id": 1} for row in ROWS])
+    assert "train: read as messages; not read: id" in more.notices
     del planned
     assert not kept.exists()
     found = graftkit.preview(short(tiny_model), train=ROWS, records=2)
