@@ -152,6 +152,7 @@ def test_a_recipe_says_how_records_in_memory_are_read(tiny_model: Path) -> None:
     ("row", "told"),
     [
         ({"text": "a", "n": float("nan")}, r"n: Out of range float.*\n.*NaN, as pandas has it there, becomes None"),
+        ({"text": "a", None: ["b"]}, r"a column that is called None, which is no text\n.*a delimiter too many"),
         ("question", r'of the type str.*\n.*of a pandas frame frame.to_dict\("records"\), of several splits one'),
     ],
 )
@@ -177,6 +178,8 @@ def test_plan_and_preview_take_records_in_memory(tiny_model: Path) -> None:
         pickle.dumps(planned)
     kept = planned.handed.files["train"].parent  # type: ignore[union-attr]
     assert kept.is_dir()
+    more = graftkit.plan(short(tiny_model), train=[{**row, "id": 1} for row in ROWS])
+    assert "train: read as messages; not read: id" in more.notices
     del planned
     assert not kept.exists()
     found = graftkit.preview(short(tiny_model), train=ROWS, records=2)
@@ -242,6 +245,8 @@ def test_generate_is_what_its_command_prints(finished: graftkit.RunResult) -> No
     )
     assert [json.loads(line) for line in printed.stdout.splitlines()] == [as_json(answer) for answer in answers]
     assert graftkit.generate(finished.folder, "say 1", max_new_tokens=1)[0].tokens == 1
+    with pytest.raises(RequestError, match=r"prompts\[1\]: the prompt is not UTF-8"):
+        graftkit.generate(finished.folder, ["say 1", "half \ud800"], max_new_tokens=1)
     with pytest.raises(RequestError, match="top_p: it is 2; from 0 to 1 is allowed"):
         graftkit.generate(finished.folder, "say 1", top_p=2)
 

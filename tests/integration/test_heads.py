@@ -613,8 +613,17 @@ def test_a_reward_model_puts_pairs_in_order(with_head: Any, tmp_path: Path, tiny
         assert isinstance(model, HeadModel)
         assert model.judge(text).facts["reward"] == pytest.approx(expected, abs=1e-4)
         assert model.judge(json.dumps(talk)).facts["reward"] == pytest.approx(rewards["merged"], abs=1e-4)
-    with pytest.raises(RequestError, match="has a role and a content"):
-        model.judge('[{"role": "user"}]')
+    called = {**talk[1], "tool_calls": [{"name": "look", "arguments": {}}]}
+    for asked, told in (
+        ([{"role": "user"}], "has a role and a content"),
+        ([talk[0], called], "message 2 has 'tool_calls', which would be left out"),
+        ([{**talk[0], "role": "human"}, talk[1]], "message 1 is of the role 'human'"),
+        ([*talk, talk[0]], "the last message is of the role user"),
+        ([talk[0], {**talk[1], "content": ""}], "the last message is empty"),
+        ([{**talk[0], "content": "\ud800"}, talk[1]], "the text is not UTF-8"),
+    ):
+        with pytest.raises(RequestError, match=rf"texts\[1\]: .*{told}"):
+            graftkit.judge(result.folder, ["a", asked])
 
 
 def test_pairs_become_the_tokens_that_trl_makes_of_them(with_head: Any, tmp_path: Path, tiny_model: Path) -> None:

@@ -182,6 +182,7 @@ def test_openais_clients_are_given_vectors(result: Any) -> None:
     for path, body, message in (
         ("embeddings", {"input": []}, "input is empty"),
         ("embeddings", {"input": ["a", 5]}, r"input\[1\] is no text"),
+        ("embeddings", {"input": ["a", " "]}, r"input\[1\]: the text is empty"),
         ("embeddings", {"input": "a", "dimensions": 99}, "dimensions is 99; the model's vectors have 32"),
         ("embeddings", {"input": "a", "encoding_format": "int8"}, "encoding_format is float or base64"),
         ("embeddings", {"input": "a " * 200}, "the text has 202 tokens; the model's context is 130"),
@@ -307,6 +308,14 @@ def test_a_model_of_vectors_is_asked_of_no_conversation(result: Any) -> None:
     asked: Any = ["hello", [{"role": "user", "content": "hello"}]]
     with pytest.raises(RequestError, match=r"texts\[1\]: it is a conversation, and the model takes single texts alone"):
         graftkit.judge(result.folder, asked)
+    for text, told in (
+        (" ", "is empty"),
+        ("", "is empty"),
+        ("half \ud800", "is not UTF-8"),
+        ("a " * 200, "has 202 tok"),
+    ):
+        with pytest.raises(RequestError, match=rf"texts\[1\]: the text {told}"):
+            graftkit.judge(result.folder, ["a", text])
     [near] = graftkit.judge(result.folder, {"text": ASKED[0], "text_pair": ASKED[0]})
     assert near.facts["similarity"] == pytest.approx(1, abs=1e-5)
 
@@ -362,6 +371,7 @@ def test_a_model_of_sentence_transformers_goes_on_as_it_was_made(bert: Path, fol
     planned = graftkit.plan(recipe_of(place, records))
     assert planned.head is not None and planned.head.pooled_by == "cls"
     assert not any("each query is compared" in told for told in planned.notices)
+    assert any("the tokenizer loses" in told and "tokenizer.extend" not in told for told in planned.notices)
     few = graftkit.plan(recipe_of(place, records, training={"tokens_per_step": 64})).notices
     assert any("a step has about" in told and "raise training.tokens_per_step" in told for told in few), few
     assert any("put a prompt before texts: 'query: ' (query); the recipe puts none" in told for told in planned.notices)

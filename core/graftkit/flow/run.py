@@ -28,7 +28,9 @@ from graftkit.flow.preparation.tokenizer import prepare_tokenizer
 from graftkit.flow.records.handed_records import (
     RECORDS,
     Handed,
+    KeptForAPlan,
     Rows,
+    as_handed,
     handed_for_a_plan,
     keep_records,
     naming_rows,
@@ -160,7 +162,7 @@ def plan(
     with no_network_if(offline), naming_plugins(), naming_rows(files):
         loaded, host = _prepare(recipe, overrides, host, files)
         if not as_run:
-            return replace(settings_kept(partial(make_plan, loaded, host)), handed=kept)
+            return _with_handed(settings_kept(partial(make_plan, loaded, host)), kept)
 
         def made() -> RunPlan:
             from graftkit.flow.preflight import check_as_run
@@ -168,7 +170,14 @@ def plan(
             planned = make_plan(loaded, host, before_records=lambda: refuse_device(loaded.recipe.training.device))
             return check_as_run(planned, host)
 
-        return replace(settings_kept(made), handed=kept)
+        return _with_handed(settings_kept(made), kept)
+
+
+def _with_handed(planned: RunPlan, kept: KeptForAPlan | None) -> RunPlan:
+    """Returns a plan that keeps the records that were handed in, and names them as they were."""
+    if kept is None:
+        return planned
+    return replace(planned, handed=kept, notices=[as_handed(notice, kept.files) for notice in planned.notices])
 
 
 def run(

@@ -29,7 +29,7 @@ from graftkit.flow.planning.head import (
     with_objective_of,
     with_run_head,
 )
-from graftkit.flow.planning.plan_notices import told_of_losses, told_of_records
+from graftkit.flow.planning.plan_notices import told_of_losses, told_of_own_code, told_of_records
 from graftkit.flow.planning.plan_teacher import open_teacher
 from graftkit.flow.planning.read_records import read_records
 from graftkit.flow.planning.run_plan import RunPlan, chats, seen_an_epoch
@@ -143,6 +143,7 @@ def make_plan(
             samples.train.counts().keys() | samples.holdout.counts().keys(),
             trains_rows=bool(vocabulary and (vocabulary.section or vocabulary.change)),
         ),
+        *told_of_own_code(own_files.config),
         *told_of_prompts(bound, own_files),
         *(told_of_origin(origin, bound, files, tokenizer, beside, brought) if origin else []),
         *told_of_several(bound, own_files.config, origin),
@@ -153,7 +154,7 @@ def make_plan(
         *told_of_few_compared(bound, lambda: corpus or estimate_corpus(encoder, samples.train, seen_an_epoch(shares))),
         *([told] if steps and (told := long_warmup(bound.recipe, steps)) else []),
         *([] if vocabulary else rowless),
-        *told_of_losses(known, vocabulary),
+        *told_of_losses(known, vocabulary, extends=bound.objective_config.head == "language"),
         *host.notices,
     ]
     return RunPlan(

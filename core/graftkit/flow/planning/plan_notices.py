@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.file_search import own_folders
@@ -22,7 +23,7 @@ from graftkit.training.order import DatasetShare
 from graftkit.visible import one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
-__all__ = ["told_of_files", "told_of_losses", "told_of_records"]
+__all__ = ["told_of_files", "told_of_losses", "told_of_own_code", "told_of_records"]
 
 
 _WITH_LABELS = ("labels", "label_sets", "tags")
@@ -94,21 +95,40 @@ def told_of_files(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
     ]
 
 
-def told_of_losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[str]:
+def told_of_own_code(config: Mapping[str, Any]) -> list[str]:
+    """Returns a notice where a base model's authors compute it by code of their own, which is not run.
+
+    Args:
+        config: Its config.json.
+    """
+    named = config.get("auto_map")
+    listed = named.items() if isinstance(named, Mapping) else ()
+    own = next((code for name, code in listed if name.startswith("AutoModel") and isinstance(code, str)), None)
+    if own is None:
+        return []
+    kind = one_line(str(config.get("model_type")), 40)
+    return [
+        f"the base model brings code of its own ({one_line(own, 80)}), which is never run: transformers' own for "
+        f"{kind} computes it, in training and in exports, and may not do the same"
+    ]
+
+
+def told_of_losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None, *, extends: bool) -> list[str]:
     """Returns a notice of what a tokenizer can't encode, unless the recipe mends it.
 
     Args:
         tokenizer: The tokenizer.
         vocabulary: What the recipe asks for in its place, if anything.
+        extends: Whether a recipe with this objective may extend it.
     """
     section = vocabulary.section if vocabulary else None
     lost = [] if section and section.extend and section.extend.missing_bytes else lost_characters(tokenizer)
     if not lost or (section and section.train):
         return []
     rare = all(unicodedata.category(character) in ("Cc", "Cn") for character in lost)
-    only = "all are control characters or unassigned, so ordinary texts lose nothing; " if rare else ""
-    adds = "tokenizer.extend.missing_bytes adds what a base lacks"
-    return [f"the tokenizer loses {describe_losses(lost)}; {only}{adds}"]
+    only = "; all are control characters or unassigned, so ordinary texts lose nothing" if rare else ""
+    adds = "; tokenizer.extend.missing_bytes adds what a base lacks" if extends else ""
+    return [f"the tokenizer loses {describe_losses(lost)}{only}{adds}"]
 
 
 def _fewer(datasets: Sequence[Dataset]) -> list[str]:
