@@ -116,7 +116,8 @@ def test_a_recipe_says_how_vectors_are_measured(result: Any, bert: Path, folder:
     assert by() == by(pooling="mean") == pytest.approx(own, abs=1e-6)
     assert by(pooling="cls")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
     assert by(query_prompt="")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
-    [by_pairs] = graftkit.evaluate(merged, records=PAIRS)
+    shutil.copytree(merged, folder / "elsewhere")
+    [by_pairs] = graftkit.evaluate(str(folder / "elsewhere"), records=PAIRS)
     assert {*by_pairs.measured.metrics} == {"cosine", "spearman"}, "as the records are"
 
 
@@ -379,6 +380,37 @@ def test_a_model_of_sentence_transformers_goes_on_as_it_was_made(bert: Path, fol
     assert any("put a prompt before texts: 'query: ' (query); the recipe puts none" in told for told in planned.notices)
     said = {"use": "embedding", "query_prompt": ""}
     assert not any("prompt" in told for told in graftkit.plan(recipe_of(place, records, objective=said)).notices)
+
+
+def test_what_sentence_transformers_does_with_texts_is_told(folder: Path, tmp_path: Path) -> None:
+    """Where it cuts them earlier, or writes them in lower case; what is said of both holds in `merged` exports."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    roberta = encoder_folder(tmp_path / "roberta", "roberta")
+    modules = [Transformer(str(roberta), max_seq_length=64), Pooling(32)]
+    SentenceTransformer(modules=modules, device="cpu").save(str(place := tmp_path / "theirs"))
+    records = written(folder / "records.jsonl", RECORDS)
+
+    def told(length: int | None = None, **said: Any) -> list[str]:
+        (place / "sentence_bert_config.json").write_text(json.dumps({**settings, **said}))
+        recipe = recipe_of(place, records, ["merged"], data={} if length is None else {"max_length": length})
+        return [text for text in graftkit.plan(recipe).notices if "are learnt" in text]
+
+    settings = json.loads((place / "sentence_bert_config.json").read_text())
+    assert told(64) == told(32) == []
+    cut, kept = told()
+    assert "cut texts after 64 tokens, and here 128 are learnt: data.max_length: 64" in cut
+    assert "merged export cuts texts after 64 tokens, as model_max_length" in kept
+    [lower] = told(64, do_lower_case=True)
+    assert "do_lower_case" in lower and '{"type": "Lowercase"} first in the "normalizer"' in lower
+    tokenizer = json.loads((place / "tokenizer.json").read_text())
+    (place / "tokenizer.json").write_text(json.dumps({**tokenizer, "normalizer": {"type": "Lowercase"}}))
+    assert told(64, do_lower_case=True) == []
+    config = json.loads((place / "tokenizer_config.json").read_text())
+    (place / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 128}))
+    [earlier] = told(max_seq_length=32)
+    assert "cut texts after 32 tokens, and here 128 are learnt" in earlier
 
 
 def test_training_goes_on_where_it_stopped(bert: Path, folder: Path) -> None:
