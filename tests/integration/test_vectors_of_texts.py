@@ -112,6 +112,9 @@ def test_a_recipe_says_how_vectors_are_measured(result: Any, bert: Path, folder:
         found: Mapping[str, float] = graftkit.evaluate(merged, recipe=recipe, records=records)[0].measured.metrics
         return found
 
+    of_base = graftkit.evaluate([str(result.folder), str(bert)])[1].measured
+    assert of_base.metrics == pytest.approx(result.before.metrics, abs=1e-6), "whose head for masked tokens is left out"
+    assert of_base.holdout_loss == pytest.approx(result.before.holdout_loss, abs=1e-5)
     own = graftkit.evaluate(merged, records=records)[0].measured.metrics
     assert by() == by(pooling="mean") == pytest.approx(own, abs=1e-6)
     assert by(pooling="cls")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
@@ -225,6 +228,8 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
     with torch.no_grad():
         states = network(**tokenizer(ASKED[0], return_tensors="pt")).last_hidden_state[0, -1]
     assert torch.allclose(vectors_of(merged, ASKED[:1])[0], states / states.norm(), atol=1e-5)
+    [of_base] = graftkit.evaluate(str(whole), recipe=recipe)
+    assert of_base.measured.holdout_loss == pytest.approx(done.before.holdout_loss, rel=0.05), "but for the quantizer"
     body = folder / "body"
     AutoModel.from_pretrained(whole).save_pretrained(body)
     AutoTokenizer.from_pretrained(whole).save_pretrained(body)
