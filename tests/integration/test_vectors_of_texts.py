@@ -138,6 +138,12 @@ def test_sentence_transformers_computes_the_same(result: Any) -> None:
             reload(str(place))
 
 
+def test_an_export_that_holds_no_vectors_is_refused_by_its_name(result: Any) -> None:
+    with pytest.raises(RecipeError, match="the objective embedding trains a model with another head") as refused:
+        graftkit.export(result.folder, "gguf")
+    assert str(refused.value).startswith("--to: the export 'gguf' can't be written"), refused.value
+
+
 def test_a_proof_is_of_what_sentence_transformers_files_say(result: Any, tmp_path: Path) -> None:
     from graftkit.flow.exports.probes import Probes, compare
     from graftkit.interfaces.exporter import ProofRequest
