@@ -100,11 +100,15 @@ def test_a_recipe_says_how_vectors_are_measured(result: Any, bert: Path, folder:
         found: Mapping[str, float] = graftkit.evaluate(merged, recipe=recipe, records=records)[0].measured.metrics
         return found
 
+    of_base = graftkit.evaluate([str(result.folder), str(bert)])[1].measured
+    assert of_base.metrics == pytest.approx(result.before.metrics, abs=1e-6), "whose head for masked tokens is left out"
+    assert of_base.holdout_loss == pytest.approx(result.before.holdout_loss, abs=1e-5)
     own = graftkit.evaluate(merged, records=records)[0].measured.metrics
     assert by() == by(pooling="mean") == pytest.approx(own, abs=1e-6)
     assert by(pooling="cls")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
     assert by(query_prompt="")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
-    [by_pairs] = graftkit.evaluate(merged, records=PAIRS)
+    shutil.copytree(merged, folder / "elsewhere")
+    [by_pairs] = graftkit.evaluate(str(folder / "elsewhere"), records=PAIRS)
     assert {*by_pairs.measured.metrics} == {"cosine", "spearman"}, "as the records are"
 
 
@@ -120,6 +124,12 @@ def test_sentence_transformers_computes_the_same(result: Any) -> None:
         assert torch.allclose(vectors_of(place, [f"find {text}" for text in ASKED]), asked, atol=1e-5)
         with pytest.raises((FolderError, ModelError), match="gives sequences vectors.*writes? .*answers"):
             reload(str(place))
+
+
+def test_an_export_that_holds_no_vectors_is_refused_by_its_name(result: Any) -> None:
+    with pytest.raises(RecipeError, match="the objective embedding trains a model with another head") as refused:
+        graftkit.export(result.folder, "gguf")
+    assert str(refused.value).startswith("--to: the export 'gguf' can't be written"), refused.value
 
 
 def test_a_proof_is_of_what_sentence_transformers_files_say(result: Any, tmp_path: Path) -> None:
@@ -213,6 +223,8 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
     with torch.no_grad():
         states = network(**tokenizer(ASKED[0], return_tensors="pt")).last_hidden_state[0, -1]
     assert torch.allclose(vectors_of(merged, ASKED[:1])[0], states / states.norm(), atol=1e-5)
+    [of_base] = graftkit.evaluate(str(whole), recipe=recipe)
+    assert of_base.measured.holdout_loss == pytest.approx(done.before.holdout_loss, rel=0.05), "but for the quantizer"
     body = folder / "body"
     AutoModel.from_pretrained(whole).save_pretrained(body)
     AutoTokenizer.from_pretrained(whole).save_pretrained(body)
@@ -377,6 +389,37 @@ def test_a_model_of_sentence_transformers_goes_on_as_it_was_made(bert: Path, fol
     assert any("put a prompt before texts: 'query: ' (query); the recipe puts none" in told for told in planned.notices)
     said = {"use": "embedding", "query_prompt": ""}
     assert not any("prompt" in told for told in graftkit.plan(recipe_of(place, records, objective=said)).notices)
+
+
+def test_what_sentence_transformers_does_with_texts_is_told(folder: Path, tmp_path: Path) -> None:
+    """Where it cuts them earlier, or writes them in lower case; what is said of both holds in `merged` exports."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    roberta = encoder_folder(tmp_path / "roberta", "roberta")
+    modules = [Transformer(str(roberta), max_seq_length=64), Pooling(32)]
+    SentenceTransformer(modules=modules, device="cpu").save(str(place := tmp_path / "theirs"))
+    records = written(folder / "records.jsonl", RECORDS)
+
+    def told(length: int | None = None, **said: Any) -> list[str]:
+        (place / "sentence_bert_config.json").write_text(json.dumps({**settings, **said}))
+        recipe = recipe_of(place, records, ["merged"], data={} if length is None else {"max_length": length})
+        return [text for text in graftkit.plan(recipe).notices if "are learnt" in text]
+
+    settings = json.loads((place / "sentence_bert_config.json").read_text())
+    assert told(64) == told(32) == []
+    cut, kept = told()
+    assert "cut texts after 64 tokens, and here 128 are learnt: data.max_length: 64" in cut
+    assert "merged export cuts texts after 64 tokens, as model_max_length" in kept
+    [lower] = told(64, do_lower_case=True)
+    assert "do_lower_case" in lower and '{"type": "Lowercase"} first in the "normalizer"' in lower
+    tokenizer = json.loads((place / "tokenizer.json").read_text())
+    (place / "tokenizer.json").write_text(json.dumps({**tokenizer, "normalizer": {"type": "Lowercase"}}))
+    assert told(64, do_lower_case=True) == []
+    config = json.loads((place / "tokenizer_config.json").read_text())
+    (place / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 128}))
+    [earlier] = told(max_seq_length=32)
+    assert "cut texts after 32 tokens, and here 128 are learnt" in earlier
 
 
 def test_training_goes_on_where_it_stopped(bert: Path, folder: Path) -> None:

@@ -136,6 +136,8 @@ def evaluate(
             notices = [*planned.notices, *(_changed(run, planned) if run and records is None else ())]
             for text in notices:
                 stage.notice(text)
+        if planned.bound.objective_config.head == "embedding":
+            heads = {name: check_source(name, host, headless=True) for name in names}
         for name, head in heads.items():
             if head is not None:
                 planned.for_head(host, head, name)
@@ -253,7 +255,8 @@ def _evaluated(
     device = planned.bound.recipe.training.device
     with stage_of("model") as stage:
         note(stage, unfinished(Path(source)))
-        model = prepared(reload_any(source, host, on, device), planned, host, source)
+        headless = planned.bound.objective_config.head == "embedding"
+        model = prepared(reload_any(source, host, on, device, headless=headless), planned, host, source)
         note(stage, model.notices)
     with stage_of("records") as stage, named(source):
         examples = encoded(model, planned, stage.progress("records"))

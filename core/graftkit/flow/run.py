@@ -300,6 +300,9 @@ def go_on(
     folder = folder.absolute()
     with naming_plugins(), telling_versions(folder):
         loaded, host = _prepare(recipe, (), host)
+        for place, section in enumerate(loaded.recipe.export):
+            if section.folder == asked:  # no key of a recipe's
+                loaded.document.origins["export", place] = "--to"
         return _run(loaded, host, folder, False, True, on_event or ignore, cancel or CancelToken(), known, asked=asked)
 
 

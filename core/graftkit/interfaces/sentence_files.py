@@ -11,10 +11,20 @@ from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.json_file import read_json_object, special_float
 from graftkit.interfaces.regular_file import read_regular
 
-__all__ = ["POOLING_KEYS", "SENTENCE_SETTINGS", "has_sentence_files", "pooling_modes", "sentence_modules_in"]
+__all__ = [
+    "POOLING_KEYS",
+    "SENTENCE_SETTINGS",
+    "TRANSFORMER_SETTINGS",
+    "has_sentence_files",
+    "pooling_modes",
+    "sentence_modules_in",
+]
 
 SENTENCE_SETTINGS = "config_sentence_transformers.json"
 """The file of what holds for all modules, such as prompts."""
+
+TRANSFORMER_SETTINGS = "sentence_bert_config.json"
+"""The file of what becomes of texts before the model sees them, such as where they are cut."""
 
 POOLING_KEYS: Mapping[str, str] = {
     "pooling_mode_mean_tokens": "mean",
@@ -41,6 +51,8 @@ def has_sentence_files(folder: Path) -> bool:
 
 def sentence_modules_in(folder: Path, error: type[GraftkitError]) -> Mapping[str, Mapping[str, Any]]:
     """Returns the settings of each module by its type, and under "" those for all; empty without a list of modules.
+
+    Those of the model itself have what its tokenizer_config.json says as `model_max_length`, too.
 
     Args:
         folder: The folder.
@@ -72,7 +84,12 @@ def pooling_modes(settings: Mapping[str, Any]) -> list[object]:
 
 
 def _settings_of(folder: Path, module: str, error: type[GraftkitError]) -> Mapping[str, Any]:
-    """Returns the config.json of a module that has a folder of its own."""
+    """Returns the config.json of a module that has a folder of its own, and the settings of one that has not."""
+    if module == "":  # the model itself
+        paths = [path for name in ("tokenizer_config.json", TRANSFORMER_SETTINGS) if _is_file(path := folder / name)]
+        said = {path.name: _read(path, error) for path in paths}
+        cut = {"model_max_length": said.get("tokenizer_config.json", {}).get("model_max_length")}
+        return {**said.get(TRANSFORMER_SETTINGS, {}), **cut}
     path = folder / module / "config.json"
     own = module not in ("", ".", "..") and "/" not in module and "\\" not in module
     return _read(path, error) if own and _is_file(path) else {}

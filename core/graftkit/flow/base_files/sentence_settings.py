@@ -11,7 +11,7 @@ from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPT
 from graftkit.interfaces.model_source import BaseModelFiles, SentenceModules
 from graftkit.interfaces.sentence_files import pooling_modes, sentence_modules_in
 
-__all__ = ["own_prompts", "pooling_of", "pooling_of_adapter", "prompts_of"]
+__all__ = ["lowers_case", "own_prompts", "pooling_of", "pooling_of_adapter", "prompts_of", "text_limits"]
 
 _KNOWN: Mapping[str, PooledBy] = {"mean": "mean", "cls": "cls", "lasttoken": "lasttoken"}
 
@@ -113,6 +113,25 @@ def prompts_of(files: BaseModelFiles) -> Mapping[str, str]:
     modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
     said = modules.get("", {}).get("prompts")
     return {name: text for name, text in said.items() if text} if isinstance(said, Mapping) else {}
+
+
+def text_limits(files: BaseModelFiles) -> Mapping[str, int]:
+    """Returns after how many tokens a model's sentence-transformers files cut texts, by what says so."""
+    said = _of_texts(files)
+    found = {name: said.get(name) for name in ("max_seq_length", "model_max_length")}
+    return {name: limit for name, limit in found.items() if type(limit) is int and limit > 0}
+
+
+def lowers_case(files: BaseModelFiles) -> bool:
+    """Tells whether a model's sentence-transformers files write texts in lower case."""
+    return _of_texts(files).get("do_lower_case") is True
+
+
+def _of_texts(files: BaseModelFiles) -> Mapping[str, Any]:
+    """Returns what they say of texts before the model sees them."""
+    modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
+    found = (settings for name, settings in modules.items() if name.rpartition(".")[2] == "Transformer")
+    return next(found, {})
 
 
 def _pooled_by(settings: Mapping[str, Any], reference: str) -> PooledBy:

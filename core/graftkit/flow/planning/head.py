@@ -106,13 +106,17 @@ def config_of_objective(
     return with_head(config, head)
 
 
-def with_own_vectors(files: BaseModelFiles) -> BaseModelFiles:
+def with_own_vectors(files: BaseModelFiles, *, headless: bool = False) -> BaseModelFiles:
     """Returns the files of a model without a head, whose configuration says how its vectors are made.
+
+    Args:
+        files: The model; returned as it is where it has a head.
+        headless: Whether a language model, or one that fills in masked tokens, is taken for its body alone.
 
     Raises:
         ModelError: Its files ask for something that graftkit does not know.
     """
-    if head_of(files.config) != "embedding":
+    if head_of(files.config) not in ("embedding", *(("language", "masked") if headless else ())):
         return files
     return _with_config(
         files, with_head(files.config, "embedding", pooled_by=pooling_of(files), prompts=own_prompts(files))

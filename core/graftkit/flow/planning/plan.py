@@ -37,7 +37,7 @@ from graftkit.flow.planning.sampled import refuse_sampled, refuse_unanswered
 from graftkit.flow.planning.saved_tokenizer import check_saved
 from graftkit.flow.planning.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.planning.unsettled import unsettled
-from graftkit.flow.planning.vectors import told_of_few_compared, told_of_prompts
+from graftkit.flow.planning.vectors import told_of_few_compared, told_of_prompts, told_of_texts
 from graftkit.flow.planning.vocabulary import carrying, plan_vocabulary
 from graftkit.flow.records.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
 from graftkit.flow.records.estimate import (
@@ -145,6 +145,7 @@ def make_plan(
         ),
         *told_of_own_code(own_files.config),
         *told_of_prompts(bound, own_files),
+        *told_of_texts(bound, own_files, known, length),
         *(told_of_origin(origin, bound, files, tokenizer, beside, brought) if origin else []),
         *told_of_several(bound, own_files.config, origin),
         *joined,

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graftkit.flow.base_files.sentence_settings import pooling_of, pooling_of_adapter, prompts_of
+from graftkit.flow.base_files.sentence_settings import (
+    lowers_case,
+    pooling_of,
+    pooling_of_adapter,
+    prompts_of,
+    text_limits,
+)
 from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.records.estimate import CorpusEstimate, estimate_steps
 from graftkit.interfaces.architecture import PooledBy
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.objective import EmbeddingConfig, SimilarityConfig
+from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 
-__all__ = ["own_pooling", "told_of_few_compared", "told_of_prompts"]
+__all__ = ["own_pooling", "told_of_few_compared", "told_of_prompts", "told_of_texts"]
 
 _SHOWN_PROMPTS = 3
 
@@ -49,6 +56,43 @@ def told_of_prompts(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
         f"the base model's sentence-transformers files put a prompt before texts: {listed}; the recipe puts none: "
         "objective.query_prompt and objective.document_prompt do"
     ]
+
+
+def told_of_texts(bound: BoundRecipe, files: BaseModelFiles, tokenizer: Tokenizer, length: int) -> list[str]:
+    """Returns notices where the base model's authors cut or write texts otherwise before the model sees them.
+
+    Args:
+        bound: The recipe.
+        files: The base model.
+        tokenizer: What texts become tokens by.
+        length: How many tokens of a text are learnt at most.
+    """
+    if not isinstance(bound.objective_config, EmbeddingConfig):
+        return []
+    limits, told = text_limits(files), list[str]()
+    limit = limits.get("max_seq_length") or limits.get("model_max_length") or length
+    if limit < length:
+        told.append(
+            f"the base model's sentence-transformers files cut texts after {limit:,} tokens, and here {length:,} are "
+            f"learnt: data.max_length: {limit} does as they do"
+        )
+    kept = limits.get("model_max_length", length)
+    if bound.exports and kept < length:
+        told.append(
+            f"whoever loads a merged export cuts texts after {kept:,} tokens, as model_max_length in the base model's "
+            f"tokenizer_config.json says, and here {length:,} are learnt: raise it there, or lower data.max_length"
+        )
+    if lowers_case(files) and tokenizer.encode(_CAPITALS) != tokenizer.encode(_CAPITALS.lower()):
+        told.append(
+            "the base model's sentence-transformers files write texts in lower case (do_lower_case), which its "
+            'tokenizer.json does not: texts are learnt as they are. Put {"type": "Lowercase"} first in the '
+            '"normalizer" there, and exports do so, too'
+        )
+    return told
+
+
+_CAPITALS = "A Text With CAPITALS"
+"""What a tokenizer that writes lower case gives the tokens of the same in lower case."""
 
 
 def told_of_few_compared(bound: BoundRecipe, corpus: Callable[[], CorpusEstimate]) -> list[str]:
