@@ -18,6 +18,7 @@ from graftkit.corpus.exact_runs import ExactRuns
 from graftkit.corpus.fitting_answers import fitting_answers
 from graftkit.corpus.kept_runs import CHARACTERS_A_TOKEN, KeptRuns, LaidOut
 from graftkit.corpus.plain_text import PlainTexts
+from graftkit.corpus.prompt_in_use import prompt_in_use
 from graftkit.corpus.record_runs import Notes, RecordRuns, Unencoded
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.template import ChatTemplate
@@ -87,6 +88,8 @@ class Encoder:
         token_types: Of how many types of tokens the model has embeddings; see `PairLayout`. 0: of none.
         whole_texts: Whether each window of a text has around it what the tokenizer puts around a text, as encoders see
             texts, and every token of the text itself is in the loss.
+        asks: Whether the model answers the records itself, and nothing of their own answers is learnt: of one that is
+            too long the prompt is kept alone, where that leaves room for an answer.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Encoder:
         targets: TextTargets | None = None,
         token_types: int = 0,
         whole_texts: bool = False,
+        asks: bool = False,
     ) -> None:
         self._tokenizer = with_control_tokens(tokenizer, template)
         self._rows = rows if rows is not None and rows < tokenizer.vocab_size else None
@@ -114,7 +118,7 @@ class Encoder:
         self._kept = KeptRuns(self._layout, self._tokenizer, max_length)
         self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
         self.targets, self.token_types = targets, token_types
-        self.whole_texts = whole_texts
+        self.whole_texts, self.asks = whole_texts, asks
 
     def for_tokenizer(
         self,
@@ -136,6 +140,7 @@ class Encoder:
             targets=self.targets,
             token_types=self.token_types,
             whole_texts=self.whole_texts,
+            asks=self.asks,
         )
 
     @cached_property
@@ -322,23 +327,34 @@ class Encoder:
         self.check_rows(ids, sample.where)
         if isinstance(sample, Unanswered):
             return self._prompt(sample, ids, notes)
-        is_text = isinstance(sample, Text | LongText)
+        is_text, asked = isinstance(sample, Text | LongText), None
         if is_text:
             windows = range(0, len(ids) - 1, self.max_length - 1)
             examples = [
                 _example(ids[at : at + self.max_length], loss_weights[at : at + self.max_length]) for at in windows
             ]
+        elif asked := self._asked(sample, ids):
+            examples = [asked]
         else:
             length = self._fitting(ids, loss_weights, sample.where, overflow, laid_out.characters > 0)
             examples = [_example(ids[:length], loss_weights[:length])]
         return Encoded(
-            examples=[example for example in examples if example.loss_mask.any()],
-            truncated=not is_text and len(ids) > self.max_length,
+            examples=[example for example in examples if asked or example.loss_mask.any()],
+            truncated=not is_text and not asked and len(ids) > self.max_length,
             stops=self._stops(ids, loss_weights),
             left_out=frozenset(notes.left_out),
             spells=notes.spells if isinstance(sample, Conversation) else self._layout.spelt(sample),
             unmarked=notes.unmarked,
         )
+
+    def _asked(self, sample: Part, ids: NDArray[np.int64]) -> Example | None:
+        """Returns the prompt of a record that is too long, where the model answers it itself and has room for that."""
+        if not self.asks or len(ids) <= self.max_length or isinstance(sample, Tokens):
+            return None
+        prompt = prompt_in_use(self, sample, cut=False) or []
+        if not 0 < len(prompt) < self.max_length:
+            return None
+        return _example(np.array(prompt, np.int64), np.zeros(len(prompt), np.float32))
 
     def _prompt(self, sample: Unanswered, ids: NDArray[np.int64], notes: Notes) -> Encoded:
         """Returns a prompt that the model answers itself: no token of it is in the loss; one too long is left out.
@@ -531,6 +547,7 @@ class Encoder:
             **({**self.targets.facts(), "around": self.texts.put_around} if self.targets else {}),
             **({"types": self.token_types} if self.token_types and self.targets else {}),
             **({"whole texts": self.texts.put_around} if self.whole_texts else {}),
+            **({"asks": True} if self.asks else {}),
         }
         return fingerprint(facts)
 

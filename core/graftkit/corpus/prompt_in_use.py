@@ -5,16 +5,31 @@ from __future__ import annotations
 from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import replace
+from typing import Protocol
 
-from graftkit.corpus.encode import Encoder
+from graftkit.corpus.encoded import Overflow
 from graftkit.corpus.turns import ByAnswer
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Completion, Conversation, Prompt, Sample
 
-__all__ = ["prompt_in_use", "up_to_last_answer"]
+__all__ = ["LaysOutPrompts", "prompt_in_use", "up_to_last_answer"]
 
 
-def prompt_in_use(encoder: Encoder, sample: Sample, *, cut: bool | None = None) -> list[int] | None:
+class LaysOutPrompts(Protocol):
+    """What an `Encoder` is asked for a prompt."""
+
+    @property
+    def overflow(self) -> Overflow:
+        """What becomes of a conversation that is too long."""
+
+    def prompt(self, messages: Conversation | str) -> list[int]:
+        """Returns the ids of a prompt."""
+
+    def is_cut(self, part: Conversation) -> bool:
+        """Tells whether a conversation is longer than an example."""
+
+
+def prompt_in_use(encoder: LaysOutPrompts, sample: Sample, *, cut: bool | None = None) -> list[int] | None:
     """Returns the ids after which, in use, a model gives the last answer that is learnt of a record.
 
     They are those of `Encoder.prompt`, and not always what stands before the answer in training.
@@ -38,7 +53,7 @@ def prompt_in_use(encoder: Encoder, sample: Sample, *, cut: bool | None = None) 
     return None
 
 
-def up_to_last_answer(encoder: Encoder, sample: Sample, *, cut: bool | None = None) -> Conversation | None:
+def up_to_last_answer(encoder: LaysOutPrompts, sample: Sample, *, cut: bool | None = None) -> Conversation | None:
     """Returns a conversation up to the last answer that is learnt of it.
 
     Of one that is too long that is the answer that it is cut after.
@@ -65,7 +80,7 @@ def up_to_last_answer(encoder: Encoder, sample: Sample, *, cut: bool | None = No
     return parts[count - 1] if count else None
 
 
-def _whole_answers(encoder: Encoder, parts: ByAnswer) -> int:
+def _whole_answers(encoder: LaysOutPrompts, parts: ByAnswer) -> int:
     """Returns how many of the answers fit, each with all before it; few of a long conversation are looked at."""
     most = 1
     while most < len(parts) and not encoder.is_cut(parts[most - 1]):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from graftkit.errors import DataError, HookError, LossError, RecipeError, named
@@ -18,7 +20,7 @@ from graftkit.flow.preparation.masking import masking_in
 from graftkit.flow.state.context import RunContext, StageScope
 from graftkit.flow.training.go_on import is_trained, take_adapter, take_up
 from graftkit.flow.training.holdout_watch import HoldoutWatch
-from graftkit.flow.training.rewards import loss_in
+from graftkit.flow.training.rewards import loss_in, mixture_of
 from graftkit.flow.training.sample_answers import SampleAnswers
 from graftkit.host.lifecycle import CheckpointInfo, StepInfo
 from graftkit.host.process_state import ProcessState
@@ -38,7 +40,6 @@ from graftkit.training.checkpoint import (
 from graftkit.training.early_stop import best_step
 from graftkit.training.loop import Trainer
 from graftkit.training.optimizers import RowTraining
-from graftkit.training.order import Mixture
 
 __all__ = ["make_trainer", "save_adapter", "train"]
 
@@ -109,7 +110,7 @@ def _tell_of_room(run: RunContext, corpus: Corpus, stage: StageScope) -> None:
 def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Trainer:
     """Returns what trains a run's model on its examples."""
     model, store = loaded.model, corpus.train
-    return Trainer(
+    trainer = Trainer(
         model.network,
         model.trainable_parameters(),
         store,
@@ -119,12 +120,15 @@ def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Traine
         rate_scales=model.rate_scales(),
         packed=loaded.packing.packed,
         loss=loss_in(run, model.network, corpus, model.trainable_parameters().values()),
-        mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
+        mixture=mixture_of(run, store),
         masking=masking_in(run, "training"),
         diverges=not _samples(run),
         repeats=run.plan.bound.objective_config.repeats,
         processes=run.processes,
     )
+    made = weakref.ref(trainer)  # the run outlives the model
+    run.steps_to_come = lambda: islice(taking.plan, taking.step, None) if (taking := made()) else iter(())
+    return trainer
 
 
 def _take_steps(
