@@ -41,10 +41,11 @@ def text_of(record: Mapping[str, Any], where: str) -> tuple[str, Pair | None]:
 
 
 def _names(found: Collection[str]) -> tuple[str, ...]:
-    """Returns the columns that are read of those that there are: `text`, a pair of it, or a pair of other names."""
+    """Returns the columns that are read of those that there are: `text`, a pair of it, or one of other names."""
     if "text" in found:
         return ("text", "text_pair") if "text_pair" in found else ("text",)
-    return next((pair for pair in _PAIRS if all(name in found for name in pair)), ("text",))
+    alone = ("content",) if "content" in found else ("text",)
+    return next((pair for pair in _PAIRS if all(name in found for name in pair)), alone)
 
 
 def _learnt(text: str, name: str, where: str) -> str:

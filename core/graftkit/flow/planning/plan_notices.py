@@ -89,6 +89,7 @@ def told_of_files(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
         *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *_unread(bound, datasets),
         *_written_by_runs(bound),
+        *_read_into(datasets),
         *_left_columns(datasets),
         *_skipped(datasets),
         *_fewer(datasets),
@@ -163,6 +164,20 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(map(one_line, names[:_FILES_SHOWN]))}{more}"
 
 
+def _read_into(datasets: Sequence[Dataset]) -> list[str]:
+    """Tells what is read into records that they don't say themselves, once for all files of which it is the same."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for dataset in datasets:
+        if dataset.reading:
+            found.setdefault((dataset.format_name, dataset.reading), []).append(str(dataset.source))
+    return [f"{_first_of(where)}: read as {name}: {one_line(reading)}" for (name, reading), where in found.items()]
+
+
+def _first_of(files: Sequence[str]) -> str:
+    """Returns the first of some files, and how many others there are."""
+    return one_line(files[0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+
+
 def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
     """Tells of columns that are not read, once for all files that have the same ones."""
     found: dict[tuple[str, str], list[str]] = {}
@@ -170,11 +185,7 @@ def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
         if dataset.left:
             left = unread_columns(dataset.left, dataset.known)
             found.setdefault((dataset.format_name, left), []).append(str(dataset.source))
-    return [
-        f"{one_line(where[0])}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: read as {name}; "
-        f"not read: {left}"
-        for (name, left), where in found.items()
-    ]
+    return [f"{_first_of(where)}: read as {name}; not read: {left}" for (name, left), where in found.items()]
 
 
 def _skipped(datasets: Sequence[Dataset]) -> list[str]:

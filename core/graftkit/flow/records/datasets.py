@@ -31,7 +31,7 @@ from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.reader import Reader
-from graftkit.interfaces.record_format import Column, RecordFormat
+from graftkit.interfaces.record_format import Column, DescribesReading, RecordFormat
 from graftkit.interfaces.record_source import RecordSource
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.choice import Choice, judge
@@ -207,7 +207,10 @@ class _Opener:
             self._refuse_left_out(found, known, first, source, entry.columns)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
-        return Dataset(source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip)
+        reading = means.reading(next(iter(first))[1]) if isinstance(means, DescribesReading) else ""
+        return Dataset(
+            source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip, reading=reading
+        )
 
     def _readable(self, path: Path) -> bool:
         """Tells whether a file of a folder is one of records, by a reader that accepts it, installed or not."""

@@ -18,7 +18,7 @@ from graftkit.host.guard import brief, is_stop
 from graftkit.host.records import BUILT_IN, RegisteredProvider
 from graftkit.host.results import kind_named
 from graftkit.interfaces.reader import Reader
-from graftkit.interfaces.record_format import Column, RecordFormat
+from graftkit.interfaces.record_format import Column, DescribesReading, RecordFormat
 from graftkit.interfaces.record_source import Record, RecordSource
 from graftkit.interfaces.samples import (
     ANSWERED,
@@ -147,6 +147,15 @@ class NamedFormat(Named):
                 f"gave {kind_named(columns)} for the columns that it reads, not a collection of their names"
             )
         return names
+
+    def reading(self, record: Mapping[str, Any]) -> str:
+        """Asks the format what it reads into a file's records."""
+        if not isinstance(self._format, DescribesReading):
+            return ""
+        told: object = self._call("a file's first record", self._format.reading, record)
+        if not isinstance(told, str):
+            raise self.wrong(f"gave {kind_named(told)} for what it reads into records, not a text")
+        return str.__str__(told)
 
     def sample(self, record: Mapping[str, Any], where: str) -> Sample:
         """Returns the format's sample of a record."""

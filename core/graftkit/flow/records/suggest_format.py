@@ -236,6 +236,10 @@ def _line(
     found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool
 ) -> tuple[str, Guess | None]:
     """Returns the line for the file's own columns, or "", and what it guesses."""
+    languages = _languages(found)
+    if languages:
+        guess: Guess = {"format": {"use": "translation", "source": languages[0], "target": languages[1]}, "columns": {}}
+        return f"Say what is translated into what, for example: {{path: {path}, {_entry(guess)}}}.", guess
     lists = [name for name, column in found.items() if column.is_list_of_objects]
     texts = [name for name, column in found.items() if column.is_text and not _FACTS.fullmatch(name)]
     renamed = _renamed(found, formats, [] if texts else lists)
@@ -260,9 +264,14 @@ def _line(
         line = f"For example, where it is a text with a label: {{path: {path}, format: {{use: label{names}}}{told}}}."
         return line, None
     columns = _fitting(_pair(texts), found, formats)
+    turns = _texts_in_turn(found, formats)
     if columns:
         guess = _guess("question-answer", columns)
         return f"Say which column is which, for example: {{path: {path}, {_entry(guess)}}}.", guess
+    if turns:
+        told = f"Where '{one_line(turns)}' holds what user and assistant say in turn: "
+        said = _entry(_guess("messages", {"conversation": turns}))
+        return f"{told}{{path: {path}, {said}}}.", None
     if len(texts) == 1:
         guess = _guess("text", {"text": texts[0]})
         return f"To learn the texts alone: {{path: {path}, {_entry(guess)}}}.", guess
@@ -270,6 +279,26 @@ def _line(
         line = f"Where its list holds the records, this makes a file of them: jq '.{lists[0]}' FILE > records.json"
         return line, None
     return "", None
+
+
+def _languages(found: Mapping[str, Column]) -> list[str]:
+    """Returns the languages of a text in several, English first; none where there is no such text."""
+    column = found.get("translation")
+    if column is None or "object" not in column.types or len(column.keys) < 2:
+        return []
+    return sorted(column.keys, key=lambda name: (name.lower()[:2] != "en", name))
+
+
+def _texts_in_turn(found: Mapping[str, Column], formats: Mapping[str, RecordFormat]) -> str | None:
+    """Returns a list of texts that may be the turns of a conversation, if there is one alone."""
+    names = [name for name, column in found.items() if column.items == {"string"} and name.lower() in _TURNS]
+    renamed = {("conversation" if name in names else name): column for name, column in found.items()}
+    fitting = len(names) == 1 and "messages" in formats and formats["messages"].columns(renamed) is not None
+    return names[0] if fitting else None
+
+
+_TURNS = ("data", "dialog", "dialogue", "turns", "messages", "chat", "utterances", "history")
+"""What data sets call lists of texts that are said in turn."""
 
 
 def _pair(texts: Sequence[str]) -> tuple[str, str] | None:
@@ -342,7 +371,10 @@ def _guess(format: str, columns: Mapping[str, str]) -> Guess:
 
 
 def _entry(guess: Guess) -> str:
-    return f"format: {guess['format']}{_columns(guess['columns'])}"
+    format = guess["format"]
+    if isinstance(format, Mapping):
+        format = f"{{{', '.join(f'{key}: {_word(value)}' for key, value in format.items())}}}"
+    return f"format: {format}{_columns(guess['columns'])}"
 
 
 def _columns(columns: Mapping[str, str]) -> str:
@@ -352,4 +384,9 @@ def _columns(columns: Mapping[str, str]) -> str:
 
 def _word(name: str) -> str:
     """Returns a name as YAML reads it."""
-    return name if re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) else json.dumps(name)
+    bare = re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) and name.lower() not in _NO_WORDS
+    return name if bare else json.dumps(name)
+
+
+_NO_WORDS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null"])
+"""What YAML takes for true, false or nothing; "no" is Norwegian, too."""

@@ -12,6 +12,7 @@ import yaml
 from graftkit import load_recipe
 from graftkit.corpus.dataset import Dataset
 from graftkit.errors import DataError
+from graftkit.flow.planning.plan_notices import told_of_files
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.recipe.bind import bind
 from graftkit.testing import isolated_host
@@ -58,6 +59,15 @@ def refusal(entry: Any) -> str:
 
 
 QA = [["user", "q"], ["assistant", "a"]]
+HUMAN, ASSISTANT = "\n\nHuman: ", "\n\nAssistant: "
+
+
+def both(asked: list[list[str]], chosen: str, rejected: str) -> dict[str, Any]:
+    """The key of a pair, whose prompt is not learnt."""
+    silent = [[*said, {"weight": 0.0}] for said in asked]
+    return {name: [*silent, ["assistant", text]] for name, text in (("chosen", chosen), ("rejected", rejected))}
+
+
 CALLED = [["user", "q"], ["assistant", "", {"tool_calls": [["add", {"a": 1}, ""]]}]]
 READ: dict[str, tuple[dict[str, Any], Any]] = {
     "calls of ShareGPT": (
@@ -106,6 +116,38 @@ READ: dict[str, tuple[dict[str, Any], Any]] = {
     "roles of Cohere": ({"messages": [{"role": "User", "content": "q"}, {"role": "Chatbot", "content": "a"}]}, QA),
     "prompt and output": ({"prompt": "q", "output": "a"}, QA),
     "inputs and targets": ({"inputs": "q", "targets": "a", "task": "t"}, QA),
+    "texts in turn": ({"conversations": ["q", "a"], "source": "s"}, QA),
+    "pairs of input and output": ({"source": "s", "conversation": [{"input": "q", "output": "a"}]}, QA),
+    "the first of SQuAD's answers": (
+        {
+            "id": "1",
+            "title": "t",
+            "context": "c",
+            "question": "q",
+            "answers": {"text": ["a", "b"], "answer_start": [0, 3]},
+        },
+        [["user", "q\n\nc"], ["assistant", "a"]],
+    ),
+    "transcripts": (
+        {
+            "chosen": f"{HUMAN}q{ASSISTANT}b{HUMAN} r {ASSISTANT}a",
+            "rejected": f"{HUMAN}q{ASSISTANT}b{HUMAN}r{ASSISTANT}c",
+        },
+        both([["user", "q"], ["assistant", "b"], ["user", "r"]], "a", "c"),
+    ),
+    "a transcript before texts": (
+        {"prompt": f"{HUMAN}q{ASSISTANT.rstrip()}", "chosen": " a", "rejected": " b"},
+        both([["user", "q"]], "a", "b"),
+    ),
+    "an input as the prompt of a pair": (
+        {"system": "s", "input": "q", "chosen": "a", "rejected": "b", "rating": [9, 1]},
+        both([["system", "s"], ["user", "q"]], "a", "b"),
+    ),
+    "a pair beside turns without roles": (
+        {"conversation": [{"input": "q", "output": None}], "prompt": "q", "chosen": "a", "rejected": "b"},
+        both([["user", "q"]], "a", "b"),
+    ),
+    "content with a label": ({"content": "q", "title": "t", "label": "a"}, QA),
     "a generated solution": ({"problem": "q", "generated_solution": "a", "expected_answer": "x"}, QA),
 }
 
@@ -114,6 +156,38 @@ READ: dict[str, tuple[dict[str, Any], Any]] = {
 def test_it_is_read_as_what_it_means(tmp_path: Path, name: str) -> None:
     record, expected = READ[name]
     assert keys(str(written(tmp_path, record))) == [expected]
+
+
+READ_INTO = {
+    "who speaks": ({"conversation": ["q", "a"]}, "the user's and the assistant's in turn"),
+    "who says which of a pair": ({"conversation": [{"input": "q", "output": "a"}]}, '"input" is the user\'s'),
+    "where a transcript is cut": (
+        {"chosen": f"{HUMAN}q{ASSISTANT}a", "rejected": f"{HUMAN}q{ASSISTANT}b"},
+        "cut at Human:",
+    ),
+    "which answer is learnt": (
+        {"question": "q", "answers": {"text": ["a", "b"], "answer_start": [0, 1]}},
+        "of several answers the first",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READ_INTO)
+def test_what_records_do_not_say_is_told(tmp_path: Path, name: str) -> None:
+    record, told = READ_INTO[name]
+    path = written(tmp_path, record)
+    [dataset] = opened(str(path))
+    assert told in dataset.reading
+    bound = bind(load_recipe({"model": "./m", "data": {"train": str(path)}}), isolated_host())
+    [notice] = [line for line in told_of_files(bound, [dataset, dataset]) if told in line]
+    assert notice.startswith(f"{path} and 1 more: read as {dataset.format_name}: ")
+
+
+def test_a_language_that_is_not_read_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path, {"translation": {"en": "q", "fr": "a", "de": "x"}})
+    [dataset] = opened({"path": str(path), "format": {"use": "translation", "source": "en", "target": "fr"}})
+    assert [sample.key() for sample in dataset] == [QA]
+    assert dataset.reading == "en is translated into fr; not read: de"
 
 
 def test_of_a_tree_the_best_ranked_path_is_read(tmp_path: Path) -> None:
@@ -193,6 +267,26 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a missing answer": ([{"question": "q", "answer": "a"}, {"question": "r", "answer": None}], "has no answer"),
     "an empty text": ([{"text": ""}, {"text": "a"}], ':1: "text" is empty'),
     "no turn of the assistant": ([{"messages": [user("q")]}, {"messages": [user("q"), assistant("a")]}], "no turn of"),
+    "a text in several languages": ({"id": "0", "translation": {"en": "q", "no": "a"}}, "no format fits"),
+    "texts in turn under another name": ({"dialog": ["q", "a"], "act": [1, 2]}, "no format fits"),
+    "a pair of other prompts": (
+        [
+            {"chosen": f"{HUMAN}q{ASSISTANT}a", "rejected": f"{HUMAN}q{ASSISTANT}b"},
+            {"chosen": f"{HUMAN}q{ASSISTANT}a", "rejected": f"{HUMAN}r{ASSISTANT}b"},
+        ],
+        ":2: what stands before the chosen answer",
+    ),
+    "a transcript that nobody answers": (
+        [
+            {"chosen": f"{HUMAN}q{ASSISTANT}a", "rejected": f"{HUMAN}q{ASSISTANT}b"},
+            {"chosen": f"{HUMAN}q{ASSISTANT}a{HUMAN}r", "rejected": f"{HUMAN}q{ASSISTANT}b"},
+        ],
+        ':2: "chosen" ends with a message of the user',
+    ),
+    "a question that has no answer in its context": (
+        [{"question": "q", "context": "c", "answers": {"text": texts, "answer_start": []}} for texts in (["a"], [])],
+        ":2: the question has no answer",
+    ),
     "one text of another name": ({"sample": "a", "id": 3}, "no format fits"),
     "a text and a number": ({"sentence": "q", "label": 1}, "no format fits"),
 }
