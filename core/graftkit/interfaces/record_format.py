@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from graftkit.articles import with_article
 from graftkit.interfaces.samples import Sample
 
-__all__ = ["Column", "DescribesReading", "RecordFormat", "kind_of"]
+__all__ = ["Column", "DescribesReading", "RecordFormat", "TakesNames", "kind_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +84,16 @@ class DescribesReading(Protocol):
 
         Args:
             record: The file's first one, as `sample` is given it.
+        """
+
+
+@runtime_checkable
+class TakesNames(Protocol):
+    """A format whose records may have numbers that stand for words, such as labels."""
+
+    def with_names(self, names: Mapping[str, Sequence[str]]) -> RecordFormat:
+        """Returns the format with the words that a file says its numbers stand for; what the recipe says goes before.
+
+        Args:
+            names: The words from 0 on, by the column; see `NamesNumbers`.
         """

@@ -30,7 +30,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import Kind
-from graftkit.interfaces.reader import Reader
+from graftkit.interfaces.reader import NamesNumbers, Reader
 from graftkit.interfaces.record_format import Column, DescribesReading, RecordFormat
 from graftkit.interfaces.record_source import RecordSource
 from graftkit.recipe.bind import BoundRecipe
@@ -203,6 +203,7 @@ class _Opener:
         name, means, known = (
             _chosen_format(found, *format, source) if format else self._fitting(found, first, source, reader_name)
         )
+        means = _with_names(means, reads, source, entry.columns)
         if format is None and entry.unused == "report":
             self._refuse_left_out(found, known, first, source, entry.columns)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
@@ -364,6 +365,22 @@ def _check_local(path: str, where: str) -> None:
 def _shortest(registered: RegisteredProvider, names: Mapping[str, int]) -> str:
     """Returns the name by which a recipe chooses a provider."""
     return registered.provider.name if names[registered.provider.name] == 1 else registered.qualified_name
+
+
+def _with_names(format: RecordFormat, reader: Reader, source: RecordSource, columns: Mapping[str, str]) -> RecordFormat:
+    """Returns a format with the words that a file keeps for its numbers, where it keeps any and the format takes them.
+
+    Args:
+        format: The format.
+        reader: Reads the file.
+        source: The file.
+        columns: The format's names of columns -> the file's.
+    """
+    if not isinstance(format, NamedFormat) or not format.takes_names or not isinstance(reader, NamesNumbers):
+        return format
+    theirs = {name: ours for ours, name in columns.items()}
+    kept = {theirs.get(name, name): words for name, words in reader.names(source).items()}
+    return format.with_names(kept) if kept else format
 
 
 def _chosen_format(

@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 import yaml
 from graftkit import load_recipe
@@ -188,6 +191,68 @@ def test_a_language_that_is_not_read_is_told(tmp_path: Path) -> None:
     [dataset] = opened({"path": str(path), "format": {"use": "translation", "source": "en", "target": "fr"}})
     assert [sample.key() for sample in dataset] == [QA]
     assert dataset.reading == "en is translated into fr; not read: de"
+
+
+def table(folder: Path, name: str, rows: list[dict[str, Any]], features: Any) -> Path:
+    """A table as `datasets` writes it, with what it keeps of the columns."""
+    metadata = {"huggingface": features if isinstance(features, str) else json.dumps({"info": {"features": features}})}
+    made = pyarrow.Table.from_pylist(rows).replace_schema_metadata(metadata)
+    if name.endswith(".parquet"):
+        pyarrow.parquet.write_table(made, folder / name)
+    else:
+        with pyarrow.ipc.new_stream(folder / name, made.schema) as stream:
+            stream.write_table(made)
+    return folder / name
+
+
+def labels(*names: str) -> dict[str, Any]:
+    return {"names": [*names], "_type": "ClassLabel"}
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_numbers_are_the_words_that_a_table_keeps_for_them(tmp_path: Path, name: str) -> None:
+    """Of labels and tags, in lists of this and of older versions; a column may have another name in the recipe."""
+
+    def read(rows: list[dict[str, Any]], features: Any, **entry: Any) -> Any:
+        path = table(tmp_path, name, rows, features)
+        [dataset] = opened({"path": str(path), **entry})
+        return [*dataset], dataset.reading
+
+    news, text = labels("World", "Sports"), {"dtype": "string", "_type": "Value"}
+    found, told = read([{"text": "q", "label": 1}], {"text": text, "label": news})
+    assert found[0].label == "Sports"
+    assert told == "the numbers of 'label' stand for the words that the file keeps: World, Sports"
+    found, _ = read([{"sentence": "q", "topic": 0}], {"topic": news}, columns={"text": "sentence", "label": "topic"})
+    assert found[0].label == "World"
+    found, _ = read([{"text": "q", "labels": [1, 0]}], {"labels": {"feature": news, "_type": "Sequence"}})
+    assert found[0].labels == ("Sports", "World")
+    tags = {"pos_tags": [labels("NN")], "ner_tags": {"feature": labels("O", "B-PER"), "_type": "List"}}
+    found, _ = read([{"tokens": ["a"], "pos_tags": [0], "ner_tags": [1]}], tags)
+    assert found[0].tags == ("B-PER",)
+    found, _ = read(
+        [{"tokens": ["a"], "pos_tags": [0], "ner_tags": [1]}], tags, columns={"tags": "pos_tags", "unread": "ner_tags"}
+    )
+    assert found[0].tags == ("NN",)
+    said = {"use": "label", "names": ["bad", "good"]}
+    found, told = read([{"text": "q", "label": 1}], {"label": news}, format=said)
+    assert (found[0].label, told) == ("good", "")
+
+
+def test_a_label_of_none_is_left_out_where_others_have_words(tmp_path: Path) -> None:
+    rows = [{"text": "q", "label": 1}, {"text": "r", "label": -1}]
+    path = str(table(tmp_path, "a.parquet", rows, {"label": labels("no", "yes")}))
+    assert "#2: the label is the number -1, which stands for no label" in refusal(path)
+    assert len(keys({"path": path, "empty": "skip"})) == 1
+    path = str(table(tmp_path, "b.parquet", [{"text": "q", "label": 2}], {"label": labels("no", "yes")}))
+    assert "the file keeps a word for 0 to 1" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "features", ["{", "[]", "3", '{"info": []}', {"label": labels("")}, {"label": {"_type": "ClassLabel", "names": 3}}]
+)
+def test_what_keeps_no_words_is_a_table_like_any_other(tmp_path: Path, features: Any) -> None:
+    path = table(tmp_path, "a.parquet", [{"text": "q", "label": 0}], features)
+    assert "the label is the number 0, for which there is no word" in refusal(str(path))
 
 
 def test_of_a_tree_the_best_ranked_path_is_read(tmp_path: Path) -> None:
