@@ -368,6 +368,7 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.preparation.settle_dtype import settle_dtype
     from graftkit.flow.preparation.settle_memory_apart import settle_memory_apart
     from graftkit.flow.reporting.report import write_report
+    from graftkit.flow.training.answers import check_answerable
     from graftkit.flow.training.rewards import check_rewarded
     from graftkit.model.memory_back import give_memory_back
     from graftkit.model.whole_transformers import import_transformers
@@ -381,6 +382,7 @@ def _flow(run: RunContext) -> None:
         run.notice("plan", message)
     share_weights(run)
     exporters = make_exporters(run.plan, run.host)
+    check_answerable(run.plan.bound, run.host, run.vocabulary.encoder, run.plan.samples.holdout)
     refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
     planned, corpus = check_model(run), build_corpus(run)
     check_rewarded(run)
