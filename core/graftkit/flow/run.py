@@ -307,7 +307,7 @@ def _run(
     claimed: ClaimedFolder | None = None,
     asked: str | None = None,
 ) -> RunResult:
-    planned = plan_of_run(loaded, host, folder if resume else None)
+    planned = plan_of_run(loaded, host, folder if resume else None, needs_metrics=asked is None)
     if processes.count > 1:
         refuse_unsettled(planned.bound)
     resumed = _find(folder, planned, asked) if resume else None
@@ -382,10 +382,12 @@ def _flow(run: RunContext) -> None:
         run.notice("plan", message)
     share_weights(run)
     exporters = make_exporters(run.plan, run.host)
-    check_answerable(run.plan.bound, run.host, run.vocabulary.encoder, run.plan.samples.holdout)
+    if not (run.resumed and run.resumed.finished):
+        check_answerable(run.plan.bound, run.host, run.vocabulary.encoder, run.plan.samples.holdout)
     refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
     planned, corpus = check_model(run), build_corpus(run)
-    check_rewarded(run)
+    if not (run.resumed and run.resumed.finished):
+        check_rewarded(run)
     settle_memory_apart(run, planned, corpus)
     _train_and_export(run, planned, corpus, exporters)
     del exporters
