@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graftkit.articles import counted
 from graftkit.cli.init_from import converted_recipe
 from graftkit.cli.options import disable_option, open_host, said_of_records
 from graftkit.cli.streams import output_to_stderr
@@ -316,7 +317,8 @@ def _told(found: StartingPoint) -> Iterator[str]:
         yield told
     if found.checked < found.records:
         yield f"checked are {found.checked:,} of the records, evenly spread; toolkit plan checks all of them"
-    yield f"{found.records:,} records, about {found.steps:,} steps of {found.tokens_per_step:,} tokens"
+    steps = counted(found.steps, "step")
+    yield f"{counted(found.records, 'record')}, about {steps} of {counted(found.tokens_per_step, 'token')}"
 
 
 def _left_out(found: StartingPoint) -> str:

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from graftkit.articles import counted
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.file_search import own_folders
 from graftkit.corpus.split import Split
@@ -219,7 +220,7 @@ def _holdout(bound: BoundRecipe, samples: Split) -> list[str]:
     wanted = bound.recipe.evaluation.answers
     answers = sum(count for shape, count in samples.holdout.counts().items() if shape != "text")
     if wanted > answers:
-        notices.append(f"evaluation.answers asks for {wanted} answers; {answers} holdout records have one")
+        notices.append(f"evaluation.answers asks for {counted(wanted, 'answer')}; {answers} holdout records have one")
     return notices
 
 
@@ -235,12 +236,12 @@ def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
     epochs = recipe.training.epochs or 1
     if not any(share.seen(epochs) for share in shares):
         raise RecipeError(
-            f"data.train: with these weights no record is seen in {epochs} {'epoch' if epochs == 1 else 'epochs'}",
+            f"data.train: with these weights no record is seen in {counted(epochs, 'epoch')}",
             where=bound.document.where(("data", "train")),
             hint="Raise a weight, or training.epochs.",
         )
     return [
-        f"{entry.path}: none of its {share.records:,} records is seen in training"
+        f"{entry.path}: none of its {counted(share.records, 'record')} is seen in training"
         for entry, share in zip(recipe.data.train, shares, strict=True)
         if not share.seen(epochs)
     ]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from graftkit.articles import counted
 from graftkit.errors import DataError, FolderError, HookError, LossError, RecipeError, named
 from graftkit.exporting.shards import save_tensors
 from graftkit.flow.events import PassFinished, StepFinished
@@ -222,7 +223,7 @@ def _go_on(run: RunContext, resumed: Resumed, trainer: Trainer, stage: StageScop
         go_back(run, trainer, stage)
     elif steps < taken:
         raise RecipeError(
-            f"the recipe makes {steps} steps, but the run in {run.folder} has finished after {taken}",
+            f"the recipe makes {counted(steps, 'step')}, but the run in {run.folder} has finished after {taken}",
             hint="Say more epochs or steps, or start anew with --overwrite.",
         )
     else:
@@ -256,7 +257,7 @@ def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, traine
     trainer.step = taken
     run.record(exported=exported)
     _tell_of_damage(stage, "", changed=run.is_changed(METRICS))
-    stage.notice(f"nothing is trained: the run took its {taken} steps before")
+    stage.notice(f"nothing is trained: the run took its {counted(taken, 'step')} before")
 
 
 def _has_rates_of(planned: int, steps: int, options: TrainingSection, alone: int) -> bool:
@@ -309,8 +310,8 @@ def _check_first(run: RunContext, trainer: Trainer) -> None:
         )
     if section and section.embedding_warmup_steps >= steps:
         raise RecipeError(
-            f"tokenizer.embedding_warmup_steps is {section.embedding_warmup_steps}, but there are only {steps} steps: "
-            "none is left to the adapter",
+            f"tokenizer.embedding_warmup_steps is {section.embedding_warmup_steps}, and training has "
+            f"{counted(steps, 'step')}: none is left to the adapter",
             where=run.plan.bound.document.where(("tokenizer", "embedding_warmup_steps")),
         )
 
