@@ -13,7 +13,8 @@ GraftkitError                what was wrong, where, and what to do
 |   |-- TargetError          an adapter's target that matches no layer
 |   |-- ProviderError        a name that no plugin offers, or several do
 |   |-- PluginError          a plugin that the request needs is broken
-|   `-- FolderError          the output folder: in use, not writable, too small a disk
+|   `-- FolderError          the output folder: not writable, too small a disk, another run in it
+|       `-- FolderInUseError a folder in which somebody is at work
 |-- RunError                 the run failed                                (exit 1)
 |   |-- StorageError         a write that the system refused
 |   |-- TrainingError        a state that doesn't fit the model
@@ -41,6 +42,7 @@ __all__ = [
     "DataError",
     "ExportError",
     "FolderError",
+    "FolderInUseError",
     "GraftkitError",
     "HookError",
     "LogitsError",
@@ -182,6 +184,10 @@ class PluginError(RequestError):
 
 class FolderError(RequestError):
     """The output folder holds another run, can't be written, or lies on too small a disk."""
+
+
+class FolderInUseError(FolderError):
+    """A run or an export is going on in the folder."""
 
 
 class RunError(GraftkitError):

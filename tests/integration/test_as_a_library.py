@@ -20,9 +20,10 @@ from typing import Any
 import graftkit
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 from graftkit.cli.main import cli
-from graftkit.errors import Cancelled, DataError, FolderError, PluginError, RecipeError, RequestError
+from graftkit.errors import Cancelled, DataError, FolderError, FolderInUseError, PluginError, RecipeError, RequestError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.events import StepFinished
 from graftkit.interfaces.samples import Message
@@ -174,6 +175,7 @@ def test_a_recipe_from_no_file_needs_a_folder(make_recipe: RecipeMaker) -> None:
 def test_plan_and_preview_take_records_in_memory(tiny_model: Path) -> None:
     planned = graftkit.plan(short(tiny_model), train=ROWS)
     assert json.loads(json.dumps(planned.to_json()))["records"]["train"] == {"chat": 57}
+    assert planned.to_json()["records"]["text"] == "train: 57 conversations; holdout: 3 conversations"
     with pytest.raises(TypeError, match="to_json"):
         pickle.dumps(planned)
     kept = planned.handed.files["train"].parent  # type: ignore[union-attr]
@@ -315,13 +317,18 @@ def test_the_first_requests_of_a_process_may_come_in_several_threads(make_recipe
 
 
 def test_a_folder_is_one_runs_at_a_time(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    """Whoever is refused is not told to go on with what is going on."""
     refused = []
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(make_recipe()))
 
     def again(event: Any) -> None:
         if isinstance(event, StepFinished) and not refused:
-            with pytest.raises(FolderError, match="a run or an export is going on in it") as told:
-                graftkit.run(make_recipe(), out=tmp_path / "run", overwrite=True)
-            refused.append(told)
+            for options in ([], ["--resume"], ["--overwrite"]):
+                line = [str(tmp_path / "job.yaml"), "--out", str(tmp_path / "run"), *options]
+                error = CliRunner().invoke(cli, ["run", *line]).exception
+                assert isinstance(error, FolderInUseError), options
+                assert "a run or an export is going on in it" in str(error) and not getattr(error, "__notes__", None)
+                refused.append(error)
 
     assert graftkit.run(make_recipe(), out=tmp_path / "run", on_event=again).manifest["status"] == "finished"
     assert refused

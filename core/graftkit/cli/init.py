@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graftkit.articles import counted
 from graftkit.cli.init_from import converted_recipe
 from graftkit.cli.options import disable_option, open_host, said_of_records
 from graftkit.cli.streams import output_to_stderr
@@ -183,9 +184,12 @@ def command(
         say(f"wrote {one_line(str(target.parent / _TEMPLATE_FILE))}: {_why_own(found)}")
     if guess:
         told = [f"{ours} is {one_line(theirs)}" for ours, theirs in guess.get("columns", {}).items()]
-        as_text = ["the score is a number written as text"] if isinstance(guess.get("format"), Mapping) else []
+        format = guess.get("format")
+        options = format if isinstance(format, Mapping) else {}
+        as_text = ["the score is a number written as text"] if "as_text" in options else []
+        languages = [f"{options['source']} is translated into {options['target']}"] if "source" in options else []
         lists = [f"{one_line(name)} holds lists written as text" for name in guess.get("reader", {}).get("lists", ())]
-        say(f"{_GUESSED}: {', '.join([*told, *as_text, *lists])}")
+        say(f"{_GUESSED}: {', '.join([*told, *as_text, *languages, *lists])}")
     for line in [*(_told(found) if found else ()), *([trouble] if trouble else ())]:
         say(line)
 
@@ -345,14 +349,16 @@ def _told(found: StartingPoint) -> Iterator[str]:
 
     for dataset in found.datasets[:5]:
         left = f"; not read: {unread_columns(dataset.left, dataset.known)}" if dataset.left else ""
-        yield f"{one_line(str(dataset.source))}: read by {dataset.reader_name} as {dataset.format_name}{left}"
+        reading = f": {one_line(dataset.reading)}" if dataset.reading else ""
+        yield f"{one_line(str(dataset.source))}: read by {dataset.reader_name} as {dataset.format_name}{reading}{left}"
     if found.left_out:
         yield _left_out(found)
     if told := _OBJECTIVES.get(found.objective, ("", ""))[1]:
         yield told
     if found.checked < found.records:
         yield f"checked are {found.checked:,} of the records, evenly spread; toolkit plan checks all of them"
-    yield f"{found.records:,} records, about {found.steps:,} steps of {found.tokens_per_step:,} tokens"
+    steps = counted(found.steps, "step")
+    yield f"{counted(found.records, 'record')}, about {steps} of {counted(found.tokens_per_step, 'token')}"
 
 
 def _left_out(found: StartingPoint) -> str:

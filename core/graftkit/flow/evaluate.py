@@ -259,7 +259,7 @@ def _evaluated(
         model = prepared(reload_any(source, host, on, device, headless=headless), planned, host, source)
         note(stage, model.notices)
     with stage_of("records") as stage, named(source):
-        examples = encoded(model, planned, stage.progress("records"))
+        examples = encoded(model, planned, host, stage.progress("records"))
         note(stage, examples.notices)
     with stage_of("evaluation") as stage:
         facts, answers = measured_by(model, examples, host, stage.progress)

@@ -319,7 +319,7 @@ def _run(
     claimed: ClaimedFolder | None = None,
     asked: str | None = None,
 ) -> RunResult:
-    planned = plan_of_run(loaded, host, folder if resume else None)
+    planned = plan_of_run(loaded, host, folder if resume else None, needs_metrics=asked is None)
     if processes.count > 1:
         refuse_unsettled(planned.bound)
     resumed = _find(folder, planned, asked) if resume else None
@@ -380,6 +380,7 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.preparation.settle_dtype import settle_dtype
     from graftkit.flow.preparation.settle_memory_apart import settle_memory_apart
     from graftkit.flow.reporting.report import write_report
+    from graftkit.flow.training.answers import check_answerable
     from graftkit.flow.training.rewards import check_rewarded
     from graftkit.model.memory_back import give_memory_back
     from graftkit.model.whole_transformers import import_transformers
@@ -393,9 +394,12 @@ def _flow(run: RunContext) -> None:
         run.notice("plan", message)
     share_weights(run)
     exporters = make_exporters(run.plan, run.host)
+    if not (run.resumed and run.resumed.finished):
+        check_answerable(run.plan.bound, run.host, run.vocabulary.encoder, run.plan.samples.holdout)
     refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
     planned, corpus = check_model(run), build_corpus(run)
-    check_rewarded(run, corpus)
+    if not (run.resumed and run.resumed.finished):
+        check_rewarded(run, corpus)
     settle_memory_apart(run, planned, corpus)
     _train_and_export(run, planned, corpus, exporters)
     del exporters

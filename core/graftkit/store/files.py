@@ -54,11 +54,11 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 """The flag of `os.open` by which a link is refused, where the system has it: what it leads to is somebody else's."""
 
 _HINTS = {
-    errno.ENOSPC: "The disk is full: free some space, or write elsewhere with --out.",
-    errno.EFBIG: "No larger file is allowed there, or to you (`ulimit -f`): allow it, or write elsewhere with --out.",
-    errno.EDQUOT: "Your quota is used up: free some space, or write elsewhere with --out.",
-    errno.EROFS: "The file system is read-only: write elsewhere with --out.",
-    errno.EACCES: "The folder's permissions forbid it: write elsewhere with --out.",
+    errno.ENOSPC: "The disk is full: free some space, or write elsewhere.",
+    errno.EFBIG: "No larger file is allowed there, or to you (`ulimit -f`): allow it, or write elsewhere.",
+    errno.EDQUOT: "Your quota is used up: free some space, or write elsewhere.",
+    errno.EROFS: "The file system is read-only: write elsewhere.",
+    errno.EACCES: "The folder's permissions forbid it: write elsewhere.",
     errno.ENOENT: "Make its folder first.",
     errno.ENAMETOOLONG: "Give a shorter name: one with 30 bytes more is written first, and then renamed.",
     errno.ELOOP: "It is a link, and what it leads to is left alone: remove it.",

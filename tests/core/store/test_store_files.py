@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path: Path) -> 
         write_atomic(tmp_path / "a.txt", half_then(OSError(errno.ENOSPC, "No space left on device")))
     assert str(caught.value) == (
         f"{tmp_path / 'a.txt'}: can't be written: No space left on device\n"
-        "The disk is full: free some space, or write elsewhere with --out."
+        "The disk is full: free some space, or write elsewhere."
     )
     assert caught.value.exit_code == 1
     assert snapshot(tmp_path) == {"a.txt": b"old"}

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from graftkit.errors import FolderError, GraftkitError, StorageError
+from graftkit.errors import FolderError, FolderInUseError, GraftkitError, StorageError
 from graftkit.flow.folders.own_files import (
     ADAPTER_FROM,
     CHECKPOINTS,
@@ -244,7 +244,8 @@ def _lock(path: Path, wait: float = 0.0) -> int:
         wait: How many seconds whoever holds it is waited for.
 
     Raises:
-        FolderError: A living process holds it, or its file is a link.
+        FolderInUseError: A living process holds it.
+        FolderError: Its file is a link.
     """
     end = time.monotonic() + wait
     while True:
@@ -262,7 +263,7 @@ def _lock(path: Path, wait: float = 0.0) -> int:
             if time.monotonic() < end:
                 time.sleep(0.05)
                 continue
-            raise FolderError(
+            raise FolderInUseError(
                 "a run or an export is going on in it",
                 where=str(path),
                 hint="Wait for it, or give another folder with --out.",
@@ -303,12 +304,16 @@ def _run_to_replace(path: Path, overwrite: bool) -> RunManifest:
     """Returns the manifest of the run that is to be replaced.
 
     Raises:
+        FolderInUseError: The run is going on.
         FolderError: There is no run, or it is not to be replaced.
     """
     manifest = RunManifest.read(path)
     if manifest is None:
         raise FolderError("it holds files that are no run", where=str(path), hint="Give another folder with --out.")
     if not overwrite:
+        if manifest.status == "running":  # or it was killed
+            real = path.resolve()
+            _unlock(real, _lock(real))
         raise FolderError(
             f"it holds a run ({manifest.status})",
             where=str(path),

@@ -75,6 +75,7 @@ def make_plan(
     pinned: Mapping[str, str] | None = None,
     settled: Mapping[str, SettledKey] | None = None,
     origin_copy: Path | None = None,
+    needs_metrics: bool = True,
 ) -> RunPlan:
     """Checks a recipe and plans its run.
 
@@ -87,12 +88,13 @@ def make_plan(
         pinned: The commits of the hub's data sets that the run which goes on took; see `RunPlan.revisions`.
         settled: What keys that say `auto` came to in the run that goes on.
         origin_copy: As `kept` for `filled_from_folder`.
+        needs_metrics: As for `bind`.
 
     Raises:
         RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
     """
     loaded, origin = filled_from_folder(loaded, host, origin_copy)
-    bound = bind(loaded, host)
+    bound = bind(loaded, host, needs_metrics=needs_metrics)
     recipe = bound.recipe
     where = bound.document.where
     refuse_with_head(bound, origin)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from graftkit.articles import counted
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.file_search import own_folders
 from graftkit.corpus.split import Split
@@ -89,6 +90,7 @@ def told_of_files(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
         *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *_unread(bound, datasets),
         *_written_by_runs(bound),
+        *_read_into(datasets),
         *_left_columns(datasets),
         *_skipped(datasets),
         *_fewer(datasets),
@@ -182,6 +184,20 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(map(one_line, names[:_FILES_SHOWN]))}{more}"
 
 
+def _read_into(datasets: Sequence[Dataset]) -> list[str]:
+    """Tells what is read into records that they don't say themselves, once for all files of which it is the same."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for dataset in datasets:
+        if dataset.reading:
+            found.setdefault((dataset.format_name, dataset.reading), []).append(str(dataset.source))
+    return [f"{_first_of(where)}: read as {name}: {one_line(reading)}" for (name, reading), where in found.items()]
+
+
+def _first_of(files: Sequence[str]) -> str:
+    """Returns the first of some files, and how many others there are."""
+    return one_line(files[0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+
+
 def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
     """Tells of columns that are not read, once for all files that have the same ones."""
     found: dict[tuple[str, str], list[str]] = {}
@@ -189,11 +205,7 @@ def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
         if dataset.left:
             left = unread_columns(dataset.left, dataset.known)
             found.setdefault((dataset.format_name, left), []).append(str(dataset.source))
-    return [
-        f"{one_line(where[0])}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: read as {name}; "
-        f"not read: {left}"
-        for (name, left), where in found.items()
-    ]
+    return [f"{_first_of(where)}: read as {name}; not read: {left}" for (name, left), where in found.items()]
 
 
 def _skipped(datasets: Sequence[Dataset]) -> list[str]:
@@ -227,7 +239,7 @@ def _holdout(bound: BoundRecipe, samples: Split) -> list[str]:
     wanted = bound.recipe.evaluation.answers
     answers = sum(count for shape, count in samples.holdout.counts().items() if shape != "text")
     if wanted > answers:
-        notices.append(f"evaluation.answers asks for {wanted} answers; {answers} holdout records have one")
+        notices.append(f"evaluation.answers asks for {counted(wanted, 'answer')}; {answers} holdout records have one")
     return notices
 
 
@@ -243,12 +255,12 @@ def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
     epochs = recipe.training.epochs or 1
     if not any(share.seen(epochs) for share in shares):
         raise RecipeError(
-            f"data.train: with these weights no record is seen in {epochs} {'epoch' if epochs == 1 else 'epochs'}",
+            f"data.train: with these weights no record is seen in {counted(epochs, 'epoch')}",
             where=bound.document.where(("data", "train")),
             hint="Raise a weight, or training.epochs.",
         )
     return [
-        f"{entry.path}: none of its {share.records:,} records is seen in training"
+        f"{entry.path}: none of its {counted(share.records, 'record')} is seen in training"
         for entry, share in zip(recipe.data.train, shares, strict=True)
         if not share.seen(epochs)
     ]

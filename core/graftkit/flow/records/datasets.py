@@ -22,6 +22,7 @@ from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
 from graftkit.flow.records.suggest_format import (
     Guess,
+    choices_left_out,
     context_left_out,
     lists_as_text,
     misspelt_columns,
@@ -32,8 +33,8 @@ from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.objective import LearnsFrom
-from graftkit.interfaces.reader import Reader
-from graftkit.interfaces.record_format import Column, RecordFormat
+from graftkit.interfaces.reader import NamesNumbers, Reader
+from graftkit.interfaces.record_format import Column, DescribesReading, RecordFormat
 from graftkit.interfaces.record_source import RecordSource
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.choice import Choice, judge
@@ -205,11 +206,15 @@ class _Opener:
         name, means, known = (
             _chosen_format(found, *format, source) if format else self._fitting(found, first, source, reader_name)
         )
+        means = _with_names(means, reads, source, entry.columns)
         if format is None and entry.unused == "report":
             self._refuse_left_out(found, known, first, source, entry.columns)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
-        return Dataset(source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip)
+        reading = means.reading(next(iter(first))[1]) if isinstance(means, DescribesReading) else ""
+        return Dataset(
+            source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip, reading=reading
+        )
 
     def _readable(self, path: Path) -> bool:
         """Tells whether a file of a folder is one of records, by a reader that accepts it, installed or not."""
@@ -289,6 +294,10 @@ class _Opener:
         if told:
             message, hint, suggested = told
             raise _unknown(message, first, hint, suggested)
+        choices = choices_left_out(found, known, source.path.name)
+        if choices:
+            message, hint = choices
+            raise _unknown(message, first, hint, None)
 
     def _formats(self) -> dict[str, RecordFormat]:
         """Returns the formats that are installed, by the names that choose them."""
@@ -363,6 +372,22 @@ def _check_local(path: str, where: str) -> None:
 def _shortest(registered: RegisteredProvider, names: Mapping[str, int]) -> str:
     """Returns the name by which a recipe chooses a provider."""
     return registered.provider.name if names[registered.provider.name] == 1 else registered.qualified_name
+
+
+def _with_names(format: RecordFormat, reader: Reader, source: RecordSource, columns: Mapping[str, str]) -> RecordFormat:
+    """Returns a format with the words that a file keeps for its numbers, where it keeps any and the format takes them.
+
+    Args:
+        format: The format.
+        reader: Reads the file.
+        source: The file.
+        columns: The format's names of columns -> the file's.
+    """
+    if not isinstance(format, NamedFormat) or not format.takes_names or not isinstance(reader, NamesNumbers):
+        return format
+    theirs = {name: ours for ours, name in columns.items()}
+    kept = {theirs.get(name, name): words for name, words in reader.names(source).items()}
+    return format.with_names(kept) if kept else format
 
 
 def _chosen_format(

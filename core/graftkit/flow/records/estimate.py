@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graftkit.articles import counted
 from graftkit.corpus.answers_compared import labelled_in, with_mismatched
 from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.sample_files import Samples
@@ -328,10 +329,11 @@ def too_short(recipe: Recipe, steps: StepEstimate) -> str:
     enough = math.ceil(_FEWEST_STEPS / steps.an_epoch)
     if said is not None:
         return (
-            f"training.steps: {said} makes about {steps.epochs:.2g} epochs, and fewer than {FEWEST_SAID} steps hardly "
-            f"change a model: write training: {{epochs: {max(_EPOCHS, enough)}}}, or leave steps out"
+            f"training.steps: {said} makes about {counted(steps.epochs, 'epoch', form='.2g')}, and fewer than "
+            f"{FEWEST_SAID} steps hardly change a model: write training: {{epochs: {max(_EPOCHS, enough)}}}, or leave "
+            "steps out"
         )
     return (
-        f"training.epochs: {recipe.training.epochs} makes about {steps.steps} steps, and fewer than {_FEWEST_STEPS} "
-        f"hardly change a model: write training: {{epochs: {enough}}}, or leave epochs out"
+        f"training.epochs: {recipe.training.epochs} makes about {counted(steps.steps, 'step')}, and fewer than "
+        f"{_FEWEST_STEPS} hardly change a model: write training: {{epochs: {enough}}}, or leave epochs out"
     )

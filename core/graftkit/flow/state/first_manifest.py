@@ -48,7 +48,7 @@ def first_manifest(plan: RunPlan, resumed: Resumed | None, theirs: Collection[st
         recipe=plan.bound.resolved(),
         chosen=dict(plan.chosen),
         settled=dict(plan.settled),
-        providers=_providers(plan),
+        providers=_providers(plan, resumed),
         seed=plan.bound.recipe.training.seed,
         stages=[],
         notices=[],
@@ -107,11 +107,15 @@ def _finished(before: RunManifest) -> dict[str, Any]:
     return {"steps": run.trained_steps, "planned": run.planned_steps, "after": measured}
 
 
-def _providers(plan: RunPlan) -> dict[str, Any]:
-    """Returns what each name resolved to; a source opens, and a tokenizer is read, with the defaults of its fields."""
+def _providers(plan: RunPlan, resumed: Resumed | None) -> dict[str, Any]:
+    """Returns what each name resolved to; a source opens, and a tokenizer is read, with the defaults of its fields.
+
+    Metrics that are not needed, and of which one is absent, are those of the run that goes on.
+    """
     backend = plan.vocabulary.registered if plan.vocabulary else plan.backend
     found = {"model_source": plan.source.facts({}), "tokenizer": backend.facts({})}
-    return found | plan.bound.providers()
+    kept = resumed.manifest.providers if resumed and plan.bound.absent else {}
+    return found | {name: facts for name, facts in kept.items() if name == "metrics"} | plan.bound.providers()
 
 
 _version = cache(version)

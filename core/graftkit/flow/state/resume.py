@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from graftkit._version import __version__
+from graftkit.articles import counted
 from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
 from graftkit.flow.folders.listed_files import is_changed, vouched_checkpoints
 from graftkit.flow.folders.own_files import CHECKPOINTS
@@ -219,7 +220,7 @@ def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, A
     if not (longer or unproved or asked) and manifest.recipe.get("export") == recipe["export"]:
         prove = f"`toolkit verify {shlex.quote(str(folder))}` proves its exports; " if manifest.put_off else ""
         raise FolderError(
-            f"the run in it has finished, after {taken} steps: there is nothing to resume",
+            f"the run in it has finished, after {counted(taken, 'step')}: there is nothing to resume",
             where=str(folder),
             hint=f"{prove}`toolkit export {shlex.quote(str(folder))} --to NAME` adds an export; more steps, such as "
             f"--set training.steps={2 * taken}, train it further; --out starts another run elsewhere, --overwrite "

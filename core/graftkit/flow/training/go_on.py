@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graftkit.articles import counted
 from graftkit.errors import FolderError, RecipeError, named
 from graftkit.flow.folders.listed_files import vouched_checkpoints
 from graftkit.flow.folders.metrics import (
@@ -54,7 +55,7 @@ def take_up(run: RunContext, resumed: Resumed, trainer: Trainer, stage: StageSco
         go_back(run, trainer, stage)
     elif steps < taken:
         raise RecipeError(
-            f"the recipe makes {steps} steps, but the run in {run.folder} has finished after {taken}",
+            f"the recipe makes {counted(steps, 'step')}, but the run in {run.folder} has finished after {taken}",
             hint="Say more epochs or steps, or start anew with --overwrite.",
         )
     else:
@@ -88,7 +89,7 @@ def take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, trainer
     trainer.step = taken
     run.record(exported=exported)
     _tell_of_damage(stage, "", changed=run.is_changed(METRICS))
-    stage.notice(f"nothing is trained: the run took its {taken} steps before")
+    stage.notice(f"nothing is trained: the run took its {counted(taken, 'step')} before")
 
 
 def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
 from itertools import chain
 from typing import Any
 
@@ -16,7 +15,7 @@ from graftkit.flow.planning.sampled import rewarding
 from graftkit.flow.preparation.corpus import RECORD, Corpus
 from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.state.context import RunContext
-from graftkit.flow.training.answers import Question, answered, metrics_of, questions_in, scores_of
+from graftkit.flow.training.answers import Question, answered, checking, metrics_of, questions_in, scores_of
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.metric import ChecksRecords, Metric
 from graftkit.interfaces.objective import SampledConfig
@@ -169,18 +168,16 @@ def check_rewarded(run: RunContext, corpus: Corpus) -> None:
     config = run.plan.bound.objective_config
     if not isinstance(config, SampledConfig):
         return
-    checking = [metric for metric in rewards_of(run.plan.bound, run.host).values() if isinstance(metric, ChecksRecords)]
-    if not checking:
+    metrics = rewards_of(run.plan.bound, run.host)
+    if not any(isinstance(metric, ChecksRecords) for metric in metrics.values()):
         return
-    samples = _seen(run, corpus.train)
+    check, samples = checking(metrics, run.vocabulary.tokenizer), _seen(run, corpus.train)
     with run.stage("records to answer") as stage:
         report = stage.progress("records")
         for number, sample in enumerate(samples):
             report(number, len(samples))
             for question in questions_in(run.vocabulary.encoder, sample):
-                given = answered(run.vocabulary.tokenizer, question, [])
-                for metric in checking:
-                    metric.check(deepcopy(given))
+                check(question)
 
 
 def _seen(run: RunContext, store: TokenStore) -> Samples:

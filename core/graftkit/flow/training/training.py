@@ -8,6 +8,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from graftkit.articles import counted
 from graftkit.errors import DataError, HookError, LossError, RecipeError, named
 from graftkit.exporting.shards import save_tensors
 from graftkit.flow.events import PassFinished, StepFinished
@@ -204,8 +205,8 @@ def _check_first(run: RunContext, trainer: Trainer) -> None:
         )
     if section and section.embedding_warmup_steps >= steps:
         raise RecipeError(
-            f"tokenizer.embedding_warmup_steps is {section.embedding_warmup_steps}, but there are only {steps} steps: "
-            "none is left to the adapter",
+            f"tokenizer.embedding_warmup_steps is {section.embedding_warmup_steps}, and training has "
+            f"{counted(steps, 'step')}: none is left to the adapter",
             where=run.plan.bound.document.where(("tokenizer", "embedding_warmup_steps")),
         )
 
