@@ -21,7 +21,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.paths import is_hub_dataset
 from graftkit.training.order import DatasetShare
-from graftkit.visible import one_line
+from graftkit.visible import first_of, one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
 __all__ = ["told_of_files", "told_of_losses", "told_of_own_code", "told_of_records"]
@@ -178,10 +178,9 @@ def _written_by_runs(bound: BoundRecipe) -> list[str]:
     return notices
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: Sequence[str], most: int = _FILES_SHOWN) -> str:
     """Returns the first names of many."""
-    more = f" and {len(names) - _FILES_SHOWN:,} more" if len(names) > _FILES_SHOWN else ""
-    return f"{', '.join(map(one_line, names[:_FILES_SHOWN]))}{more}"
+    return first_of(map(one_line, names), most)
 
 
 def _read_into(datasets: Sequence[Dataset]) -> list[str]:
@@ -190,12 +189,7 @@ def _read_into(datasets: Sequence[Dataset]) -> list[str]:
     for dataset in datasets:
         if dataset.reading:
             found.setdefault((dataset.format_name, dataset.reading), []).append(str(dataset.source))
-    return [f"{_first_of(where)}: read as {name}: {one_line(reading)}" for (name, reading), where in found.items()]
-
-
-def _first_of(files: Sequence[str]) -> str:
-    """Returns the first of some files, and how many others there are."""
-    return one_line(files[0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    return [f"{_some(where, 1)}: read as {name}: {one_line(reading)}" for (name, reading), where in found.items()]
 
 
 def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
@@ -205,7 +199,7 @@ def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
         if dataset.left:
             left = unread_columns(dataset.left, dataset.known)
             found.setdefault((dataset.format_name, left), []).append(str(dataset.source))
-    return [f"{_first_of(where)}: read as {name}; not read: {left}" for (name, left), where in found.items()]
+    return [f"{_some(where, 1)}: read as {name}; not read: {left}" for (name, left), where in found.items()]
 
 
 def _skipped(datasets: Sequence[Dataset]) -> list[str]:
