@@ -629,6 +629,36 @@ def test_a_prompt_that_leaves_no_room_for_a_text_is_refused(bert: Path, tmp_path
         graftkit.run(recipe, out=tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    "record,told",
+    [
+        ({"query": "{0}", "positive": "the long and great film was {0}"}, "all documents are the same tokens"),
+        ({"query": "the long and great film was {0}", "positive": "{0}"}, "all queries are the same tokens"),
+        ({"query": "the long", "positive": "{0}", "negative": "un"}, ""),
+        (
+            {"sentence1": "the long and great film was {0}", "sentence2": "the long and great film was {0}"},
+            "all pairs are the same tokens",
+        ),
+        ({"sentence1": "the long and great film was {0}", "sentence2": "{0}"}, ""),
+    ],
+)
+def test_texts_that_begin_alike_are_told_where_the_rest_is_cut_off(
+    bert: Path, tmp_path: Path, record: Mapping[str, str], told: str
+) -> None:
+    """Nothing is compared then: a loss of 0 is not what was learnt."""
+    rows: list[dict[str, Any]] = [{name: text.format(word) for name, text in record.items()} for word in "abcdefgh"]
+    if "query" not in record:
+        rows = [{**row, "score": number / 8} for number, row in enumerate(rows)]
+    objective, data = "embedding" if "query" in record else "similarity", {"max_length": 8, "holdout": 0}
+    recipe = recipe_of(bert, written(tmp_path / "records.jsonl", rows), objective=objective, data=data)
+    recipe["training"]["steps"] = 1
+    if told:
+        with pytest.raises(DataError, match=f"(?s){told}.*records.jsonl|records.jsonl.*{told}"):
+            graftkit.run(recipe, out=tmp_path / "run")
+    else:
+        graftkit.run(recipe, out=tmp_path / "run")
+
+
 def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> None:
     rows = [{"query": f"a {n}", "pos": [f"b {n}", f"c {n}"], "neg": [f"d {n}", f"e {n}", f"f {n}"]} for n in range(9)]
     objective = {"use": "embedding", "negatives": 2}

@@ -30,8 +30,8 @@ class EmbeddingLoss:
     """The mean of the losses that an objective gives examples, by the vectors of all that are given at once.
 
     Vectors are first computed without a gradient. That of the loss by each vector is then run back through a second
-    pass over its sequence, with the same dropout (GradCache, Gao et al., 2021, https://arxiv.org/abs/2101.06983). One
-    pass alone is computed once.
+    pass over its sequence, with the same dropout (GradCache, Gao et al., 2021, https://arxiv.org/abs/2101.06983). The
+    last pass is computed once: what its gradient needs is kept while nothing else of the kind is.
 
     Args:
         network: A transformers model without a head, whose configuration says how hidden states are pooled.
@@ -60,12 +60,12 @@ class EmbeddingLoss:
         """Computes the vectors of all groups, asks the objective, and runs the gradient back."""
         own = self._passes.own(store, groups)
         examples, passes = self._passes.read(store, groups, range(len(groups)), own)
-        once, every, done = len(passes) == 1, sum(each.own for each in passes), 0
+        last = next((each for each in reversed(passes) if each.own), None)  # whose graph is the one that is kept
         runs: list[torch.Tensor | None] = []
         for each in passes:
             if each.own:
                 calls.begin(each.group, each.place)
-            with torch.set_grad_enabled(once):
+            with torch.set_grad_enabled(each is last):
                 runs.append(self._vectors(each.batch) if each.own else None)
         vectors = self._of_all(passes, runs).requires_grad_()
         given = self._compared(examples, normalize(vectors, dim=1)).given(range(len(examples)))
@@ -74,13 +74,10 @@ class EmbeddingLoss:
             metrics = self._objective.metrics(given)
         (by_vector,) = torch.autograd.grad(losses.mean(), vectors)
         gradients = torch.split(by_vector, [len(each.batch.sequences) for each in passes])
-        for each, run, gradient in zip(passes, runs, gradients, strict=True):
-            if not each.own:
-                continue
+        mine = [found for found in zip(passes, runs, gradients, strict=True) if found[0].own]
+        for done, (each, run, gradient) in enumerate([*mine[-1:], *mine[:-1]]):
             if done:
-                calls.on_pass(done, every)
-            done += 1
-            if not once:
+                calls.on_pass(done, len(mine))
                 calls.begin(each.group, each.place)  # so that dropout leaves the same numbers out
                 run = self._vectors(each.batch)
             assert run is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from graftkit.errors import DataError
 from graftkit.flow.base_files.sentence_settings import (
     lowers_case,
     pooling_of,
@@ -18,8 +19,9 @@ from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.objective import EmbeddingConfig, SimilarityConfig
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
+from graftkit.store.token_store import TokenStore
 
-__all__ = ["own_pooling", "told_of_few_compared", "told_of_prompts", "told_of_texts"]
+__all__ = ["own_pooling", "refuse_alike", "told_of_few_compared", "told_of_prompts", "told_of_texts"]
 
 _SHOWN_PROMPTS = 3
 
@@ -89,6 +91,37 @@ def told_of_texts(bound: BoundRecipe, files: BaseModelFiles, tokenizer: Tokenize
             '"normalizer" there, and exports do so, too'
         )
     return told
+
+
+def refuse_alike(bound: BoundRecipe, store: TokenStore, where: str) -> None:
+    """Refuses texts of which there is nothing to compare: documents with the same tokens do not count for a query.
+
+    Args:
+        bound: The recipe.
+        store: The tokens that are learnt from; as a rule two examples of them are looked at.
+        where: The records, for errors.
+
+    Raises:
+        DataError: All queries are the same tokens, or all documents, or all pairs; as what cuts them off leaves them.
+    """
+    if not isinstance(bound.objective_config, EmbeddingConfig):
+        return
+    pairs = isinstance(bound.objective_config, SimilarityConfig)
+    seen: dict[str, set[bytes]] = {"pairs": set()} if pairs else {"queries": set(), "documents": set()}
+    for example in store:
+        query, *documents = (part.ids.tobytes() for part in example.sequences)
+        # a negative tells a query from nothing else, and still counts for it
+        found = {"pairs": [query + documents[0]], "queries": [query, *documents[1:]], "documents": documents}
+        for name, texts in seen.items():
+            texts.update(found[name] if len(texts) < 2 else ())
+        if all(len(texts) > 1 for texts in seen.values()):
+            return
+    alike = next(name for name, texts in reversed(seen.items()) if len(texts) < 2)
+    raise DataError(
+        f"all {alike} are the same tokens, and have the same vectors: there is nothing to learn",
+        where=where,
+        hint="Texts are cut off after data.max_length tokens: raise it where they begin alike.",
+    )
 
 
 _CAPITALS = "A Text With CAPITALS"
