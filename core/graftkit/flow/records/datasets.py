@@ -21,6 +21,7 @@ from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
 from graftkit.flow.records.suggest_format import (
     Guess,
+    choices_left_out,
     context_left_out,
     lists_as_text,
     misspelt_columns,
@@ -291,6 +292,10 @@ class _Opener:
         if told:
             message, hint, suggested = told
             raise _unknown(message, first, hint, suggested)
+        choices = choices_left_out(found, known, source.path.name)
+        if choices:
+            message, hint = choices
+            raise _unknown(message, first, hint, None)
 
     def _formats(self) -> dict[str, RecordFormat]:
         """Returns the formats that are installed, by the names that choose them."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +375,59 @@ def test_what_is_refused_is_read_once_the_hint_is_written(tmp_path: Path, name: 
     found = refusal(str(path))
     assert message in found and found.startswith(str(path))
     assert keys(as_said(found.partition("\n")[2], path))[-1] is not None
+
+
+NO_TEXTS: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
+    "several answers": (
+        {"question": "q", "answer": ["a", "b"]},
+        "the first of its texts is meant",
+        {"question": "q", "answer": "a"},
+    ),
+    "an answer with its aliases": (
+        {"question": "q", "answer": {"aliases": ["b"], "value": "a"}},
+        "its value is meant",
+        {"question": "q", "answer": "a"},
+    ),
+    "the number of a choice": (
+        {"question": "q", "choices": ["b", "a"], "answer": 1},
+        "'choices' beside 'question' would not be read",
+        {"question": "q\nb\na", "answer": "a"},
+    ),
+    "the letter of a choice": (
+        {"question": "q", "choices": {"label": ["A", "B"], "text": ["b", "a"]}, "answerKey": "B"},
+        "'choices' beside 'question' would not be read",
+        {"question": "q\nA. b\nB. a", "answer": "B"},
+    ),
+    "a choice": (
+        {"question": "q", "options": ["b", "a"], "answer": "a"},
+        "'options' beside 'question' would not be read",
+        {"question": "q\nb\na", "answer": "a"},
+    ),
+    "a number": ({"question": "q", "answer": 3}, "its JSON is meant", {"question": "q", "answer": "3"}),
+}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("name", NO_TEXTS)
+def test_an_answer_that_is_no_text_becomes_one_by_the_command_that_is_told(
+    tmp_path: Path, name: str, suffix: str
+) -> None:
+    record, told, expected = NO_TEXTS[name]
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "jsonl":
+        written(tmp_path, record)
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record]), path)
+    found = refusal(str(path))
+    assert told in found
+    [command] = re.findall(r"(?:makes it one|into the question): (.* > records\.jsonl)(?:$|; or)", found)
+    command = command.replace("FILE", str(path))
+    assert ("read_table" in command) == (suffix == "parquet")
+    if shutil.which("jq"):
+        command = command.replace("python ", f"{sys.executable} ")
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+        made = json.loads((tmp_path / "records.jsonl").read_text())
+        assert {key: made[key] for key in expected} == expected and keys(str(tmp_path / "records.jsonl"))
 
 
 def test_records_with_nothing_to_learn_are_left_out_counted_and_read_again_alike(tmp_path: Path) -> None:
