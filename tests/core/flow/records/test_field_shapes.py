@@ -420,9 +420,8 @@ def test_an_answer_that_is_no_text_becomes_one_by_the_command_that_is_told(
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record]), path)
     found = refusal(str(path))
     assert told in found
-    command = re.findall(r"(?:makes it one|into the question): (.* > records\.jsonl)", found)[0].replace(
-        "FILE", str(path)
-    )
+    [command] = re.findall(r"(?:makes it one|into the question): (.* > records\.jsonl)(?:$|; or)", found)
+    command = command.replace("FILE", str(path))
     assert ("read_table" in command) == (suffix == "parquet")
     if shutil.which("jq"):
         command = command.replace("python ", f"{sys.executable} ")
