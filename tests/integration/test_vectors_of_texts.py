@@ -228,6 +228,10 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
     learnt = graftkit.run(recipe, out=folder / "language")
     assert "head" not in learnt.manifest or learnt.manifest["head"] is None
     assert {facts["proof"]["status"] for facts in learnt.manifest["exports"].values()} == {"proved"}
+    with pytest.raises(
+        RecipeError, match="trained with a language model's own head, and .*\n.*train a new adapter on the"
+    ):
+        graftkit.plan(recipe_of(body, records, adapter={"from": str(learnt.exports["peft"])}))
     [answer] = graftkit.generate(learnt.exports["merged"], "some", compare=True, max_new_tokens=2)
     assert answer.base is not None and answer.base.tokens
     taught = recipe_of(whole, texts, objective={"use": "distill", "teacher": str(body)}, training={"steps": 1})
