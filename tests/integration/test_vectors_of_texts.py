@@ -388,6 +388,37 @@ def test_a_model_of_sentence_transformers_goes_on_as_it_was_made(bert: Path, fol
     assert not any("prompt" in told for told in graftkit.plan(recipe_of(place, records, objective=said)).notices)
 
 
+_POOLS = {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
+_READS = {"path": "", "type": "sentence_transformers.models.Transformer"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "pooling", "prompts", "told"),
+    [
+        ([_READS] * 65, {}, {}, "it lists 65 modules; at most 64 are read"),
+        ([_READS, _POOLS, _POOLS], {"pooling_mode": "cls"}, {}, r"go through a module Pooling \(3\)"),
+        ([_READS, {**_POOLS, "type": "custom.Pooling"}], {"pooling_mode": "cls"}, {}, "a module custom.Pooling"),
+        ([{**_READS, "type": "custom.Transformer"}, _POOLS], {"pooling_mode": "cls"}, {}, "a module custom.Transf"),
+        ([_READS, {**_POOLS, "path": "in/1_Pooling"}], {"pooling_mode": "cls"}, {}, "is not to be found in the folder"),
+        ([_READS, _POOLS], {"pooling_mode": 5}, {}, "its vectors are made of 5"),
+        ([_READS, _POOLS], {"pooling_mode": {"cls": 1}}, {}, "its vectors are made of {'cls': 1}"),
+        ([_READS, _POOLS], {"pooling_mode": "cls"}, {"query": 5}, "are no texts by their names"),
+        ([_READS, _POOLS], {"pooling_mode": "cls"}, ["x"], "are no texts by their names"),
+    ],
+)
+def test_what_graftkit_does_not_make_vectors_by_is_refused(
+    bert: Path, folder: Path, tmp_path: Path, modules: Any, pooling: Any, prompts: Any, told: str
+) -> None:
+    """And is never taken for the mean."""
+    base = shutil.copytree(bert, tmp_path / "base")
+    (base / "modules.json").write_text(json.dumps(modules))
+    (base / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    (base / "1_Pooling").mkdir()
+    (base / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    with pytest.raises(ModelError, match=told):
+        graftkit.plan(recipe_of(base, written(folder / "records.jsonl", RECORDS)))
+
+
 def test_training_goes_on_where_it_stopped(bert: Path, folder: Path) -> None:
     """Blocks that are computed a second time change nothing."""
     recipe = recipe_of(bert, written(folder / "records.jsonl", RECORDS), adapter={"use": "lora", "dropout": 0.1})

@@ -10,12 +10,16 @@ from graftkit.errors import FolderError, ModelError
 from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, PooledBy, head_of
 from graftkit.interfaces.model_source import BaseModelFiles, SentenceModules
 from graftkit.interfaces.sentence_files import pooling_modes, sentence_modules_in
+from graftkit.visible import one_line
 
 __all__ = ["own_prompts", "pooling_of", "pooling_of_adapter", "prompts_of"]
 
 _KNOWN: Mapping[str, PooledBy] = {"mean": "mean", "cls": "cls", "lasttoken": "lasttoken"}
 
 _FILES = "its sentence-transformers files"
+
+_THEIRS = "sentence_transformers."
+"""What the types of sentence-transformers' own modules begin with; others are code of the model's authors."""
 
 _SAY = "Say objective.pooling to leave that out: what is trained is then another model than its authors made."
 
@@ -100,19 +104,25 @@ def _pooled_by_modules(modules: Mapping[str, Mapping[str, Any]], reference: str)
     """
     said: PooledBy | None = None
     for name, settings in modules.items():
-        kind = name.rpartition(".")[2]
+        kind = name.rpartition(".")[2] if name.startswith(_THEIRS) else name
         if kind == "Pooling":
             said = _pooled_by(settings, reference)
         elif kind not in ("", "Transformer", "Normalize"):
-            raise _refused(f"its vectors go through a module {kind}", reference)
+            raise _refused(f"its vectors go through a module {one_line(kind, 80)}", reference)
     return said
 
 
 def prompts_of(files: BaseModelFiles) -> Mapping[str, str]:
-    """Returns what a model's sentence-transformers files put before texts, by the names of these prompts."""
+    """Returns what a model's sentence-transformers files put before texts, by the names of these prompts.
+
+    Raises:
+        ModelError: They are no texts.
+    """
     modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
-    said = modules.get("", {}).get("prompts")
-    return {name: text for name, text in said.items() if text} if isinstance(said, Mapping) else {}
+    said = modules.get("", {}).get("prompts") or {}
+    if not isinstance(said, Mapping) or not all(isinstance(text, str | None) for text in said.values()):
+        raise ModelError(f"the prompts of {_FILES} are no texts by their names", where=files.reference)
+    return {name: text for name, text in said.items() if text}
 
 
 def _pooled_by(settings: Mapping[str, Any], reference: str) -> PooledBy:
@@ -121,6 +131,8 @@ def _pooled_by(settings: Mapping[str, Any], reference: str) -> PooledBy:
     Raises:
         ModelError: It is something that graftkit does not know.
     """
+    if not settings:
+        raise _refused("what its vectors are made of is not to be found in the folder of its Pooling", reference)
     found = _known(pooling_modes(settings) or ["mean"], reference)
     if settings.get("include_prompt") is False:
         raise _refused("its vectors leave the prompt's tokens out", reference)
