@@ -296,6 +296,11 @@ def test_what_a_base_model_says_of_vectors_is_not_said_of_another_model(result: 
             {"embedding_pooling": "max"},
             r"its vectors are made of max \(config.json\), of which graftkit knows the mean",
         ),
+        (
+            {"embedding_pooling": "cls"},
+            "embedding_pooling of its config.json is 'cls', and its sentence-transformers files say 'mean'",
+        ),
+        ({"embedding_prompts": {"query": "x"}}, "is {'query': 'x'}, and its .* files say {'query': 'find '}"),
         ({"embedding_prompts": {"query": 5}}, "its embedding_prompts are no texts by the names query and document"),
         ({"embedding_prompts": {"passage": "x"}}, "its embedding_prompts are no texts by the names query and document"),
     ],

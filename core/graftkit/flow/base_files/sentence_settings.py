@@ -35,13 +35,17 @@ def pooling_of(files: BaseModelFiles) -> PooledBy:
     for others, which see no later one.
 
     Raises:
-        ModelError: Its files ask for something else than the mean, the first or the last token.
+        ModelError: Its files ask for something else than the mean, the first or the last token, or contradict one
+            another.
     """
     own = files.config.get(EMBEDDING_POOLING)
-    if own is not None:
-        return _known([own], files.reference, "config.json")
+    known = None if own is None else _known([own], files.reference, "config.json")
     modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
     said = _pooled_by_modules(modules, files.reference)
+    if known is not None:
+        if said not in (None, known):
+            raise _contradicts(EMBEDDING_POOLING, known, said, files.reference)
+        return known
     if said is not None:
         return said
     head = head_of(files.config)
@@ -62,19 +66,30 @@ def own_prompts(files: BaseModelFiles) -> Mapping[str, str]:
     `encode_query` and `encode_document`.
 
     Raises:
-        ModelError: It is something else than a text for each.
+        ModelError: It is something else than a text for each, or those files say something else than config.json.
     """
     found = files.config.get(EMBEDDING_PROMPTS)
+    theirs = prompts_of(files)
+    named = {name: next((theirs[one] for one in known if one in theirs), "") for name, known in _NAMES.items()}
+    said = {name: text for name, text in named.items() if text}
     if found is None:
-        theirs = prompts_of(files)
-        named = {name: next((theirs[one] for one in known if one in theirs), "") for name, known in _NAMES.items()}
-        return {name: text for name, text in named.items() if text}
+        return said
     if not isinstance(found, Mapping) or not all(
         name in ("query", "document") and isinstance(text, str) for name, text in found.items()
     ):
         told = f"its {EMBEDDING_PROMPTS} are no texts by the names query and document"
         raise ModelError(told, where=files.reference, hint="Its config.json is damaged.")
+    if said not in ({}, found):
+        raise _contradicts(EMBEDDING_PROMPTS, dict(found), said, files.reference)
     return dict(found)
+
+
+def _contradicts(key: str, own: object, said: object, reference: str) -> ModelError:
+    return ModelError(
+        f"{key} of its config.json is {own!r:.80}, and {_FILES} say {said!r:.80}",
+        where=reference,
+        hint=f"Another program has written these since: take {key} out of config.json, or make the two alike.",
+    )
 
 
 def pooling_of_adapter(folder: Path, files: BaseModelFiles) -> PooledBy:
