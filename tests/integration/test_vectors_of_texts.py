@@ -235,6 +235,10 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
     learnt = graftkit.run(recipe, out=folder / "language")
     assert "head" not in learnt.manifest or learnt.manifest["head"] is None
     assert {facts["proof"]["status"] for facts in learnt.manifest["exports"].values()} == {"proved"}
+    with pytest.raises(
+        RecipeError, match="trained with a language model's own head, and .*\n.*train a new adapter on the"
+    ):
+        graftkit.plan(recipe_of(body, records, adapter={"from": str(learnt.exports["peft"])}))
     [answer] = graftkit.generate(learnt.exports["merged"], "some", compare=True, max_new_tokens=2)
     assert answer.base is not None and answer.base.tokens
     taught = recipe_of(whole, texts, objective={"use": "distill", "teacher": str(body)}, training={"steps": 1})
@@ -299,6 +303,11 @@ def test_what_a_base_model_says_of_vectors_is_not_said_of_another_model(result: 
             {"embedding_pooling": "max"},
             r"its vectors are made of max \(config.json\), of which graftkit knows the mean",
         ),
+        (
+            {"embedding_pooling": "cls"},
+            "embedding_pooling of its config.json is 'cls', and its sentence-transformers files say 'mean'",
+        ),
+        ({"embedding_prompts": {"query": "x"}}, "is {'query': 'x'}, and its .* files say {'query': 'find '}"),
         ({"embedding_prompts": {"query": 5}}, "its embedding_prompts are no texts by the names query and document"),
         ({"embedding_prompts": {"passage": "x"}}, "its embedding_prompts are no texts by the names query and document"),
     ],
@@ -420,6 +429,37 @@ def test_what_sentence_transformers_does_with_texts_is_told(folder: Path, tmp_pa
     (place / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 128}))
     [earlier] = told(max_seq_length=32)
     assert "cut texts after 32 tokens, and here 128 are learnt" in earlier
+
+
+_POOLS = {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
+_READS = {"path": "", "type": "sentence_transformers.models.Transformer"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "pooling", "prompts", "told"),
+    [
+        ([_READS] * 65, {}, {}, "it lists 65 modules; at most 64 are read"),
+        ([_READS, _POOLS, _POOLS], {"pooling_mode": "cls"}, {}, r"go through a module Pooling \(3\)"),
+        ([_READS, {**_POOLS, "type": "custom.Pooling"}], {"pooling_mode": "cls"}, {}, "a module custom.Pooling"),
+        ([{**_READS, "type": "custom.Transformer"}, _POOLS], {"pooling_mode": "cls"}, {}, "a module custom.Transf"),
+        ([_READS, {**_POOLS, "path": "in/1_Pooling"}], {"pooling_mode": "cls"}, {}, "is not to be found in the folder"),
+        ([_READS, _POOLS], {"pooling_mode": 5}, {}, "its vectors are made of 5"),
+        ([_READS, _POOLS], {"pooling_mode": {"cls": 1}}, {}, "its vectors are made of {'cls': 1}"),
+        ([_READS, _POOLS], {"pooling_mode": "cls"}, {"query": 5}, "are no texts by their names"),
+        ([_READS, _POOLS], {"pooling_mode": "cls"}, ["x"], "are no texts by their names"),
+    ],
+)
+def test_what_graftkit_does_not_make_vectors_by_is_refused(
+    bert: Path, folder: Path, tmp_path: Path, modules: Any, pooling: Any, prompts: Any, told: str
+) -> None:
+    """And is never taken for the mean."""
+    base = shutil.copytree(bert, tmp_path / "base")
+    (base / "modules.json").write_text(json.dumps(modules))
+    (base / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    (base / "1_Pooling").mkdir()
+    (base / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    with pytest.raises(ModelError, match=told):
+        graftkit.plan(recipe_of(base, written(folder / "records.jsonl", RECORDS)))
 
 
 def test_training_goes_on_where_it_stopped(bert: Path, folder: Path) -> None:

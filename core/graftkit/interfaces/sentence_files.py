@@ -37,6 +37,7 @@ POOLING_KEYS: Mapping[str, str] = {
 """What says by itself, true or false, whether vectors are made so: all versions read that, those before 6 write it."""
 
 _MODULES = "modules.json"
+_MOST_MODULES = 64
 _MOST_BYTES = 4 << 20
 
 
@@ -52,7 +53,8 @@ def has_sentence_files(folder: Path) -> bool:
 def sentence_modules_in(folder: Path, error: type[GraftkitError]) -> Mapping[str, Mapping[str, Any]]:
     """Returns the settings of each module by its type, and under "" those for all; empty without a list of modules.
 
-    Those of the model itself have what its tokenizer_config.json says as `model_max_length`, too.
+    A type that is listed again has its number in the list behind it. Those of the model itself have what its
+    tokenizer_config.json says as `model_max_length`, too.
 
     Args:
         folder: The folder.
@@ -65,10 +67,16 @@ def sentence_modules_in(folder: Path, error: type[GraftkitError]) -> Mapping[str
     if not has_sentence_files(folder):
         return {}
     try:
-        found = parse_json(read_regular(path, _MOST_BYTES))
-        modules = {str(one["type"]): _settings_of(folder, str(one["path"]), error) for one in found}
+        found = [(str(one["type"]), str(one["path"])) for one in parse_json(read_regular(path, _MOST_BYTES))]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as reason:
         raise error(f"it is no list of modules, each with a type and a path: {reason}", where=str(path)) from None
+    if len(found) > _MOST_MODULES:
+        raise error(f"it lists {len(found):,} modules; at most {_MOST_MODULES} are read", where=str(path))
+    kinds = [kind for kind, _ in found]
+    modules = {
+        f"{kind} ({number})" if kind in kinds[: number - 1] else kind: _settings_of(folder, module, error)
+        for number, (kind, module) in enumerate(found, 1)
+    }
     said = folder / SENTENCE_SETTINGS
     return {**modules, **({"": _read(said, error)} if _is_file(said) else {})}
 
@@ -80,7 +88,7 @@ def pooling_modes(settings: Mapping[str, Any]) -> list[object]:
         settings: The module's.
     """
     said = settings.get("pooling_mode") or [mode for key, mode in POOLING_KEYS.items() if settings.get(key)]
-    return [said] if isinstance(said, str) else list(said)
+    return said if isinstance(said, list) else [said]
 
 
 def _settings_of(folder: Path, module: str, error: type[GraftkitError]) -> Mapping[str, Any]:

@@ -189,6 +189,16 @@ def head_facts(
     return facts.model_copy(update={name: value for name, value in said.items() if value})
 
 
+def _head_of_adapter(origin: AdapterFolder, head: Head) -> Head | None:
+    """Returns the head that an adapter was trained with; None where nothing says so, or it goes on with this one, too.
+
+    That of a language model goes on with a head on it, whose body is called the same. A body alone is not.
+    """
+    if origin.manifest and origin.manifest.head:
+        return origin.manifest.head.kind
+    return "language" if head == "embedding" and origin.fields.get("task_type") == "CAUSAL_LM" else None
+
+
 _HEADS: Mapping[Head, str] = {
     "language": "a language model's own head",
     "sequence": "a head on sequences",
@@ -453,13 +463,14 @@ def refuse_with_head(bound: BoundRecipe, origin: AdapterFolder | None) -> None:
     """
     head: Head = bound.objective_config.head
     recipe, where = bound.recipe, bound.document.where
-    trained = origin.manifest.head if origin and origin.manifest else None
-    if trained and trained.kind != head:
+    trained = _head_of_adapter(origin, head) if origin else None
+    if trained and trained != head:
         raise RecipeError(
-            f"adapter.from: the adapter was trained with {_HEADS[trained.kind]}, and the objective "
+            f"adapter.from: the adapter was trained with {_HEADS[trained]}, and the objective "
             f"{bound.objective.use} trains {_HEADS[head]}",
             where=where(("adapter", "from")),
-            hint="Go on with the objective that it was trained by, or train a new adapter.",
+            hint="Go on with the objective that it was trained by, or export it first (toolkit export ADAPTER --to "
+            "merged), and train a new adapter on the merged model.",
         )
     if head == "language":
         return
