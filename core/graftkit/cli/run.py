@@ -177,7 +177,8 @@ def _telling_what_helps(folder: Path, go_on: str) -> Iterator[None]:
                 error.add_note(
                     f"Add an export to the run in {folder}: toolkit export {shlex.quote(str(folder))} --to NAME"
                 )
-                error.add_note(f"Train it further: {go_on} --set training.steps=MORE")
+                said = "steps" if manifest.recipe["training"].get("epochs") is None else "epochs"
+                error.add_note(f"Train it further: {go_on} --set training.{said}=MORE")
         raise
 
 

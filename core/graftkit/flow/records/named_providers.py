@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from graftkit.errors import Cancelled, GraftkitError, PluginCallError
 from graftkit.flow.records.plain_values import SAMPLES, plain_sample, plain_value
@@ -123,11 +123,10 @@ class NamedReader(Named):
         if not isinstance(self._reader, NamesNumbers):
             return {}
         found: object = self._call(source, self._reader.names, copy(source))
-        words = self._call(source, plain_value, dict(found) if isinstance(found, Mapping) else found)
-        lists = words.values() if isinstance(words, dict) else [words]
-        if not all(isinstance(each, list) and all(map(_is_text, each)) for each in lists):
+        words = self._call(source, _words_by_column, found)
+        if words is None:
             raise self.wrong("gave something else than lists of texts, by column, for the words of numbers", source)
-        return cast("dict[str, list[str]]", words)
+        return words
 
     def _load(self, place: str, load: Callable[[], Any]) -> Any:
         values = self._call(place, load)
@@ -190,6 +189,16 @@ class NamedFormat(Named):
 
 
 _END = object()
+
+
+def _words_by_column(given: object) -> dict[str, list[str]] | None:
+    """Returns a copy of the words for numbers, by column; None of anything else."""
+    if not isinstance(given, Mapping):
+        return None
+    lists = {name: list(words) if isinstance(words, list | tuple) else None for name, words in given.items()}
+    if not all(_is_text(name) and words is not None and all(map(_is_text, words)) for name, words in lists.items()):
+        return None
+    return {str.__str__(name): [str.__str__(word) for word in words or ()] for name, words in lists.items()}
 
 
 def _is_text(value: object) -> bool:
