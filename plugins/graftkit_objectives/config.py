@@ -385,6 +385,14 @@ class _CosineConfig(EmbeddingConfig):
         "64]",
     )
 
+    @field_validator("dimensions")
+    @classmethod
+    def _differ(cls, dimensions: list[int]) -> list[int]:
+        twice = next((width for at, width in enumerate(dimensions) if width in dimensions[:at]), None)
+        if twice is not None:
+            raise ValueError(f"dimensions: {twice} is there twice, and would be learnt twice")
+        return dimensions
+
     def check_width(self, width: int) -> None:
         """Refuses parts that are no parts.
 

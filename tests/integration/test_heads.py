@@ -500,6 +500,16 @@ def test_a_text_with_other_labels_in_another_record_is_told(with_head: Any, obje
     assert line.startswith("1 text has other ")
 
 
+def test_a_config_that_leaves_out_the_types_of_pairs_is_refused(with_head: Any, bert: str) -> None:
+    said = json.loads((path := Path(bert) / "config.json").read_text())
+    del said["type_vocab_size"]
+    path.write_text(json.dumps(said))
+    recipe = with_head("classification", paired_texts(20), model=bert)
+    with pytest.raises(ModelError, match="leaves out type_vocab_size, which is 2 then: the two texts of a pair"):
+        graftkit.plan(recipe, as_run=True)
+    graftkit.plan(with_head("classification", labelled_texts(20), model=bert), as_run=True)
+
+
 def test_texts_alone_among_pairs_are_told(with_head: Any) -> None:
     """A second text that is null, as in tables with gaps, would change what is learnt unsaid."""
     pairs = [{"text": f"text {n}", "text_pair": f"other {n}", "label": "ab"[n % 2]} for n in range(40)]

@@ -710,5 +710,7 @@ def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> Non
     whole = {**recipe, "objective": {"use": "embedding", "dimensions": [8, 32]}}
     with pytest.raises(RecipeError, match="dimensions: 32 is no part of the model's vectors, which have 32 numbers"):
         graftkit.run(whole, out=tmp_path / "whole")
+    with pytest.raises(RecipeError, match="dimensions: 8 is there twice"):
+        graftkit.plan({**recipe, "objective": {"use": "embedding", "dimensions": [8, 4, 8]}})
     with pytest.raises(RecipeError, match="the objective embedding trains a model with another head"):
         graftkit.run({**recipe, "export": ["gguf"]}, out=tmp_path / "gguf")
