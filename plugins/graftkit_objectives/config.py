@@ -160,6 +160,38 @@ class GrpoConfig(SampledConfig):
         description="how dear it is to move away from the model at the start: the weight of the divergence from it; "
         "with 0 it is not computed",
     )
+    epsilon: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="how far below 1 a token's ratio, of its probability to that by the model that sampled it, may "
+        "fall before nothing more is learnt of it",
+    )
+    epsilon_high: float | None = Field(
+        default=None, ge=0, le=100, description="how far above 1 it may rise; as far as epsilon says when left out"
+    )
+    delta: float | None = Field(
+        default=None,
+        gt=1,
+        le=1000,
+        description="the most that a ratio counts, of answers with a negative advantage, too; no such bound when left "
+        "out",
+    )
+    importance_sampling_level: Literal["token", "sequence"] = Field(
+        default="token",
+        description="what ratios are of: of each token, or of an answer, the geometric mean of its tokens' (GSPO)",
+    )
+
+    @model_validator(mode="after")
+    def _clips(self) -> Self:
+        fields = ("epsilon", "epsilon_high", "delta", "importance_sampling_level")
+        said = [name for name in fields if getattr(self, name) != type(self).model_fields[name].default]
+        if self.num_iterations == 1 and said:
+            raise ValueError(
+                f"{said[0]}: with num_iterations 1 the model learns from its own answers alone: every ratio is 1, and "
+                "nothing is clipped; leave it out, or say more num_iterations"
+            )
+        return self
 
     @property
     def compares_with_start(self) -> bool:

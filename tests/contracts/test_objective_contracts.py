@@ -79,6 +79,11 @@ class TestGrpoNearItsStart(ObjectiveContract):
     options = {"beta": 0.2, "temperature": 0.7}
 
 
+class TestGrpoInSeveralSteps(ObjectiveContract):
+    provider = "grpo"
+    options = {"num_iterations": 3, "beta": 0.1, "delta": 1.5}
+
+
 class TestDrGrpo(ObjectiveContract):
     provider = "grpo"
     options = {"loss": "dr_grpo", "scale_rewards": "none", "max_new_tokens": 7}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,20 @@ def test_what_is_rewarded_becomes_likelier_and_a_stopped_run_goes_on_to_the_same
 
 
 def test_a_run_that_is_kept_near_its_start_goes_on_to_the_same(sampling: Any, tmp_path: Path) -> None:
-    """What it is compared with is the start, not what it went on from; answers all worth the same teach that, too."""
+    """What it is compared with is the start, not what it went on from; answers all worth the same teach that, too.
+
+    Two steps learn from the same answers; a run that is stopped between them goes on with these.
+    """
     worthless = {"metrics": {"use": "contains", "text": "never said"}}
-    near = {"beta": 0.5, "temperature": 0.8}
+    near = {"beta": 0.5, "temperature": 0.8, "num_iterations": 2, "epsilon": 0.01, "epsilon_high": 0.02}
     recipe = sampling(4, objective=near, export=[])
     graftkit.run(recipe, out=tmp_path / "whole")
     lines = lines_of(tmp_path / "whole")
     assert abs(lines[0]["metrics"]["kl"]) < 1e-6 and all(line["metrics"]["kl"] > 1e-4 for line in lines[1:])
-    run_until(2, recipe, tmp_path / "stopped")
+    told = [line["metrics"] for line in lines]
+    assert [one["reward"] == two["reward"] for one, two in pairwise(told)] == [True, False, True]
+    assert [one["clip_ratio"] > 0 for one in told] == [False, True, False, True]
+    run_until(3, recipe, tmp_path / "stopped")
     graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
     adapter = "adapter/adapter.safetensors"
     assert (tmp_path / "stopped" / adapter).read_bytes() == (tmp_path / "whole" / adapter).read_bytes()
@@ -152,6 +159,7 @@ def test_what_can_not_be_sampled_is_refused_before_work_is_done(sampling: Any, t
         ({"rewards": {"regexp": 1}}, r"evaluation.metrics has no 'regexp'"),
         ({"rewards": {"regex": 0}}, "all weights are 0"),
         ({"max_new_tokens": 64}, "no room for a prompt"),
+        ({"epsilon_high": 0.28}, "epsilon_high: with num_iterations 1 .* every ratio is 1, and nothing is clipped"),
     ):
         with pytest.raises(RecipeError, match=message):
             graftkit.plan(sampling(objective=fields))

@@ -65,7 +65,8 @@ ADVANTAGE = "advantage"
 worse."""
 
 MEAN_TOKENS = "mean_tokens"
-"""The number by example that says how many tokens the sampled answers of its step have on average: the same for all."""
+"""The number by example that says how many tokens in the loss the sampled answers of its step have on average, the same
+for all. Answers that are masked have none (`SampledConfig.mask_truncated_completions`)."""
 
 SAMPLED_METRICS = ("reward", "reward_std", "same_reward", "answer_tokens", "cut_off")
 """What is told of sampled answers, beside the mean score of each metric: no metric has such a name."""
@@ -111,6 +112,11 @@ class ObjectiveConfig(ProviderConfig):
         A pair has two, and a labelled answer stands beside its prompt with another record's answer.
         """
         return 2 if self.learns_from in ("pairs", "labelled") else 1
+
+    @property
+    def repeats(self) -> int:
+        """How many steps in a row see the same examples."""
+        return 1
 
     @property
     def judges_texts(self) -> bool:
@@ -212,7 +218,8 @@ class SampledConfig(ObjectiveConfig):
     of the recipe's `evaluation.metrics`. The weighted sum of the scores is an answer's reward. The objective says what
     follows from the rewards (`SampledObjective.advantages`), and is then asked for losses as any other is; an example
     is one answer, with its `ADVANTAGE` and the step's `MEAN_TOKENS`. Its log-probabilities are those that it was
-    sampled with, of logits that are divided by the temperature.
+    sampled with, of logits that are divided by the temperature. With `num_iterations` above 1 as many steps learn from
+    the same answers, by a model that has moved since it sampled them (`Scores.old`).
 
     What core reports as the loss is minus the mean reward: what `losses` gives has the gradient alone.
     """
@@ -233,6 +240,22 @@ class SampledConfig(ObjectiveConfig):
         description="which metrics of evaluation.metrics, by name, are summed up to an answer's reward, each times "
         "this; all of them, each once, when left out",
     )
+    num_iterations: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="how many steps learn from the same answers, each by the model as it is by then",
+    )
+    mask_truncated_completions: bool = Field(
+        default=False,
+        description="whether nothing is learnt of answers that were cut off at max_new_tokens; what they are worth "
+        "counts in their group's mean all the same",
+    )
+
+    @property
+    def repeats(self) -> int:
+        """As many as learn from the same answers."""
+        return self.num_iterations
 
     @property
     def compares_with_start(self) -> bool:
@@ -324,6 +347,8 @@ class Scores:
         examples: How many examples there are.
         reference: `logps` of the model as training starts, `[tokens]`, float32; None where the objective's config does
             not ask for it (`uses_reference`, of sampled answers `compares_with_start`).
+        old: `logps` of the model that sampled the answers, `[tokens]`, float32; None where several steps do not learn
+            from the same answers (`SampledConfig.num_iterations`): it is the model itself then.
         candidates: The model's own log-probability of each of the teacher's likeliest tokens in a token's place, after
             its logits were divided by the temperature, `[tokens, top_k]`, float32. A gradient by it becomes one by the
             model's parameters, as by `logps`. None where the objective's config is no `TeacherConfig`.
@@ -339,6 +364,7 @@ class Scores:
     sequences: int
     examples: int
     reference: torch.Tensor | None = None
+    old: torch.Tensor | None = None
     candidates: torch.Tensor | None = None
     teacher: torch.Tensor | None = None
     by_example: Mapping[str, torch.Tensor] = field(default_factory=dict)

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from graftkit.interfaces.objective import MeanOf, Objective, Scores
@@ -20,10 +21,12 @@ from graftkit.training.order import group_by_tokens
 from graftkit.training.processes import ALONE, Processes, shares
 
 __all__ = [
+    "OLD",
     "REFERENCE",
     "TEACHER_IDS",
     "TEACHER_LOGPS",
     "BeforePass",
+    "KeepsSteps",
     "LikelihoodLoss",
     "ObjectiveLoss",
     "OnPass",
@@ -40,6 +43,9 @@ __all__ = [
 
 REFERENCE = "reference"
 """The column by token with the log-probabilities that the model gave as training started, float32."""
+
+OLD = "old"
+"""The column by token with the log-probabilities by the model that sampled the tokens, float32."""
 
 TEACHER_IDS = "teacher_ids"
 """The column by token with the tokens that a teacher finds likeliest in its place, `[tokens, k]`, int32."""
@@ -158,6 +164,14 @@ class Passes:
             found |= {number: list(islice(rest, len(groups[number]))) for number in numbers}
         return list(chain.from_iterable(found[number] for number in range(len(groups))))
 
+    def summed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the sum of numbers over all processes, each of which has found out some and has 0 for the others."""
+        if self.processes.count == 1:
+            return values
+        found = torch.from_numpy(values).to(self.device)
+        self.processes.sum_(found)
+        return found.cpu().numpy()
+
     def count(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> int:
         """Returns how many passes some groups take."""
         return len(groups) if self.packed else sum(map(len, groups)) * store.sequences_per_example
@@ -220,6 +234,24 @@ class StepLoss(Protocol):
             store: The examples.
             groups: The numbers of those that are taken.
             poll: Called before each pass with how many are done and how many there are; raises to stop.
+        """
+
+
+@runtime_checkable
+class KeepsSteps(Protocol):
+    """A loss of which several steps in a row have something in common that only the first of them makes."""
+
+    def begin(self) -> None:
+        """Says that the next step is the first one of such a row."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Returns what the further steps of the row take over, by name."""
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Goes on in the row from which `state` was taken.
+
+        Raises:
+            TrainingError: It is no such state.
         """
 
 
@@ -518,6 +550,7 @@ def _scores(
         sequences=sequences // len(examples),
         examples=len(examples),
         reference=_column(batches, REFERENCE),
+        old=_column(batches, OLD),
         candidates=torch.cat(list(candidates)).detach().requires_grad_() if candidates else None,
         teacher=_column(batches, TEACHER_LOGPS),
         by_example=by_example(examples, owners[0].device),

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graftkit.errors import ModelError
+from graftkit.errors import ModelError, TrainingError
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.model.sampled import SampledAnswer
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training import sampled_loss
+from graftkit.training.sampled_batch import SampledBatch
 from graftkit.training.sampled_loss import Asked, SampledLoss, SamplingPlan
-from graftkit.training.step_loss import Passes
+from graftkit.training.step_loss import Passes, StepScore
 
 
 class Unlearnt:
@@ -76,3 +77,17 @@ def test_answers_that_end_in_no_numbers_leave_no_loss(monkeypatch: pytest.Monkey
     store = TokenStore.of(Example(np.array([3, 4, 5]), np.ones(3, np.float32), 2) for _ in asked)
     score = loss.backward(store, [[0, 1]], lambda: None, lambda done, total: None, lambda group, place: None)
     assert made == [3, 2, 3, 2] and math.isnan(score.loss)
+
+
+def test_answers_that_further_steps_learn_from_outlast_a_stop() -> None:
+    """As a checkpoint keeps them; of a damaged one it is said."""
+    examples = [Example(np.array([3, 4, 5]), np.array([0, 1, 1], np.float32), 1, {"old": np.array([0, -1, -2.5])})] * 2
+    score = StepScore(-0.5, 12, 8, {"reward": 0.5}, [0.5, -1.5])
+    for kept in (SampledBatch(TokenStore.of(examples), 4, score), SampledBatch(TokenStore.of([]), 4, score)):
+        found = SampledBatch.from_state(kept.state())
+        assert (found.count, found.score, len(found.store)) == (4, score, len(kept.store))
+        for ours, theirs in zip(found.store, kept.store, strict=True):
+            assert ours.ids.tolist() == theirs.ids.tolist() and ours.prompt_length == theirs.prompt_length
+            assert ours.loss_weight.tolist() == [0, 1, 1] and ours.by_token["old"].tolist() == [0, -1, -2.5]
+    with pytest.raises(TrainingError, match="has not the sampled answers"):
+        SampledBatch.from_state({})

@@ -125,7 +125,7 @@ def _foreseen(plan: RunPlan, corpus: CorpusEstimate) -> list[str]:
 
 def described_training(plan: RunPlan, corpus: CorpusEstimate) -> dict[str, Any]:
     """Returns what the training comes to, by a sample of the records."""
-    steps = estimate_steps(plan.bound.recipe, corpus)
+    steps = estimate_steps(plan.bound.recipe, corpus, plan.bound.objective_config.repeats)
     section = plan.bound.recipe.training
     about = "about " if corpus.sampled or (plan.vocabulary and not plan.vocabulary.replacement) else ""
     chosen = f"; chosen: {describe_chosen(plan.chosen)}" if plan.chosen else ""

@@ -132,7 +132,7 @@ def make_plan(
     check_end_of_turn(bound, encoder.tokenizer)
     differences = check_template(encoder, samples) if chats(bound, samples) else []
     bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, shares, chosen)
-    estimated = estimate_steps(bound.recipe, corpus) if corpus else None
+    estimated = estimate_steps(bound.recipe, corpus, bound.objective_config.repeats) if corpus else None
     steps = bound.recipe.training.steps or (estimated.steps if estimated else 0)
     kept = {key: found for key, found in (settled or {}).items() if key in unsettled(bound.recipe)}
     laid_out_by = template_in_use if chats(bound, samples) else None
@@ -196,8 +196,9 @@ def _with_numbers(
     if (recipe.training.steps or 0) >= FEWEST_SAID and {"tokens_per_step", "learning_rate"} <= said:
         return bound, {}, None
     corpus = estimate_corpus(encoder, samples.train, seen_an_epoch(shares))
-    rate_scale = bound.adapter.config.rate_scale * bound.objective_config.rate_scale
-    chosen = choose_training(recipe, corpus, files, rate_scale, bound.objective_config.examples_per_step)
+    config = bound.objective_config
+    rate_scale = bound.adapter.config.rate_scale * config.rate_scale
+    chosen = choose_training(recipe, corpus, files, rate_scale, config.examples_per_step, config.repeats)
     chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}
     return bound.with_values({f"training.{key}": value for key, value in chosen.items()}), chosen, corpus
 

@@ -120,7 +120,7 @@ class StepEstimate:
 
     Attributes:
         steps: How many optimizer steps there are.
-        an_epoch: How many of them see every record once.
+        an_epoch: How many of them an epoch has.
         examples: The mean examples of a step.
     """
 
@@ -215,6 +215,7 @@ def choose_training(
     files: BaseModelFiles,
     rate_scale: float = 1.0,
     examples: int = ObjectiveConfig.examples_per_step,
+    repeats: int = 1,
 ) -> dict[str, Any]:
     """Returns the keys of `training` that a recipe leaves out and that fit its records and its model.
 
@@ -228,6 +229,7 @@ def choose_training(
         files: The base model.
         rate_scale: As above.
         examples: As above; see `ObjectiveConfig.examples_per_step`.
+        repeats: How many steps in a row see the same examples.
     """
     section, chosen = recipe.training, dict[str, Any]()
     if "tokens_per_step" not in section.model_fields_set:
@@ -237,7 +239,7 @@ def choose_training(
     if section.epochs is None and section.steps is None:
         tokens = chosen.get("tokens_per_step", section.tokens_per_step)
         first = recipe.tokenizer.embedding_warmup_steps if recipe.tokenizer else 0
-        an_epoch = _steps_an_epoch(corpus, tokens, section.seed)
+        an_epoch = repeats * _steps_an_epoch(corpus, tokens, section.seed)
         chosen["epochs"] = max(_EPOCHS, math.ceil((_FEWEST_STEPS + first) / an_epoch))
     return chosen
 
@@ -257,12 +259,19 @@ def _rate(files: BaseModelFiles) -> float:
     return next(rate for most, rate in _RATES if parameters <= most)
 
 
-def estimate_steps(recipe: Recipe, corpus: CorpusEstimate) -> StepEstimate:
-    """Returns how many steps a recipe's training takes; its `training` must say all that `choose_training` chooses."""
+def estimate_steps(recipe: Recipe, corpus: CorpusEstimate, repeats: int = 1) -> StepEstimate:
+    """Returns how many steps a recipe's training takes; its `training` must say all that `choose_training` chooses.
+
+    Args:
+        recipe: The recipe.
+        corpus: How many tokens and examples its records are.
+        repeats: How many steps in a row see the same examples.
+    """
     section = recipe.training
-    an_epoch = _steps_an_epoch(corpus, section.tokens_per_step, section.seed)
+    different = _steps_an_epoch(corpus, section.tokens_per_step, section.seed)
+    an_epoch = repeats * different
     steps = section.steps if section.steps is not None else (section.epochs or 1) * an_epoch
-    return StepEstimate(steps, an_epoch, corpus.examples / an_epoch)
+    return StepEstimate(steps, an_epoch, corpus.examples / different)
 
 
 def _steps_an_epoch(corpus: CorpusEstimate, tokens_per_step: int, seed: int) -> int:

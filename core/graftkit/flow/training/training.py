@@ -136,6 +136,7 @@ def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Traine
         mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
         masking=masking_in(run, "training"),
         diverges=not _samples(run),
+        repeats=run.plan.bound.objective_config.repeats,
         processes=run.processes,
     )
 

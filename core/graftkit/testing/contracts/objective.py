@@ -288,6 +288,8 @@ class ObjectiveContract(Contract):
         assert isinstance(scores, Scores)
         if self.config.compares_with_start:  # as in the first step, where nothing else moves the model
             scores = replace(scores, reference=scores.logps.detach())
+        if scores.old is not None:
+            scores = replace(scores, old=scores.logps.detach())
         [gradient] = gradients_of(self.losses(scores), scores)
         signs = gradient.new_zeros(MOST).index_add(0, scores.sequence, gradient).sign()
         assert torch.equal(signs, -scores.by_example[ADVANTAGE].sign()), "it learns what is worth less"
@@ -352,6 +354,7 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
         sequences=per_example,
         examples=examples,
         reference=logps() if compares_with_start(config) else None,
+        old=logps() if isinstance(config, SampledConfig) and config.num_iterations > 1 else None,
         candidates=candidates,
         teacher=teacher,
         by_example={"wanted": wanted.to(torch.uint8)}
@@ -508,6 +511,7 @@ def of_examples(scores: AnyScores, numbers: Sequence[int]) -> AnyScores:
         sequences=scores.sequences,
         examples=len(numbers),
         reference=None if scores.reference is None else scores.reference[at],
+        old=None if scores.old is None else scores.old[at],
         candidates=None if scores.candidates is None else scores.candidates.detach()[at].requires_grad_(),
         teacher=None if scores.teacher is None else scores.teacher[at],
         by_example=by_example,
@@ -543,4 +547,4 @@ def tensors_of(scores: AnyScores) -> Iterator[torch.Tensor]:
         yield scores.label_weights
     if isinstance(scores, Scores):
         yield from (scores.weights, scores.sequence)
-        yield from (tensor for tensor in (scores.reference, scores.teacher) if tensor is not None)
+        yield from (tensor for tensor in (scores.reference, scores.old, scores.teacher) if tensor is not None)
