@@ -9,6 +9,7 @@ GraftkitError                what was wrong, where, and what to do
 |   |   `-- TemplateLimitError  a chat template that does far more work than its conversation asks for
 |   |-- ContextLengthError   a prompt that leaves no room in the model's context
 |   |-- ModelError           the base model's files, or its tokenizer
+|   |   `-- LogitsError      logits that are no finite numbers, of which no token can be chosen
 |   |-- TargetError          an adapter's target that matches no layer
 |   |-- ProviderError        a name that no plugin offers, or several do
 |   |-- PluginError          a plugin that the request needs is broken
@@ -42,6 +43,7 @@ __all__ = [
     "FolderError",
     "GraftkitError",
     "HookError",
+    "LogitsError",
     "LossError",
     "ModelError",
     "NothingToLearn",
@@ -160,6 +162,10 @@ class ContextLengthError(RequestError):
 
 class ModelError(RequestError):
     """The base model's files, or its tokenizer, can't be used as they are."""
+
+
+class LogitsError(ModelError):
+    """A model's logits are no finite numbers: its weights, or those of the adapter, are damaged or far too large."""
 
 
 class TargetError(RequestError):

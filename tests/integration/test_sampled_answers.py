@@ -123,6 +123,7 @@ def test_logits_that_are_no_numbers_end_a_run_as_every_loss_does_that_goes_wrong
     monkeypatch.setattr(sampled_loss, "sample_answers", damaged)
     with pytest.raises(LossError, match=r"(?s)^step 3: the loss is nan.*--set training.learning_rate=") as ended:
         graftkit.run(sampling(4, export=[]), out=tmp_path / "run")
+    assert "objective.beta" in str(ended.value) and "divergence_factor" not in str(ended.value)
     places = re.findall(rf"{chat_records}:(\d+)", str(ended.value))
     assert 0 < len(places) < 8 and all("7" in str(int(place) - 1) for place in places), "each says how many precede it"
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from graftkit.errors import ModelError
+from graftkit.errors import LogitsError
 from graftkit.interfaces.objective import ADVANTAGE, MEAN_TOKENS, SampledConfig, SampledObjective
 from graftkit.model.memory_back import give_freed_back
 from graftkit.model.sampled import SampledAnswer, sample_answers
@@ -229,7 +229,7 @@ class SampledLoss:
             return sample_answers(
                 self._network, prompts, seeds, limits=limits, stop=stop, temperature=temperature, poll=poll
             )
-        except ModelError:
+        except LogitsError:
             return [[] for _ in places]
 
     def _scored(

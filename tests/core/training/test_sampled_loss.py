@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graftkit.errors import ModelError, TrainingError
+from graftkit.errors import LogitsError, ModelError, TrainingError
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.model.sampled import SampledAnswer
 from graftkit.store.fingerprint import derived_seed
@@ -60,14 +60,15 @@ def test_no_more_answers_are_made_side_by_side_than_asked(
     assert every == [derived_seed(first, "answer", f"{place}:{number}") for place in (0, 1) for number in range(5)]
 
 
-def test_answers_that_end_in_no_numbers_leave_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where those to a prompt are made a few at a time, and the first ones are whole, too."""
+@pytest.mark.parametrize("error", [LogitsError("no finite numbers"), ModelError("what else is wrong with the model")])
+def test_answers_that_end_in_no_numbers_leave_no_loss(error: ModelError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where those to a prompt are made a few at a time, and the first ones are whole, too; other errors are told."""
     made: list[int] = []
 
     def sampled(network: Any, prompts: Any, seeds: Sequence[Sequence[int]], **options: Any) -> list[Any]:
         made.append(len(seeds[0]))
         if len(made) == 2:
-            raise ModelError("the logits are no finite numbers")
+            raise error
         return [[SampledAnswer([5, 2], ended=True) for _ in each] for each in seeds]
 
     monkeypatch.setattr(sampled_loss, "sample_answers", sampled)
@@ -75,7 +76,18 @@ def test_answers_that_end_in_no_numbers_leave_no_loss(monkeypatch: pytest.Monkey
     sampling = SamplingPlan(SampledConfig(group_size=5), lambda store, numbers: asked, [2], 100, 3, 0)
     loss: Any = SampledLoss(torch.nn.Linear(1, 1), Unlearnt(), Passes(64, True, torch.device("cpu")), sampling)  # type: ignore[arg-type]
     store = TokenStore.of(Example(np.array([3, 4, 5]), np.ones(3, np.float32), 2) for _ in asked)
-    score = loss.backward(store, [[0, 1]], lambda: None, lambda done, total: None, lambda group, place: None)
+
+    def taken() -> StepScore:
+        step: StepScore = loss.backward(
+            store, [[0, 1]], lambda: None, lambda done, total: None, lambda group, place: None
+        )
+        return step
+
+    if not isinstance(error, LogitsError):
+        with pytest.raises(ModelError, match="what else is wrong"):
+            taken()
+        return
+    score = taken()
     assert made == [3, 2, 3, 2] and math.isnan(score.loss)
 
 

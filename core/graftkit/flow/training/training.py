@@ -362,9 +362,9 @@ def _naming_records(run: RunContext, corpus: Corpus, error: LossError) -> LossEr
     hint = (
         f"The state after step {error.step - 1} is kept. Going on with --resume alone takes the same step and fails "
         f"again. With --set training.learning_rate={rate / 3:.1g}, or another training.max_grad_norm or warmup, it "
-        f"goes back to the newest checkpoint up to step {error.good} (training.checkpoint_every), or to the start; "
-        "training.divergence_factor says what divergence is."
+        f"goes back to the newest checkpoint up to step {error.good} (training.checkpoint_every), or to the start"
     )
+    hint += _STAYS_NEAR if _samples(run) else "; training.divergence_factor says what divergence is."
     return LossError("\n".join([f"{error.message}{'; its records:' if listed else ''}", *listed]), hint=hint)
 
 
@@ -480,6 +480,11 @@ def _samples(run: RunContext) -> bool:
 def _has_gradient(line: Mapping[str, Any]) -> bool:
     return bool(line["gradient_norm"])
 
+
+_STAYS_NEAR = (
+    ". A new run may keep the model nearer its start by objective.beta, or sample likelier answers by a lower "
+    "objective.temperature."
+)
 
 _NOTHING_LEARNT = "no step had a gradient: nothing was learnt{}"
 
