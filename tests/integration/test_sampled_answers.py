@@ -283,3 +283,29 @@ def test_records_without_an_answer_are_refused_where_one_is_needed(
     ended = str(written(tmp_path / "ended.jsonl", [{"prompt": [user("a"), assistant("b")]}]))
     with pytest.raises(DataError, match="the prompt's last message is the assistant's"):
         graftkit.plan(sampling(data={"train": ended, "holdout": 0.0}))
+
+
+@pytest.mark.parametrize("data", [{"overflow": "truncate"}, {"overflow": "error"}, {"turns": "each"}])
+def test_a_record_is_asked_whose_own_answer_is_too_long(
+    data: dict[str, str], sampling: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the answer is learnt; metrics compare with all of it."""
+    long = "a long answer " * 30
+    records = [{"messages": [user(f"say {n}"), assistant(long if n % 3 else "short")]} for n in range(12)]
+    texts = [{"prompt": f"once {n}", "completion": long} for n in range(4)]
+    train = [str(written(tmp_path / f"{n}.jsonl", each)) for n, each in enumerate((records, texts))]
+    told: dict[str, str] = {}
+
+    def noted(metrics: Any, given: Any) -> dict[str, float]:
+        told[given.prompt] = given.expected
+        return {label: float(len(given.answer) % 3) for label in metrics}
+
+    monkeypatch.setattr(rewards, "scores_of", noted)
+    sections = {"data": {"train": train, "holdout": 0.2, "max_length": 60, **data}, "export": []}
+    result = graftkit.run(sampling(4, evaluation={"metrics": "exact-match"}, **sections), out=tmp_path / "run")
+    notices = "\n".join(result.manifest["notices"])
+    assert "longer than" not in notices and "left out" not in notices, notices
+    for prompt, expected in told.items():
+        number = int(re.findall(r"(?:say|once) (\d+)", prompt)[-1])
+        assert expected.strip() == (long if "once" in prompt or number % 3 else "short").strip()
+    assert len(told) == 16, "each record is asked"

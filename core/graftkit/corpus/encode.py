@@ -147,6 +147,8 @@ class Encoder:
         token_types: Of how many types of tokens the model has embeddings; see `PairLayout`. 0: of none.
         whole_texts: Whether each window of a text has around it what the tokenizer puts around a text, as encoders see
             texts, and every token of the text itself is in the loss.
+        asks: Whether the model answers the records itself, and nothing of their own answers is learnt: of one that is
+            too long the prompt is kept alone, where that leaves room for an answer.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class Encoder:
         targets: TextTargets | None = None,
         token_types: int = 0,
         whole_texts: bool = False,
+        asks: bool = False,
     ) -> None:
         self._tokenizer = with_control_tokens(tokenizer, template)
         self._rows = rows if rows is not None and rows < tokenizer.vocab_size else None
@@ -174,7 +177,7 @@ class Encoder:
         self._shortened: _LaidOut | None = None
         self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
         self.targets, self.token_types = targets, token_types
-        self.whole_texts = whole_texts
+        self.whole_texts, self.asks = whole_texts, asks
 
     def for_tokenizer(self, tokenizer: Tokenizer, template: ChatTemplate | None, rows: int | None = None) -> Encoder:
         """Returns an encoder with the same rules for another tokenizer."""
@@ -189,6 +192,7 @@ class Encoder:
             targets=self.targets,
             token_types=self.token_types,
             whole_texts=self.whole_texts,
+            asks=self.asks,
         )
 
     @cached_property
@@ -593,23 +597,34 @@ class Encoder:
         self.check_rows(ids, sample.where)
         if isinstance(sample, Unanswered):
             return self._prompt(sample, ids, notes)
-        is_text = isinstance(sample, Text | LongText)
+        is_text, asked = isinstance(sample, Text | LongText), None
         if is_text:
             windows = range(0, len(ids) - 1, self.max_length - 1)
             examples = [
                 _example(ids[at : at + self.max_length], loss_weights[at : at + self.max_length]) for at in windows
             ]
+        elif asked := self._asked(sample, ids):
+            examples = [asked]
         else:
             length = self._fitting(ids, loss_weights, sample.where, overflow, laid_out.characters > 0)
             examples = [_example(ids[:length], loss_weights[:length])]
         return Encoded(
-            examples=[example for example in examples if example.loss_mask.any()],
-            truncated=not is_text and len(ids) > self.max_length,
+            examples=[example for example in examples if asked or example.loss_mask.any()],
+            truncated=not is_text and not asked and len(ids) > self.max_length,
             stops=self._stops(ids, loss_weights),
             left_out=frozenset(notes.left_out),
             spells=notes.spells if isinstance(sample, Conversation) else self._layout.spelt(sample),
             unmarked=notes.unmarked,
         )
+
+    def _asked(self, sample: Part, ids: NDArray[np.int64]) -> Example | None:
+        """Returns the prompt of a record that is too long, where the model answers it itself and has room for that."""
+        if not self.asks or len(ids) <= self.max_length or isinstance(sample, Tokens):
+            return None
+        prompt = self.prompt_in_use(sample, cut=False) or []
+        if not 0 < len(prompt) < self.max_length:
+            return None
+        return _example(np.array(prompt, np.int64), np.zeros(len(prompt), np.float32))
 
     def _prompt(self, sample: Unanswered, ids: NDArray[np.int64], notes: Notes) -> Encoded:
         """Returns a prompt that the model answers itself: no token of it is in the loss; one too long is left out.
@@ -858,6 +873,7 @@ class Encoder:
             **({**self.targets.facts(), "around": self.put_around} if self.targets else {}),
             **({"types": self.token_types} if self.token_types and self.targets else {}),
             **({"whole texts": self.put_around} if self.whole_texts else {}),
+            **({"asks": True} if self.asks else {}),
         }
         return fingerprint(facts)
 

@@ -10,7 +10,7 @@ from graftkit.corpus.encode import Encoder
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.text_targets import TextTargets
 from graftkit.errors import DataError, RecipeError
-from graftkit.interfaces.objective import EmbeddingConfig
+from graftkit.interfaces.objective import EmbeddingConfig, SampledConfig
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
@@ -58,6 +58,7 @@ def encoder_of(
         targets=targets,
         token_types=token_types if targets else 0,
         whole_texts=objective.head == "masked",
+        asks=isinstance(objective, SampledConfig),
     )
 
 
