@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from graftkit.cli.main import cli as toolkit
+from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError, LossError, RecipeError
 from graftkit.flow.events import Event, Notice, StepFinished
 from graftkit.flow.training import rewards
@@ -197,7 +199,7 @@ def test_preview_says_that_answers_are_compared_and_not_learnt(sampling: Any, tm
 def test_a_run_whose_records_change_goes_on_when_they_are_back(
     sampling: Any, chat_records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prompts are read from the records in each step, where these are too many to keep."""
+    """Prompts are read from the records in each step, where there is room for those of one alone."""
     monkeypatch.setattr(rewards, "_KEPT_TOKENS", 0)
     recipe, before = sampling(4, export=[]), chat_records.read_bytes()
 
@@ -283,6 +285,30 @@ def test_records_without_an_answer_are_refused_where_one_is_needed(
     ended = str(written(tmp_path / "ended.jsonl", [{"prompt": [user("a"), assistant("b")]}]))
     with pytest.raises(DataError, match="the prompt's last message is the assistant's"):
         graftkit.plan(sampling(data={"train": ended, "holdout": 0.0}))
+
+
+def test_files_are_read_once_for_the_records_of_many_steps(
+    sampling: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a step takes does not grow with the records that it does not see."""
+    read: list[int] = []
+
+    def at(samples: Samples, numbers: Collection[int]) -> Samples:
+        if len(samples) > 40:  # those to learn from
+            read.append(len(numbers))
+        return own(samples, numbers)
+
+    own = Samples.at
+    monkeypatch.setattr(Samples, "at", at)
+    recipe = sampling(8, export=[], evaluation={"metrics": {"use": "contains", "text": "a"}})
+    graftkit.run(recipe, out=tmp_path / "whole")
+    whole, lines = list(read), lines_of(tmp_path / "whole")
+    assert len(whole) == 1, "those of all steps"
+    read.clear()
+    monkeypatch.setattr(rewards, "_KEPT_TOKENS", 700)
+    graftkit.run(recipe, out=tmp_path / "parts")
+    assert 3 < len(read) < 8 and sum(read) < 2 * sum(whole), read
+    assert lines_of(tmp_path / "parts") == lines
 
 
 @pytest.mark.parametrize("data", [{"overflow": "truncate"}, {"overflow": "error"}, {"turns": "each"}])

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
@@ -100,6 +100,7 @@ class RunContext:
         vocabulary: What records are encoded with; the first stage puts another one here where the recipe asks for it.
         sampling: How answers are sampled and rewarded, once a stage has made it: its metrics, and the records that it
             keeps, serve those that follow.
+        steps_to_come: Returns the examples of each step that training has not taken yet; none before it begins.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class RunContext:
         self.processes = processes
         self.vocabulary = Vocabulary(plan.tokenizer, plan.backend, plan.encoder, plan.tokenizer)
         self.sampling: SamplingPlan | None = None
+        self.steps_to_come: Callable[[], Iterator[Sequence[int]]] = lambda: iter(())
         self._on_event = on_event
         self._log_failed = False
         self._start = time.perf_counter()

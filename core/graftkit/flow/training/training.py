@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from graftkit.errors import DataError, FolderError, HookError, LossError, RecipeError, named
@@ -123,7 +125,7 @@ def _tell_of_room(run: RunContext, corpus: Corpus, stage: StageScope) -> None:
 def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Trainer:
     """Returns what trains a run's model on its examples."""
     model, store = loaded.model, corpus.train
-    return Trainer(
+    trainer = Trainer(
         model.network,
         model.trainable_parameters(),
         store,
@@ -139,6 +141,9 @@ def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Traine
         repeats=run.plan.bound.objective_config.repeats,
         processes=run.processes,
     )
+    made = weakref.ref(trainer)  # the run outlives the model
+    run.steps_to_come = lambda: islice(taking.plan, taking.step, None) if (taking := made()) else iter(())
+    return trainer
 
 
 def _take_steps(
