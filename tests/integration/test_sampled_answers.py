@@ -72,6 +72,7 @@ def test_what_is_rewarded_becomes_likelier_and_a_stopped_run_goes_on_to_the_same
     assert {export["proof"]["status"] for export in result.manifest["exports"].values()} == {"proved"}
     page = (tmp_path / "whole" / "report.html").read_text()
     assert "Holdout records with the least reward" in page and "<p>reward " in page and "<p>loss " not in page
+    assert f"The reward of 8 steps, from {-steps[0]['loss']:.4f} to" in page and "share by step" in page
     assert "in the loss" not in page + (result.exports["merged"] / "README.md").read_text(), "no token of a record is"
     assert not any("prompts leave" in notice for notice in result.manifest["notices"])
     run_until(3, recipe, tmp_path / "stopped")
