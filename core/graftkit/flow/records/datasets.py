@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from graftkit.corpus.answers_compared import AsLabelled, AsPrompts
 from graftkit.corpus.columns import columns_of, described, fits
 from graftkit.corpus.dataset import Dataset, first_records
 from graftkit.corpus.file_names import check_one_split, check_parts
@@ -30,6 +31,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import Kind
+from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.reader import Reader
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.record_source import RecordSource
@@ -41,7 +43,7 @@ from graftkit.recipe.paths import is_address, is_hub_dataset
 from graftkit.recipe.schema import DatasetSection, ProviderSection
 from graftkit.wildcards import matches
 
-__all__ = ["look_at_path", "open_dataset", "open_datasets", "open_path"]
+__all__ = ["look_at_path", "open_dataset", "open_datasets", "open_path", "read_for"]
 
 
 def open_datasets(
@@ -393,3 +395,19 @@ def _check_alike(first: _FirstRecords, formats: Mapping[str, RecordFormat]) -> N
             )
         else:
             formats[known].sample(record, where)  # says what is wrong with it
+
+
+def read_for(learns_from: LearnsFrom, files: Sequence[Dataset]) -> list[Dataset]:
+    """Returns files as an objective learns from them.
+
+    Where it learns labelled answers, a pair is two; where the model answers prompts itself, records need no answer.
+
+    Args:
+        learns_from: What the objective learns from.
+        files: The files.
+    """
+    if learns_from == "labelled":
+        return [replace(file, format=AsLabelled(file.format)) for file in files]
+    if learns_from == "prompts":
+        return [replace(file, format=AsPrompts(file.format), answers_itself=True) for file in files]
+    return list(files)

@@ -109,6 +109,14 @@ class CorpusEstimate:
         """Returns how many tokens the sequences of a share of the examples have at most; 1024 where there are none."""
         return _quantile(self.longest, share)
 
+    def prompt_quantile(self, share: float) -> int:
+        """Returns how many tokens the prompts of a share of the examples have at most, likewise."""
+        return _quantile(self.prompts, share)
+
+    def learnt_quantile(self, share: float) -> int:
+        """Returns how many tokens a share of the examples has in the loss at most, likewise."""
+        return _quantile(self.learnt, share)
+
 
 def _quantile(lengths: Sequence[int], share: float) -> int:
     return sorted(lengths)[int((len(lengths) - 1) * share)] if lengths else 1024
