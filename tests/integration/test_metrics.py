@@ -155,3 +155,7 @@ def test_a_record_that_no_answer_can_be_scored_to_is_refused_before_a_step(make_
         stages = json.loads((tmp_path / "run/manifest.json").read_text())["stages"]
         assert [stage["name"] for stage in stages][-1] == "corpus", "no step was taken"
         shutil.rmtree(tmp_path / "run")
+    data = {**data, "max_length": 16}
+    training = {**recipe["training"], "steps": 2, "tokens_per_step": 16}
+    few = make_recipe(objective=objective, data=data, evaluation={"metrics": ["json-equal"]}, export=[])
+    assert graftkit.run({**few, "training": training}, out=tmp_path / "run"), "no step sees that record"

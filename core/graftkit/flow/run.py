@@ -383,7 +383,7 @@ def _flow(run: RunContext) -> None:
     exporters = make_exporters(run.plan, run.host)
     refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
     planned, corpus = check_model(run), build_corpus(run)
-    check_rewarded(run)
+    check_rewarded(run, corpus)
     settle_memory_apart(run, planned, corpus)
     _train_and_export(run, planned, corpus, exporters)
     del exporters

@@ -27,7 +27,7 @@ from graftkit.training.processes import ALONE, Processes
 from graftkit.training.step_loss import KeepsSteps, LikelihoodLoss, Passes, StepLoss, StepScore
 from graftkit.training.together import check_same, receive_state, send_state, sum_gradients
 
-__all__ = ["Trainer", "holdout_loss"]
+__all__ = ["Trainer", "holdout_loss", "planned_steps"]
 
 _EVALUATE: Mapping[str, Any] = {"evaluate": True}
 _TRAINED: Mapping[str, Any] = {"trained": True}
@@ -89,15 +89,7 @@ class Trainer:
         self._network = network
         self._store = store
         self._lengths = store.lengths.tolist()
-        different = plan_steps(
-            self._lengths,
-            seed=options.seed,
-            tokens_per_step=options.tokens_per_step,
-            epochs=options.epochs,
-            steps=options.steps and -(-options.steps // repeats),
-            mixture=mixture,
-        )
-        self.plan = [step for step in different for _ in range(repeats)][: options.steps]
+        self.plan = planned_steps(self._lengths, options, mixture, repeats)
         self._masking, self._epochs = masking, epochs_of(self.plan) if masking else []
         self._options = options
         self._device = device
@@ -302,6 +294,28 @@ class Trainer:
         )
         error.step, error.good, error.examples = self.step + 1, self.watch.good, examples
         return error
+
+
+def planned_steps(
+    lengths: Sequence[int], options: TrainingSection, mixture: Mixture | None = None, repeats: int = 1
+) -> list[list[int]]:
+    """Returns the examples of every step of a training.
+
+    Args:
+        lengths: The tokens of each example.
+        options: The recipe's training section.
+        mixture: As for `Trainer`.
+        repeats: As for `Trainer`.
+    """
+    different = plan_steps(
+        lengths,
+        seed=options.seed,
+        tokens_per_step=options.tokens_per_step,
+        epochs=options.epochs,
+        steps=options.steps and -(-options.steps // repeats),
+        mixture=mixture,
+    )
+    return [step for step in different for _ in range(repeats)][: options.steps]
 
 
 def holdout_loss(

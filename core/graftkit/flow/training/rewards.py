@@ -25,11 +25,13 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
+from graftkit.training.loop import planned_steps
+from graftkit.training.order import Mixture
 from graftkit.training.sampled_loss import Asked, SamplingPlan
 from graftkit.training.start_scores import KeptStart
 from graftkit.training.step_loss import Passes, StepLoss
 
-__all__ = ["asked_of", "check_rewarded", "loss_in", "rewards_of", "sampling_of"]
+__all__ = ["asked_of", "check_rewarded", "loss_in", "mixture_of", "rewards_of", "sampling_of"]
 
 _KEPT_TOKENS = 10_000_000
 """Records of so many tokens are read together and kept in memory, those of later steps, too: it takes all files."""
@@ -154,8 +156,12 @@ class _Records:
         return found
 
 
-def check_rewarded(run: RunContext) -> None:
-    """Makes sure that answers to all training records can be scored, where a run learns from what metrics say of them.
+def check_rewarded(run: RunContext, corpus: Corpus) -> None:
+    """Makes sure that answers to the records of all steps can be scored, where a run learns from what metrics say.
+
+    Args:
+        run: The run.
+        corpus: The examples.
 
     Raises:
         DataError: A metric says that it can't score those to one.
@@ -166,7 +172,7 @@ def check_rewarded(run: RunContext) -> None:
     checking = [metric for metric in rewards_of(run.plan.bound, run.host).values() if isinstance(metric, ChecksRecords)]
     if not checking:
         return
-    samples = run.plan.samples.train
+    samples = _seen(run, corpus.train)
     with run.stage("records to answer") as stage:
         report = stage.progress("records")
         for number, sample in enumerate(samples):
@@ -175,6 +181,20 @@ def check_rewarded(run: RunContext) -> None:
                 given = answered(run.vocabulary.tokenizer, question, [])
                 for metric in checking:
                     metric.check(deepcopy(given))
+
+
+def _seen(run: RunContext, store: TokenStore) -> Samples:
+    """Returns the records that some step sees."""
+    bound = run.plan.bound
+    steps = planned_steps(
+        store.lengths.tolist(), bound.recipe.training, mixture_of(run, store), bound.objective_config.repeats
+    )
+    return run.plan.samples.train.at({int(store.by_example[RECORD][number]) for step in steps for number in step})
+
+
+def mixture_of(run: RunContext, store: TokenStore) -> Mixture | None:
+    """Returns which training examples an epoch sees; None for each once."""
+    return Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None
 
 
 def _asked(

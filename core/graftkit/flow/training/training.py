@@ -28,7 +28,7 @@ from graftkit.flow.preparation.masking import masking_in
 from graftkit.flow.state.context import ADAPTER, RunContext, StageScope
 from graftkit.flow.state.resume import Resumed, check_state
 from graftkit.flow.training.holdout_watch import HoldoutWatch
-from graftkit.flow.training.rewards import loss_in
+from graftkit.flow.training.rewards import loss_in, mixture_of
 from graftkit.flow.training.sample_answers import SampleAnswers
 from graftkit.host.lifecycle import CheckpointInfo, StepInfo
 from graftkit.host.process_state import ProcessState
@@ -51,7 +51,6 @@ from graftkit.training.checkpoint import (
 from graftkit.training.early_stop import best_step
 from graftkit.training.loop import Trainer
 from graftkit.training.optimizers import RowTraining
-from graftkit.training.order import Mixture
 from graftkit.training.schedule import learning_rate, warmup_steps
 
 __all__ = ["go_back", "make_trainer", "save_adapter", "train"]
@@ -135,7 +134,7 @@ def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Traine
         rate_scales=model.rate_scales(),
         packed=loaded.packing.packed,
         loss=loss_in(run, model.network, corpus, model.trainable_parameters().values()),
-        mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
+        mixture=mixture_of(run, store),
         masking=masking_in(run, "training"),
         diverges=not _samples(run),
         repeats=run.plan.bound.objective_config.repeats,
