@@ -17,12 +17,14 @@ from graftkit.cli.main import cli as toolkit
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError, LossError, RecipeError
 from graftkit.flow.events import Event, Notice, StepFinished
+from graftkit.flow.planning.describe_plan import described_training
 from graftkit.flow.training import rewards
 from graftkit.flow.training.answers import metrics_of
 from graftkit.interfaces.objective import SAMPLED_METRICS
 from graftkit.model.sampled import sample_answers
 from graftkit.model.sampling import check_logits
 from graftkit.training import sampled_loss
+from graftkit.training.loop import planned_steps
 from made_records import written
 from stopped_runs import run_until
 from tokenizers import Tokenizer
@@ -34,7 +36,7 @@ VOWELS = {"use": "regex", "pattern": "[aeiou]"}
 def sampling(make_recipe: Any) -> Any:
     """Makes a recipe whose answers are worth most with a vowel."""
 
-    def make(steps: int = 2, **sections: Any) -> dict[str, Any]:
+    def make(steps: int | None = 2, **sections: Any) -> dict[str, Any]:
         sections["objective"] = {"use": "grpo", "group_size": 4, "max_new_tokens": 6, **sections.pop("objective", {})}
         sections["evaluation"] = {"metrics": VOWELS, **sections.pop("evaluation", {})}
         found: dict[str, Any] = make_recipe(**sections)
@@ -286,6 +288,18 @@ def test_records_without_an_answer_are_refused_where_one_is_needed(
     ended = str(written(tmp_path / "ended.jsonl", [{"prompt": [user("a"), assistant("b")]}]))
     with pytest.raises(DataError, match="the prompt's last message is the assistant's"):
         graftkit.plan(sampling(data={"train": ended, "holdout": 0.0}))
+
+
+def test_a_plan_counts_every_step_that_learns_from_the_same_answers(sampling: Any) -> None:
+    once, thrice = (
+        graftkit.plan(sampling(None, objective={"num_iterations": count}), overrides=["training.epochs=2"])
+        for count in (1, 3)
+    )
+    assert once.corpus and thrice.corpus
+    told = described_training(thrice, thrice.corpus)
+    steps = planned_steps(thrice.corpus.lengths, thrice.bound.recipe.training, repeats=3)
+    assert told["steps"] == len(steps) == 3 * described_training(once, once.corpus)["steps"] and told["epochs"] == 2
+    assert steps[0] == steps[2] != steps[3], "the same prompts"
 
 
 def test_files_are_read_once_for_the_records_of_many_steps(
