@@ -315,7 +315,7 @@ def test_files_are_read_once_for_the_records_of_many_steps(
 
     own = Samples.at
     monkeypatch.setattr(Samples, "at", at)
-    recipe = sampling(8, export=[], evaluation={"answers": 0})
+    recipe = sampling(8, export=[], evaluation={"metrics": {"use": "contains", "text": "a"}})
     graftkit.run(recipe, out=tmp_path / "whole")
     whole, lines = list(read), lines_of(tmp_path / "whole")
     assert len(whole) == 1, "those of all steps"
