@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["ENCODERS", "encoder_folder"]
+__all__ = ["ENCODERS", "encoder_folder", "encoder_recipe"]
 
 _SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -51,6 +52,41 @@ def encoder_folder(folder: Path, kind: str, *, whole: bool = True) -> Path:
                 torch.nn.init.normal_(parameter, std=0.15)
     model.save_pretrained(folder)
     return folder
+
+
+def encoder_recipe(
+    model: Path,
+    records: Path,
+    exports: Sequence[Any] = (),
+    *,
+    objective: Any,
+    step: Mapping[str, int],
+    data: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    **sections: Any,
+) -> dict[str, Any]:
+    """Returns the recipe of a run of a few steps.
+
+    Args:
+        model: The base model.
+        records: The file of records.
+        exports: What is exported.
+        objective: What is learnt.
+        step: How many tokens a step has, and what else the recipe's `training` says wherever the objective is learnt.
+        data: Further keys of the recipe's `data`.
+        training: Further keys of its `training`.
+        sections: Further sections.
+    """
+    return {
+        "model": str(model),
+        "data": {"train": str(records), "holdout": 0.2, **(data or {})},
+        "objective": objective,
+        "adapter": {"use": "lora", "rank": 4},
+        "quantizer": "none",
+        "training": {"steps": 24, "learning_rate": 1e-2, "device": "cpu", **step, **(training or {})},
+        "export": list(exports),
+        **sections,
+    }
 
 
 def _wordpiece() -> Any:

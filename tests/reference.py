@@ -12,7 +12,7 @@ from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.batch import pack
 from graftkit.training.loss import TokenLoss
-from graftkit.training.step_loss import Passes, StepLoss, StepScore
+from graftkit.training.step_loss import Passes, StepCalls, StepLoss, StepScore
 from torch.nn.functional import cross_entropy
 
 __all__ = ["examples", "gradients", "move_from_start", "reference_loss", "step_gradients", "training_loss"]
@@ -67,9 +67,7 @@ def step_gradients(
     use_packing(network, Packing(packed))
     passes = Passes(microbatch, packed, torch.device("cpu"))
     groups = passes.groups(range(len(store)), store.lengths.tolist())
-    score = loss(network, passes).backward(
-        store, groups, lambda: None, lambda done, total: None, lambda group, place: None
-    )
+    score = loss(network, passes).backward(store, groups, StepCalls())
     return score, gradients(model)
 
 

@@ -81,14 +81,18 @@ if TYPE_CHECKING:
     from graftkit.interfaces.objective import Embeddings as Embeddings
     from graftkit.interfaces.objective import Objective as Objective
     from graftkit.interfaces.objective import ObjectiveConfig as ObjectiveConfig
+    from graftkit.interfaces.objective import RetrievalConfig as RetrievalConfig
     from graftkit.interfaces.objective import SampledConfig as SampledConfig
     from graftkit.interfaces.objective import SampledObjective as SampledObjective
     from graftkit.interfaces.objective import Scores as Scores
     from graftkit.interfaces.objective import SequenceObjective as SequenceObjective
     from graftkit.interfaces.objective import SequenceScores as SequenceScores
+    from graftkit.interfaces.objective import SimilarityConfig as SimilarityConfig
+    from graftkit.interfaces.objective import SimilarityObjective as SimilarityObjective
     from graftkit.interfaces.objective import TeacherConfig as TeacherConfig
     from graftkit.interfaces.objective import TokenObjective as TokenObjective
     from graftkit.interfaces.objective import TokenScores as TokenScores
+    from graftkit.interfaces.objective import VectorPairs as VectorPairs
     from graftkit.interfaces.provider import Provider as Provider
     from graftkit.interfaces.quantizer import AdoptingQuantizer as AdoptingQuantizer
     from graftkit.interfaces.quantizer import Quantizer as Quantizer
@@ -212,6 +216,10 @@ _HOMES = {
     "EmbeddingConfig": "graftkit.interfaces.objective",
     "EmbeddingObjective": "graftkit.interfaces.objective",
     "Embeddings": "graftkit.interfaces.objective",
+    "RetrievalConfig": "graftkit.interfaces.objective",
+    "SimilarityConfig": "graftkit.interfaces.objective",
+    "SimilarityObjective": "graftkit.interfaces.objective",
+    "VectorPairs": "graftkit.interfaces.objective",
     "SimilarTexts": "graftkit.interfaces.samples",
     "TaggedText": "graftkit.interfaces.samples",
     "Scores": "graftkit.interfaces.objective",

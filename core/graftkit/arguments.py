@@ -1,4 +1,4 @@
-"""What a program hands to a public function is looked at first, so that a mistake is told in words, by its name."""
+"""Checks the arguments of public functions before any work, so that an error names the argument."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ __all__ = [
     "check_several",
     "check_text",
     "check_texts",
+    "check_unicode",
 ]
 
 
@@ -81,6 +82,22 @@ def check_text(value: Any, name: str) -> None:
     """
     if not isinstance(value, str):
         raise RequestError(_other_type(value, "text"), where=name, hint="Give a str.")
+
+
+def check_unicode(text: str, what: str) -> None:
+    """Makes sure that a text can be written as UTF-8: one with half of a surrogate pair can't.
+
+    Args:
+        text: The text.
+        what: What the error calls it.
+
+    Raises:
+        RequestError: It can't.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"the {what} is not UTF-8") from None
 
 
 def check_texts(values: Any, name: str, error: type[RequestError] = RequestError) -> list[str]:

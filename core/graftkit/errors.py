@@ -9,10 +9,12 @@ GraftkitError                what was wrong, where, and what to do
 |   |   `-- TemplateLimitError  a chat template that does far more work than its conversation asks for
 |   |-- ContextLengthError   a prompt that leaves no room in the model's context
 |   |-- ModelError           the base model's files, or its tokenizer
+|   |   `-- LogitsError      logits that are no finite numbers, of which no token can be chosen
 |   |-- TargetError          an adapter's target that matches no layer
 |   |-- ProviderError        a name that no plugin offers, or several do
 |   |-- PluginError          a plugin that the request needs is broken
-|   `-- FolderError          the output folder: in use, not writable, too small a disk
+|   `-- FolderError          the output folder: not writable, too small a disk, another run in it
+|       `-- FolderInUseError a folder in which somebody is at work
 |-- RunError                 the run failed                                (exit 1)
 |   |-- StorageError         a write that the system refused
 |   |-- TrainingError        a state that doesn't fit the model
@@ -40,8 +42,10 @@ __all__ = [
     "DataError",
     "ExportError",
     "FolderError",
+    "FolderInUseError",
     "GraftkitError",
     "HookError",
+    "LogitsError",
     "LossError",
     "ModelError",
     "NothingToLearn",
@@ -162,6 +166,10 @@ class ModelError(RequestError):
     """The base model's files, or its tokenizer, can't be used as they are."""
 
 
+class LogitsError(ModelError):
+    """A model's logits are no finite numbers: its weights, or those of the adapter, are damaged or far too large."""
+
+
 class TargetError(RequestError):
     """An adapter's target matches no layer of the base model."""
 
@@ -176,6 +184,10 @@ class PluginError(RequestError):
 
 class FolderError(RequestError):
     """The output folder holds another run, can't be written, or lies on too small a disk."""
+
+
+class FolderInUseError(FolderError):
+    """A run or an export is going on in the folder."""
 
 
 class RunError(GraftkitError):

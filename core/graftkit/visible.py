@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-__all__ = ["further_lines_indented", "one_line", "visible"]
+__all__ = ["first_of", "further_lines_indented", "one_line", "visible"]
 
 _OBEYED = re.compile(
     "["
@@ -47,6 +48,21 @@ def one_line(text: str, most: int | None = None) -> str:
     """
     shown = visible(text).replace("\n", r"\n").replace("\t", r"\t")
     return shown if most is None or len(shown) <= most else f"{shown[: max(1, most - 3)]}..."
+
+
+def first_of(names: Iterable[str], most: int = 3) -> str:
+    """Returns names as a message lists them, the first ones of many.
+
+    Args:
+        names: The names.
+        most: How many are shown.
+
+    Example:
+        >>> first_of(["a", "b", "c", "d"], 2)
+        'a, b and 2 more'
+    """
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
 
 
 def further_lines_indented(text: str) -> str:

@@ -79,6 +79,12 @@ def graftkit_formats() -> list[Provider]:
             "graftkit_formats.config:TagConfig",
         ),
         _provider(
+            "translation",
+            "graftkit_formats.translation:Translation",
+            "a text in several languages, of which one is translated into another",
+            "graftkit_formats.config:TranslationConfig",
+        ),
+        _provider(
             "retrieval",
             "graftkit_formats.retrieval:Retrieval",
             "a text, another that is to be found by it, and perhaps some that are not",

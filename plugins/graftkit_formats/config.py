@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from graftkit import ProviderConfig
-from pydantic import Field
+from pydantic import Field, model_validator
 
-__all__ = ["LabelConfig", "PreferenceConfig", "RolesConfig", "ScoreConfig", "TagConfig"]
+__all__ = ["LabelConfig", "PreferenceConfig", "RolesConfig", "ScoreConfig", "TagConfig", "TranslationConfig"]
 
 RoleName = Literal["system", "user", "assistant", "tool"]
 
@@ -47,3 +47,16 @@ class ScoreConfig(ProviderConfig):
     """Fields of the format `score`."""
 
     as_text: bool = Field(default=False, description="whether numbers are written as text, as CSV and TSV have them")
+
+
+class TranslationConfig(ProviderConfig):
+    """Fields of the format `translation`."""
+
+    source: str = Field(default="", description="the language that is translated, as the records name it, such as en")
+    target: str = Field(default="", description="the one that it is translated into, such as fr")
+
+    @model_validator(mode="after")
+    def _are_two(self) -> Self:
+        if bool(self.source) != bool(self.target) or (self.source and self.source == self.target):
+            raise ValueError("source and target are two languages, as the records name them")
+        return self

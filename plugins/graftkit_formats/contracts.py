@@ -22,6 +22,7 @@ __all__ = [
     "ShareGptContract",
     "TagsContract",
     "TokenIdsContract",
+    "TranslationContract",
 ]
 
 _MESSAGES = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
@@ -36,7 +37,12 @@ class PromptsContract(FormatContract):
 class MessagesContract(FormatContract):
     """Lists of messages."""
 
-    records = ({"messages": _MESSAGES}, {"conversation": _MESSAGES, "system": "short"})
+    records = (
+        {"messages": _MESSAGES},
+        {"conversation": _MESSAGES, "system": "short"},
+        {"conversations": ["one", "two"]},
+        {"conversation": [{"input": "one", "output": "two"}]},
+    )
 
 
 class MessageTreeContract(FormatContract):
@@ -80,6 +86,7 @@ class QuestionAnswerContract(FormatContract):
         {"question": "one", "answer": "two"},
         {"input": "one", "output": "two"},
         {"system_prompt": "short", "question": "one", "response": "two"},
+        {"question": "one", "context": "two", "answers": {"text": ["two"], "answer_start": [0]}},
     )
 
 
@@ -97,6 +104,7 @@ class PreferenceContract(FormatContract):
         {"prompt": "one", "chosen": "two", "rejected": "two"},
         {"chosen": _MESSAGES, "rejected": _MESSAGES},
         {"system": "short", "instruction": "one", "input": "two", "chosen": "two", "rejected": "two"},
+        {"input": "one", "chosen": "two", "rejected": "two"},
     )
 
 
@@ -144,6 +152,16 @@ class ScoreContract(FormatContract):
     """Texts with numbers."""
 
     records = ({"text": "one", "score": 0.5}, {"text": "one", "score": 3})
+
+
+class TranslationContract(FormatContract):
+    """Texts in several languages."""
+
+    options: ClassVar[dict[str, Any]] = {"source": "en", "target": "fr"}
+    records = (
+        {"translation": {"en": "one", "fr": "un"}},
+        {"translation": {"de": "eins", "en": "one", "fr": "un"}, "system": "short"},
+    )
 
 
 class RetrievalContract(FormatContract):

@@ -12,7 +12,8 @@ from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import LabelConfig
-from graftkit_formats.text_columns import AS_TEXT, number_of, text_columns, text_of, word_of
+from graftkit_formats.number_words import NumberWords
+from graftkit_formats.text_columns import AS_TEXT, number_of, text_columns, text_of
 from graftkit_formats.turns import string_of
 
 __all__ = ["Label"]
@@ -25,7 +26,7 @@ _AS_WORDS = (
 _MEANT_AS_NUMBER = "; or, where the number itself is learnt: format: score, columns: {score: label}"
 
 
-class Label:
+class Label(NumberWords):
     """Reads `{"text": ..., "label": ...}`: the user gives the text, the assistant answers the label.
 
     A second text, `text_pair`, makes a pair of it, of which a classifier learns the label. A label that is no whole
@@ -37,7 +38,7 @@ class Label:
     """
 
     def __init__(self, config: LabelConfig) -> None:
-        self._names = config.names
+        super().__init__(config.names)
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Fits where there are a text and a label, which is no list of places, as of entities."""
@@ -45,14 +46,18 @@ class Label:
         places = label is not None and "list" in label.types and label.items <= {"list", "object"}
         return [*texts, "label"] if texts and label is not None and not places else None
 
+    def reading(self, record: Mapping[str, Any]) -> str:
+        """Says which words a file keeps for its labels."""
+        return self.told_words("label", record.get("label"))
+
     def sample(self, record: Mapping[str, Any], where: str) -> LabelledText | ScoredText:
         """Returns the text with its label."""
-        label = record.get("label")
-        if self._names and isinstance(label, str) and label not in self._names and _NUMBER.fullmatch(label):
+        label, words = record.get("label"), self.words("label")
+        if words and isinstance(label, str) and label not in words and _NUMBER.fullmatch(label):
             label = float(label)  # as tables of text have it
-        if self._names and type(label) is float:
+        if words and type(label) is float:
             if not label.is_integer():
-                told = f'"label" is {label!r:.40}, no number of one of the {len(self._names)} names'
+                told = f'"label" is {label!r:.40}, no number of one of the {len(words)} names'
                 raise DataError(told, where=where)
             label = int(label)  # as tables have whole numbers in a column with gaps
         text, pair = text_of(record, where)
@@ -63,7 +68,7 @@ class Label:
 
     def _word(self, label: object, record: Mapping[str, Any], where: str) -> str:
         if type(label) is int:
-            return word_of(label, self._names, where, "label", _MEANT_AS_NUMBER)
+            return self.word_of(label, "label", where, "label", _MEANT_AS_NUMBER)
         if label is None:
             raise DataError('"label" is missing or null', where=where, hint=f"{_UNLABELLED} {AS_TEXT}")
         if not isinstance(label, str):

@@ -10,14 +10,15 @@ from graftkit.errors import DataError
 from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.config import LabelConfig
-from graftkit_formats.text_columns import AS_TEXT, listed, text_columns, text_of, word_of
+from graftkit_formats.number_words import NumberWords
+from graftkit_formats.text_columns import AS_TEXT, listed, text_columns, text_of
 
 __all__ = ["Labels"]
 
 _NO_ROW = "A row of zeros and ones is written as the labels whose place has a one."
 
 
-class Labels:
+class Labels(NumberWords):
     """Reads `{"text": ..., "labels": [...]}`: a text, and those labels of a few that it has; an empty list is none.
 
     Args:
@@ -25,7 +26,7 @@ class Labels:
     """
 
     def __init__(self, config: LabelConfig) -> None:
-        self._names = config.names
+        super().__init__(config.names)
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Fits where there are a text and lists of labels, and no single label beside them."""
@@ -33,6 +34,10 @@ class Labels:
         fits = lists and "label" not in found
         texts = text_columns(found)
         return [*texts, "labels"] if fits and texts else None
+
+    def reading(self, record: Mapping[str, Any]) -> str:
+        """Says which words a file keeps for its labels."""
+        return self.told_words("labels", record.get("labels"))
 
     def sample(self, record: Mapping[str, Any], where: str) -> TextWithLabels:
         """Returns the text with its labels."""
@@ -51,7 +56,7 @@ class Labels:
 
     def _named(self, label: object, where: str) -> str:
         if type(label) is int:
-            return word_of(label, self._names, where, "labels")
+            return self.word_of(label, "labels", where, "labels")
         if not isinstance(label, str) or not label:
             told = "empty" if label == "" else f"{kind_of(label)}, no text and no whole number"
             hint = f"{_NO_ROW} {AS_TEXT}" if type(label) is float else AS_TEXT

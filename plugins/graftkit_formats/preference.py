@@ -9,9 +9,11 @@ from typing import Any
 from graftkit import Column, Conversation, LabelledAnswer, Message, PreferencePair
 from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.samples import ANSWERED
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import PreferenceConfig
+from graftkit_formats.transcripts import is_transcript, messages_of_transcript
 from graftkit_formats.turns import SYSTEMS, TurnKeys, messages_of, string_of, turns_of, with_system
 
 __all__ = ["Preference"]
@@ -27,7 +29,9 @@ _SHAREGPT = TurnKeys("preference", "from", ("value",))
 
 
 class Preference:
-    """Reads `{"prompt": ..., "chosen": ..., "rejected": ...}`: texts or messages, with or without a prompt.
+    r"""Reads `{"prompt": ..., "chosen": ..., "rejected": ...}`: texts or messages, with or without a prompt.
+
+    Texts may be transcripts, "\n\nHuman: ...\n\nAssistant: ...", which are conversations.
 
     The prompt may have another name, an "input" after it and a system prompt before it. `{"prompt": ..., "completion":
     ..., "label": true}` is an answer that is wanted or not.
@@ -45,8 +49,15 @@ class Preference:
             return [*_WANTED, *_beside("prompt", found)]
         if not {"chosen", "rejected"} <= found.keys():
             return None
-        prompt = next((name for name in (*_PROMPTS, *_CONVERSATIONS) if name in found), None)
+        prompt = _prompt_in(found)
         return ["chosen", "rejected", *([prompt] if prompt else []), *_beside(prompt, found)]
+
+    def reading(self, record: Mapping[str, Any]) -> str:
+        """Says which texts are transcripts."""
+        prompt = _prompt_in(record)
+        texts = {name: record.get(name) for name in (*([prompt] if prompt else []), "chosen", "rejected", "completion")}
+        found = [name for name, text in texts.items() if isinstance(text, str) and is_transcript(text)]
+        return f"{', '.join(found)}: transcripts, cut at Human: and Assistant: after empty lines" if found else ""
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation | PreferencePair | LabelledAnswer:
         """Returns both answers, each after the prompt; or the chosen one, where the config says so."""
@@ -62,10 +73,10 @@ class Preference:
             return chosen
         rejected = self._answered(record, "rejected", where)
         if chosen.messages[:-1] != rejected.messages[:-1]:
-            raise DataError(
-                "what stands before the chosen answer is not what stands before the rejected one",
+            raise NothingToLearn(
+                "what stands before the chosen answer is not what stands before the rejected one: a pair is of two "
+                "answers to the same prompt",
                 where=where,
-                hint="A pair is of two answers to the same prompt: the conversations may differ in their last message.",
             )
         if chosen.key() == rejected.key():
             raise NothingToLearn("the chosen answer is the rejected one: there is nothing to learn", where=where)
@@ -74,6 +85,9 @@ class Preference:
     def _answered(self, record: Mapping[str, Any], key: str, where: str) -> Conversation:
         """Returns the prompt and an answer, which alone is learnt, whatever weights the messages before it have."""
         answer = self._messages(record, key, "assistant", where)
+        prompt = _prompt_in(record)
+        if prompt and isinstance(record[prompt], str) and is_transcript(record[prompt]) and len(answer) == 1:
+            answer = (replace(answer[0], content=answer[0].content.strip()),)  # "Assistant:" is followed by a space
         *before, last = with_system(record, _joined(self._prompt(record, where), answer, key, where), where)
         if not before:
             raise DataError(
@@ -82,6 +96,8 @@ class Preference:
                 hint="Put what stands before both answers into a column of its own, prompt. "
                 f"To learn the whole text: {{path: FILE, format: text, columns: {{text: {key}}}}}.",
             )
+        if last.role in ANSWERED:
+            raise NothingToLearn(f'"{key}" ends with a message of the {last.role}, and no answer', where=where)
         if self._learn is None and last.weight not in (None, 0.0, 1.0):
             raise DataError(
                 f'the answer in "{key}" has the weight {last.weight:g}: answers that are compared count in full',
@@ -93,11 +109,11 @@ class Preference:
 
     def _prompt(self, record: Mapping[str, Any], where: str) -> tuple[Message, ...]:
         """Returns the messages before the answer; nothing where the answer is a conversation."""
-        key = next((name for name in (*_PROMPTS, *_CONVERSATIONS) if name in record), None)
+        key = _prompt_in(record)
         if key is None:
             return ()
         messages = self._messages(record, key, "user", where)
-        if record.get("input") in (None, ""):
+        if key == "input" or record.get("input") in (None, ""):
             return messages
         if not isinstance(record[key], str) or _holds_turns(record[key]):
             raise DataError(
@@ -110,6 +126,8 @@ class Preference:
 
     def _messages(self, record: Mapping[str, Any], key: str, role: str, where: str) -> tuple[Message, ...]:
         value = record.get(key)
+        if isinstance(value, str) and is_transcript(value):
+            return _begun(messages_of_transcript(string_of(record, key, where)), role)
         if isinstance(value, str) and not _holds_turns(value):
             return (Message(role, string_of(record, key, where)),)
         turns = [value] if isinstance(value, dict) else turns_of(record, key, where)
@@ -117,9 +135,19 @@ class Preference:
         return messages_of(turns, f"{where}: {key}", self._config, _SHAREGPT if sharegpt else _KEYS)
 
 
+def _prompt_in(names: Collection[str]) -> str | None:
+    """Returns the column that stands before both answers, if there is one."""
+    return next((name for name in (*_PROMPTS, *_CONVERSATIONS, "input") if name in names), None)
+
+
+def _begun(messages: tuple[Message, ...], role: str) -> tuple[Message, ...]:
+    """Returns the messages of a transcript; of one before answers without the mark of an answer that follows it."""
+    return messages[:-1] if role == "user" and messages[-1] == Message("assistant", "") else messages
+
+
 def _beside(prompt: str | None, found: Mapping[str, Column]) -> list[str]:
     """Returns the columns that go with the rest: an input belongs to a prompt's text, a system prompt comes first."""
-    names = (*(("input",) if prompt and found[prompt].is_text else ()), *SYSTEMS)
+    names = (*(("input",) if prompt and prompt != "input" and found[prompt].is_text else ()), *SYSTEMS)
     return [name for name in names if name in found and found[name].is_text]
 
 

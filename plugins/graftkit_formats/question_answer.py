@@ -7,6 +7,7 @@ from typing import Any
 
 from graftkit import Column, Conversation, Message
 from graftkit.errors import DataError, NothingToLearn
+from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.turns import SYSTEMS, calls_in, string_of, tools_of, with_system
@@ -32,10 +33,15 @@ _CALLED = ("query", "answers")
 """A question and the calls that answer it, as JSON text, beside "tools"."""
 
 
+_FOUND = ("question", "answers")
+"""A question and the places of its answers in a "context", as SQuAD has them."""
+
+
 class QuestionAnswer:
     """Reads `{"question": ..., "answer": ...}`, and other names for the two, as a conversation of two turns.
 
-    Where the answer is called "answers", and tools stand beside it, it is the JSON text of calls.
+    Where the answer is called "answers", and tools stand beside it, it is the JSON text of calls. SQuAD's `{"question":
+    ..., "context": ..., "answers": {"text": [...], ...}}` is the question, the context after it, and its first answer.
     """
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
@@ -43,10 +49,18 @@ class QuestionAnswer:
         text = {name for name, column in found.items() if column.is_text}
         if {*_CALLED} <= text and "tools" in found:
             return [*_CALLED, "tools"]
+        if "question" in text and "answers" in found and _is_found(found["answers"]):
+            return [*_FOUND, *(name for name in ("context", *SYSTEMS) if name in text)]
         pairs = [pair for pair in _PAIRS if {*pair} <= text]
         if len(pairs) != 1 or "instruction" in text:
             return None
         return [*pairs[0], *(name for name in SYSTEMS if name in text)]
+
+    def reading(self, record: Mapping[str, Any]) -> str:
+        """Says what is learnt where a question has several answers."""
+        if not {*_FOUND} <= record.keys() or not isinstance(record["answers"], dict):
+            return ""
+        return f"{'the context follows its question; ' if 'context' in record else ''}of several answers the first"
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the conversation."""
@@ -54,6 +68,8 @@ class QuestionAnswer:
             asked = Message("user", string_of(record, _CALLED[0], where))
             called = Message("assistant", "", tool_calls=calls_in(record, _CALLED[1], where))
             return conversation((asked, called), where, tools_of(record, where))
+        if {*_FOUND} <= record.keys() and isinstance(record["answers"], dict):
+            return conversation(with_system(record, _found(record, where), where), where)
         pairs = [pair for pair in _PAIRS if {*pair} <= record.keys()]
         if not pairs and any(question in record for question, _ in _PAIRS):
             raise NothingToLearn("the question has no answer", where=where)
@@ -70,3 +86,27 @@ class QuestionAnswer:
             Message("assistant", string_of(record, answer, where)),
         )
         return conversation(with_system(record, messages, where), where)
+
+
+def _is_found(answers: Column) -> bool:
+    """Tells whether a column holds answers as SQuAD does."""
+    return (
+        "object" in answers.types and answers.types <= {"object", "null"} and {"text", "answer_start"} <= answers.keys
+    )
+
+
+def _found(record: Mapping[str, Any], where: str) -> tuple[Message, Message]:
+    """Returns a question with its context, and its first answer.
+
+    Raises:
+        NothingToLearn: It has none.
+        DataError: Its answers are no texts.
+    """
+    texts = record["answers"].get("text")
+    if texts in (None, []):
+        raise NothingToLearn("the question has no answer", where=where)
+    if not isinstance(texts, list):
+        raise DataError(f'"text" in "answers" is {kind_of(texts)}, no list', where=where)
+    asked = [string_of(record, name, where) for name in ("question", "context") if name in record]
+    answer = string_of({"answers": texts[0]}, "answers", where)
+    return Message("user", "\n\n".join(asked)), Message("assistant", answer)

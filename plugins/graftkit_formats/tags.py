@@ -13,7 +13,8 @@ from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.config import TagConfig
-from graftkit_formats.text_columns import listed, word_of
+from graftkit_formats.number_words import NumberWords
+from graftkit_formats.text_columns import listed
 from graftkit_formats.turns import string_of
 
 __all__ = ["Tags"]
@@ -27,7 +28,7 @@ _STARTS, _ENDS, _LABELS = ("start", "start_offset"), ("end", "end_offset"), ("la
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
-class Tags:
+class Tags(NumberWords):
     """Reads `{"tokens": [...], "tags": [...]}`, words with a tag each, and `{"text": ..., "entities": [...]}`.
 
     Entities are objects with `start`, `end` and `label`, in characters of the text, or lists of the three; the column
@@ -40,7 +41,7 @@ class Tags:
     """
 
     def __init__(self, config: TagConfig) -> None:
-        self._names = config.names
+        super().__init__(config.names)
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Fits where there are lists of words and of tags, or a text and a list that says where its entities are."""
@@ -54,6 +55,11 @@ class Tags:
         if placed and "text" in found and found["text"].is_text:
             return ["text", placed[0]]
         return None
+
+    def reading(self, record: Mapping[str, Any]) -> str:
+        """Says which words a file keeps for its tags."""
+        key = next((name for name in _TAGS if name in record), _TAGS[0])
+        return self.told_words(key, record.get(key))
 
     def sample(self, record: Mapping[str, Any], where: str) -> TaggedText:
         """Returns the text with its words' tags."""
@@ -78,7 +84,7 @@ class Tags:
 
     def _tag(self, tag: object, key: str, where: str) -> str:
         if type(tag) is int:
-            return word_of(tag, self._names, where, "tags", one="tag")
+            return self.word_of(tag, key, where, "tags", one="tag")
         if not isinstance(tag, str) or not tag:
             told = "empty" if tag == "" else f"{kind_of(tag)}, no text and no whole number"
             raise DataError(f'one of "{key}" is {told}', where=where)

@@ -12,7 +12,7 @@ from graftkit.interfaces.samples import MOST_SCORE, Pair, join_pair
 
 from graftkit_formats.turns import string_of
 
-__all__ = ["AS_TEXT", "listed", "number_of", "text_columns", "text_of", "word_of"]
+__all__ = ["AS_TEXT", "listed", "number_of", "text_columns", "text_of"]
 
 AS_TEXT = "To learn the texts alone: format: text."
 
@@ -41,10 +41,11 @@ def text_of(record: Mapping[str, Any], where: str) -> tuple[str, Pair | None]:
 
 
 def _names(found: Collection[str]) -> tuple[str, ...]:
-    """Returns the columns that are read of those that there are: `text`, a pair of it, or a pair of other names."""
+    """Returns the columns that are read of those that there are: `text`, a pair of it, or one of other names."""
     if "text" in found:
         return ("text", "text_pair") if "text_pair" in found else ("text",)
-    return next((pair for pair in _PAIRS if all(name in found for name in pair)), ("text",))
+    alone = ("content",) if "content" in found else ("text",)
+    return next((pair for pair in _PAIRS if all(name in found for name in pair)), alone)
 
 
 def _learnt(text: str, name: str, where: str) -> str:
@@ -68,37 +69,6 @@ def listed(value: object, key: str) -> str:
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return ""
     return f"Where the file is a csv, say which columns hold lists: reader: {{use: csv, lists: [{key}]}}. "
-
-
-def word_of(label: int, names: Sequence[str], where: str, use: str, otherwise: str = "", *, one: str = "label") -> str:
-    """Returns the word for a label, or a tag, that is a number.
-
-    Args:
-        label: The number.
-        names: The words.
-        where: File and line.
-        use: The format.
-        otherwise: What else may be meant.
-        one: What it is called.
-
-    Raises:
-        DataError: There is none.
-    """
-    if 0 <= label < len(names):
-        return names[label]
-    if names:
-        numbers = f"0 to {len(names) - 1}" if len(names) > 1 else "0 alone"
-        raise DataError(
-            f"the {one} is the number {label}, and 'names' has a word for {numbers}",
-            where=where,
-            hint=f"Name the others, too, or leave such records out: in some data sets -1 means that there is no {one}.",
-        )
-    alone = f" {AS_TEXT}" if one == "label" else ""  # words are no text
-    raise DataError(
-        f"the {one} is the number {label}, for which there is no word",
-        where=where,
-        hint=f"Give the words: format: {{use: {use}, names: [FIRST, SECOND]}}{otherwise}.{alone}",
-    )
 
 
 def number_of(value: object, key: str, where: str) -> float:

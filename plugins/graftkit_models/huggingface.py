@@ -19,7 +19,7 @@ from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.offline import network_allowed, offline_asked
 from graftkit.interfaces.references import local_path
 from graftkit.interfaces.regular_file import open_regular, read_own_file, read_regular
-from graftkit.interfaces.sentence_files import SENTENCE_SETTINGS, sentence_modules_in
+from graftkit.interfaces.sentence_files import SENTENCE_SETTINGS, TRANSFORMER_SETTINGS, sentence_modules_in
 from graftkit.tokenization.side_files import additional_templates
 
 from graftkit_models.quantized.formats import dense_config, quantized_matrices
@@ -60,6 +60,7 @@ _FILES = [
     *_PROCESSOR_FILES,
     "modules.json",
     SENTENCE_SETTINGS,
+    TRANSFORMER_SETTINGS,
     "*_Pooling/config.json",
 ]
 _INDEX = "model.safetensors.index.json"

@@ -56,6 +56,12 @@ def graftkit_objectives() -> list[Provider]:
             summary="vectors of texts, by which documents are found for queries, with negatives of the same step",
         ),
         Provider(
+            name="similarity",
+            target="graftkit_objectives.similarity:Similarity",
+            config="graftkit_objectives.config:SimilarityObjectiveConfig",
+            summary="vectors of texts, whose cosines rank pairs as their numbers do",
+        ),
+        Provider(
             name="classification",
             target="graftkit_objectives.classification:Classification",
             config="graftkit_objectives.config:ClassificationConfig",

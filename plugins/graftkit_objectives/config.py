@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from graftkit import EmbeddingConfig, ObjectiveConfig, SampledConfig, TeacherConfig
+from graftkit import (
+    EmbeddingConfig,
+    ObjectiveConfig,
+    RetrievalConfig,
+    SampledConfig,
+    SimilarityConfig,
+    TeacherConfig,
+)
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.objective import LearnsFrom, MeanOf
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
@@ -160,6 +167,38 @@ class GrpoConfig(SampledConfig):
         description="how dear it is to move away from the model at the start: the weight of the divergence from it; "
         "with 0 it is not computed",
     )
+    epsilon: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="how far below 1 a token's ratio, of its probability to that by the model that sampled it, may "
+        "fall before nothing more is learnt of it",
+    )
+    epsilon_high: float | None = Field(
+        default=None, ge=0, le=100, description="how far above 1 it may rise; as far as epsilon says when left out"
+    )
+    delta: float | None = Field(
+        default=None,
+        gt=1,
+        le=1000,
+        description="the most that a ratio counts, of answers with a negative advantage, too; no such bound when left "
+        "out",
+    )
+    importance_sampling_level: Literal["token", "sequence"] = Field(
+        default="token",
+        description="what ratios are of: of each token, or of an answer, the geometric mean of its tokens' (GSPO)",
+    )
+
+    @model_validator(mode="after")
+    def _clips(self) -> Self:
+        fields = ("epsilon", "epsilon_high", "delta", "importance_sampling_level")
+        said = [name for name in fields if getattr(self, name) != type(self).model_fields[name].default]
+        if self.num_iterations == 1 and said:
+            raise ValueError(
+                f"{said[0]}: with num_iterations 1 the model learns from its own answers alone: every ratio is 1, and "
+                "nothing is clipped; leave it out, or say more num_iterations"
+            )
+        return self
 
     @property
     def compares_with_start(self) -> bool:
@@ -334,8 +373,8 @@ class MaskedLmConfig(ObjectiveConfig):
         return self.probability
 
 
-class EmbeddingObjectiveConfig(EmbeddingConfig):
-    """How sharply documents are told apart, and which parts of a vector are to do for the whole."""
+class _CosineConfig(EmbeddingConfig):
+    """How sharply cosines are told apart, and which parts of a vector are to do for the whole."""
 
     temperature: float = Field(
         default=0.05, ge=0.001, le=10, description="what cosines are divided by: the lower, the sharper"
@@ -345,6 +384,14 @@ class EmbeddingObjectiveConfig(EmbeddingConfig):
         description="of how many of its first numbers a vector is to do as well as of all (Matryoshka), such as [256, "
         "64]",
     )
+
+    @field_validator("dimensions")
+    @classmethod
+    def _differ(cls, dimensions: list[int]) -> list[int]:
+        twice = next((width for at, width in enumerate(dimensions) if width in dimensions[:at]), None)
+        if twice is not None:
+            raise ValueError(f"dimensions: {twice} is there twice, and would be learnt twice")
+        return dimensions
 
     def check_width(self, width: int) -> None:
         """Refuses parts that are no parts.
@@ -356,3 +403,11 @@ class EmbeddingObjectiveConfig(EmbeddingConfig):
         if whole is not None:
             told = f"dimensions: {whole:,} is no part of the model's vectors, which have {width:,} numbers"
             raise ValueError(f"{told} and are learnt as a whole anyway")
+
+
+class EmbeddingObjectiveConfig(_CosineConfig, RetrievalConfig):
+    """How documents are told apart by a query."""
+
+
+class SimilarityObjectiveConfig(_CosineConfig, SimilarityConfig):
+    """How pairs are told apart by their numbers."""

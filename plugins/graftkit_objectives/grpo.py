@@ -5,6 +5,12 @@ divided by their standard deviation; the gradient of each token's log-probabilit
 sampled anew for each step, from the model as it is: so the ratio of the policies is 1, nothing is clipped, and there is
 no second model.
 
+With `num_iterations` above 1 further steps learn from the same answers. A token then costs minus the smaller one of its
+ratio times the advantage and of the same with the ratio clipped to 1 - `epsilon` ... 1 + `epsilon_high`, as in PPO
+(Schulman et al., 2017, https://arxiv.org/abs/1707.06347). `delta` bounds the first ratio, too (INTELLECT-2, 2025,
+https://arxiv.org/abs/2505.07291). With `importance_sampling_level: sequence` all tokens of an answer have the same
+ratio, the geometric mean of theirs (GSPO, Zheng et al., 2025, https://arxiv.org/abs/2507.18071).
+
 How tokens are summed up, by `loss`, is what the literature differs in:
 
 - `dapo`: every token of the step counts alike (Yu et al., 2025, https://arxiv.org/abs/2503.14476);
@@ -15,8 +21,8 @@ How tokens are summed up, by `loss`, is what the literature differs in:
 
 With a `beta` above 0 each token costs that times an estimate of the divergence from the model as training starts,
 summed up likewise: exp(r - p) - (r - p) - 1 of its log-probabilities by that model, r, and by this one, p (Schulman's
-k3, http://joschu.net/blog/kl-approx.html). It is multiplied by the ratio of the policies, which is 1 and has a
-gradient: so the gradient is that of the divergence itself, (p - r) times that of p (DeepSeek-V3.2,
+k3, http://joschu.net/blog/kl-approx.html). It is multiplied by the ratio of the policies, which has a gradient even
+where it is 1: so the gradient is that of the divergence itself, (p - r) times that of p (DeepSeek-V3.2,
 https://arxiv.org/abs/2512.02556), and what TRL has with `use_bias_correction_kl`, its default.
 """
 
@@ -51,15 +57,17 @@ class Grpo:
         return ahead / (spread + _LEAST)
 
     def losses(self, scores: Scores) -> torch.Tensor:
-        """Returns minus the sum of each answer's log-probabilities, times its advantage, `[examples]`.
-
-        The divergence from the start, where that counts, comes besides.
-        """
-        by_example = scores.by_example
-        summed = -by_example["advantage"] * scores.sums().squeeze(1)
+        """Returns the sum of what each answer's tokens cost, divided as `loss` says, `[examples]`."""
+        by_example, ratio = scores.by_example, self._ratio(scores)
+        advantage = by_example["advantage"][scores.sequence]
+        if scores.old is None:  # the gradient of the ratio, which is 1, is that of the log-probability
+            by_token = -advantage * scores.logps
+        else:
+            bounded = ratio if self._config.delta is None else ratio.clamp(max=self._config.delta)
+            by_token = -torch.min(bounded * advantage, ratio.clamp(*self._clip) * advantage)
         if self._config.beta:
-            ratio = (scores.logps - scores.logps.detach()).exp()
-            summed = summed + self._config.beta * scores.summed(_divergence(scores) * ratio).squeeze(1)
+            by_token = by_token + self._config.beta * _divergence(scores) * ratio
+        summed = scores.summed(by_token).squeeze(1)
         divisor: torch.Tensor | float
         if self._config.loss == "grpo":
             divisor = scores.counts().squeeze(1)
@@ -70,10 +78,32 @@ class Grpo:
         return summed / divisor
 
     def metrics(self, scores: Scores) -> Mapping[str, torch.Tensor]:
-        """Returns the mean divergence of each answer's tokens, where that counts; core tells what answers are worth."""
-        if not self._config.beta:
-            return {}
-        return {"kl": (scores.summed(_divergence(scores)) / scores.counts()).squeeze(1)}
+        """Returns means over each answer's tokens: divergence and share clipped, where there is such a thing.
+
+        Core tells what answers are worth.
+        """
+        counts, found = scores.counts(), dict[str, torch.Tensor]()
+        if self._config.beta:
+            found["kl"] = _divergence(scores)
+        if scores.old is not None:
+            ratio, advantage = self._ratio(scores), scores.by_example["advantage"][scores.sequence]
+            least, most = self._clip
+            clipped = ((ratio < least) & (advantage < 0)) | ((ratio > most) & (advantage > 0))
+            found["clip_ratio"] = clipped.float()
+        return {name: (scores.summed(by_token) / counts).squeeze(1) for name, by_token in found.items()}
+
+    @property
+    def _clip(self) -> tuple[float, float]:
+        """The least and the largest ratio by which is learnt."""
+        high = self._config.epsilon if self._config.epsilon_high is None else self._config.epsilon_high
+        return 1 - self._config.epsilon, 1 + high
+
+    def _ratio(self, scores: Scores) -> torch.Tensor:
+        """Returns each token's probability divided by that by the model that sampled it, `[tokens]`."""
+        ahead = scores.logps - (scores.logps.detach() if scores.old is None else scores.old)
+        if self._config.importance_sampling_level == "sequence":
+            ahead = (scores.summed(ahead) / scores.counts()).squeeze(1)[scores.sequence]
+        return ahead.exp()
 
 
 def _divergence(scores: Scores) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -11,6 +11,7 @@ from graftkit.errors import DataError
 
 from graftkit_readers.arrow_buffers import unpacked_sizes
 from graftkit_readers.arrow_values import not_read, object_bytes
+from graftkit_readers.class_labels import class_labels
 from graftkit_readers.limits import MOST_COLUMNS
 from graftkit_readers.parquet_pages import MoreThanTablesHave, pages
 from graftkit_readers.tables_in_file import AnotherTable
@@ -48,14 +49,13 @@ class Parquet:
 
     def records(self, source: RecordSource) -> Iterator[Record]:
         """Yields a record a row; its place is the row's number from 1."""
-        import pyarrow.parquet
-
-        with source.open() as file, _told(source):
-            _check_seekable(file, source)
-            largest = _check_pages(file, source)
-            table = pyarrow.parquet.ParquetFile(_Bounded(file), pre_buffer=False)
-            _check_schema(table.schema_arrow, source)
+        with _parquet(source) as (table, largest):
             yield from _records(table.iter_batches(max(1, min(_DECODED, 4 * _BYTES // largest))), source)
+
+    def names(self, source: RecordSource) -> Mapping[str, Sequence[str]]:
+        """Returns the words that `datasets` has kept for numbers."""
+        with _parquet(source) as (table, _):
+            return class_labels(table.schema_arrow)
 
 
 class Arrow:
@@ -67,21 +67,45 @@ class Arrow:
 
     def records(self, source: RecordSource) -> Iterator[Record]:
         """Yields a record a row; its place is the row's number from 1."""
-        import pyarrow.ipc
-
-        with source.open() as file, _told(source):
-            if source.head[:6] == b"ARROW1":
-                _check_seekable(file, source)
-            _check_buffers(source)
-            if source.head[:6] == b"ARROW1":
-                table = pyarrow.ipc.open_file(_Bounded(file))
-                _check_schema(table.schema, source)
-                batches = (table.get_batch(number) for number in range(table.num_record_batches))
-            else:
-                stream = pyarrow.ipc.open_stream(_Bounded(file))
-                _check_schema(stream.schema, source)
-                batches = iter(stream)
+        with _arrow(source) as (_, batches):
             yield from _records(batches, source)
+
+    def names(self, source: RecordSource) -> Mapping[str, Sequence[str]]:
+        """Returns the words that `datasets` has kept for numbers."""
+        with _arrow(source) as (schema, _):
+            return class_labels(schema)
+
+
+@contextmanager
+def _parquet(source: RecordSource) -> Iterator[tuple[Any, int]]:
+    """Opens a Parquet file; gives it with the size of its largest dictionary."""
+    import pyarrow.parquet
+
+    with source.open() as file, _told(source):
+        _check_seekable(file, source)
+        largest = _check_pages(file, source)
+        table = pyarrow.parquet.ParquetFile(_Bounded(file), pre_buffer=False)
+        _check_schema(table.schema_arrow, source)
+        yield table, largest
+
+
+@contextmanager
+def _arrow(source: RecordSource) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """Opens an Arrow file or stream; gives its schema and its batches."""
+    import pyarrow.ipc
+
+    with source.open() as file, _told(source):
+        if source.head[:6] == b"ARROW1":
+            _check_seekable(file, source)
+        _check_buffers(source)
+        if source.head[:6] == b"ARROW1":
+            table = pyarrow.ipc.open_file(_Bounded(file))
+            _check_schema(table.schema, source)
+            yield table.schema, (table.get_batch(number) for number in range(table.num_record_batches))
+        else:
+            stream = pyarrow.ipc.open_stream(_Bounded(file))
+            _check_schema(stream.schema, source)
+            yield stream.schema, iter(stream)
 
 
 class _Bounded:

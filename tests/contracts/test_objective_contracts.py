@@ -79,6 +79,11 @@ class TestGrpoNearItsStart(ObjectiveContract):
     options = {"beta": 0.2, "temperature": 0.7}
 
 
+class TestGrpoInSeveralSteps(ObjectiveContract):
+    provider = "grpo"
+    options = {"num_iterations": 3, "beta": 0.1, "delta": 1.5}
+
+
 class TestDrGrpo(ObjectiveContract):
     provider = "grpo"
     options = {"loss": "dr_grpo", "scale_rewards": "none", "max_new_tokens": 7}
@@ -149,4 +154,13 @@ class TestEmbedding(ObjectiveContract):
 
 class TestMatryoshka(ObjectiveContract):
     provider = "embedding"
+    options = {"dimensions": [4, 2], "temperature": 0.5}
+
+
+class TestSimilarity(ObjectiveContract):
+    provider = "similarity"
+
+
+class TestSimilarityOfTheFirstNumbers(ObjectiveContract):
+    provider = "similarity"
     options = {"dimensions": [4, 2], "temperature": 0.5}

@@ -78,6 +78,10 @@ class TestTags(formats.TagsContract):
     provider = "tags"
 
 
+class TestTranslation(formats.TranslationContract):
+    provider = "translation"
+
+
 class TestRetrieval(formats.RetrievalContract):
     provider = "retrieval"
 

@@ -218,6 +218,7 @@ KINDS_OF_RECORDS = {
     "regression": [{"text": f"it was {n}", "score": n / 8} for n in range(20)],
     "token-classification": [{"tokens": ["Ada", f"is{n}"], "tags": ["B-PER", "O"]} for n in range(20)],
     "embedding": [{"query": f"what is {n}", "positive": f"it is {n}", "negative": "none"} for n in range(20)],
+    "similarity": [{"sentence1": f"it was {n}", "sentence2": f"it is {n}", "score": n / 8} for n in range(20)],
     "preference": [{"prompt": f"say {n}", "chosen": f"{n}!", "rejected": "no"} for n in range(20)],
     "chat": tiny_records("chat", 20),
 }

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import graftkit
 import pytest
-from graftkit.store.files import LineFile, atomic_folder, sweep, write_text
+from graftkit.store.files import atomic_folder, sweep, write_text
+from graftkit.store.line_file import LineFile
 
 from hostile.crash import kills
 from hostile.crash.disk import State, states, whole

@@ -51,7 +51,8 @@ from graftkit.model.skeleton import build_config
 from graftkit.model.twin import build_twin
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.array_file import map_arrays
-from graftkit.store.files import file_facts, sha256_of, write_text
+from graftkit.store.file_hashes import file_facts, sha256_of
+from graftkit.store.files import write_text
 from graftkit.store.token_store import TokenStore
 from graftkit.testing import TINY_CONFIG, tiny_model_folder, tiny_tokenizer_files
 from graftkit.testing.architectures import ARCHITECTURES

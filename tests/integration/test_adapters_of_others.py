@@ -30,12 +30,12 @@ from graftkit.flow.exports.kept_proof import KeptProof, folder_of_exports
 from graftkit.flow.exports.probes import PROBES_FILE, Probes
 from graftkit.flow.folders.adapter_folder import read_adapter_folder
 from graftkit.flow.folders.export_manifest import ExportManifest
-from graftkit.flow.folders.folder import CHECKPOINTS, LOCK
+from graftkit.flow.folders.own_files import CHECKPOINTS, LOCK
 from graftkit.flow.planning.check_adapter import check_layers
 from graftkit.flow.preparation.adapter_model import load_packed, stream_adapted
 from graftkit.flow.preparation.plan_adapter import plan_adapter
 from graftkit.model.load import plan_base_model
-from graftkit.store.files import file_facts
+from graftkit.store.file_hashes import file_facts
 from graftkit.testing import TINY_SHAPES, isolated_host, tiny_model_folder
 from graftkit_adapters import config as own
 from graftkit_exporters.merged import MergedExporter

@@ -20,9 +20,10 @@ from typing import Any
 import graftkit
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 from graftkit.cli.main import cli
-from graftkit.errors import Cancelled, DataError, FolderError, PluginError, RecipeError, RequestError
+from graftkit.errors import Cancelled, DataError, FolderError, FolderInUseError, PluginError, RecipeError, RequestError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.events import StepFinished
 from graftkit.interfaces.samples import Message
@@ -152,6 +153,7 @@ def test_a_recipe_says_how_records_in_memory_are_read(tiny_model: Path) -> None:
     ("row", "told"),
     [
         ({"text": "a", "n": float("nan")}, r"n: Out of range float.*\n.*NaN, as pandas has it there, becomes None"),
+        ({"text": "a", None: ["b"]}, r"a column that is called None, which is no text\n.*a delimiter too many"),
         ("question", r'of the type str.*\n.*of a pandas frame frame.to_dict\("records"\), of several splits one'),
     ],
 )
@@ -173,10 +175,13 @@ def test_a_recipe_from_no_file_needs_a_folder(make_recipe: RecipeMaker) -> None:
 def test_plan_and_preview_take_records_in_memory(tiny_model: Path) -> None:
     planned = graftkit.plan(short(tiny_model), train=ROWS)
     assert json.loads(json.dumps(planned.to_json()))["records"]["train"] == {"chat": 57}
+    assert planned.to_json()["records"]["text"] == "train: 57 conversations; holdout: 3 conversations"
     with pytest.raises(TypeError, match="to_json"):
         pickle.dumps(planned)
     kept = planned.handed.files["train"].parent  # type: ignore[union-attr]
     assert kept.is_dir()
+    more = graftkit.plan(short(tiny_model), train=[{**row, "id": 1} for row in ROWS])
+    assert "train: read as messages; not read: id" in more.notices
     del planned
     assert not kept.exists()
     found = graftkit.preview(short(tiny_model), train=ROWS, records=2)
@@ -242,6 +247,8 @@ def test_generate_is_what_its_command_prints(finished: graftkit.RunResult) -> No
     )
     assert [json.loads(line) for line in printed.stdout.splitlines()] == [as_json(answer) for answer in answers]
     assert graftkit.generate(finished.folder, "say 1", max_new_tokens=1)[0].tokens == 1
+    with pytest.raises(RequestError, match=r"prompts\[1\]: the prompt is not UTF-8"):
+        graftkit.generate(finished.folder, ["say 1", "half \ud800"], max_new_tokens=1)
     with pytest.raises(RequestError, match="top_p: it is 2; from 0 to 1 is allowed"):
         graftkit.generate(finished.folder, "say 1", top_p=2)
 
@@ -310,13 +317,18 @@ def test_the_first_requests_of_a_process_may_come_in_several_threads(make_recipe
 
 
 def test_a_folder_is_one_runs_at_a_time(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    """Whoever is refused is not told to go on with what is going on."""
     refused = []
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(make_recipe()))
 
     def again(event: Any) -> None:
         if isinstance(event, StepFinished) and not refused:
-            with pytest.raises(FolderError, match="a run or an export is going on in it") as told:
-                graftkit.run(make_recipe(), out=tmp_path / "run", overwrite=True)
-            refused.append(told)
+            for options in ([], ["--resume"], ["--overwrite"]):
+                line = [str(tmp_path / "job.yaml"), "--out", str(tmp_path / "run"), *options]
+                error = CliRunner().invoke(cli, ["run", *line]).exception
+                assert isinstance(error, FolderInUseError), options
+                assert "a run or an export is going on in it" in str(error) and not getattr(error, "__notes__", None)
+                refused.append(error)
 
     assert graftkit.run(make_recipe(), out=tmp_path / "run", on_event=again).manifest["status"] == "finished"
     assert refused

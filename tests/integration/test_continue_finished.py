@@ -11,12 +11,15 @@ from typing import Any
 
 import graftkit
 import pytest
+import yaml
+from click.testing import CliRunner
+from graftkit.cli.main import cli
 from graftkit.errors import Cancelled, ExportError, FolderError, RecipeError, RequestError, StorageError
 from graftkit.flow.add_export import add_export
 from graftkit.flow.events import Event, StageStarted, StepFinished
 from graftkit.flow.folders.folder import claim_again
 from graftkit.store import files
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 from graftkit.training.schedule import learning_rate, warmup_steps
 
 ADAPTER = "adapter/adapter.safetensors"
@@ -173,6 +176,13 @@ def test_fewer_epochs_are_refused_and_the_run_stays_as_it_finished(recipe: dict[
     with pytest.raises(RecipeError, match="the recipe makes .* steps, but the run in .* has finished after"):
         graftkit.run(recipe, out=tmp_path / "run", resume=True, overrides=["training.epochs=1"])
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "finished"
+    with pytest.raises(FolderError, match="nothing to resume") as caught:
+        graftkit.run(recipe, out=tmp_path / "run", resume=True)
+    assert "more epochs, such as --set training.epochs=4" in caught.value.hint, "steps beside epochs are refused"
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(recipe))
+    line = ["run", str(tmp_path / "job.yaml"), "--out", str(tmp_path / "run")]
+    [*_, told] = CliRunner().invoke(cli, line).exception.__notes__  # type: ignore[union-attr]
+    assert told.endswith(" --resume --set training.epochs=MORE")
 
 
 def test_an_export_is_added_without_training(finished: graftkit.RunResult) -> None:

@@ -14,7 +14,7 @@ import torch
 from adapted_models import adapter_of_peft
 from continued_adapters import computed_at_start, computed_by, computed_by_peft
 from graftkit.errors import DataError, FolderError, ModelError, RecipeError
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit.training.dry_run import dry_run
 from safetensors.torch import load_file

@@ -207,6 +207,7 @@ def test_what_changes_nothing_or_can_not_be_measured_is_refused(
         (run.folder, None, {"on": AdapterBase(quantizer="int8")}, RequestError, "none is evaluated"),
         (run.folder, "nowhere.jsonl", {}, DataError, "nowhere.jsonl"),
         ([run.folder, run.folder / "nothing"], None, {}, RequestError, "no such folder"),
+        ([run.folder, run.folder / "metrics.jsonl"], None, {}, RequestError, "A file of records is no model"),
     ]
     for sources, records, options, error, message in wrong:
         with pytest.raises(error, match=message):

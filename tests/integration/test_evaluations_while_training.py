@@ -12,7 +12,7 @@ import pytest
 from graftkit.errors import Cancelled, RecipeError, StorageError
 from graftkit.flow.events import Event, HoldoutMeasured, StageStarted, StepFinished
 from graftkit.flow.reporting.read_run import read_run
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 from graftkit.training.checkpoint import read_checkpoint
 from graftkit.training.loop import Trainer
 from safetensors.torch import load_file

@@ -13,7 +13,7 @@ import torch
 from graftkit.errors import ExportError, GraftkitError, RecipeError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.exports.proof import prove
-from graftkit.model.load import load_dense_model
+from graftkit.model.dense_model import load_dense_model
 from graftkit.testing import tiny_model_folder
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.config import Nf4Config

@@ -28,7 +28,7 @@ from graftkit.flow.memory.free_memory import free_memory, memory_of
 from graftkit.flow.verify import check_files
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.kinds import KINDS, Kind
-from graftkit.store.files import file_facts
+from graftkit.store.file_hashes import file_facts
 from graftkit.testing import tiny_records
 from safetensors.torch import load_file, save_file
 
@@ -385,9 +385,11 @@ def test_verify_says_what_hashes_were_compared_with(copied: Path, capsys: pytest
 def test_a_base_models_own_code_is_not_handed_on(tiny_model: Path, tmp_path: Path) -> None:
     model = shutil.copytree(tiny_model, tmp_path / "model")
     for name in ("config.json", "tokenizer_config.json"):
-        edit(model / name, auto_map={"AutoConfig": "code.Config"})
+        edit(model / name, auto_map={"AutoConfig": "code.Config", "AutoModel": "code.Model"})
     result = graftkit.run(recipe(model, tmp_path, ["merged"]), out=tmp_path / "run")
     assert result.manifest["exports"]["merged"]["proof"]["status"] == "proved"
+    told = [notice for notice in result.manifest["notices"] if "which is never run" in notice]
+    assert len(told) == 1 and "code of its own (code.Model), which is never run: transformers' own for llama" in told[0]
     for name in ("config.json", "tokenizer_config.json"):
         assert "auto_map" not in json.loads((result.exports["merged"] / name).read_text())
 

@@ -16,7 +16,7 @@ from gguf_models import write_llama
 from graftkit.cli.main import cli
 from graftkit.errors import ExportError, FolderError, RecipeError
 from graftkit.flow.answering.reload import reload
-from graftkit.store.files import file_facts
+from graftkit.store.file_hashes import file_facts
 from graftkit.testing import tiny_model_folder
 from graftkit_gguf.header import read_header
 from graftkit_gguf.stored_types import StoredTypes

@@ -500,6 +500,16 @@ def test_a_text_with_other_labels_in_another_record_is_told(with_head: Any, obje
     assert line.startswith("1 text has other ")
 
 
+def test_a_config_that_leaves_out_the_types_of_pairs_is_refused(with_head: Any, bert: str) -> None:
+    said = json.loads((path := Path(bert) / "config.json").read_text())
+    del said["type_vocab_size"]
+    path.write_text(json.dumps(said))
+    recipe = with_head("classification", paired_texts(20), model=bert)
+    with pytest.raises(ModelError, match="leaves out type_vocab_size, which is 2 then: the two texts of a pair"):
+        graftkit.plan(recipe, as_run=True)
+    graftkit.plan(with_head("classification", labelled_texts(20), model=bert), as_run=True)
+
+
 def test_texts_alone_among_pairs_are_told(with_head: Any) -> None:
     """A second text that is null, as in tables with gaps, would change what is learnt unsaid."""
     pairs = [{"text": f"text {n}", "text_pair": f"other {n}", "label": "ab"[n % 2]} for n in range(40)]
@@ -613,8 +623,17 @@ def test_a_reward_model_puts_pairs_in_order(with_head: Any, tmp_path: Path, tiny
         assert isinstance(model, HeadModel)
         assert model.judge(text).facts["reward"] == pytest.approx(expected, abs=1e-4)
         assert model.judge(json.dumps(talk)).facts["reward"] == pytest.approx(rewards["merged"], abs=1e-4)
-    with pytest.raises(RequestError, match="has a role and a content"):
-        model.judge('[{"role": "user"}]')
+    called = {**talk[1], "tool_calls": [{"name": "look", "arguments": {}}]}
+    for asked, told in (
+        ([{"role": "user"}], "has a role and a content"),
+        ([talk[0], called], "message 2 has 'tool_calls', which would be left out"),
+        ([{**talk[0], "role": "human"}, talk[1]], "message 1 is of the role 'human'"),
+        ([*talk, talk[0]], "the last message is of the role user"),
+        ([talk[0], {**talk[1], "content": ""}], "the last message is empty"),
+        ([{**talk[0], "content": "\ud800"}, talk[1]], "the text is not UTF-8"),
+    ):
+        with pytest.raises(RequestError, match=rf"texts\[1\]: .*{told}"):
+            graftkit.judge(result.folder, ["a", asked])
 
 
 def test_pairs_become_the_tokens_that_trl_makes_of_them(with_head: Any, tmp_path: Path, tiny_model: Path) -> None:

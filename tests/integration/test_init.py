@@ -47,6 +47,19 @@ def test_columns_of_other_names_are_guessed_and_the_recipe_says_so(tiny_model: P
     assert planned.corpus.mean > 5
 
 
+def test_which_language_is_translated_is_guessed(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Norwegian's code is YAML's word for false, too."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"translation": {"no": "Hei.", "en": "Hi."}}\n' * 3)
+    done = CliRunner().invoke(init, ["--model", str(tiny_model), "--train", "a.jsonl"])
+    assert done.exit_code == 0 and "en is translated into no\n" in done.output, done.output
+    planned: Any = graftkit.plan(tmp_path / "recipe.yaml", overrides=["data.holdout=0"])
+    [sample, *_] = planned.samples.train
+    assert [message.content for message in sample.messages] == ["Hi.", "Hei."]
+
+
 HEADED = "Kunde fragt;Antwort (Agent)\nWo?;Dort.\n;\nWann?;Um neun.\n"
 """A table as a spreadsheet writes it, with an empty row."""
 

@@ -12,6 +12,7 @@ import graftkit
 import pytest
 from graftkit import Answered, Conversation, Provider, hookimpl
 from graftkit.errors import Cancelled, DataError, PluginCallError, RecipeError
+from graftkit.flow.run import plan
 from made_records import written
 
 
@@ -94,11 +95,33 @@ def test_a_score_that_is_no_number_names_the_record(
     assert caught.value.where == "plugin 'Mine'"
 
 
-def test_records_that_a_metric_can_not_score_are_named(make_recipe: Any, tmp_path: Path) -> None:
-    recipe = make_recipe(evaluation={"answers": 1, "max_new_tokens": 2, "metrics": ["json-equal"]})
-    with pytest.raises(DataError, match="json-equal compares JSON, which the expected answer is not") as caught:
-        graftkit.run(recipe, out=tmp_path / "run")
-    assert caught.value.where.startswith(recipe["data"]["train"])
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("json-equal", "json-equal compares JSON, which the expected answer is not"),
+        ({"use": "regex", "pattern": "(zebra)", "match": "same"}, "finds '\\(zebra\\)' nowhere in the expected answer"),
+    ],
+)
+def test_records_that_a_metric_can_not_score_are_refused_in_the_plan(
+    make_recipe: Any, tiny_model: Path, tmp_path: Path, metric: Any, told: str
+) -> None:
+    """Before a record is encoded, of records that are answered alone; an evaluation does so before it measures."""
+    recipe = make_recipe(evaluation={"answers": 1, "max_new_tokens": 2, "metrics": [metric]})
+    host = graftkit.PluginHost()
+
+    def planned(*overrides: str) -> Any:
+        return plan(recipe, overrides=overrides, as_run=True, host=host)
+
+    for work in (planned, lambda: graftkit.run(recipe, out=tmp_path / "run", host=host)):
+        with pytest.raises(DataError, match=told) as caught:
+            work()
+        assert caught.value.where.startswith(recipe["data"]["train"]) and not (tmp_path / "run").exists()
+    assert planned("evaluation.answers=0").checked
+    records, begun = [{"prompt": "a", "completion": "b"}], list[Any]()
+    asked = ["evaluation.answers=1", f"evaluation.metrics={json.dumps([metric])}"]
+    with pytest.raises(DataError, match=told):
+        graftkit.evaluate(tiny_model, records, overrides=asked, on_event=begun.append)
+    assert not [event for event in begun if getattr(event, "stage", "") == "evaluation"]
 
 
 def test_an_answer_that_is_cut_off_is_compared_as_a_whole(tiny_model: Path) -> None:
@@ -155,3 +178,7 @@ def test_a_record_that_no_answer_can_be_scored_to_is_refused_before_a_step(make_
         stages = json.loads((tmp_path / "run/manifest.json").read_text())["stages"]
         assert [stage["name"] for stage in stages][-1] == "corpus", "no step was taken"
         shutil.rmtree(tmp_path / "run")
+    data = {**data, "max_length": 16}
+    training = {**recipe["training"], "steps": 2, "tokens_per_step": 16}
+    few = make_recipe(objective=objective, data=data, evaluation={"metrics": ["json-equal"]}, export=[])
+    assert graftkit.run({**few, "training": training}, out=tmp_path / "run"), "no step sees that record"

@@ -16,14 +16,14 @@ from click.testing import CliRunner
 from graftkit.cli import export
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.exports import model_card
-from graftkit.flow.folders.folder import others_files
+from graftkit.flow.folders.own_files import others_files
 from graftkit.flow.reporting import report
 from graftkit.flow.verify import check_files
 from graftkit.interfaces.export_card import CardRequest, ExportCard, LoadingExample
 from graftkit.report.card_facts import CardFacts, facts_of_run
 from graftkit.report.model_card import hub_id, render_card
 from graftkit.report.run_manifest import AdapterSource, RunManifest
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 from graftkit.testing import tiny_model_folder
 from graftkit_exporters.peft_folder import PeftExporter
 from graftkit_gguf.lora_exporter import GgufLoraExporter

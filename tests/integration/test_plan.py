@@ -44,6 +44,23 @@ def test_a_plan_refuses_what_the_run_refuses_in_the_same_words(
     assert not (tmp_path / "run").exists()
 
 
+RECORDS: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "classification": ([{"text": "a", "label": "x"}, {"text": "b", "label": "y"}], "2 texts with a label"),
+    "regression": ([{"text": "a", "score": 1}, {"text": "b", "score": 2}], "2 texts with a number"),
+    "dpo": ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "1 pair of answers"),
+    "sft": ([{"prompt": "a", "completion": "b"}], "1 completion"),
+}
+
+
+@pytest.mark.parametrize("objective", RECORDS)
+def test_records_are_called_what_they_are_to_the_objective(tiny_model: Path, objective: str) -> None:
+    rows, told = RECORDS[objective]
+    recipe = {"model": str(tiny_model), "objective": objective, "training": {"steps": 1}, "data": {"holdout": 0}}
+    found = graftkit.plan(recipe, train=rows).to_json()
+    assert found["records"]["text"] == f"train: {told}; holdout: none"
+    assert "; 1 step of " in found["training"]["text"] and "1 epochs" not in found["training"]["text"]
+
+
 def test_a_plan_refuses_what_the_model_itself_can_not_do(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     """The file's names alone are right; the layers of the architecture are not all there."""
     folder = tiny_model_folder(tmp_path / "model", **settings("deepseek_v2"))

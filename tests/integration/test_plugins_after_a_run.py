@@ -13,11 +13,11 @@ from typing import Any
 import graftkit
 import pytest
 from graftkit.cli.main import main
-from graftkit.errors import ExportError
+from graftkit.errors import ExportError, ProviderError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.exports.proof import prove
 from graftkit.host.records import LONGEST_NOTICE, MOST_NOTICES, PluginRecord
-from graftkit.report.run_manifest import run_around, run_of
+from graftkit.report.run_of_folder import run_around, run_of
 
 LOUD = """
 import warnings
@@ -54,6 +54,7 @@ def graftkit_adapters():
 
 
 def install(site: Path, name: str, source: str) -> None:
+    site.mkdir(exist_ok=True)
     (site / f"{name}.py").write_text(source)
     info = site / f"{name}-1.2.dist-info"
     info.mkdir(parents=True)
@@ -115,6 +116,41 @@ def test_what_a_recipe_leaves_out_and_what_a_proof_warns_of(
         code, errors = toolkit(capsys, *line)
         assert code == 0 and "left out" not in errors, "a plugin that is gone by now is no mistake in the request"
     assert graftkit.evaluate(run)[0].measured == finished.after
+
+
+SCORING = """
+from graftkit import Provider, hookimpl
+
+class Long:
+    def score(self, answered):
+        return float(len(answered.answer) > 3)
+
+@hookimpl
+def graftkit_metrics():
+    return [Provider(name="long", target="scoring:Long")]
+"""
+
+
+def test_another_export_needs_no_metric_of_the_run(
+    tmp_path: Path, make_recipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured stays, and so does what the manifest says of the plugin; measuring anew needs it."""
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    install(tmp_path / "site", "scoring", SCORING)
+    answered = {"answers": 1, "max_new_tokens": 2, "metrics": ["long", "exact-match"]}
+    run = graftkit.run(make_recipe(evaluation=answered, export=[]), out=tmp_path / "run")
+    shutil.rmtree(tmp_path / "site")
+    sys.modules.pop("scoring")
+    importlib.invalidate_caches()
+    found = graftkit.export(run.folder, "peft").run
+    assert found is not None and found.metrics == run.metrics
+    same = ("recipe", "providers")
+    now, then = ({key: manifest[key] for key in same} for manifest in (found.manifest, run.manifest))
+    now["recipe"]["export"], now["providers"]["exporters"] = then["recipe"]["export"], then["providers"]["exporters"]
+    assert now == then
+    (run.folder / "answers-after.json").write_text("{}")
+    with pytest.raises(ProviderError, match="'long'"):
+        graftkit.export(run.folder, "merged")
 
 
 def test_what_a_proof_that_fails_warned_of_is_told_too(finished: graftkit.RunResult) -> None:

@@ -48,7 +48,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "divergence over all examples": {"objective": "kto"},
     "a teacher": {"objective": {"use": "distill", "teacher": "TEACHER", "top_k": 12}},
     "answers that are sampled": {
-        "objective": {"use": "grpo", "group_size": 4, "max_new_tokens": 6, "beta": 0.1, "temperature": 0.9},
+        "objective": {"use": "grpo", "group_size": 4, "max_new_tokens": 6, "beta": 0.1, "temperature": 0.9}
+        | {"num_iterations": 2, "epsilon": 0.01},
         "evaluation": {"metrics": {"use": "regex", "pattern": "[aeiou]"}, "every": 2},
         "adapter": {"use": "lora", "rank": 4, "dropout": 0.2},
     },
@@ -162,6 +163,18 @@ def test_a_run_goes_on_with_another_number_of_processes(write: Callable[..., str
         ended = together(count, recipe, out, *schedule, "--set", f"training.steps={steps}", "--resume")
         assert [code for code, _ in ended] == [0] * count, ended
     assert difference(trained(out), trained(tmp_path / "whole")) < AGREE
+
+
+def test_a_run_of_sampled_answers_goes_on_to_the_same_bits(write: Callable[..., str], tmp_path: Path) -> None:
+    """It stops between two steps that learn from the same answers, of which each process has computed some."""
+    recipe = write(**RECIPES["answers that are sampled"])
+    constant = ["--set", "training.schedule=constant", "--set", "training.warmup=0"]
+    for out, steps in (("whole", 4), ("parts", 3), ("parts", 4)):
+        ended = together(2, recipe, tmp_path / out, *constant, "--set", f"training.steps={steps}", "--resume")
+        assert [code for code, _ in ended] == [0, 0], ended
+    whole, parts = trained(tmp_path / "whole"), trained(tmp_path / "parts")
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
 
 
 def test_each_that_goes_on_knows_the_losses_before(write: Callable[..., str], tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from graftkit.flow.folders.listed_files import check_listed, listed_by_the_run
 from graftkit.flow.reporting.report_sections import SECTIONS, keep_sections
 from graftkit.flow.verify import check_files
 from graftkit.report.run_manifest import RunManifest
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 from integration.conftest import RecipeMaker
 
 NAMES = ["peft", "merged"]

@@ -18,7 +18,8 @@ from graftkit.cli import verify
 from graftkit.errors import ExportError
 from graftkit.flow.exports import export as flow
 from graftkit.flow.exports import proof
-from graftkit.flow.exports.assets import ExpectedAssets, differences, expected_assets
+from graftkit.flow.exports.asset_differences import differences
+from graftkit.flow.exports.assets import ExpectedAssets, expected_assets
 from graftkit.flow.exports.proof import prove
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST
 from graftkit.host.records import LONGEST_NOTICE

@@ -14,7 +14,7 @@ import graftkit
 import pytest
 from chromium import CHROMIUM, Tab, browser
 from graftkit.errors import FolderError
-from graftkit.flow.folders.folder import others_files
+from graftkit.flow.folders.own_files import others_files
 from graftkit.flow.reporting.read_run import read_run
 from graftkit.report.html import render_report
 from graftkit.report.run_data import RunData, ShownAnswer, WorstRecord

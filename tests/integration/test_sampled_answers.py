@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 from graftkit.cli.main import cli as toolkit
+from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError, LossError, RecipeError
 from graftkit.flow.events import Event, Notice, StepFinished
+from graftkit.flow.planning.describe_plan import described_training
 from graftkit.flow.training import rewards
 from graftkit.flow.training.answers import metrics_of
 from graftkit.interfaces.objective import SAMPLED_METRICS
 from graftkit.model.sampled import sample_answers
 from graftkit.model.sampling import check_logits
 from graftkit.training import sampled_loss
+from graftkit.training.loop import planned_steps
 from made_records import written
 from stopped_runs import run_until
 from tokenizers import Tokenizer
@@ -31,7 +36,7 @@ VOWELS = {"use": "regex", "pattern": "[aeiou]"}
 def sampling(make_recipe: Any) -> Any:
     """Makes a recipe whose answers are worth most with a vowel."""
 
-    def make(steps: int = 2, **sections: Any) -> dict[str, Any]:
+    def make(steps: int | None = 2, **sections: Any) -> dict[str, Any]:
         sections["objective"] = {"use": "grpo", "group_size": 4, "max_new_tokens": 6, **sections.pop("objective", {})}
         sections["evaluation"] = {"metrics": VOWELS, **sections.pop("evaluation", {})}
         found: dict[str, Any] = make_recipe(**sections)
@@ -69,6 +74,7 @@ def test_what_is_rewarded_becomes_likelier_and_a_stopped_run_goes_on_to_the_same
     assert {export["proof"]["status"] for export in result.manifest["exports"].values()} == {"proved"}
     page = (tmp_path / "whole" / "report.html").read_text()
     assert "Holdout records with the least reward" in page and "<p>reward " in page and "<p>loss " not in page
+    assert f"The reward of 8 steps, from {-steps[0]['loss']:.4f} to" in page and "share by step" in page
     assert "in the loss" not in page + (result.exports["merged"] / "README.md").read_text(), "no token of a record is"
     assert not any("prompts leave" in notice for notice in result.manifest["notices"])
     run_until(3, recipe, tmp_path / "stopped")
@@ -82,14 +88,20 @@ def test_what_is_rewarded_becomes_likelier_and_a_stopped_run_goes_on_to_the_same
 
 
 def test_a_run_that_is_kept_near_its_start_goes_on_to_the_same(sampling: Any, tmp_path: Path) -> None:
-    """What it is compared with is the start, not what it went on from; answers all worth the same teach that, too."""
+    """What it is compared with is the start, not what it went on from; answers all worth the same teach that, too.
+
+    Two steps learn from the same answers; a run that is stopped between them goes on with these.
+    """
     worthless = {"metrics": {"use": "contains", "text": "never said"}}
-    near = {"beta": 0.5, "temperature": 0.8}
+    near = {"beta": 0.5, "temperature": 0.8, "num_iterations": 2, "epsilon": 0.01, "epsilon_high": 0.02}
     recipe = sampling(4, objective=near, export=[])
     graftkit.run(recipe, out=tmp_path / "whole")
     lines = lines_of(tmp_path / "whole")
     assert abs(lines[0]["metrics"]["kl"]) < 1e-6 and all(line["metrics"]["kl"] > 1e-4 for line in lines[1:])
-    run_until(2, recipe, tmp_path / "stopped")
+    told = [line["metrics"] for line in lines]
+    assert [one["reward"] == two["reward"] for one, two in pairwise(told)] == [True, False, True]
+    assert [one["clip_ratio"] > 0 for one in told] == [False, True, False, True]
+    run_until(3, recipe, tmp_path / "stopped")
     graftkit.run(recipe, out=tmp_path / "stopped", resume=True)
     adapter = "adapter/adapter.safetensors"
     assert (tmp_path / "stopped" / adapter).read_bytes() == (tmp_path / "whole" / adapter).read_bytes()
@@ -116,6 +128,7 @@ def test_logits_that_are_no_numbers_end_a_run_as_every_loss_does_that_goes_wrong
     monkeypatch.setattr(sampled_loss, "sample_answers", damaged)
     with pytest.raises(LossError, match=r"(?s)^step 3: the loss is nan.*--set training.learning_rate=") as ended:
         graftkit.run(sampling(4, export=[]), out=tmp_path / "run")
+    assert "objective.beta" in str(ended.value) and "divergence_factor" not in str(ended.value)
     places = re.findall(rf"{chat_records}:(\d+)", str(ended.value))
     assert 0 < len(places) < 8 and all("7" in str(int(place) - 1) for place in places), "each says how many precede it"
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
@@ -152,6 +165,7 @@ def test_what_can_not_be_sampled_is_refused_before_work_is_done(sampling: Any, t
         ({"rewards": {"regexp": 1}}, r"evaluation.metrics has no 'regexp'"),
         ({"rewards": {"regex": 0}}, "all weights are 0"),
         ({"max_new_tokens": 64}, "no room for a prompt"),
+        ({"epsilon_high": 0.28}, "epsilon_high: with num_iterations 1 .* every ratio is 1, and nothing is clipped"),
     ):
         with pytest.raises(RecipeError, match=message):
             graftkit.plan(sampling(objective=fields))
@@ -188,7 +202,7 @@ def test_preview_says_that_answers_are_compared_and_not_learnt(sampling: Any, tm
 def test_a_run_whose_records_change_goes_on_when_they_are_back(
     sampling: Any, chat_records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prompts are read from the records in each step, where these are too many to keep."""
+    """Prompts are read from the records in each step, where there is room for those of one alone."""
     monkeypatch.setattr(rewards, "_KEPT_TOKENS", 0)
     recipe, before = sampling(4, export=[]), chat_records.read_bytes()
 
@@ -274,3 +288,65 @@ def test_records_without_an_answer_are_refused_where_one_is_needed(
     ended = str(written(tmp_path / "ended.jsonl", [{"prompt": [user("a"), assistant("b")]}]))
     with pytest.raises(DataError, match="the prompt's last message is the assistant's"):
         graftkit.plan(sampling(data={"train": ended, "holdout": 0.0}))
+
+
+def test_a_plan_counts_every_step_that_learns_from_the_same_answers(sampling: Any) -> None:
+    once, thrice = (
+        graftkit.plan(sampling(None, objective={"num_iterations": count}), overrides=["training.epochs=2"])
+        for count in (1, 3)
+    )
+    assert once.corpus and thrice.corpus
+    told = described_training(thrice, thrice.corpus)
+    steps = planned_steps(thrice.corpus.lengths, thrice.bound.recipe.training, repeats=3)
+    assert told["steps"] == len(steps) == 3 * described_training(once, once.corpus)["steps"] and told["epochs"] == 2
+    assert steps[0] == steps[2] != steps[3], "the same prompts"
+
+
+def test_files_are_read_once_for_the_records_of_many_steps(
+    sampling: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a step takes does not grow with the records that it does not see."""
+    read: list[int] = []
+
+    def at(samples: Samples, numbers: Collection[int]) -> Samples:
+        if len(samples) > 40:  # those to learn from
+            read.append(len(numbers))
+        return own(samples, numbers)
+
+    own = Samples.at
+    monkeypatch.setattr(Samples, "at", at)
+    recipe = sampling(8, export=[], evaluation={"metrics": {"use": "contains", "text": "a"}})
+    graftkit.run(recipe, out=tmp_path / "whole")
+    whole, lines = list(read), lines_of(tmp_path / "whole")
+    assert len(whole) == 1, "those of all steps"
+    read.clear()
+    monkeypatch.setattr(rewards, "_KEPT_TOKENS", 700)
+    graftkit.run(recipe, out=tmp_path / "parts")
+    assert 3 < len(read) < 8 and sum(read) < 2 * sum(whole), read
+    assert lines_of(tmp_path / "parts") == lines
+
+
+@pytest.mark.parametrize("data", [{"overflow": "truncate"}, {"overflow": "error"}, {"turns": "each"}])
+def test_a_record_is_asked_whose_own_answer_is_too_long(
+    data: dict[str, str], sampling: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the answer is learnt; metrics compare with all of it."""
+    long = "a long answer " * 30
+    records = [{"messages": [user(f"say {n}"), assistant(long if n % 3 else "short")]} for n in range(12)]
+    texts = [{"prompt": f"once {n}", "completion": long} for n in range(4)]
+    train = [str(written(tmp_path / f"{n}.jsonl", each)) for n, each in enumerate((records, texts))]
+    told: dict[str, str] = {}
+
+    def noted(metrics: Any, given: Any) -> dict[str, float]:
+        told[given.prompt] = given.expected
+        return {label: float(len(given.answer) % 3) for label in metrics}
+
+    monkeypatch.setattr(rewards, "scores_of", noted)
+    sections = {"data": {"train": train, "holdout": 0.2, "max_length": 60, **data}, "export": []}
+    result = graftkit.run(sampling(4, evaluation={"metrics": "exact-match"}, **sections), out=tmp_path / "run")
+    notices = "\n".join(result.manifest["notices"])
+    assert "longer than" not in notices and "left out" not in notices, notices
+    for prompt, expected in told.items():
+        number = int(re.findall(r"(?:say|once) (\d+)", prompt)[-1])
+        assert expected.strip() == (long if "once" in prompt or number % 3 else "short").strip()
+    assert len(told) == 16, "each record is asked"

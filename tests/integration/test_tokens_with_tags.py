@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import graftkit
 import pytest
 import torch
 from click.testing import CliRunner
-from encoder_models import encoder_folder
+from encoder_models import encoder_folder, encoder_recipe
 from graftkit.cli.generate import command as generate
 from graftkit.cli.init import command as init
 from graftkit.cli.preview import command as preview
@@ -31,6 +32,8 @@ from made_records import tagged_texts, written
 RECORDS = tagged_texts(120)
 ASKED = ["the film was bob kim and ada", "ada, ada the long film"]
 
+recipe_of = partial(encoder_recipe, objective="token-classification", step={"tokens_per_step": 512})
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -40,20 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bert(folder: Path) -> Path:
     return encoder_folder(folder / "bert", "bert")
-
-
-def recipe_of(model: Path, records: Path, exports: Sequence[Any] = (), **sections: Any) -> dict[str, Any]:
-    return {
-        "model": str(model),
-        "data": {"train": str(records), "holdout": 0.2, **sections.pop("data", {})},
-        "objective": sections.pop("objective", "token-classification"),
-        "adapter": {"use": "lora", "rank": 4},
-        "quantizer": "none",
-        "training": {"steps": 24, "learning_rate": 1e-2, "tokens_per_step": 512, "device": "cpu"}
-        | sections.pop("training", {}),
-        "export": list(exports),
-        **sections,
-    }
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import torch
 from asgi_client import ask
 from click.testing import CliRunner
-from encoder_models import encoder_folder
+from encoder_models import encoder_folder, encoder_recipe
 from gguf_models import write_llama
 from graftkit.cli.generate import command as generate
 from graftkit.cli.init import command as init
@@ -35,6 +36,13 @@ from safetensors.torch import load_file
 
 RECORDS = similar_texts(150)
 ASKED = ["was the film", "great love, and long"]
+GOOD, BAD = ("great", "lovely", "long"), ("awful", "poor", "short")
+PAIRS = [
+    {"sentence1": f"{a} {a}", "sentence2": f"{b} {b} {n % 9}", "score": 4 * ((a in GOOD) == (b in GOOD)) + n % 3 / 9}
+    for n, (a, b) in enumerate([(a, b) for a in (*GOOD, *BAD) for b in (*GOOD, *BAD) if a != b] * 6)
+]
+
+recipe_of = partial(encoder_recipe, objective="embedding", step={"tokens_per_step": 1024, "microbatch_tokens": 256})
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +53,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bert(folder: Path) -> Path:
     return encoder_folder(folder / "bert", "bert")
-
-
-def recipe_of(model: Path, records: Path, exports: Sequence[Any] = (), **sections: Any) -> dict[str, Any]:
-    return {
-        "model": str(model),
-        "data": {"train": str(records), "holdout": 0.2, **sections.pop("data", {})},
-        "objective": sections.pop("objective", "embedding"),
-        "adapter": {"use": "lora", "rank": 4},
-        "quantizer": "none",
-        "training": {"steps": 24, "learning_rate": 1e-2, "tokens_per_step": 1024, "device": "cpu"}
-        | {"microbatch_tokens": 256}
-        | sections.pop("training", {}),
-        "export": list(exports),
-        **sections,
-    }
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +100,16 @@ def test_a_recipe_says_how_vectors_are_measured(result: Any, bert: Path, folder:
         found: Mapping[str, float] = graftkit.evaluate(merged, recipe=recipe, records=records)[0].measured.metrics
         return found
 
+    of_base = graftkit.evaluate([str(result.folder), str(bert)])[1].measured
+    assert of_base.metrics == pytest.approx(result.before.metrics, abs=1e-6), "whose head for masked tokens is left out"
+    assert of_base.holdout_loss == pytest.approx(result.before.holdout_loss, abs=1e-5)
     own = graftkit.evaluate(merged, records=records)[0].measured.metrics
     assert by() == by(pooling="mean") == pytest.approx(own, abs=1e-6)
     assert by(pooling="cls")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
     assert by(query_prompt="")["cosine"] != pytest.approx(own["cosine"], abs=1e-4)
+    shutil.copytree(merged, folder / "elsewhere")
+    [by_pairs] = graftkit.evaluate(str(folder / "elsewhere"), records=PAIRS)
+    assert {*by_pairs.measured.metrics} == {"cosine", "spearman"}, "as the records are"
 
 
 def test_sentence_transformers_computes_the_same(result: Any) -> None:
@@ -125,6 +124,12 @@ def test_sentence_transformers_computes_the_same(result: Any) -> None:
         assert torch.allclose(vectors_of(place, [f"find {text}" for text in ASKED]), asked, atol=1e-5)
         with pytest.raises((FolderError, ModelError), match="gives sequences vectors.*writes? .*answers"):
             reload(str(place))
+
+
+def test_an_export_that_holds_no_vectors_is_refused_by_its_name(result: Any) -> None:
+    with pytest.raises(RecipeError, match="the objective embedding trains a model with another head") as refused:
+        graftkit.export(result.folder, "gguf")
+    assert str(refused.value).startswith("--to: the export 'gguf' can't be written"), refused.value
 
 
 def test_a_proof_is_of_what_sentence_transformers_files_say(result: Any, tmp_path: Path) -> None:
@@ -187,6 +192,7 @@ def test_openais_clients_are_given_vectors(result: Any) -> None:
     for path, body, message in (
         ("embeddings", {"input": []}, "input is empty"),
         ("embeddings", {"input": ["a", 5]}, r"input\[1\] is no text"),
+        ("embeddings", {"input": ["a", " "]}, r"input\[1\]: the text is empty"),
         ("embeddings", {"input": "a", "dimensions": 99}, "dimensions is 99; the model's vectors have 32"),
         ("embeddings", {"input": "a", "encoding_format": "int8"}, "encoding_format is float or base64"),
         ("embeddings", {"input": "a " * 200}, "the text has 202 tokens; the model's context is 130"),
@@ -217,6 +223,8 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
     with torch.no_grad():
         states = network(**tokenizer(ASKED[0], return_tensors="pt")).last_hidden_state[0, -1]
     assert torch.allclose(vectors_of(merged, ASKED[:1])[0], states / states.norm(), atol=1e-5)
+    [of_base] = graftkit.evaluate(str(whole), recipe=recipe)
+    assert of_base.measured.holdout_loss == pytest.approx(done.before.holdout_loss, rel=0.05), "but for the quantizer"
     body = folder / "body"
     AutoModel.from_pretrained(whole).save_pretrained(body)
     AutoTokenizer.from_pretrained(whole).save_pretrained(body)
@@ -227,6 +235,10 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
     learnt = graftkit.run(recipe, out=folder / "language")
     assert "head" not in learnt.manifest or learnt.manifest["head"] is None
     assert {facts["proof"]["status"] for facts in learnt.manifest["exports"].values()} == {"proved"}
+    with pytest.raises(
+        RecipeError, match="trained with a language model's own head, and .*\n.*train a new adapter on the"
+    ):
+        graftkit.plan(recipe_of(body, records, adapter={"from": str(learnt.exports["peft"])}))
     [answer] = graftkit.generate(learnt.exports["merged"], "some", compare=True, max_new_tokens=2)
     assert answer.base is not None and answer.base.tokens
     taught = recipe_of(whole, texts, objective={"use": "distill", "teacher": str(body)}, training={"steps": 1})
@@ -291,6 +303,11 @@ def test_what_a_base_model_says_of_vectors_is_not_said_of_another_model(result: 
             {"embedding_pooling": "max"},
             r"its vectors are made of max \(config.json\), of which graftkit knows the mean",
         ),
+        (
+            {"embedding_pooling": "cls"},
+            "embedding_pooling of its config.json is 'cls', and its sentence-transformers files say 'mean'",
+        ),
+        ({"embedding_prompts": {"query": "x"}}, "is {'query': 'x'}, and its .* files say {'query': 'find '}"),
         ({"embedding_prompts": {"query": 5}}, "its embedding_prompts are no texts by the names query and document"),
         ({"embedding_prompts": {"passage": "x"}}, "its embedding_prompts are no texts by the names query and document"),
     ],
@@ -312,6 +329,14 @@ def test_a_model_of_vectors_is_asked_of_no_conversation(result: Any) -> None:
     asked: Any = ["hello", [{"role": "user", "content": "hello"}]]
     with pytest.raises(RequestError, match=r"texts\[1\]: it is a conversation, and the model takes single texts alone"):
         graftkit.judge(result.folder, asked)
+    for text, told in (
+        (" ", "is empty"),
+        ("", "is empty"),
+        ("half \ud800", "is not UTF-8"),
+        ("a " * 200, "has 202 tok"),
+    ):
+        with pytest.raises(RequestError, match=rf"texts\[1\]: the text {told}"):
+            graftkit.judge(result.folder, ["a", text])
     [near] = graftkit.judge(result.folder, {"text": ASKED[0], "text_pair": ASKED[0]})
     assert near.facts["similarity"] == pytest.approx(1, abs=1e-5)
 
@@ -367,11 +392,74 @@ def test_a_model_of_sentence_transformers_goes_on_as_it_was_made(bert: Path, fol
     planned = graftkit.plan(recipe_of(place, records))
     assert planned.head is not None and planned.head.pooled_by == "cls"
     assert not any("each query is compared" in told for told in planned.notices)
+    assert any("the tokenizer loses" in told and "tokenizer.extend" not in told for told in planned.notices)
     few = graftkit.plan(recipe_of(place, records, training={"tokens_per_step": 64})).notices
     assert any("a step has about" in told and "raise training.tokens_per_step" in told for told in few), few
     assert any("put a prompt before texts: 'query: ' (query); the recipe puts none" in told for told in planned.notices)
     said = {"use": "embedding", "query_prompt": ""}
     assert not any("prompt" in told for told in graftkit.plan(recipe_of(place, records, objective=said)).notices)
+
+
+def test_what_sentence_transformers_does_with_texts_is_told(folder: Path, tmp_path: Path) -> None:
+    """Where it cuts them earlier, or writes them in lower case; what is said of both holds in `merged` exports."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    roberta = encoder_folder(tmp_path / "roberta", "roberta")
+    modules = [Transformer(str(roberta), max_seq_length=64), Pooling(32)]
+    SentenceTransformer(modules=modules, device="cpu").save(str(place := tmp_path / "theirs"))
+    records = written(folder / "records.jsonl", RECORDS)
+
+    def told(length: int | None = None, **said: Any) -> list[str]:
+        (place / "sentence_bert_config.json").write_text(json.dumps({**settings, **said}))
+        recipe = recipe_of(place, records, ["merged"], data={} if length is None else {"max_length": length})
+        return [text for text in graftkit.plan(recipe).notices if "are learnt" in text]
+
+    settings = json.loads((place / "sentence_bert_config.json").read_text())
+    assert told(64) == told(32) == []
+    cut, kept = told()
+    assert "cut texts after 64 tokens, and here 128 are learnt: data.max_length: 64" in cut
+    assert "merged export cuts texts after 64 tokens, as model_max_length" in kept
+    [lower] = told(64, do_lower_case=True)
+    assert "do_lower_case" in lower and '{"type": "Lowercase"} first in the "normalizer"' in lower
+    tokenizer = json.loads((place / "tokenizer.json").read_text())
+    (place / "tokenizer.json").write_text(json.dumps({**tokenizer, "normalizer": {"type": "Lowercase"}}))
+    assert told(64, do_lower_case=True) == []
+    config = json.loads((place / "tokenizer_config.json").read_text())
+    (place / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 128}))
+    [earlier] = told(max_seq_length=32)
+    assert "cut texts after 32 tokens, and here 128 are learnt" in earlier
+
+
+_POOLS = {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
+_READS = {"path": "", "type": "sentence_transformers.models.Transformer"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "pooling", "prompts", "told"),
+    [
+        ([_READS] * 65, {}, {}, "it lists 65 modules; at most 64 are read"),
+        ([_READS, _POOLS, _POOLS], {"pooling_mode": "cls"}, {}, r"go through a module Pooling \(3\)"),
+        ([_READS, {**_POOLS, "type": "custom.Pooling"}], {"pooling_mode": "cls"}, {}, "a module custom.Pooling"),
+        ([{**_READS, "type": "custom.Transformer"}, _POOLS], {"pooling_mode": "cls"}, {}, "a module custom.Transf"),
+        ([_READS, {**_POOLS, "path": "in/1_Pooling"}], {"pooling_mode": "cls"}, {}, "is not to be found in the folder"),
+        ([_READS, _POOLS], {"pooling_mode": 5}, {}, "its vectors are made of 5"),
+        ([_READS, _POOLS], {"pooling_mode": {"cls": 1}}, {}, "its vectors are made of {'cls': 1}"),
+        ([_READS, _POOLS], {"pooling_mode": "cls"}, {"query": 5}, "are no texts by their names"),
+        ([_READS, _POOLS], {"pooling_mode": "cls"}, ["x"], "are no texts by their names"),
+    ],
+)
+def test_what_graftkit_does_not_make_vectors_by_is_refused(
+    bert: Path, folder: Path, tmp_path: Path, modules: Any, pooling: Any, prompts: Any, told: str
+) -> None:
+    """And is never taken for the mean."""
+    base = shutil.copytree(bert, tmp_path / "base")
+    (base / "modules.json").write_text(json.dumps(modules))
+    (base / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    (base / "1_Pooling").mkdir()
+    (base / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    with pytest.raises(ModelError, match=told):
+        graftkit.plan(recipe_of(base, written(folder / "records.jsonl", RECORDS)))
 
 
 def test_training_goes_on_where_it_stopped(bert: Path, folder: Path) -> None:
@@ -398,6 +486,75 @@ def test_init_and_preview_know_texts_that_are_found_by_others(bert: Path, folder
     assert chosen > 50 * sum(len(" ".join(record.values()).split()) for record in RECORDS) / len(RECORDS)
     shown = CliRunner().invoke(preview, [str(recipe), "--records", "1"])
     assert shown.exit_code == 0 and shown.output.count("[CLS]") == 3, shown.output
+
+
+def test_vectors_follow_the_numbers_of_pairs(bert: Path, folder: Path) -> None:
+    """Each text is a sequence of its own, with its own prompt; `evaluate` goes by the records, too."""
+    records = written(folder / "pairs.jsonl", PAIRS)
+    objective = {"use": "similarity", "query_prompt": "un ", "temperature": 0.5}
+    training = {"steps": 16, "microbatch_tokens": 512}
+    done = graftkit.run(recipe_of(bert, records, objective=objective, training=training), out=folder / "pairs")
+    assert done.before is not None and done.after is not None
+    assert {*done.after.metrics} == {"cosine", "spearman"}
+    assert done.after.metrics["spearman"] > done.before.metrics["spearman"] + 0.3
+    assert done.after.metrics["spearman"] > 0.5 and done.after.holdout_loss < done.before.holdout_loss
+    said = {"kind": "embedding", "labels": [], "pad": 0, "pooled_by": "mean", "prompts": {"query": "un "}}
+    assert done.manifest["head"] == said
+    [measured] = graftkit.evaluate(str(done.folder), records=str(records))
+    model = reload_any(str(done.folder))
+    assert isinstance(model, HeadModel)
+    cosines = [model.embed("un " + one["sentence1"])[0] @ model.embed(one["sentence2"])[0] for one in PAIRS]
+    assert measured.measured.metrics["cosine"] == pytest.approx(torch.stack(cosines).mean().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "record,objective,told",
+    [
+        ({"text": "a", "score": 1.0}, "similarity", "learns from pairs of texts with numbers.*objective: regression"),
+        ({"query": "a", "positive": "b"}, "similarity", "found by another learns objective: embedding"),
+        ({"text": "a"}, "similarity", "format: score, columns: {text: ..., text_pair: ..., score: ...}"),
+        ({"sentence1": "a", "sentence2": "b", "score": 1.0}, "embedding", "a number learns objective: similarity"),
+        ({"sentence1": "a", "sentence2": "b", "score": 1.0}, "similarity", "every record has the number 1: there is"),
+        ({"sentence1": "a", "sentence2": "b", "score": 1e19}, "similarity", '"score" is 1e\\+19, no number from'),
+        ({"sentence1": "a", "sentence2": "b", "score": None}, "similarity", '"score" is missing or null'),
+        ({"sentence1": "a", "sentence2": " ", "score": 1.0}, "similarity", '"sentence2" is empty'),
+        ({"sentence1": "a", "sentence2": "b", "label": 3}, "similarity", "format: score, columns: {score: label}"),
+    ],
+)
+def test_pairs_without_a_number_to_follow_are_refused(
+    bert: Path, tmp_path: Path, record: Mapping[str, Any], objective: str, told: str
+) -> None:
+    other = {**record, "score": 1.0} if "score" in record else record
+    place = written(tmp_path / "records.jsonl", [other, record])
+    with pytest.raises(DataError, match=f"(?s){told}"):
+        graftkit.plan(recipe_of(bert, place, objective=objective, data={"holdout": 0}))
+
+
+def test_init_and_preview_know_pairs_with_a_number(bert: Path, folder: Path, tmp_path: Path) -> None:
+    """Of a model that gives vectors they are learnt by those; of another one by a head, and the other way is told."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    SentenceTransformer(modules=[Transformer(str(bert)), Pooling(32)], device="cpu").save(str(tmp_path / "theirs"))
+    records = written(tmp_path / "pairs.jsonl", PAIRS)
+    for model, objective in ((tmp_path / "theirs", "similarity"), (bert, "regression")):
+        recipe = tmp_path / f"{objective}.yaml"
+        done = CliRunner().invoke(init, [str(recipe), "--model", str(model), "--train", str(records)])
+        assert done.exit_code == 0 and "objective: similarity learns vectors" in done.output, done.output
+        assert load_recipe(recipe).recipe.objective.use == objective
+    shown = CliRunner().invoke(preview, [str(tmp_path / "similarity.yaml"), "--records", "1"])
+    assert shown.exit_code == 0 and shown.output.count("[CLS]") == 2, shown.output
+    renamed = [
+        {"sentence1": each["sentence1"], "sentence2": each["sentence2"], "similarity": n / 9}
+        for n, each in enumerate(PAIRS)
+    ]
+    other = written(tmp_path / "other.jsonl", renamed)
+    done = CliRunner().invoke(
+        init, [str(tmp_path / "other.yaml"), "--model", str(tmp_path / "theirs"), "--train", str(other)]
+    )
+    assert done.exit_code == 0, done.output
+    planned: Any = graftkit.plan(tmp_path / "other.yaml")
+    assert planned.bound.objective.use == "similarity"
 
 
 def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(bert: Path, folder: Path, tmp_path: Path) -> None:
@@ -512,6 +669,36 @@ def test_a_prompt_that_leaves_no_room_for_a_text_is_refused(bert: Path, tmp_path
         graftkit.run(recipe, out=tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    "record,told",
+    [
+        ({"query": "{0}", "positive": "the long and great film was {0}"}, "all documents are the same tokens"),
+        ({"query": "the long and great film was {0}", "positive": "{0}"}, "all queries are the same tokens"),
+        ({"query": "the long", "positive": "{0}", "negative": "un"}, ""),
+        (
+            {"sentence1": "the long and great film was {0}", "sentence2": "the long and great film was {0}"},
+            "all pairs are the same tokens",
+        ),
+        ({"sentence1": "the long and great film was {0}", "sentence2": "{0}"}, ""),
+    ],
+)
+def test_texts_that_begin_alike_are_told_where_the_rest_is_cut_off(
+    bert: Path, tmp_path: Path, record: Mapping[str, str], told: str
+) -> None:
+    """Nothing is compared then: a loss of 0 is not what was learnt."""
+    rows: list[dict[str, Any]] = [{name: text.format(word) for name, text in record.items()} for word in "abcdefgh"]
+    if "query" not in record:
+        rows = [{**row, "score": number / 8} for number, row in enumerate(rows)]
+    objective, data = "embedding" if "query" in record else "similarity", {"max_length": 8, "holdout": 0}
+    recipe = recipe_of(bert, written(tmp_path / "records.jsonl", rows), objective=objective, data=data)
+    recipe["training"]["steps"] = 1
+    if told:
+        with pytest.raises(DataError, match=f"(?s){told}.*records.jsonl|records.jsonl.*{told}"):
+            graftkit.run(recipe, out=tmp_path / "run")
+    else:
+        graftkit.run(recipe, out=tmp_path / "run")
+
+
 def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> None:
     rows = [{"query": f"a {n}", "pos": [f"b {n}", f"c {n}"], "neg": [f"d {n}", f"e {n}", f"f {n}"]} for n in range(9)]
     objective = {"use": "embedding", "negatives": 2}
@@ -523,5 +710,7 @@ def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> Non
     whole = {**recipe, "objective": {"use": "embedding", "dimensions": [8, 32]}}
     with pytest.raises(RecipeError, match="dimensions: 32 is no part of the model's vectors, which have 32 numbers"):
         graftkit.run(whole, out=tmp_path / "whole")
+    with pytest.raises(RecipeError, match="dimensions: 8 is there twice"):
+        graftkit.plan({**recipe, "objective": {"use": "embedding", "dimensions": [8, 4, 8]}})
     with pytest.raises(RecipeError, match="the objective embedding trains a model with another head"):
         graftkit.run({**recipe, "export": ["gguf"]}, out=tmp_path / "gguf")

@@ -16,7 +16,7 @@ from architectures import settings
 from graftkit.errors import FolderError, ModelError, PluginCallError, RecipeError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.preparation.tokenizer import fewer_than_asked, make_vocabulary
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 from graftkit.testing import tiny_model_folder
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from safetensors.torch import load_file

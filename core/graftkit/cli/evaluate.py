@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from graftkit.articles import counted
 from graftkit.cli.options import (
     adapter_base,
     adapter_options,
@@ -137,8 +138,9 @@ def _show(found: list[Evaluation], wrong: int) -> None:
 
 
 def _counts(each: Evaluation) -> str:
-    answers = f"; {len(each.answers):,} answers" if each.answers else ""
-    return f"{each.records:,} records, {each.tokens:,} tokens, the loss over {each.loss_tokens:,}{answers}"
+    answers = f"; {counted(len(each.answers), 'answer')}" if each.answers else ""
+    seen = f"{counted(each.records, 'record')}, {counted(each.tokens, 'token')}"
+    return f"{seen}, the loss over {each.loss_tokens:,}{answers}"
 
 
 def _wrong(found: list[Evaluation]) -> Iterator[tuple[tuple[str, str, str], list[tuple[str, str]]]]:

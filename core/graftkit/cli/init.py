@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graftkit.articles import counted
 from graftkit.cli.init_from import converted_recipe
 from graftkit.cli.options import disable_option, open_host, said_of_records
 from graftkit.cli.streams import output_to_stderr
@@ -45,7 +46,7 @@ training:
   learning_rate: {learning_rate}
   seed: 0
 
-evaluation: {{answers: 0}}   # N holdout records to answer and compare, before and after
+evaluation: {evaluation}
 export: [peft, merged]
 """
 
@@ -71,7 +72,13 @@ _OBJECTIVES: Mapping[str, tuple[str, str]] = {
     ),
     "regression": (
         "by a head with one output; sft learns the texts alone",
-        "a number beside each text: objective: regression learns it; with objective: sft the texts alone are learnt",
+        "a number beside each text: objective: regression learns it; with objective: sft the texts alone are learnt. "
+        "Of pairs of texts objective: similarity learns vectors whose cosines follow it",
+    ),
+    "similarity": (
+        "vectors whose cosines follow the numbers; regression tells the number itself",
+        "a number of each pair of texts: objective: similarity learns vectors whose cosines follow it; objective: "
+        "regression learns to tell it of the two together",
     ),
     "embedding": ("vectors, by which the positives are found for the queries", ""),
     "token-classification": ("a tag of each word, by a head on tokens; sft learns the texts alone", ""),
@@ -103,10 +110,17 @@ _UNKNOWN = {
     type=click.Path(dir_okay=False),
     help="Convert this file of Axolotl, LLaMA-Factory or TRL instead.",
 )
+@click.option("--objective", help="What to learn, where that is not what suits the records best: grpo, orpo, sft, ...")
 @disable_option
 @click.pass_context
 def command(
-    context: click.Context, path: str, model: str, train: str, other: str | None, disable: tuple[str, ...]
+    context: click.Context,
+    path: str,
+    model: str,
+    train: str,
+    other: str | None,
+    objective: str | None,
+    disable: tuple[str, ...],
 ) -> None:
     """Write a recipe to start from to PATH (recipe.yaml).
 
@@ -115,13 +129,16 @@ def command(
     columns' names say which is the question and which the answer, it names those, and says that they are guessed.
     Records that --train names and that can't be used are refused.
 
+    With --objective it is learnt what that says, where the records are such as it learns from: with grpo answers that
+    the model samples, rewarded by a metric to begin with.
+
     With --from the recipe says what another program's file does. Keys that mean something else are told, and so are
     those that are not converted, each with the reason.
     """
     target = Path(path)
     check_new_file(target)
     if other is not None:
-        for name in ("model", "train"):
+        for name in ("model", "train", "objective"):
             if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--{name} is what the file of --from says; change it in the recipe")
         text, lines = converted_recipe(Path(other), target, disable)
@@ -132,7 +149,7 @@ def command(
         return
     path_of_records, said = said_of_records(train, "--train")
     named_records = context.get_parameter_source("train") is click.core.ParameterSource.COMMANDLINE
-    found, guess, trouble = _look(model, path_of_records, said, disable, named_records=named_records)
+    found, guess, trouble = _look(model, path_of_records, said, disable, objective, named_records=named_records)
     template = _template_line(target.parent, found) if found else ""
     numbers = _UNKNOWN if found is None else _numbers(found)
     here, folder = Path.cwd(), target.parent
@@ -144,7 +161,7 @@ def command(
     guessed = f"  # {_GUESSED}" if guess else ""
     dropped = f"  dropped: report         # {_left_out(found)}\n" if found and found.left_out else ""
     turns = f"  turns: each             # {_EACH}\n" if found and found.turns == "each" else ""
-    objective = _objective(found) if found else ""
+    learnt = _objective(found) if found else ""
     space = " " * max(1, 12 - len(str(numbers["max_length"])))
     name = one_line(path)
     recipe = _RECIPE.format(
@@ -155,7 +172,8 @@ def command(
         template=template,
         turns=turns,
         dropped=dropped,
-        objective=objective,
+        objective=learnt,
+        evaluation=_evaluation(found),
         space=space,
         **numbers,
     )
@@ -166,9 +184,12 @@ def command(
         say(f"wrote {one_line(str(target.parent / _TEMPLATE_FILE))}: {_why_own(found)}")
     if guess:
         told = [f"{ours} is {one_line(theirs)}" for ours, theirs in guess.get("columns", {}).items()]
-        as_text = ["the score is a number written as text"] if isinstance(guess.get("format"), Mapping) else []
+        format = guess.get("format")
+        options = format if isinstance(format, Mapping) else {}
+        as_text = ["the score is a number written as text"] if "as_text" in options else []
+        languages = [f"{options['source']} is translated into {options['target']}"] if "source" in options else []
         lists = [f"{one_line(name)} holds lists written as text" for name in guess.get("reader", {}).get("lists", ())]
-        say(f"{_GUESSED}: {', '.join([*told, *as_text, *lists])}")
+        say(f"{_GUESSED}: {', '.join([*told, *as_text, *languages, *lists])}")
     for line in [*(_told(found) if found else ()), *([trouble] if trouble else ())]:
         say(line)
 
@@ -226,13 +247,20 @@ def _why_own(found: StartingPoint) -> str:
 
 
 def _look(
-    model: str, train: str, said: Mapping[str, Any], disable: tuple[str, ...], *, named_records: bool
+    model: str,
+    train: str,
+    said: Mapping[str, Any],
+    disable: tuple[str, ...],
+    objective: str | None,
+    *,
+    named_records: bool,
 ) -> tuple[StartingPoint | None, Mapping[str, Any] | None, str]:
     """Returns what a look at the model and the records says, what it guessed of their columns, and what hindered it.
 
     Raises:
         DataError: Records that somebody named can't be used.
         RecipeError: What is said of them is no entry of `data.train`.
+        RequestError: An objective is asked for, and can't be looked at with them.
     """
     from graftkit.flow.records.starting_point import find_starting_point, numbers_beside_texts
 
@@ -243,27 +271,43 @@ def _look(
         try:
             try:
                 guess = numbers_beside_texts(host, train, said)
-                found = find_starting_point(host, reference, train, {**said, **(guess or {})})
+                found = find_starting_point(host, reference, train, {**said, **(guess or {})}, objective)
             except UnknownFormatError as error:
                 guess = error.suggested
                 if guess is None:
                     raise
-                found = find_starting_point(host, reference, train, {**said, **guess})
+                found = find_starting_point(host, reference, train, {**said, **guess}, objective)
         except (DataError, RecipeError) as error:
-            if not named_records:
+            if not named_records and objective is None:
                 return None, None, f"not looked at: {error}"
             if error.hint and "{path:" in error.hint:
                 error.hint += " --train takes such a mapping, too, in single quotes."
+            if error.hint and "objective: " in error.hint:
+                error.hint += " --objective says that here."
             raise
         except RequestError as error:
+            if objective is not None:
+                raise
             return None, None, f"not looked at: {error}"
     return found, guess, found.trouble
 
 
 def _objective(found: StartingPoint) -> str:
     """Returns the recipe's line of the objective; nothing for fine-tuning."""
+    if found.new_tokens is not None:
+        fields = f"{{use: {found.objective}, group_size: 8, max_new_tokens: {found.new_tokens}}}"
+        return f"objective: {fields} # 8 answers to each prompt\n"
+    if found.objective == "sft":
+        return ""
     said, _ = _OBJECTIVES.get(found.objective, ("", ""))
-    return f"objective: {found.objective: <14} # {said}\n" if said else ""
+    return f"objective: {found.objective: <14} # {said}\n" if said else f"objective: {found.objective}\n"
+
+
+def _evaluation(found: StartingPoint | None) -> str:
+    """Returns how the recipe's answers are compared, which are the model's own where it learns from these."""
+    if found is None or not found.metric:
+        return "{answers: 0}   # N holdout records to answer and compare, before and after"
+    return f"{{metrics: {found.metric}, answers: 0}}   # what answers are rewarded by; also contains, regex, a plugin's"
 
 
 def _numbers(found: StartingPoint) -> dict[str, int | str]:
@@ -305,14 +349,16 @@ def _told(found: StartingPoint) -> Iterator[str]:
 
     for dataset in found.datasets[:5]:
         left = f"; not read: {unread_columns(dataset.left, dataset.known)}" if dataset.left else ""
-        yield f"{one_line(str(dataset.source))}: read by {dataset.reader_name} as {dataset.format_name}{left}"
+        reading = f": {one_line(dataset.reading)}" if dataset.reading else ""
+        yield f"{one_line(str(dataset.source))}: read by {dataset.reader_name} as {dataset.format_name}{reading}{left}"
     if found.left_out:
         yield _left_out(found)
     if told := _OBJECTIVES.get(found.objective, ("", ""))[1]:
         yield told
     if found.checked < found.records:
         yield f"checked are {found.checked:,} of the records, evenly spread; toolkit plan checks all of them"
-    yield f"{found.records:,} records, about {found.steps:,} steps of {found.tokens_per_step:,} tokens"
+    steps = counted(found.steps, "step")
+    yield f"{counted(found.records, 'record')}, about {steps} of {counted(found.tokens_per_step, 'token')}"
 
 
 def _left_out(found: StartingPoint) -> str:

@@ -131,7 +131,7 @@ def host_of_run(sources: Iterable[str], disable: Iterable[str]) -> PluginHost:
         sources: The models, of which the first counts that is a run, or an export in one.
         disable: Others to leave out.
     """
-    from graftkit.report.run_manifest import first_run
+    from graftkit.report.run_of_folder import first_run
 
     run = first_run([check_path(source, "source") for source in sources])
     return open_host(disable, disable_of_run=run.left_out if run else ())

@@ -111,9 +111,7 @@ def described_processes(
         f"{devices.count} devices on {machines}, parallel: {way}{_why(said, way, asked.device, room)}; "
         f"a step of {sum(passes)} passes, {max(passes)} of one process at most"
     ]
-    lines += [
-        _line(each, found, devices, asked.device, sharers=chosen) for each, found in zip(ways, facts, strict=True)
-    ]
+    lines += [_line(each, found, asked.device, sharers=chosen) for each, found in zip(ways, facts, strict=True)]
     lines.append(
         f"seconds at {size_text(devices.bandwidth)}/s within a machine"
         + (f" and {size_text(devices.network)}/s between machines" if devices.nodes > 1 else "")
@@ -174,7 +172,7 @@ def _facts(found: WayForecast, devices: Devices, tokens_per_second: float | None
     }
 
 
-def _line(found: WayForecast, facts: Mapping[str, Any], devices: Devices, device: str, *, sharers: int) -> str:
+def _line(found: WayForecast, facts: Mapping[str, Any], device: str, *, sharers: int) -> str:
     memory, step = facts["memory"], facts["step"]
     taken = (
         f"{size_text(memory['device'])} of each {device} device"

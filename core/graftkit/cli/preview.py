@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
+from graftkit.articles import counted
 from graftkit.cli.options import disable_option, host_of, json_option, offline_option, recipe_arguments
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import Styled, say
@@ -48,7 +49,7 @@ def command(
         if as_json:
             click.echo(json.dumps(example.to_json()))
         else:
-            say([Styled(f"{example.where}  ({len(example.ids)} tokens)", "bold")])
+            say([Styled(f"{example.where}  ({counted(len(example.ids), 'token', form='')})", "bold")])
             say(_tokens(example), end="\n\n")
     for place, further in found.not_shown.items():
         click.echo(f"{place}: {further:,} further examples are not shown", err=True)
@@ -71,7 +72,7 @@ def _summary(found: Lengths, what: str) -> Iterable[str]:
     lengths = found.lengths
     if not lengths:
         return
-    share, every = found.learnt / sum(lengths), f"{sum(lengths):,} tokens in {len(lengths):,} examples"
+    share, every = found.learnt / sum(lengths), f"{sum(lengths):,} tokens in {counted(len(lengths), 'example')}"
     yield f"{share:.0%} of {every} {what}; lengths:" if share else f"{every}; lengths:"
     step = max(1, -(-max(lengths) // _BARS))
     counts = [sum(start < length <= start + step for length in lengths) for start in range(0, max(lengths), step)]

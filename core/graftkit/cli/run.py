@@ -19,7 +19,7 @@ from graftkit.cli.progress import show_progress
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
-from graftkit.errors import Cancelled, FolderError, GraftkitError, ProcessError, RunError
+from graftkit.errors import Cancelled, FolderError, FolderInUseError, GraftkitError, ProcessError, RunError
 from graftkit.flow.folders.folder import default_folder
 from graftkit.flow.follow import follow
 from graftkit.flow.run import RunResult, run
@@ -166,6 +166,8 @@ def _telling_what_helps(folder: Path, go_on: str) -> Iterator[None]:
     """
     try:
         yield
+    except FolderInUseError:
+        raise  # it says what there is to do: nothing goes on with a run that is going on
     except (Cancelled, RunError, KeyboardInterrupt, FolderError) as error:
         with suppress(FolderError):
             manifest = RunManifest.read(folder)
@@ -175,7 +177,8 @@ def _telling_what_helps(folder: Path, go_on: str) -> Iterator[None]:
                 error.add_note(
                     f"Add an export to the run in {folder}: toolkit export {shlex.quote(str(folder))} --to NAME"
                 )
-                error.add_note(f"Train it further: {go_on} --set training.steps=MORE")
+                said = "steps" if manifest.recipe["training"].get("epochs") is None else "epochs"
+                error.add_note(f"Train it further: {go_on} --set training.{said}=MORE")
         raise
 
 

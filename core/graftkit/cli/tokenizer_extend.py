@@ -22,7 +22,6 @@ from graftkit.errors import DataError
 from graftkit.interfaces.vocabulary_limits import MOST_IDS
 
 if TYPE_CHECKING:
-    from graftkit.interfaces.tokenizer import Tokenizer
     from graftkit.interfaces.vocabulary import ExtensionPlan, ExtensionSpec
 
 __all__ = ["command"]
@@ -90,7 +89,7 @@ def command(
         "backend": found.registered.qualified_name,
         "corpus": texts and {"files": len(texts.files), "bytes": texts.bytes, "fingerprint": texts.fingerprint},
     }
-    summary = _summary(found.tokenizer, plan, spec)  # a tokenizer that can't be tried is not saved
+    summary = _summary(plan, spec)  # a tokenizer that can't be tried is not saved
     save_tokenizer_folder(out, plan.tokenizer, saved_as, "extension.json", record, overwrite=overwrite)
     if as_json:
         click.echo(json_line({"folder": str(out), **record}))
@@ -100,7 +99,7 @@ def command(
     click.echo(f"saved {out}")
 
 
-def _summary(base: Tokenizer, plan: ExtensionPlan, spec: ExtensionSpec) -> list[str]:
+def _summary(plan: ExtensionPlan, spec: ExtensionSpec) -> list[str]:
     """Says what was added and what it does."""
     from graftkit.vocabulary.analyze import learnt_tokens
     from graftkit.vocabulary.losses import describe_losses, lost_characters

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftkit.corpus.text_targets import TEXT_SHAPES
+from graftkit.corpus.text_targets import TEXT_SHAPES, is_pair
 from graftkit.errors import DataError
 from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.record_format import Column, RecordFormat
@@ -23,6 +23,7 @@ from graftkit.interfaces.samples import (
     PreferencePair,
     Prompt,
     Sample,
+    ScoredText,
     SimilarTexts,
     Text,
     TextPrompt,
@@ -222,6 +223,7 @@ _WANTED_BY: dict[LearnsFrom, str] = {
     "labels": 'texts with labels: {"text": ..., "label": ...}',
     "label_sets": 'texts with lists of labels: {"text": ..., "labels": ["...", "..."]}',
     "scores": 'texts with numbers: {"text": ..., "score": 0.5}',
+    "scored_pairs": 'pairs of texts with numbers: {"sentence1": ..., "sentence2": ..., "score": 0.5}',
     "similar": 'texts that are found by another: {"query": ..., "positive": ...}, and perhaps {"negative": ...}',
     "tags": 'words with tags: {"tokens": ["Ada", "lives"], "tags": ["B-PER", "O"]}',
 }
@@ -236,7 +238,11 @@ _NUMBERS = (
     "where numbers are text, with format: {use: score, as_text: true}."
 )
 _BY_ANOTHER = "Name the columns that hold the two: format: retrieval, columns: {query: ..., positive: ...}."
-_AS_TEXTS = ("texts", *TEXT_SHAPES)
+_PAIR_WITH_NUMBER = (
+    "Name the columns that hold the two and their number: format: score, columns: {text: ..., text_pair: ..., score: "
+    "...}."
+)
+_AS_TEXTS = ("texts", *TEXT_SHAPES, "scored_pairs")
 """The shapes of records of which whoever learns texts learns the text alone."""
 _INSTEAD: dict[tuple[str, str], str] = {
     ("answers", "pairs"): "To learn from both: objective: dpo. To learn the chosen ones alone: format: {use: "
@@ -248,9 +254,12 @@ _INSTEAD: dict[tuple[str, str], str] = {
     "file of their own, jq -c 'select(.label)' FILE > wanted.jsonl; to learn all of them: format: prompt-completion.",
     ("pairs", "labelled"): "From labelled answers learns objective: kto.",
     **{("similar", shape): _BY_ANOTHER for shape in ("answers", "texts", "labels", "label_sets", "scores", "pairs")},
+    ("similar", "scored_pairs"): "From pairs of texts with a number learns objective: similarity.",
+    **{("scored_pairs", shape): _PAIR_WITH_NUMBER for shape in ("answers", "texts", "labels", "label_sets", "pairs")},
+    ("scored_pairs", "scores"): f"From a text with a number learns objective: regression. {_PAIR_WITH_NUMBER}",
     **{
         (learns_from, "similar"): "From texts that are found by another learns objective: embedding."
-        for learns_from in ("answers", "prompts", "pairs", "labelled", "texts", *TEXT_SHAPES)
+        for learns_from in ("answers", "prompts", "pairs", "labelled", "texts", *TEXT_SHAPES, "scored_pairs")
     },
     ("labels", "pairs"): "From pairs learn the objectives dpo, orpo, simpo and reward.",
     **{
@@ -269,10 +278,13 @@ _INSTEAD: dict[tuple[str, str], str] = {
     ("texts", "answers"): "Say which column holds the text: {path: FILE, format: text, columns: {text: ...}}.",
     ("pairs", "labels"): "From texts with labels learns objective: classification.",
     ("labels", "label_sets"): "From several labels of a text learns objective: multi-label-classification.",
-    ("labels", "scores"): "From numbers learns objective: regression.",
+    **{
+        (learns_from, shape): "From numbers learns objective: regression."
+        for learns_from in ("labels", "label_sets")
+        for shape in ("scores", "scored_pairs")
+    },
     ("label_sets", "labels"): 'From one label of a text learns objective: classification; for this one write "labels": '
     '["..."].',
-    ("label_sets", "scores"): "From numbers learns objective: regression.",
     ("scores", "labels"): "Where the label is a number, say so: format: score, columns: {score: label}; in CSV, where "
     "numbers are text, with format: {use: score, as_text: true}. From labels learns objective: classification.",
     ("scores", "label_sets"): "From several labels of a text learns objective: multi-label-classification.",
@@ -286,13 +298,15 @@ def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -
         DataError: It is of another shape.
     """
     shape, described = _SHAPES.get(type(sample), ("answers", "nothing that its answer is compared with"))
+    if isinstance(sample, ScoredText) and is_pair(sample):
+        shape, described = "scored_pairs", "two texts and a number"
     if learns_from == "prompts" and shape in ("prompts", "answers") and not isinstance(sample, Tokens):
         if isinstance(sample, Completion) and not sample.prompt:
             raise DataError(f"the prompt is empty, and the objective {objective} has it answered", where=sample.where)
         return
     if learns_from == shape or (learns_from in ("answers", "texts") and shape in _AS_TEXTS):
         return
-    if learns_from == "labelled" and shape == "pairs":  # `AsLabelled`
+    if (learns_from, shape) in (("labelled", "pairs"), ("scores", "scored_pairs")):  # the first by `AsLabelled`
         return
     raise DataError(
         f"the record has {described}, and the objective {objective} learns from {_WANTED_BY[learns_from]}",

@@ -8,7 +8,7 @@ from typing import Any
 
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.record_source import RecordSource
-from graftkit.visible import one_line
+from graftkit.visible import first_of, one_line
 
 __all__ = ["Fit", "columns_of", "described", "fits"]
 
@@ -60,9 +60,7 @@ def fits(found: Mapping[str, Column], formats: Mapping[str, RecordFormat]) -> li
 
 def described(found: Mapping[str, Column]) -> str:
     """Returns columns as an error lists them: "text (string), messages (list of objects with role, content)"."""
-    shown = [f"{one_line(name)} ({_described(column)})" for name, column in found.items()]
-    more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
-    return ", ".join(shown[:20]) + more or "none"
+    return first_of((f"{one_line(name)} ({_described(column)})" for name, column in found.items()), 20) or "none"
 
 
 def _described(column: Column) -> str:

@@ -80,6 +80,7 @@ class Dataset:
         first: How many of its records are read, from its beginning on; None for all.
         later: The files that its entry names after it.
         answers_itself: Whether the model answers records itself, so that they need no expected answer.
+        reading: What is read into its records that they don't say themselves; "" for nothing.
         by: The file's own name of a column whose value records share that are held out together; None for no such one.
         left: Filled while the file is read: each column that is neither -> where it was found first.
         skipped: Filled likewise: the numbers of the records that are left out, from 0.
@@ -100,6 +101,7 @@ class Dataset:
     first: int | None = None
     later: Sequence[Path] = ()
     answers_itself: bool = False
+    reading: str = ""
     by: str | None = None
     left: dict[str, str] = field(default_factory=dict)
     skipped: array[int] = field(default_factory=lambda: array("Q"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,7 @@ from graftkit.interfaces.samples import (
 from graftkit.store.token_store import ByExample
 
 __all__ = [
+    "COMPARED",
     "TEXT_SHAPES",
     "JudgedText",
     "TextShape",
@@ -41,6 +42,10 @@ WholeText = LabelledText | TextWithLabels | ScoredText
 
 JudgedText = WholeText | TaggedText
 """A text of which something is learnt, or of its words."""
+
+
+COMPARED: Collection[LearnsFrom] = ("similar", "scored_pairs")
+"""What is learnt of texts whose vectors are compared: each is a sequence of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +143,15 @@ class TextTargets:
     negatives: int = 0
     prompts: tuple[str, str] = ("", "")
 
-    def compared(self, sample: SimilarTexts) -> list[list[str]]:
-        """Returns the texts of each example of a record, a query first, then its document, then negatives."""
+    def compared(self, sample: SimilarTexts | ScoredText) -> list[list[str]]:
+        """Returns the texts of each example of a record, a query first, then its document, then negatives.
+
+        Of a pair with a number they are the two.
+        """
         before_query, before_document = self.prompts
+        if isinstance(sample, ScoredText):
+            first, second = parts_of(sample)
+            return [[before_query + first, before_document + second]]
         negatives = [before_document + text for text in sample.negatives[: self.negatives]]
         query = before_query + sample.query
         return [[query, before_document + text, *negatives] for text in sample.positives]
@@ -176,7 +187,8 @@ class TextTargets:
     def facts(self) -> dict[str, Any]:
         """Returns what the columns depend on, as JSON."""
         kind = {} if self.kind == "labels" else {"learnt": self.kind}
-        similar = {"negatives": self.negatives, "prompts": list(self.prompts)} if self.kind == "similar" else {}
+        compares = self.kind in COMPARED
+        similar = {"negatives": self.negatives, "prompts": list(self.prompts)} if compares else {}
         return {"labels": self._numbers, **kind, **similar}
 
     @cached_property

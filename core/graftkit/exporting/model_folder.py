@@ -16,7 +16,7 @@ import torch
 from graftkit.errors import ModelError
 from graftkit.exporting.config import StoredDtype
 from graftkit.exporting.shards import write_shards
-from graftkit.interfaces.architecture import token_types
+from graftkit.interfaces.architecture import is_multimodal, token_types
 from graftkit.interfaces.exporter import LoadedAssets, ProofRequest
 from graftkit.interfaces.json_file import write_json
 from graftkit.interfaces.python_source import parse_python
@@ -113,6 +113,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, config: Mapping[str, Any]
 
     By default few classes of transformers 5 give a model the types of tokens, though the tokenizer.json has them. Where
     the model has embeddings of them, tokenizer_config.json says that they are its inputs, unless it says otherwise.
+    Where it knows no types, they are none: GPT-2, whose tokenizer may be BERT's, would add the embedding of the token 0
+    to each token that is of the type 0.
 
     Args:
         tokenizer: The tokenizer.
@@ -121,11 +123,22 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, config: Mapping[str, Any]
     """
     tokenizer.save(folder)
     path = folder / "tokenizer_config.json"
-    if not token_types(config) or not path.is_file():
+    if not path.is_file():
         return
     told = json.loads(path.read_bytes())
-    if "model_input_names" not in told and _types_pairs(tokenizer):
-        write_json(path, {**told, "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]})
+    inputs = told.get("model_input_names")
+    if inputs is None and token_types(config) and _types_pairs(tokenizer):
+        write_json(path, {**told, "model_input_names": ["input_ids", _TYPES, "attention_mask"]})
+    elif isinstance(inputs, list) and _TYPES in inputs and not _knows_types(config):
+        write_json(path, {**told, "model_input_names": [name for name in inputs if name != _TYPES]})
+
+
+_TYPES = "token_type_ids"
+
+
+def _knows_types(config: Mapping[str, Any]) -> bool:
+    """Tells whether a model may go by the types of tokens: one with towers tells its images by them."""
+    return "type_vocab_size" in config or is_multimodal(config)
 
 
 def _types_pairs(tokenizer: Tokenizer) -> bool:

@@ -26,7 +26,8 @@ from graftkit.host.guard import naming_plugins
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
 from graftkit.recipe.load import RecipeSource, load_recipe
-from graftkit.report.run_manifest import RunManifest, first_run
+from graftkit.report.run_manifest import RunManifest
+from graftkit.report.run_of_folder import first_run
 
 if TYPE_CHECKING:
     from graftkit.flow.answering.reload import AdapterBase
@@ -135,6 +136,8 @@ def evaluate(
             notices = [*planned.notices, *(_changed(run, planned) if run and records is None else ())]
             for text in notices:
                 stage.notice(text)
+        if planned.bound.objective_config.head == "embedding":
+            heads = {name: check_source(name, host, headless=True) for name in names}
         for name, head in heads.items():
             if head is not None:
                 planned.for_head(host, head, name)
@@ -252,10 +255,11 @@ def _evaluated(
     device = planned.bound.recipe.training.device
     with stage_of("model") as stage:
         note(stage, unfinished(Path(source)))
-        model = prepared(reload_any(source, host, on, device), planned, host, source)
+        headless = planned.bound.objective_config.head == "embedding"
+        model = prepared(reload_any(source, host, on, device, headless=headless), planned, host, source)
         note(stage, model.notices)
     with stage_of("records") as stage, named(source):
-        examples = encoded(model, planned, stage.progress("records"))
+        examples = encoded(model, planned, host, stage.progress("records"))
         note(stage, examples.notices)
     with stage_of("evaluation") as stage:
         facts, answers = measured_by(model, examples, host, stage.progress)

@@ -16,7 +16,7 @@ from graftkit.arguments import (
     check_several,
     check_text,
 )
-from graftkit.errors import RequestError
+from graftkit.errors import RequestError, named
 from graftkit.flow.answering.plugins_of_run import plugins_of_run
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
@@ -140,7 +140,11 @@ def generate(
     with no_network_if(offline):
         model = reload(name, host, on)
         base = reload_base(name, model, host, on) if compare else None
-    return [asking.of(model).answer(turn, asking.of(base) if base else None) for turn in turns]
+    answers = []
+    for turn in turns:
+        with named(turn.where):
+            answers.append(asking.of(model).answer(turn, asking.of(base) if base else None))
+    return answers
 
 
 class _Turn(NamedTuple):
@@ -151,12 +155,14 @@ class _Turn(NamedTuple):
         history: What was said before.
         system: The system message where the prompt has one of its own.
         talk: Whether it is a conversation, which takes a chat template.
+        where: Which of the prompts it is, for errors.
     """
 
     text: str
     history: tuple[Message, ...] = ()
     system: str | None = None
     talk: bool = False
+    where: str = "prompts"
 
 
 def _turns(prompts: Prompt | Iterable[Prompt]) -> list[_Turn]:
@@ -173,7 +179,8 @@ def _turns(prompts: Prompt | Iterable[Prompt]) -> list[_Turn]:
         return [_conversation(found, "prompts")]
     where = [f"prompts[{number}]" for number in range(len(found))]
     return [
-        _Turn(one) if isinstance(one, str) else _conversation(one, at) for one, at in zip(found, where, strict=True)
+        _Turn(one, where=at) if isinstance(one, str) else _conversation(one, at)
+        for one, at in zip(found, where, strict=True)
     ]
 
 
@@ -195,7 +202,7 @@ def _conversation(messages: Any, where: str) -> _Turn:
     if said[-1].role != "user":
         raise RequestError(f"its last message is of the role {said[-1].role}", where=where, hint="Let the user ask.")
     begins = said[0].role == "system"
-    return _Turn(said[-1].content, tuple(said[begins:-1]), said[0].content if begins else None, talk=True)
+    return _Turn(said[-1].content, tuple(said[begins:-1]), said[0].content if begins else None, talk=True, where=where)
 
 
 _ROLES = ("system", "user", "assistant")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from graftkit.arguments import check_flags, check_is, check_path, check_several
-from graftkit.errors import RequestError
+from graftkit.errors import RequestError, named
 from graftkit.flow.answering.plugins_of_run import plugins_of_run
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
@@ -95,9 +95,10 @@ def judge(
         )
     _refuse_others(asked, model)
     judged = []
-    for text, _ in asked:
-        found = model.judge(text)
-        notices = (ONE_OF_TWO,) if model.pairs and model.pair_in(text) is None else ()
+    for number, (text, _) in enumerate(asked):
+        with named(f"texts[{number}]"):
+            found = model.judge(text)
+            notices = (ONE_OF_TWO,) if model.pairs and model.pair_in(text) is None else ()
         judged.append(Judged(text, found.text, found.facts, notices))
     return judged
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.flow.device import refuse_device
-from graftkit.flow.folders.folder import ADAPTER_FROM
+from graftkit.flow.folders.own_files import ADAPTER_FROM
 from graftkit.flow.planning.plan import make_plan
 from graftkit.flow.planning.run_plan import RunPlan
-from graftkit.flow.state.context import third_parties
+from graftkit.flow.state.first_manifest import third_parties
 from graftkit.flow.state.resume import chosen_of_run, day_of_run, revisions_of_run, settled_of_run
 from graftkit.host.guard import listed
 from graftkit.host.host import PluginHost
@@ -22,13 +22,14 @@ from graftkit.recipe.load import LoadedRecipe
 __all__ = ["plan_of_run", "settings_kept"]
 
 
-def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None) -> RunPlan:
+def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None, *, needs_metrics: bool = True) -> RunPlan:
     """Makes the plan of a run.
 
     Args:
         loaded: The recipe.
         host: The plugins.
         folder: Of the run that it may go on with: what that has settled is taken from it.
+        needs_metrics: As for `bind`.
     """
     started, chosen, pinned, settled = None, None, None, None
     if folder is not None:
@@ -36,8 +37,9 @@ def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None) -> 
         settled = settled_of_run(folder)
     refuse = partial(refuse_device, loaded.recipe.training.device)
     copy = None if folder is None else folder / ADAPTER_FROM
-    options: dict[str, Any] = {"chosen": chosen, "pinned": pinned, "settled": settled, "origin_copy": copy}
-    return settings_kept(partial(make_plan, loaded, host, started, before_records=refuse, **options))
+    options: dict[str, Any] = {"chosen": chosen, "pinned": pinned, "settled": settled, "needs_metrics": needs_metrics}
+    options |= {"before_records": refuse, "origin_copy": copy}
+    return settings_kept(partial(make_plan, loaded, host, started, **options))
 
 
 def settings_kept(make: Callable[[], RunPlan]) -> RunPlan:

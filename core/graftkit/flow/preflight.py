@@ -25,6 +25,7 @@ from graftkit.flow.planning.vocabulary import Vocabulary
 from graftkit.flow.preparation.check_model import PlannedBase, plan_base
 from graftkit.flow.preparation.settle_dtype import settle_dtype
 from graftkit.flow.preparation.tokenizer import make_vocabulary
+from graftkit.flow.training.answers import check_answerable
 from graftkit.host.host import PluginHost
 from graftkit.model.whole_transformers import import_transformers
 from graftkit.recipe.bind import BoundRecipe
@@ -51,6 +52,7 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
     vocabulary = make_vocabulary(plan)[0] if plan.vocabulary else kept
     settled = settle_targets(plan, vocabulary.change)
     told: list[str] = []
+    check_answerable(settled.bound, host, vocabulary.encoder, settled.samples.holdout)
     refuse_early(settled, vocabulary, host, make_exporters(settled, host), told.append)
     base = plan_base(settled, host)
     checked: dict[str, str | bool | int] = {

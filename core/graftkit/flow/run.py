@@ -28,7 +28,9 @@ from graftkit.flow.preparation.tokenizer import prepare_tokenizer
 from graftkit.flow.records.handed_records import (
     RECORDS,
     Handed,
+    KeptForAPlan,
     Rows,
+    as_handed,
     handed_for_a_plan,
     keep_records,
     naming_rows,
@@ -160,7 +162,7 @@ def plan(
     with no_network_if(offline), naming_plugins(), naming_rows(files):
         loaded, host = _prepare(recipe, overrides, host, files)
         if not as_run:
-            return replace(settings_kept(partial(make_plan, loaded, host)), handed=kept)
+            return _with_handed(settings_kept(partial(make_plan, loaded, host)), kept)
 
         def made() -> RunPlan:
             from graftkit.flow.preflight import check_as_run
@@ -168,7 +170,14 @@ def plan(
             planned = make_plan(loaded, host, before_records=lambda: refuse_device(loaded.recipe.training.device))
             return check_as_run(planned, host)
 
-        return replace(settings_kept(made), handed=kept)
+        return _with_handed(settings_kept(made), kept)
+
+
+def _with_handed(planned: RunPlan, kept: KeptForAPlan | None) -> RunPlan:
+    """Returns a plan that keeps the records that were handed in, and names them as they were."""
+    if kept is None:
+        return planned
+    return replace(planned, handed=kept, notices=[as_handed(notice, kept.files) for notice in planned.notices])
 
 
 def run(
@@ -291,6 +300,9 @@ def go_on(
     folder = folder.absolute()
     with naming_plugins(), telling_versions(folder):
         loaded, host = _prepare(recipe, (), host)
+        for place, section in enumerate(loaded.recipe.export):
+            if section.folder == asked:  # no key of a recipe's
+                loaded.document.origins["export", place] = "--to"
         return _run(loaded, host, folder, False, True, on_event or ignore, cancel or CancelToken(), known, asked=asked)
 
 
@@ -307,7 +319,7 @@ def _run(
     claimed: ClaimedFolder | None = None,
     asked: str | None = None,
 ) -> RunResult:
-    planned = plan_of_run(loaded, host, folder if resume else None)
+    planned = plan_of_run(loaded, host, folder if resume else None, needs_metrics=asked is None)
     if processes.count > 1:
         refuse_unsettled(planned.bound)
     resumed = _find(folder, planned, asked) if resume else None
@@ -368,6 +380,7 @@ def _flow(run: RunContext) -> None:
     from graftkit.flow.preparation.settle_dtype import settle_dtype
     from graftkit.flow.preparation.settle_memory_apart import settle_memory_apart
     from graftkit.flow.reporting.report import write_report
+    from graftkit.flow.training.answers import check_answerable
     from graftkit.flow.training.rewards import check_rewarded
     from graftkit.model.memory_back import give_memory_back
     from graftkit.model.whole_transformers import import_transformers
@@ -381,9 +394,12 @@ def _flow(run: RunContext) -> None:
         run.notice("plan", message)
     share_weights(run)
     exporters = make_exporters(run.plan, run.host)
+    if not (run.resumed and run.resumed.finished):
+        check_answerable(run.plan.bound, run.host, run.vocabulary.encoder, run.plan.samples.holdout)
     refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
     planned, corpus = check_model(run), build_corpus(run)
-    check_rewarded(run)
+    if not (run.resumed and run.resumed.finished):
+        check_rewarded(run, corpus)
     settle_memory_apart(run, planned, corpus)
     _train_and_export(run, planned, corpus, exporters)
     del exporters

@@ -25,8 +25,9 @@ from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.redact import without_secrets
-from graftkit.report.run_manifest import MANIFEST, RunManifest, places_of, required, run_around
-from graftkit.store.files import file_facts, is_another
+from graftkit.report.run_manifest import MANIFEST, RunManifest, required
+from graftkit.report.run_of_folder import places_of, run_around
+from graftkit.store.file_hashes import file_facts, is_another
 
 __all__ = ["Verified", "check_files", "verify", "verify_run"]
 

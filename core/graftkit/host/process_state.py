@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from graftkit.host.imported import imported
+from graftkit.visible import first_of
 
 __all__ = ["ProcessState"]
 
@@ -92,7 +93,7 @@ def _environment_differs(before: tuple[Any, Mapping[Any, Any]], now: tuple[Any, 
     if before[0] is not now[0]:
         return "os.environ"
     names = list(_changed_variables(before[1], now[1]))
-    return f"the environment ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
+    return f"the environment ({first_of(names)})" if names else ""
 
 
 def _read_folder() -> str | None:

@@ -1,4 +1,4 @@
-"""Which of transformers' classes a configuration's language model is loaded with, alone or among models of images."""
+"""What a config.json says of a model's head, and which of transformers' classes holds a model with it."""
 
 from __future__ import annotations
 
@@ -244,14 +244,15 @@ def model_class(config: Any) -> Any | None:
     if config.is_encoder_decoder or text.is_encoder_decoder:
         return None
     head = head_of({"architectures": config.architectures})
-    if head == "sequence":
-        mappings: tuple[Any, ...] = (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,)
-    elif head == "token":
-        mappings = (MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,)
-    elif head == "masked":
-        mappings = (MODEL_FOR_MASKED_LM_MAPPING,)
-    elif head == "embedding":
-        mappings = (MODEL_MAPPING,)
+    by_head: Mapping[Head, Any] = {
+        "sequence": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        "token": MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+        "masked": MODEL_FOR_MASKED_LM_MAPPING,
+        "embedding": MODEL_MAPPING,
+    }
+    mappings: tuple[Any, ...]
+    if head in by_head:
+        mappings = (by_head[head],)
     elif text is config:
         mappings = (MODEL_FOR_CAUSAL_LM_MAPPING,)
     elif text is getattr(config, "text_config", None):

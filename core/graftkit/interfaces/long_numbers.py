@@ -1,4 +1,4 @@
-"""What is said of a whole number of more digits than Python reads, whose own words are about Python."""
+"""Whole numbers of more digits than Python reads, whose own error is of no use to whoever wrote the file."""
 
 from __future__ import annotations
 

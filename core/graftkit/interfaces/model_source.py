@@ -163,7 +163,8 @@ class SentenceModules(Protocol):
     def sentence_modules(self) -> Mapping[str, Mapping[str, Any]]:
         """The settings of each module that a text goes through, by its `type` of modules.json; empty without that file.
 
-        Under "" stand those of config_sentence_transformers.json, where there is such a file.
+        Under "" stand those of config_sentence_transformers.json, where there is such a file. Those of the model
+        itself, the `Transformer`, are of sentence_bert_config.json, with the tokenizer's `model_max_length`.
         """
 
 

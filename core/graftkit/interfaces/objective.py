@@ -29,24 +29,38 @@ __all__ = [
     "Objective",
     "ObjectiveConfig",
     "Overall",
+    "RetrievalConfig",
     "SampledConfig",
     "SampledObjective",
     "Scores",
     "SequenceObjective",
     "SequenceScores",
+    "SimilarityConfig",
+    "SimilarityObjective",
     "TeacherConfig",
     "TokenObjective",
     "TokenScores",
+    "VectorPairs",
 ]
 
 LearnsFrom = Literal[
-    "answers", "prompts", "pairs", "labelled", "labels", "label_sets", "scores", "tags", "texts", "similar"
+    "answers",
+    "prompts",
+    "pairs",
+    "labelled",
+    "labels",
+    "label_sets",
+    "scores",
+    "scored_pairs",
+    "tags",
+    "texts",
+    "similar",
 ]
 """Which records an objective learns from: `answers`, any that shows what is to be said; `prompts`, those with something
 that is answered; `pairs` of a chosen and a rejected answer; `labelled` answers, each wanted or not; `labels`, texts
-each with one of a few labels; `label_sets`, texts each with any number of them; `scores`, texts each with a number;
-`tags`, texts with a tag of each word; `texts`, plain ones alone; `similar`, texts each with others that are to be found
-by it."""
+each with one of a few labels; `label_sets`, texts each with any number of them; `scores`, texts each with a number, or
+pairs of them; `scored_pairs`, these pairs alone, of which each text is seen by itself; `tags`, texts with a tag of each
+word; `texts`, plain ones alone; `similar`, texts each with others that are to be found by it."""
 
 MeanOf = Literal["examples", "tokens"]
 """What a step minimizes the mean over."""
@@ -65,7 +79,8 @@ ADVANTAGE = "advantage"
 worse."""
 
 MEAN_TOKENS = "mean_tokens"
-"""The number by example that says how many tokens the sampled answers of its step have on average: the same for all."""
+"""The number by example that says how many tokens in the loss the sampled answers of its step have on average, the same
+for all. Answers that are masked have none (`SampledConfig.mask_truncated_completions`)."""
 
 SAMPLED_METRICS = ("reward", "reward_std", "same_reward", "answer_tokens", "cut_off")
 """What is told of sampled answers, beside the mean score of each metric: no metric has such a name."""
@@ -79,10 +94,11 @@ class ObjectiveConfig(ProviderConfig):
             (`Objective`). With `sequence` it sees scores of whole sequences (`SequenceObjective`), and with `token`
             scores of tokens (`TokenObjective`), which modules give that core puts on the base model and trains fully,
             beside the adapter. With `masked` it sees log-probabilities of the tokens that core masks. With `embedding`
-            it sees the vectors of sequences (`EmbeddingObjective`), and its config is an `EmbeddingConfig`.
+            it sees the vectors of sequences, and its config is an `EmbeddingConfig`: a `RetrievalConfig`
+            (`EmbeddingObjective`) or a `SimilarityConfig` (`SimilarityObjective`).
         learns_from: Which records it learns from. With `language` that is `answers`, `pairs`, `labelled` or `texts`,
             and `prompts` where it is a `SampledConfig`; with `sequence` `pairs`, `labels`, `label_sets` or `scores`;
-            with `token` `tags`; with `masked` `texts`; with `embedding` `similar`.
+            with `token` `tags`; with `masked` `texts`; with `embedding` `similar` or `scored_pairs`.
         uses_reference: Whether its loss compares with the model as training starts. Core computes that model's
             log-probabilities once, before the first step.
         by_example: Whether the loss of an example depends on its own scores alone. Where it depends on the other
@@ -113,9 +129,14 @@ class ObjectiveConfig(ProviderConfig):
         return 2 if self.learns_from in ("pairs", "labelled") else 1
 
     @property
+    def repeats(self) -> int:
+        """How many steps in a row see the same examples."""
+        return 1
+
+    @property
     def judges_texts(self) -> bool:
         """Whether it learns something of each text, which is then laid out by no chat template."""
-        return self.learns_from in ("labels", "label_sets", "scores", "tags", "similar")
+        return self.learns_from in ("labels", "label_sets", "scores", "scored_pairs", "tags", "similar")
 
     @property
     def lays_out(self) -> bool:
@@ -212,7 +233,8 @@ class SampledConfig(ObjectiveConfig):
     of the recipe's `evaluation.metrics`. The weighted sum of the scores is an answer's reward. The objective says what
     follows from the rewards (`SampledObjective.advantages`), and is then asked for losses as any other is; an example
     is one answer, with its `ADVANTAGE` and the step's `MEAN_TOKENS`. Its log-probabilities are those that it was
-    sampled with, of logits that are divided by the temperature.
+    sampled with, of logits that are divided by the temperature. With `num_iterations` above 1 as many steps learn from
+    the same answers, by a model that has moved since it sampled them (`Scores.old`).
 
     What core reports as the loss is minus the mean reward: what `losses` gives has the gradient alone.
     """
@@ -233,6 +255,22 @@ class SampledConfig(ObjectiveConfig):
         description="which metrics of evaluation.metrics, by name, are summed up to an answer's reward, each times "
         "this; all of them, each once, when left out",
     )
+    num_iterations: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="how many steps learn from the same answers, each by the model as it is by then",
+    )
+    mask_truncated_completions: bool = Field(
+        default=False,
+        description="whether nothing is learnt of answers that were cut off at max_new_tokens; what they are worth "
+        "counts in their group's mean all the same",
+    )
+
+    @property
+    def repeats(self) -> int:
+        """As many as learn from the same answers."""
+        return self.num_iterations
 
     @property
     def compares_with_start(self) -> bool:
@@ -255,16 +293,14 @@ _LONGEST_PROMPT = 10_000
 
 
 class EmbeddingConfig(ObjectiveConfig):
-    """The fields of an objective that learns vectors of texts, by which one is found by another.
+    """The fields of an objective that learns vectors of texts.
 
-    An example is a query, a document that is to be found by it, and some that are not: sequences of their own, in this
-    order. All examples of a step are looked at together, so that each one's documents are the others' negatives, too.
-    A step keeps the vectors of all, and computes the body a second time for the gradient, a pass at a time (GradCache,
-    Gao et al., 2021, https://arxiv.org/abs/2101.06983): how many are compared takes next to no memory.
+    The texts of an example are sequences of their own. All examples of a step are looked at together. A step keeps the
+    vectors of all, and computes the body a second time for the gradient, a pass at a time (GradCache, Gao et al., 2021,
+    https://arxiv.org/abs/2101.06983): how many are compared takes next to no memory.
     """
 
     head: ClassVar[Head] = "embedding"
-    learns_from: ClassVar[LearnsFrom] = "similar"
     examples_per_step: ClassVar[int] = 64
     by_example: ClassVar[bool] = False
 
@@ -274,14 +310,15 @@ class EmbeddingConfig(ObjectiveConfig):
         "or of the last (lasttoken). auto: as the base model's sentence-transformers files say; else mean for "
         "encoders, lasttoken for models that write one token after the other",
     )
-    negatives: int = Field(
-        default=4, ge=0, le=100, description="how many of a record's own negatives are learnt from at most"
-    )
     query_prompt: str = Field(
-        default="", max_length=_LONGEST_PROMPT, description="what is put before each query, such as 'query: '"
+        default="",
+        max_length=_LONGEST_PROMPT,
+        description="what is put before each query, or each first text of a pair, such as 'query: '",
     )
     document_prompt: str = Field(
-        default="", max_length=_LONGEST_PROMPT, description="what is put before each document, such as 'passage: '"
+        default="",
+        max_length=_LONGEST_PROMPT,
+        description="what is put before each document, or each second text of a pair, such as 'passage: '",
     )
 
     def check_width(self, width: int) -> None:
@@ -296,14 +333,39 @@ class EmbeddingConfig(ObjectiveConfig):
 
     @property
     def sequences(self) -> int:
-        """How many sequences an example has at most: a query, its document, and the negatives."""
-        return 2 + self.negatives
+        """How many sequences an example has at most: two texts."""
+        return 2
 
     @property
     def prompts(self) -> dict[str, str]:
         """What is put before texts, by what they are; those before which something is."""
         said = {"query": self.query_prompt, "document": self.document_prompt}
         return {name: text for name, text in said.items() if text}
+
+
+class RetrievalConfig(EmbeddingConfig):
+    """The fields of an objective that learns vectors by which one text is found by another.
+
+    An example is a query, a document that is to be found by it, and some that are not, in this order. Each one's
+    documents are the others' negatives, too.
+    """
+
+    learns_from: ClassVar[LearnsFrom] = "similar"
+
+    negatives: int = Field(
+        default=4, ge=0, le=100, description="how many of a record's own negatives are learnt from at most"
+    )
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences an example has at most: a query, its document, and the negatives."""
+        return 2 + self.negatives
+
+
+class SimilarityConfig(EmbeddingConfig):
+    """The fields of an objective that learns vectors by the number of each pair of texts: an example is the two."""
+
+    learns_from: ClassVar[LearnsFrom] = "scored_pairs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +386,8 @@ class Scores:
         examples: How many examples there are.
         reference: `logps` of the model as training starts, `[tokens]`, float32; None where the objective's config does
             not ask for it (`uses_reference`, of sampled answers `compares_with_start`).
+        old: `logps` of the model that sampled the answers, `[tokens]`, float32; None where several steps do not learn
+            from the same answers (`SampledConfig.num_iterations`): it is the model itself then.
         candidates: The model's own log-probability of each of the teacher's likeliest tokens in a token's place, after
             its logits were divided by the temperature, `[tokens, top_k]`, float32. A gradient by it becomes one by the
             model's parameters, as by `logps`. None where the objective's config is no `TeacherConfig`.
@@ -339,6 +403,7 @@ class Scores:
     sequences: int
     examples: int
     reference: torch.Tensor | None = None
+    old: torch.Tensor | None = None
     candidates: torch.Tensor | None = None
     teacher: torch.Tensor | None = None
     by_example: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -450,8 +515,37 @@ class Embeddings:
     compared: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class VectorPairs:
+    """Vectors of the two texts of pairs.
+
+    Attributes:
+        first: `[examples, hidden]`, float32, each of the length 1. A gradient by it becomes one by the parameters of
+            the adapter.
+        second: `[examples, hidden]`, likewise.
+        by_example: The examples' further numbers by name, `[examples]` each: `score`, the number of the pair.
+    """
+
+    first: torch.Tensor
+    second: torch.Tensor
+    by_example: Mapping[str, torch.Tensor]
+
+
+class SimilarityObjective(Protocol):
+    """What training minimizes of vectors, where its config is a `SimilarityConfig`."""
+
+    def losses(self, pairs: VectorPairs) -> torch.Tensor:
+        """Returns the loss of each pair, `[examples]`, float32. A step minimizes their mean.
+
+        Given are all pairs of a step, or all holdout records.
+        """
+
+    def metrics(self, pairs: VectorPairs) -> Mapping[str, torch.Tensor]:
+        """Returns what else is told of the pairs, as `Objective.metrics` does."""
+
+
 class EmbeddingObjective(Protocol):
-    """What training minimizes of vectors, where its config is an `EmbeddingConfig`."""
+    """What training minimizes of vectors, where its config is a `RetrievalConfig`."""
 
     def losses(self, embeddings: Embeddings) -> torch.Tensor:
         """Returns the loss of each query, `[examples]`, float32. A step minimizes their mean.
@@ -493,7 +587,7 @@ class SequenceObjective(Protocol):
 
 @runtime_checkable
 class Overall(Protocol):
-    """What an objective of a head's scores may have besides: figures that are no means, such as an F1."""
+    """What an objective of a head's scores, or of vectors, may have besides: figures that are no means, as an F1."""
 
     def kept(self, scores: Any) -> Mapping[str, torch.Tensor]:
         """Returns what the figures follow from, by name: numbers of each example, `[examples]` or `[examples, ...]`.
@@ -502,7 +596,8 @@ class Overall(Protocol):
         how many entities of a text were found, and not the scores of its tokens.
 
         Args:
-            scores: Those of some records, without a gradient: `SequenceScores`, or `TokenScores`.
+            scores: Those of some records, without a gradient: `SequenceScores`, `TokenScores`, `Embeddings` or
+                `VectorPairs`.
         """
 
     def overall(self, kept: Mapping[str, torch.Tensor]) -> Mapping[str, float]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from graftkit.interfaces.record_source import Record, RecordSource
 
-__all__ = ["Reader"]
+__all__ = ["NamesNumbers", "Reader"]
 
 
 class Reader(Protocol):
@@ -27,4 +27,16 @@ class Reader(Protocol):
 
         Raises:
             DataError: The file can't be read or is malformed; with the place.
+        """
+
+
+@runtime_checkable
+class NamesNumbers(Protocol):
+    """A reader of files that may say which words their numbers stand for, as tables of labels do."""
+
+    def names(self, source: RecordSource) -> Mapping[str, Sequence[str]]:
+        """Returns the words for whole numbers from 0 on, by the column that has them, alone or in lists.
+
+        Raises:
+            DataError: As for `records`.
         """

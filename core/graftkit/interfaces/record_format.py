@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from graftkit.articles import with_article
 from graftkit.interfaces.samples import Sample
 
-__all__ = ["Column", "RecordFormat", "kind_of"]
+__all__ = ["Column", "DescribesReading", "RecordFormat", "TakesNames", "kind_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +72,28 @@ class RecordFormat(Protocol):
         Raises:
             NothingToLearn: The record is of the format, but there is nothing in it to learn, such as an empty answer.
             DataError: It is of another shape, or malformed.
+        """
+
+
+@runtime_checkable
+class DescribesReading(Protocol):
+    """A format that reads into some records what they don't say themselves, such as who speaks."""
+
+    def reading(self, record: Mapping[str, Any]) -> str:
+        """Says what is read into a file's records, for a notice; "" where they say all of it.
+
+        Args:
+            record: The file's first one, as `sample` is given it.
+        """
+
+
+@runtime_checkable
+class TakesNames(Protocol):
+    """A format whose records may have numbers that stand for words, such as labels."""
+
+    def with_names(self, names: Mapping[str, Sequence[str]]) -> RecordFormat:
+        """Returns the format with the words that a file says its numbers stand for; what the recipe says goes before.
+
+        Args:
+            names: The words from 0 on, by the column; see `NamesNumbers`.
         """

@@ -11,10 +11,20 @@ from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.json_file import read_json_object, special_float
 from graftkit.interfaces.regular_file import read_regular
 
-__all__ = ["POOLING_KEYS", "SENTENCE_SETTINGS", "has_sentence_files", "pooling_modes", "sentence_modules_in"]
+__all__ = [
+    "POOLING_KEYS",
+    "SENTENCE_SETTINGS",
+    "TRANSFORMER_SETTINGS",
+    "has_sentence_files",
+    "pooling_modes",
+    "sentence_modules_in",
+]
 
 SENTENCE_SETTINGS = "config_sentence_transformers.json"
 """The file of what holds for all modules, such as prompts."""
+
+TRANSFORMER_SETTINGS = "sentence_bert_config.json"
+"""The file of what becomes of texts before the model sees them, such as where they are cut."""
 
 POOLING_KEYS: Mapping[str, str] = {
     "pooling_mode_mean_tokens": "mean",
@@ -27,6 +37,7 @@ POOLING_KEYS: Mapping[str, str] = {
 """What says by itself, true or false, whether vectors are made so: all versions read that, those before 6 write it."""
 
 _MODULES = "modules.json"
+_MOST_MODULES = 64
 _MOST_BYTES = 4 << 20
 
 
@@ -42,6 +53,9 @@ def has_sentence_files(folder: Path) -> bool:
 def sentence_modules_in(folder: Path, error: type[GraftkitError]) -> Mapping[str, Mapping[str, Any]]:
     """Returns the settings of each module by its type, and under "" those for all; empty without a list of modules.
 
+    A type that is listed again has its number in the list behind it. Those of the model itself have what its
+    tokenizer_config.json says as `model_max_length`, too.
+
     Args:
         folder: The folder.
         error: What is raised where the files say something else.
@@ -53,10 +67,16 @@ def sentence_modules_in(folder: Path, error: type[GraftkitError]) -> Mapping[str
     if not has_sentence_files(folder):
         return {}
     try:
-        found = parse_json(read_regular(path, _MOST_BYTES))
-        modules = {str(one["type"]): _settings_of(folder, str(one["path"]), error) for one in found}
+        found = [(str(one["type"]), str(one["path"])) for one in parse_json(read_regular(path, _MOST_BYTES))]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as reason:
         raise error(f"it is no list of modules, each with a type and a path: {reason}", where=str(path)) from None
+    if len(found) > _MOST_MODULES:
+        raise error(f"it lists {len(found):,} modules; at most {_MOST_MODULES} are read", where=str(path))
+    kinds = [kind for kind, _ in found]
+    modules = {
+        f"{kind} ({number})" if kind in kinds[: number - 1] else kind: _settings_of(folder, module, error)
+        for number, (kind, module) in enumerate(found, 1)
+    }
     said = folder / SENTENCE_SETTINGS
     return {**modules, **({"": _read(said, error)} if _is_file(said) else {})}
 
@@ -68,11 +88,16 @@ def pooling_modes(settings: Mapping[str, Any]) -> list[object]:
         settings: The module's.
     """
     said = settings.get("pooling_mode") or [mode for key, mode in POOLING_KEYS.items() if settings.get(key)]
-    return [said] if isinstance(said, str) else list(said)
+    return said if isinstance(said, list) else [said]
 
 
 def _settings_of(folder: Path, module: str, error: type[GraftkitError]) -> Mapping[str, Any]:
-    """Returns the config.json of a module that has a folder of its own."""
+    """Returns the config.json of a module that has a folder of its own, and the settings of one that has not."""
+    if module == "":  # the model itself
+        paths = [path for name in ("tokenizer_config.json", TRANSFORMER_SETTINGS) if _is_file(path := folder / name)]
+        said = {path.name: _read(path, error) for path in paths}
+        cut = {"model_max_length": said.get("tokenizer_config.json", {}).get("model_max_length")}
+        return {**said.get(TRANSFORMER_SETTINGS, {}), **cut}
     path = folder / module / "config.json"
     own = module not in ("", ".", "..") and "/" not in module and "\\" not in module
     return _read(path, error) if own and _is_file(path) else {}

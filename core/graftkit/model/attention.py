@@ -64,13 +64,14 @@ class Tile:
     Attributes:
         queries: Where they stand in the pass.
         keys: Where the keys stand.
-        mask: What each query sees, `[1, 1, queries, keys]`; None where that is every key up to itself, or, if the model
-            is not causal, every key.
+        mask: What each query sees, `[1, 1, queries, keys]`; None where that is every key, or every key up to itself.
+        causal: Whether it is every key up to itself.
     """
 
     queries: slice
     keys: slice
     mask: torch.Tensor | None
+    causal: bool = False
 
 
 class DeferredMask:
@@ -132,15 +133,19 @@ class DeferredMask:
         if (start, end) not in self._tiles:
             parts = [self._tile(start, first, last, end) for first, last in _rows(start, end)]
             whole = slice(start, end)
-            causal = all(part.mask is None for part in parts)
-            self._tiles[start, end] = [Tile(whole, whole, None)] if causal else [self._explicit(part) for part in parts]
+            if all(part.causal for part in parts):
+                self._tiles[start, end] = [Tile(whole, whole, None, causal=True)]
+            else:
+                self._tiles[start, end] = [self._explicit(part) for part in parts]
         return self._tiles[start, end]
 
     def _tile(self, start: int, first: int, last: int, end: int) -> Tile:
-        """Returns what the queries at `[first, last)` see, the mask left out where that is every key up to each."""
+        """Returns what the queries at `[first, last)` see, the mask left out where that is every key, or up to each."""
         mask = self._evaluated(start, end, first, last)
         if torch.equal(mask, torch.ones_like(mask).tril(first - start)):
-            return Tile(slice(first, last), slice(start, last), None)
+            return Tile(slice(first, last), slice(start, last), None, causal=True)
+        if mask.all():
+            return Tile(slice(first, last), slice(start, end), None)
         seen = mask.flatten(0, 2).any(0).nonzero()
         low, high = int(seen[0]), int(seen[-1]) + 1
         return Tile(slice(first, last), slice(start + low, start + high), mask[..., low:high])
@@ -148,7 +153,7 @@ class DeferredMask:
     def _explicit(self, part: Tile) -> Tile:
         """Returns a part with its mask, without which kernels would align queries and keys at their beginnings."""
         queries, keys = part.queries, part.keys
-        if part.mask is not None or queries.start == keys.start:
+        if not part.causal or queries.start == keys.start:
             return part
         shape = (1, 1, queries.stop - queries.start, keys.stop - keys.start)
         mask = torch.ones(shape, dtype=torch.bool, device=self._device)
@@ -233,13 +238,12 @@ def packed_attention(
     found = []
     for start, end in pairwise(bounds):
         whole = slice(start, end)
-        for part in attention_mask.tiles(start, end) if attention_mask else [Tile(whole, whole, None)]:
+        for part in attention_mask.tiles(start, end) if attention_mask else [Tile(whole, whole, None, causal)]:
             q, k, v = query[:, :, part.queries], key[:, :, part.keys], value[:, :, part.keys]
-            plain = part.mask is None and (causal or attention_mask is not None)
             if softcap is None and s_aux is None:
-                found.append(_attend(q, k, v, part.mask, plain, scaling, dropout))
+                found.append(_attend(q, k, v, part.mask, part.causal, scaling, dropout))
             else:
-                visible = q.new_ones(q.shape[2], q.shape[2], dtype=torch.bool).tril() if plain else part.mask
+                visible = q.new_ones(q.shape[2], q.shape[2], dtype=torch.bool).tril() if part.causal else part.mask
                 found.append(_attend_explicitly(q, k, v, visible, scaling, dropout, softcap, s_aux))
     return torch.cat([heads.transpose(1, 2) for heads in found], dim=1), None
 

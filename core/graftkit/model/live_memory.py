@@ -1,4 +1,4 @@
-"""What a piece of torch code holds in memory, found out without holding it: computed on tensors that have no contents.
+"""The peak memory of torch code, found by running it on tensors without storage.
 
 Tensors of `torch._subclasses.FakeTensorMode` have a shape, a type and a device, and every operation on them gives the
 shapes that the real one would. A mode above it follows each storage from its making to its end, as

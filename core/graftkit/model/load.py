@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,17 +19,17 @@ from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import INTEGERS, PLAIN, BaseModelFiles
 from graftkit.interfaces.quantizer import AdoptingQuantizer, Quantizer
 from graftkit.interfaces.stored_weight import StoredWeight
-from graftkit.model.experts import ExpertStack, StackInfo, compute_one_by_one, expert_stacks, put_stack
+from graftkit.model.experts import StackInfo, compute_one_by_one, expert_stacks, put_stack
 from graftkit.model.file_tensors import read_tensor, read_tensors
 from graftkit.model.head import head_modules, head_parameters, is_of_head
 from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.outer_layers import outer_layers, outer_weight
-from graftkit.model.parts import compute_in_float32, is_text, move_text, tower_tensors
+from graftkit.model.parts import move_text, tower_tensors
 from graftkit.model.sharded import BlockSharder, SharedBlocks
 from graftkit.model.skeleton import build_skeleton
 from graftkit.model.weight_names import PlannedWeight, plan_weights
-from graftkit.store.files import guarded
+from graftkit.visible import first_of
 
 __all__ = [
     "Loader",
@@ -40,8 +37,6 @@ __all__ = [
     "check_base_model",
     "check_stored_weights",
     "load_base_model",
-    "load_dense_model",
-    "load_plain_model",
     "plan_base_model",
 ]
 
@@ -49,6 +44,9 @@ OnTensor = Callable[[int, int], None]
 
 _MOST_NEEDLESS = 1 << 28
 """Numbers of tensors without use that a file may hold in any case: the masks of small models are larger than these."""
+
+_LARGEST = 1e30
+"""What no number of a weight exceeds: quantizers multiply by 127, add scales up, and half precision ends at 3.4e38."""
 
 
 def check_base_model(files: BaseModelFiles) -> list[LayerInfo]:
@@ -127,115 +125,6 @@ def check_stored_weights(files: BaseModelFiles, quantizer: Quantizer) -> list[St
     if all(info.dtype in PLAIN for info in files.tensors.values()):
         return []
     return Loader(files, quantizer, torch.device("cpu"), torch.float32).check_stored()
-
-
-_LARGE = 1 << 16
-"""Bytes from which on a tensor is worth a file."""
-_LARGEST = 1e30
-"""What no number of a weight exceeds: quantizers multiply by 127, add scales up, and half precision ends at 3.4e38."""
-
-
-def load_dense_model(
-    files: BaseModelFiles, quantizer: Quantizer, dtype: torch.dtype = torch.float32, folder: Path | None = None
-) -> nn.Module:
-    """Builds the plain transformers model that the quantized one computes: its weights dequantized, float32.
-
-    Args:
-        files: The opened base model.
-        quantizer: What stored the weights.
-        dtype: What the quantized model computed in: its weights were rounded to that first.
-        folder: Where the weights are kept in files without a name, mapped, which need no memory until they are read; in
-            memory where left out.
-    """
-    model: Any = load_base_model(files, quantizer, device=torch.device("cpu"), dtype=dtype)
-    stacks = [name for name, module in model.named_modules() if isinstance(module, ExpertStack)]
-    for name in stacks:
-        owner, _, last = name.rpartition(".")
-        module: nn.Module = model.get_submodule(owner)
-        tensor = model.get_submodule(name).stacked(lambda layer: layer.frozen.dequantize(torch.float32))
-        delattr(module, last)
-        module.register_parameter(last, nn.Parameter(_kept(tensor, folder), requires_grad=False))
-    if stacks:
-        _order_parameters(model, build_skeleton(files.config, files.reference), stacks)
-    for name in [name for name, layer in model.named_modules() if isinstance(layer, FrozenLinear)]:
-        layer: Any = model.get_submodule(name)
-        model.set_submodule(name, _dense_layer(layer, folder))
-        del layer  # its frozen weight goes before the next is made
-    text = is_text(model)
-    for name, parameter in model.named_parameters():
-        if text(name) and parameter.dtype != torch.float32:
-            parameter.data = _kept(parameter.data.float(), folder)
-    compute_in_float32(model)
-    return model  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
-def load_plain_model(
-    files: BaseModelFiles, folder: Path, change: Callable[[str, torch.Tensor], torch.Tensor]
-) -> nn.Module:
-    """Builds the transformers model of files whose tensors have its parameters' own names, float32.
-
-    Args:
-        files: The files.
-        folder: Where the weights are kept in files without a name, mapped.
-        change: Gives for each name and tensor what is to be in its place.
-
-    Raises:
-        ModelError: A tensor is missing, unknown to the architecture, or of another shape.
-    """
-    model: Any = build_skeleton(files.config, files.reference, tensors=len(files.tensors))
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    for name, found in read_tensors(files):
-        tensor = found.float() if isinstance(found, torch.Tensor) else found.dequantize() if found.dequantize else None
-        if tensor is None or shapes.pop(name, None) != tensor.shape:
-            raise ModelError(f"tensor '{name}' is of another shape or type than its model", where=files.reference)
-        owner, _, last = name.rpartition(".")
-        kept = nn.Parameter(_kept(change(name, tensor), folder), requires_grad=False)
-        setattr(model.get_submodule(owner), last, kept)
-    model.tie_weights()
-    if shapes:
-        raise ModelError(f"it lacks {len(shapes)} tensors: {_some(sorted(shapes))}", where=files.reference)
-    compute_in_float32(model)
-    return model.requires_grad_(False).eval()  # type: ignore[no-any-return]
-
-
-def _order_parameters(model: nn.Module, skeleton: nn.Module, stacks: Iterable[str]) -> None:
-    """Gives the modules that hold stacks their parameters in the architecture's order, in which PEFT wraps them."""
-    for owner in {name.rpartition(".")[0] for name in stacks}:
-        own = model.get_submodule(owner)._parameters
-        for name in skeleton.get_submodule(owner)._parameters:
-            own[name] = own.pop(name)
-
-
-def _kept(tensor: torch.Tensor, folder: Path | None) -> torch.Tensor:
-    """Returns the tensor, float32, from a mapped file of its own where there is a folder for it.
-
-    Raises:
-        StorageError: The system refused to write it.
-    """
-    if folder is None or tensor.nbytes < _LARGE:
-        return tensor
-    with guarded(folder), tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        file.write(tensor.contiguous().numpy().data)
-    mapped = torch.from_file(file.name, shared=False, size=tensor.numel(), dtype=torch.float32)
-    with suppress(PermissionError):  # Windows keeps it: it goes with the folder
-        Path(file.name).unlink()
-    return mapped.view(tensor.shape)
-
-
-def _dense_layer(layer: FrozenLinear, folder: Path | None) -> nn.Module:
-    """Returns the layer that the architecture itself has."""
-    from transformers.pytorch_utils import Conv1D
-
-    weight = layer.frozen.dequantize(torch.float32)
-    size_out, size_in = weight.shape
-    dense: Any
-    with torch.device("meta"):
-        dense = Conv1D(size_out, size_in) if layer.transposed else nn.Linear(size_in, size_out, layer.bias is not None)
-    weight = _kept(weight.T.contiguous() if layer.transposed else weight, folder)
-    dense.weight = nn.Parameter(weight, requires_grad=False)
-    dense.bias = layer.bias
-    return dense  # type: ignore[no-any-return]
 
 
 class Loader:
@@ -479,7 +368,7 @@ class Loader:
         for problem, odd in (("lacks", missing), ("has, unknown to the architecture,", left_over)):
             if odd:
                 raise ModelError(
-                    f"it {problem} {len(odd)} tensors: {_some(sorted(odd))}",
+                    f"it {problem} {len(odd)} tensors: {first_of(sorted(odd))}",
                     where=self._files.reference,
                     hint="The weights and config.json do not belong together, or the files are incomplete.",
                 )
@@ -529,15 +418,19 @@ class Loader:
         empty = [name for name, tensor in self._model.state_dict().items() if tensor.is_meta]
         if empty:
             raise ModelError(
-                f"nothing was read for {len(empty)} tensors: {_some(empty)}",
+                f"nothing was read for {len(empty)} tensors: {first_of(empty)}",
                 where=self._files.reference,
                 hint="The files changed meanwhile, or hold this architecture in a form that can't be loaded.",
             )
 
     def _check_copies(self) -> None:
-        """Refuses a file that holds two different tensors for what config.json says is one."""
-        own = self._model.state_dict()
-        for name, copy in self._copies.items():
+        """Refuses a file that holds two different tensors for what config.json says is one; the copies are given back.
+
+        Raises:
+            ModelError: It does.
+        """
+        own, copies, self._copies = self._model.state_dict(), self._copies, {}
+        for name, copy in copies.items():
             if not torch.equal(copy, own[name]):
                 raise ModelError(
                     f"config.json ties '{name}' to another tensor, but the file holds two that differ",
@@ -750,8 +643,3 @@ def _names_by_tensor(model: nn.Module) -> dict[str, tuple[str, ...]]:
 def _type_name(tensor: torch.Tensor) -> str:
     """Returns the name that `TensorInfo` has for a tensor's type."""
     return {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}.get(tensor.dtype, str(tensor.dtype))
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:3]) + (" ..." if len(listed) > 3 else "")

@@ -1,4 +1,4 @@
-"""A frozen weight that holds nothing: its matrix is read or made anew each time that it is used."""
+"""A frozen weight that stores nothing: its matrix is read, or computed again, whenever it is used."""
 
 from __future__ import annotations
 

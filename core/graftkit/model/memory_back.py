@@ -1,4 +1,4 @@
-"""Gives the system back memory that is not needed any more."""
+"""Returns memory that is not needed any more to the operating system."""
 
 from __future__ import annotations
 

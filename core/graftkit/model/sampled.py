@@ -76,7 +76,7 @@ def sample_answers(
         The answers to each prompt, one a seed.
 
     Raises:
-        ModelError: The logits are no finite numbers.
+        LogitsError: They are no finite numbers.
     """
     decoding, copies = choose_decoding(network), len(seeds[0])
     drawn = [
@@ -120,7 +120,7 @@ class _Drawn(Sampler):
         """Draws the next token.
 
         Raises:
-            ModelError: As for `check_logits`.
+            LogitsError: As for `check_logits`.
         """
         check_logits(logits)
         self.ids.append(int(draw(logits.unsqueeze(0), self.number.unsqueeze(0), self._temperature)))

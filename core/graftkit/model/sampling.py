@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from graftkit.errors import ModelError, RequestError
+from graftkit.errors import LogitsError, RequestError
 from graftkit.interfaces.config_numbers import shown
 
 __all__ = ["GREEDY", "Sampler", "Sampling", "check_logits"]
@@ -22,10 +22,10 @@ def check_logits(logits: torch.Tensor) -> None:
         logits: `[..., vocabulary]`.
 
     Raises:
-        ModelError: A logit is no number, or infinite, or no token can come.
+        LogitsError: A logit is no number, or infinite, or no token can come.
     """
     if not logits.amax(-1).isfinite().all():
-        raise ModelError(
+        raise LogitsError(
             "its logits are no finite numbers: no token can be chosen by them",
             hint="The weights, or those of the adapter, are damaged or far too large.",
         )
@@ -152,7 +152,7 @@ class Sampler:
         """Returns the next token; arguments as for `Sampling.scores`.
 
         Raises:
-            ModelError: As for `check_logits`.
+            LogitsError: As for `check_logits`.
         """
         check_logits(logits)
         scores = self._sampling.scores(logits, seen)

@@ -190,8 +190,10 @@ def _class_of(config: Any, where: str) -> Any:
     """
     found = model_class(config)
     if found is None and head_of({"architectures": config.architectures}) != "language":
+        has_both = config.is_encoder_decoder
         raise ModelError(
-            f"transformers has no {config.architectures[0]}: a '{config.model_type}' model can't be given such a head",
+            f"{'it is an encoder with a decoder' if has_both else f'transformers has no {config.architectures[0]}'}: "
+            f"a '{config.model_type}' model can't be given such a head",
             where=where,
             hint="Models of other architectures can be given one: docs/objectives.md names some.",
         )

@@ -141,12 +141,13 @@ def match_targets(
         if not found:
             names = sorted({layer.rpartition(".")[2] for layer in (*layers, *outer)})
             owners = sorted({_owner_name(stack) for stack in experts})
-            meant = nearest(pattern, [*names, *owners, ALL_LINEAR])
+            meant = nearest(pattern, [*names, *owners, ALL_LINEAR]) if layers else ""
             other = f", or {', '.join(owners)} for the layers of its experts" if owners else ""
+            every = "; or say all-linear" if layers else "; its blocks have no linear layers"
             raise TargetError(
                 f"the target '{pattern}' matches no layer of the model",
                 where=where,
-                hint=f"{meant}Its layers end in: {', '.join(names)}{other}; or say all-linear.",
+                hint=f"{meant}Its layers end in: {', '.join(names) or 'nothing'}{other}{every}.",
             )
         chosen |= found
     return [layer for layer in (*layers, *outer, *experts) if layer in chosen]

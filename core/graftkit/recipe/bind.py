@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
-from graftkit.errors import PluginError, ProviderError, RecipeError
+from graftkit.errors import GraftkitError, PluginError, ProviderError, RecipeError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.kinds import KINDS, Kind, Section
-from graftkit.interfaces.objective import EmbeddingConfig, LearnsFrom, MeanOf, ObjectiveConfig, SampledConfig
+from graftkit.interfaces.objective import (
+    EmbeddingConfig,
+    LearnsFrom,
+    MeanOf,
+    ObjectiveConfig,
+    RetrievalConfig,
+    SampledConfig,
+    SimilarityConfig,
+)
 from graftkit.recipe.callbacks import bind_callbacks
 from graftkit.recipe.choice import Choice, judge
 from graftkit.recipe.document import Document, KeyPath
@@ -34,12 +42,14 @@ class BoundRecipe:
         choices: The provider that each section chose, by the section's path; in a list, a path an entry. Sections
             that name a reference are not among them: what opens it is found by asking.
         callbacks: What follows the run.
+        absent: Where what is asked for needs no metric: those that can't be used, each with the error that says why.
     """
 
     recipe: Recipe
     document: Document
     choices: Mapping[KeyPath, Choice]
     callbacks: Sequence[Choice] = ()
+    absent: Mapping[KeyPath, GraftkitError] = field(default_factory=dict)
 
     @property
     def quantizer(self) -> Choice:
@@ -70,9 +80,20 @@ class BoundRecipe:
 
     @property
     def metrics(self) -> dict[str, Choice]:
-        """What answers are compared by, each under the name that it is reported as."""
+        """What answers are compared by, each under the name that it is reported as.
+
+        Raises:
+            GraftkitError: One of them is `absent`.
+        """
+        for error in self.absent.values():
+            raise error
         entries = enumerate(self.recipe.evaluation.metrics)
         return {entry.label: self.choices["evaluation", "metrics", index] for index, entry in entries}
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The names that metrics are reported as, of those that are absent, too."""
+        return [entry.label for entry in self.recipe.evaluation.metrics]
 
     @property
     def initializer(self) -> Choice | None:
@@ -108,9 +129,14 @@ class BoundRecipe:
         return hidden
 
     def providers(self) -> dict[str, Any]:
-        """Returns what each name resolved to, as JSON, by its kind; of a kind that a recipe lists, a list."""
+        """Returns what each name resolved to, as JSON, by its kind; of a kind that a recipe lists, a list.
+
+        Nothing of metrics where one is absent.
+        """
         found: dict[str, Any] = {}
         for kind, section in chosen_by_name():
+            if kind == "metric" and self.absent:
+                continue
             chosen = [self.choices[path].facts() for path, _ in _uses(self.recipe, section)]
             if is_listed(type(self.recipe), section.path):
                 name = _key(KINDS[kind].plural)
@@ -120,8 +146,13 @@ class BoundRecipe:
         return found | ({"callbacks": [choice.facts() for choice in self.callbacks]} if self.callbacks else {})
 
 
-def bind(loaded: LoadedRecipe, host: PluginHost) -> BoundRecipe:
+def bind(loaded: LoadedRecipe, host: PluginHost, *, needs_metrics: bool = True) -> BoundRecipe:
     """Resolves a recipe's names, after its adapter's preset has filled in what it is silent on.
+
+    Args:
+        loaded: The recipe.
+        host: The plugins.
+        needs_metrics: Whether a metric that can't be used is refused; else it is no error until it is asked for.
 
     Raises:
         ProviderError: A name that nobody offers, or several do.
@@ -131,23 +162,30 @@ def bind(loaded: LoadedRecipe, host: PluginHost) -> BoundRecipe:
     host.check_left_out(loaded.recipe.plugins.disable, loaded.document.where(("plugins", "disable")))
     adapter = _choose(host, "adapter", loaded.recipe.adapter, loaded.document, ("adapter",))
     if not adapter.config.preset:
-        return _bind(host, loaded.recipe, loaded.document, adapter)
+        return _bind(host, loaded.recipe, loaded.document, adapter, needs_metrics)
     preset = Preset(adapter.registered, adapter.config.preset)
     try:
-        return _bind(host, *preset.fill(loaded.recipe, loaded.document), adapter)
+        return _bind(host, *preset.fill(loaded.recipe, loaded.document), adapter, needs_metrics)
     except (ProviderError, RecipeError) as error:
         if preset.blames(error.where):
             raise PluginError(error.message, where=error.where, hint=error.hint) from None
         raise
 
 
-def _bind(host: PluginHost, recipe: Recipe, document: Document, adapter: Choice) -> BoundRecipe:
+def _bind(host: PluginHost, recipe: Recipe, document: Document, adapter: Choice, needs_metrics: bool) -> BoundRecipe:
     choices: dict[KeyPath, Choice] = {("adapter",): adapter}
+    absent: dict[KeyPath, GraftkitError] = {}
     for kind, section in chosen_by_name():
         for path, use in _uses(recipe, section):
-            if path not in choices:
+            if path in choices:
+                continue
+            try:
                 choices[path] = _choose(host, kind, use, document, path)
-    return BoundRecipe(recipe, document, choices, bind_callbacks(recipe.plugins.settings, document, host))
+            except (ProviderError, PluginError) as error:
+                if needs_metrics or kind != "metric":
+                    raise
+                absent[path] = error
+    return BoundRecipe(recipe, document, choices, bind_callbacks(recipe.plugins.settings, document, host), absent)
 
 
 def _uses(recipe: Recipe, section: Section) -> list[tuple[KeyPath, ProviderSection]]:
@@ -198,7 +236,7 @@ _LEARNT_WITH: Mapping[Head, tuple[LearnsFrom, ...]] = {
     "sequence": ("pairs", "labels", "label_sets", "scores"),
     "token": ("tags",),
     "masked": ("texts",),
-    "embedding": ("similar",),
+    "embedding": ("similar", "scored_pairs"),
 }
 """What records a model with each head can learn from."""
 
@@ -229,10 +267,12 @@ def _check_facts(config: ObjectiveConfig, registered: RegisteredProvider) -> Non
             "and uses_reference",
             where=registered.plugin.label,
         )
-    if (config.head == "embedding") != isinstance(config, EmbeddingConfig):
+    derived = {"similar": RetrievalConfig, "scored_pairs": SimilarityConfig}.get(config.learns_from, EmbeddingConfig)
+    if (config.head == "embedding") != isinstance(config, derived):
         raise PluginError(
             f"objective '{registered.provider.name}': the config of an objective with head = 'embedding', and of no "
-            "other, is an EmbeddingConfig",
+            "other, is a RetrievalConfig, which learns from 'similar', or a SimilarityConfig, which does from "
+            "'scored_pairs'",
             where=registered.plugin.label,
         )
     learnt = _LEARNT_WITH[config.head]

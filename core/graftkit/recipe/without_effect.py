@@ -125,6 +125,8 @@ def _by_other_keys(bound: BoundRecipe, *, trains_rows: bool) -> Iterator[_Idle]:
 
 def _usual_metrics(bound: BoundRecipe) -> bool:
     """Tells whether the metrics are those of a recipe that names none, and their fields as when left out."""
+    if bound.absent:
+        return False
     usual = {metric.label: metric.use for metric in EvaluationSection().metrics}
     named = {label: choice.use for label, choice in bound.metrics.items()}
     return named == usual and all(choice.config == type(choice.config)() for choice in bound.metrics.values())

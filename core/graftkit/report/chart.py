@@ -138,7 +138,7 @@ def _lines(size: _Size, lines: Sequence[Line], x_label: str, y_label: str, descr
         share = (x - left) / (right - left) if right > left else 0.5
         return _LEFT + share * across, top + (high - y) / (high - low) * down
 
-    parts = [*legend, *_grid(size, at, (left, right), (low, high), height, top)]
+    parts = [*legend, *_grid(size, at, (left, right), (low, high), height)]
     most = int(size.width / _CHARACTER)
     parts.append(_text(_LEFT + across / 2, height - 4, one_line(x_label, most), anchor="middle"))
     parts.append(_text(4, 12, one_line(y_label, most)))
@@ -152,9 +152,7 @@ def _lines(size: _Size, lines: Sequence[Line], x_label: str, y_label: str, descr
     return _svg(size, height, described, parts)
 
 
-def _grid(
-    size: _Size, at: _At, across: tuple[float, float], down: tuple[float, float], height: float, top: float
-) -> list[str]:
+def _grid(size: _Size, at: _At, across: tuple[float, float], down: tuple[float, float], height: float) -> list[str]:
     """Returns lines at round numbers of the vertical axis, and the numbers of both.
 
     Args:
@@ -163,7 +161,6 @@ def _grid(
         across: The bounds of the horizontal axis.
         down: Those of the vertical one.
         height: Of the drawing.
-        top: Where the chart begins.
     """
     parts = []
     for value in ticks(*down, most=5):

@@ -13,7 +13,15 @@ from graftkit.report.run_data import LengthFigures
 from graftkit.report.run_manifest import Measurement
 from graftkit.report.series import Curve, curve_of, smoothed, thinned
 
-__all__ = ["bits_per_byte_bars", "length_bars", "loss_chart", "plugin_chart", "rate_chart"]
+__all__ = [
+    "bits_per_byte_bars",
+    "length_bars",
+    "loss_chart",
+    "plugin_chart",
+    "rate_chart",
+    "reward_chart",
+    "sampling_charts",
+]
 
 _MANY = 60
 """Steps from which on a mean is drawn over the loss of each."""
@@ -28,16 +36,55 @@ def loss_chart(steps: Sequence[Mapping[str, Any]], holdout: Mapping[int, float],
         unit: What the loss is counted in.
     """
     every = [(float(line["step"]), float(line["loss"])) for line in steps]
+    return _by_step(every, holdout, "loss", f"loss, {unit}")
+
+
+def reward_chart(steps: Sequence[Mapping[str, Any]], holdout: Mapping[int, float]) -> Markup:
+    """Draws the mean reward of each step's sampled answers, which is minus what is reported as the loss.
+
+    Args:
+        steps: As for `loss_chart`.
+        holdout: As for `loss_chart`.
+    """
+    every = [(float(line["step"]), 0.0 - float(line["loss"])) for line in steps]
+    return _by_step(every, {step: 0.0 - loss for step, loss in holdout.items()}, "reward", "mean reward")
+
+
+def sampling_charts(steps: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    """Draws how long each step's sampled answers are, and the shares of those cut off and of prompts without a spread.
+
+    Args:
+        steps: As for `loss_chart`; what a line does not say is not drawn.
+    """
+    told = [{"step": line["step"], **line.get("metrics", {})} for line in steps]
+
+    def lines_of(names: Mapping[str, str]) -> list[Line]:
+        known = {key: [line for line in told if isinstance(line.get(key), int | float)] for key in names}
+        return [
+            Line(curve_of(names[key], lines, key), number) for number, (key, lines) in enumerate(known.items()) if lines
+        ]
+
+    lengths = lines_of({"answer_tokens": "tokens of an answer"})
+    shares = lines_of({"same_reward": "prompts whose answers are worth the same", "cut_off": "answers cut off"})
+    return [
+        line_chart(lines, "step", label, described=f"{label} by step", from_zero=True)
+        for lines, label in ((lengths, "tokens, mean"), (shares, "share"))
+        if lines
+    ]
+
+
+def _by_step(every: Sequence[tuple[float, float]], holdout: Mapping[int, float], what: str, label: str) -> Markup:
+    """Draws a number of each step, its running mean where there are many, and that of holdout records."""
     many = len(every) > _MANY
     lines = [Line(Curve("training", thinned(every, 400)), 0, faint=many)]
     if many:
         lines.append(Line(Curve("training, running mean", thinned(smoothed(every), 200)), 0))
     if holdout:
-        points = thinned([(float(step), loss) for step, loss in sorted(holdout.items())], 100)
+        points = thinned([(float(step), value) for step, value in sorted(holdout.items())], 100)
         lines.append(Line(Curve("holdout", points), 1, marked=True))
     last = f"from {every[0][1]:.4f} to {every[-1][1]:.4f}" if every else ""
-    described = f"The loss of {len(every)} steps, {last}"
-    return line_chart(lines, "step", f"loss, {unit}", described=described, from_zero=all(y >= 0 for _, y in every))
+    described = f"The {what} of {len(every)} steps, {last}"
+    return line_chart(lines, "step", label, described=described, from_zero=all(y >= 0 for _, y in every))
 
 
 def rate_chart(steps: Sequence[Mapping[str, Any]]) -> Markup:

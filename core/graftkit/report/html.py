@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftkit.interfaces.report_section import ReportChart, ReportPart, ReportSection, ReportTable
-from graftkit.report.figures import bits_per_byte_bars, length_bars, loss_chart, plugin_chart, rate_chart
+from graftkit.report.figures import (
+    bits_per_byte_bars,
+    length_bars,
+    loss_chart,
+    plugin_chart,
+    rate_chart,
+    reward_chart,
+    sampling_charts,
+)
 from graftkit.report.next_commands import next_commands
 from graftkit.report.page import cut, render
 from graftkit.report.run_data import LengthFigures, RunData
@@ -42,7 +50,7 @@ def render_report(run: RunData, sections: Sequence[tuple[str, ReportSection]] = 
         FolderError: The manifest does not say what a finished run's says.
     """
     manifest = run.manifest
-    rows = metric_rows(manifest)
+    rows, sampled = metric_rows(manifest), samples_answers(manifest.recipe)
     memory = memory_rows(manifest)
     return render(
         "report.html",
@@ -53,15 +61,18 @@ def render_report(run: RunData, sections: Sequence[tuple[str, ReportSection]] = 
         vocabulary=vocabulary_text(manifest),
         bits=bits_per_byte_bars(manifest.metrics) if "base" in manifest.metrics else "",
         exported=exported_text(manifest),
-        loss=loss_chart(run.steps, run.holdout, loss_unit(manifest)),
+        loss=reward_chart(run.steps, run.holdout)
+        if sampled
+        else loss_chart(run.steps, run.holdout, loss_unit(manifest)),
+        sampling=sampling_charts(run.steps) if sampled else [],
         rate=rate_chart(run.steps) if run.steps else "",
         answers=sorted(run.answers, key=lambda answer: answer.right_after)[:SHOWN_ANSWERS],
         answered=len(run.answers),
         right=_right(run),
         worst=run.worst,
         examined=f"{run.examined:,}",
-        sampled=samples_answers(manifest.recipe),
-        lengths=_length_rows(run.lengths, sampled=samples_answers(manifest.recipe)),
+        sampled=sampled,
+        lengths=_length_rows(run.lengths, sampled=sampled),
         length_charts=[(name, length_bars(figures)) for name, figures in run.lengths.items()],
         exports=[_export(name, facts) for name, facts in manifest.exports.items()],
         sections=[_section(plugin, section) for plugin, section in sections],

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from graftkit.errors import RequestError
 from graftkit.flow.answering.answer_reader import AnswerReader
 from graftkit.serve.api_error import invalid
 
@@ -42,8 +43,12 @@ class Vectors:
     def _made(self, model: HeadModel, asked: EmbeddingRequest, lay_out: LayOut) -> Iterator[str]:
         from torch.nn.functional import normalize
 
-        for text in asked.texts:
-            vector, tokens = model.embed(text, lay_out)
+        for number, text in enumerate(asked.texts):
+            try:
+                vector, tokens = model.embed(text, lay_out)
+            except RequestError as error:
+                where = f"input[{number}]" if len(asked.texts) > 1 else "input"
+                raise invalid(where, f"{where}: {error.message}") from None
             if asked.dimensions is not None and asked.dimensions > len(vector):
                 told = f"dimensions is {asked.dimensions}; the model's vectors have {len(vector)} numbers"
                 raise invalid("dimensions", told)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -16,25 +15,20 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from graftkit.errors import FolderError, StorageError
-from graftkit.interfaces.regular_file import open_regular
 
 __all__ = [
     "NO_LINK",
     "TEMPORARY",
-    "LineFile",
     "atomic_folder",
     "check_new_file",
-    "file_facts",
     "guarded",
     "held",
-    "is_another",
     "is_temporary",
     "make_folder",
     "new_folder",
     "open_in_place",
     "remove_tree",
     "replace_folder",
-    "sha256_of",
     "sweep",
     "sweep_of",
     "sync_folder",
@@ -60,11 +54,11 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 """The flag of `os.open` by which a link is refused, where the system has it: what it leads to is somebody else's."""
 
 _HINTS = {
-    errno.ENOSPC: "The disk is full: free some space, or write elsewhere with --out.",
-    errno.EFBIG: "No larger file is allowed there, or to you (`ulimit -f`): allow it, or write elsewhere with --out.",
-    errno.EDQUOT: "Your quota is used up: free some space, or write elsewhere with --out.",
-    errno.EROFS: "The file system is read-only: write elsewhere with --out.",
-    errno.EACCES: "The folder's permissions forbid it: write elsewhere with --out.",
+    errno.ENOSPC: "The disk is full: free some space, or write elsewhere.",
+    errno.EFBIG: "No larger file is allowed there, or to you (`ulimit -f`): allow it, or write elsewhere.",
+    errno.EDQUOT: "Your quota is used up: free some space, or write elsewhere.",
+    errno.EROFS: "The file system is read-only: write elsewhere.",
+    errno.EACCES: "The folder's permissions forbid it: write elsewhere.",
     errno.ENOENT: "Make its folder first.",
     errno.ENAMETOOLONG: "Give a shorter name: one with 30 bytes more is written first, and then renamed.",
     errno.ELOOP: "It is a link, and what it leads to is left alone: remove it.",
@@ -497,121 +491,6 @@ def remove_tree(folder: Path) -> None:
     """
     with guarded(folder):
         shutil.rmtree(folder)
-
-
-def sha256_of(path: Path) -> str:
-    """Returns a file's sha256 in hex.
-
-    Raises:
-        OSError: It can't be read, or is no regular file.
-    """
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def is_another(path: Path, listed: Mapping[str, Any]) -> bool:
-    """Tells whether a file is another one than a list says, or can't be read.
-
-    Args:
-        path: The file.
-        listed: Its size and sha256, as `file_facts` says them.
-    """
-    try:
-        return path.stat().st_size != listed.get("bytes") or sha256_of(path) != listed.get("sha256")
-    except OSError:
-        return True
-
-
-def begins_with(path: Path, length: int, sha256: str) -> bool:
-    """Tells whether a file begins with as many bytes of a sha256, in hex; not where it can't be read.
-
-    Args:
-        path: The file.
-        length: How many bytes.
-        sha256: Their hash.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open_regular(path) as file:
-            while length and (part := file.read(min(length, 1 << 20))):
-                digest.update(part)
-                length -= len(part)
-    except OSError:
-        return False
-    return not length and digest.hexdigest() == sha256
-
-
-def file_facts(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> dict[str, dict[str, Any]]:
-    """Lists every file below a folder by its relative path, with its size in bytes and its sha256."""
-    return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).as_posix() not in leave_out
-    }
-
-
-class LineFile:
-    """A file that grows by whole lines of JSON, each handed to the system at once.
-
-    A line that the system refuses is kept, and comes before whatever is added or flushed next.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._waiting = b""
-        with guarded(path):
-            self._file = open_in_place(path, "ab", 0)
-            self._size = path.stat().st_size
-            with open_regular(path) as before:
-                self._digest = hashlib.file_digest(before, "sha256")
-        sync_folder(path.parent)
-
-    def append(self, data: Mapping[str, Any]) -> None:
-        """Adds one line.
-
-        Raises:
-            StorageError: The system refused.
-        """
-        line = json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n"
-        self._waiting += line.encode("utf-8")
-        self._write()
-
-    def _write(self) -> None:
-        rest = memoryview(self._waiting)
-        with guarded(self._path):
-            try:
-                while rest:  # a disk that fills up takes a part, and refuses only the next write
-                    rest = rest[self._file.write(rest) :]
-            except OSError:
-                with suppress(OSError):
-                    os.truncate(self._path, self._size)
-                raise
-        self._size += len(self._waiting)
-        self._digest.update(self._waiting)
-        self._waiting = b""
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What has been written so far, and what was there before, as `file_facts` says it of a file."""
-        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
-
-    def sync(self) -> None:
-        """Makes sure that the lines so far are on the disk, under the file's name.
-
-        Raises:
-            StorageError: The system refused, or the file is gone.
-        """
-        self._write()
-        with guarded(self._path):
-            os.fsync(self._file.fileno())
-            same = os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
-        if not same:
-            raise StorageError("another file has come in its place while it was written", where=str(self._path))
-
-    def close(self) -> None:
-        """Flushes the file to the disk and closes it."""
-        with guarded(self._path), self._file:
-            os.fsync(self._file.fileno())
 
 
 def open_in_place(path: Path, mode: str, buffering: int = -1) -> IO[bytes]:

@@ -15,7 +15,8 @@ from graftkit.errors import TrainingError
 from graftkit.exporting.shards import save_tensors
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
-from graftkit.store.files import atomic_folder, guarded, make_folder, sha256_of, sweep, write_json
+from graftkit.store.file_hashes import sha256_of
+from graftkit.store.files import atomic_folder, guarded, make_folder, sweep, write_json
 
 __all__ = [
     "checkpoint_of",

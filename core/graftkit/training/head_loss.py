@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -30,9 +30,8 @@ from graftkit.training.step_loss import (
     OnPass,
     Passes,
     ScoreSums,
-    SeedPass,
+    StepCalls,
     StepScore,
-    before_each,
     by_example,
 )
 
@@ -169,10 +168,9 @@ class OfTokens:
         """Returns the sum of what the tags of each example weigh."""
         if self._label_weights is None:
             return store.weight_sum[list(numbers)]
-        row = self._label_weights.numpy()
-        examples = (store[number] for number in numbers)
-        tags = (example.by_token[TARGET][example.loss_mask] for example in examples)
-        return np.array([row[each].sum(dtype=np.float64) for each in tags])
+        row, tags, learnt = self._label_weights.numpy(), store.by_token[TARGET], store.loss_weight
+        tokens = (slice(*store.offsets[number : number + 2]) for number in numbers)
+        return np.array([row[tags[each][learnt[each] != 0]].sum(dtype=np.float64) for each in tokens])
 
 
 def _as_row(label_weights: Sequence[float] | None) -> torch.Tensor | None:
@@ -239,14 +237,11 @@ class HeadLoss:
         self,
         store: TokenStore,
         groups: Sequence[Sequence[int]],
-        poll: Callable[[], None],
-        on_pass: OnPass,
-        seed_pass: SeedPass,
+        calls: StepCalls,
     ) -> StepScore:
         """Takes one forward and one backward pass over each group."""
-        before = before_each(poll, on_pass, seed_pass)
         total, weight = ScoreSums(self._scored.mean_of), self._weight_of(store, groups)
-        for asked in self._asked(store, groups, self._passes.own(store, groups), before):
+        for asked in self._asked(store, groups, self._passes.own(store, groups), calls.before):
             (asked.losses.sum() / weight).backward()  # type: ignore[no-untyped-call]
             asked.add_to(total)
         return total.over(self._passes.processes).score()

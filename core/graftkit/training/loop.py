@@ -24,14 +24,17 @@ from graftkit.training.masking import Masking, epochs_of
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit.training.order import Mixture, plan_steps
 from graftkit.training.processes import ALONE, Processes
-from graftkit.training.step_loss import LikelihoodLoss, Passes, StepLoss, StepScore
+from graftkit.training.step_loss import KeepsSteps, LikelihoodLoss, Passes, StepCalls, StepLoss, StepScore
 from graftkit.training.together import check_same, receive_state, send_state, sum_gradients
 
-__all__ = ["Trainer", "holdout_loss"]
+__all__ = ["Trainer", "holdout_loss", "planned_steps"]
 
 _EVALUATE: Mapping[str, Any] = {"evaluate": True}
 _TRAINED: Mapping[str, Any] = {"trained": True}
 """What rank 0 announces besides steps and the state to begin with."""
+
+_OF_ROW = "row."
+"""What names of tensors begin with that a loss keeps for further steps, where the state has them."""
 
 
 class Trainer:
@@ -50,6 +53,7 @@ class Trainer:
         loss: What a step minimizes, made of how examples are cut into passes; the likelihood when left out.
         masking: How tokens of a step's examples are masked, where masked ones are learnt.
         diverges: Whether a loss that rises may be one that has diverged.
+        repeats: How many steps in a row see the same examples; where that is more than one, the loss is a `KeepsSteps`.
         processes: Those that share the steps. That of rank 0 calls `run`, the others `follow`.
 
     Attributes:
@@ -75,6 +79,7 @@ class Trainer:
         loss: Callable[[Passes], StepLoss] | None = None,
         masking: Masking | None = None,
         diverges: bool = True,
+        repeats: int = 1,
         processes: Processes = ALONE,
     ) -> None:
         self.step = 0
@@ -84,20 +89,15 @@ class Trainer:
         self._network = network
         self._store = store
         self._lengths = store.lengths.tolist()
-        self.plan = plan_steps(
-            self._lengths,
-            seed=options.seed,
-            tokens_per_step=options.tokens_per_step,
-            epochs=options.epochs,
-            steps=options.steps,
-            mixture=mixture,
-        )
+        self.plan = planned_steps(self._lengths, options, mixture, repeats)
         self._masking, self._epochs = masking, epochs_of(self.plan) if masking else []
         self._options = options
         self._device = device
         self._passes = Passes(options.pass_tokens, packed, device, processes)
         self._loss_of = loss or partial(LikelihoodLoss, network)
         self._loss = self._loss_of(self._passes)
+        self._row = self._loss if repeats > 1 and isinstance(self._loss, KeepsSteps) else None
+        self._repeats = repeats
         self._parameters = list(parameters.values())
         self._processes, self._sent = processes, False
         self._optimizers = Optimizers(parameters, options, rows or RowTraining(), rate_scales)
@@ -194,8 +194,12 @@ class Trainer:
             self._network.train(training)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Returns every tensor that the next step depends on: parameters and the optimizers' moments, by name."""
-        return self._optimizers.state()
+        """Returns every tensor that the next step depends on, by name.
+
+        They are parameters and the optimizers' moments, and what the loss keeps for it.
+        """
+        row = self._row.state() if self._row and self.step % self._repeats else {}
+        return self._optimizers.state() | {f"{_OF_ROW}{name}": tensor for name, tensor in row.items()}
 
     def load_state(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
         """Goes back to where `state` was taken, after `step` steps.
@@ -203,7 +207,10 @@ class Trainer:
         Raises:
             TrainingError: A tensor is missing, left over or of another shape; nothing is changed then.
         """
-        self._optimizers.load_state(step, state)
+        own, row = _without_row(state)
+        self._optimizers.load_state(step, own)
+        if self._row and step % self._repeats:
+            self._row.load_state(row)
         self.step = step
 
     def load_parameters(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
@@ -212,7 +219,7 @@ class Trainer:
         Raises:
             TrainingError: As for `load_state`.
         """
-        self._optimizers.load_parameters(step, state)
+        self._optimizers.load_parameters(step, _without_row(state)[0])
 
     def count_passes(self, *, packed: bool) -> int:
         """Returns how many forward passes all steps take, or would take if sequences shared them."""
@@ -237,9 +244,12 @@ class Trainer:
         store, numbers = self._read(examples)
         lengths = self._lengths if store is self._store else store.lengths.tolist()
         groups = self._passes.groups(numbers, lengths)
+        if self._row and not self.step % self._repeats:
+            self._row.begin()
         # Dropout draws from torch's global generator: it is seeded by step and pass and given back untouched.
         with torch.random.fork_rng(devices=_cuda_index(self._device)):
-            score = self._loss.backward(store, groups, poll, partial(on_pass, step), partial(self._seed_pass, step))
+            calls = StepCalls(poll, partial(on_pass, step), partial(self._seed_pass, step))
+            score = self._loss.backward(store, groups, calls)
         sum_gradients(self._parameters, self._processes)
         norm = self._optimizers.clip()
         wrong = self.watch.look(step, score.loss, norm)
@@ -287,6 +297,28 @@ class Trainer:
         return error
 
 
+def planned_steps(
+    lengths: Sequence[int], options: TrainingSection, mixture: Mixture | None = None, repeats: int = 1
+) -> list[list[int]]:
+    """Returns the examples of every step of a training.
+
+    Args:
+        lengths: The tokens of each example.
+        options: The recipe's training section.
+        mixture: As for `Trainer`.
+        repeats: As for `Trainer`.
+    """
+    different = plan_steps(
+        lengths,
+        seed=options.seed,
+        tokens_per_step=options.tokens_per_step,
+        epochs=options.epochs,
+        steps=options.steps and -(-options.steps // repeats),
+        mixture=mixture,
+    )
+    return [step for step in different for _ in range(repeats)][: options.steps]
+
+
 def holdout_loss(
     network: nn.Module,
     store: TokenStore,
@@ -313,6 +345,13 @@ def holdout_loss(
     passes = Passes(microbatch_tokens, packed, device, processes)
     measured = loss(passes) if loss else LikelihoodLoss(network, passes)
     return measured.evaluate(store, passes.all_groups(store), poll)
+
+
+def _without_row(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Returns what of a state is the optimizers', and what the loss has kept."""
+    row = {name: tensor for name, tensor in state.items() if name.startswith(_OF_ROW)}
+    own = {name: tensor for name, tensor in state.items() if name not in row}
+    return own, {name.removeprefix(_OF_ROW): tensor for name, tensor in row.items()}
 
 
 def _cuda_index(device: torch.device) -> list[int]:

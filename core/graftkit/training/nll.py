@@ -1,4 +1,4 @@
-"""The negative log-likelihood of tokens, whose gradient is written down rather than found by way of its parts."""
+"""The negative log-likelihood of tokens, with its analytic gradient."""
 
 from __future__ import annotations
 

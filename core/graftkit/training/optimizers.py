@@ -1,4 +1,4 @@
-"""What changes parameters: the recipe's optimizer for the adapter, and an Adam of their own for new embedding rows."""
+"""A run's optimizers: the recipe's for the adapter, and an Adam of their own for new embedding rows."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from graftkit.errors import ModelError
+from graftkit.errors import LogitsError
 from graftkit.interfaces.objective import ADVANTAGE, MEAN_TOKENS, SampledConfig, SampledObjective
 from graftkit.model.memory_back import give_freed_back
 from graftkit.model.sampled import SampledAnswer, sample_answers
@@ -22,8 +23,9 @@ from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.loss import TokenLoss
 from graftkit.training.processes import shares
+from graftkit.training.sampled_batch import SampledBatch
 from graftkit.training.start_scores import KeptStart, rounding, score_groups
-from graftkit.training.step_loss import REFERENCE, ObjectiveLoss, OnPass, Passes, SeedPass, StepScore
+from graftkit.training.step_loss import OLD, REFERENCE, ObjectiveLoss, OnPass, Passes, StepCalls, StepScore
 
 __all__ = ["Asked", "SampledLoss", "SamplingPlan"]
 
@@ -87,7 +89,8 @@ class SampledLoss:
 
     Answers are drawn from the model as it is before the step, in evaluation mode; the gradient is computed in training
     mode, from the log-probabilities of their tokens. Answers whose advantage is 0 have no gradient, unless they are
-    compared with the start: their passes are left out.
+    compared with the start: their passes are left out. So are those of answers that were cut off, where the config says
+    so.
 
     Several processes share the prompts out among them, and then the passes; which answers are drawn, and what is
     computed in a pass, does not depend on how many there are.
@@ -110,6 +113,7 @@ class SampledLoss:
     ) -> None:
         self._network, self._objective, self._passes, self._sampling = network, objective, passes, sampling
         self._start, temperature = start, sampling.config.temperature
+        self._batch: SampledBatch | None = None
         self._loss = ObjectiveLoss(network, objective, passes, by_example=True, sampled_at=temperature)
         self._scoring = TokenLoss(network, packed=passes.packed, temperature=temperature)
 
@@ -117,29 +121,53 @@ class SampledLoss:
         self,
         store: TokenStore,
         groups: Sequence[Sequence[int]],
-        poll: Callable[[], None],
-        on_pass: OnPass,
-        seed_pass: SeedPass,
+        calls: StepCalls,
     ) -> StepScore:
-        """Samples answers to the step's prompts, and adds the gradient of those that are learnt from."""
-        seed_pass(0, 0)
-        seed = int(torch.randint(2**62, ()))
-        asked = self._sampling.ask(store, list(chain.from_iterable(groups)))
-        size = self._sampling.config.group_size
-        sampled = 0
+        """Samples answers to the step's prompts, and adds the gradient of those that are learnt from.
 
-        def report(made: int, most: int) -> None:
-            nonlocal sampled
-            poll()
-            on_pass(made, most)
-            sampled = most
+        Where several steps learn from the same answers, those after the first one add the gradient alone.
+        """
+        batch, before = self._batch, 0
+        if batch is None:
 
-        found = self._sampled(asked, size, seed, report)
-        score = _score(found, size)
-        if not math.isfinite(score.loss):
-            return score
-        told = self._learn(found, poll, lambda done, every: on_pass(sampled + done, sampled + every), seed_pass)
-        return replace(score, metrics={**told, **score.metrics})
+            def report(made: int, most: int) -> None:
+                nonlocal before
+                calls.poll()
+                calls.on_pass(made, most)
+                before = most
+
+            calls.seed_pass(0, 0)
+            seed = int(torch.randint(2**62, ()))
+            asked = self._sampling.ask(store, list(chain.from_iterable(groups)))
+            size = self._sampling.config.group_size
+            found = self._sampled(asked, size, seed, report)
+            score = _score(found, size)
+            if not math.isfinite(score.loss):
+                return score
+            batch = SampledBatch(self._learnt(found), sum(len(group.answers) for group in found), score)
+            batch, scored = self._compared(batch, calls.counted_from(before))
+            before += scored
+            if self._sampling.config.num_iterations > 1:
+                self._batch = batch
+        told = self._learn(batch, calls.counted_from(before))
+        return replace(batch.score, metrics={**told, **batch.score.metrics})
+
+    def begin(self) -> None:
+        """Has the next step sample answers."""
+        self._batch = None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Returns the answers that the next step learns from, too."""
+        assert self._batch is not None, "a step has been taken, and others learn from the same answers"
+        return self._batch.state()
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Has the next step learn from such answers.
+
+        Raises:
+            TrainingError: They are none.
+        """
+        self._batch = SampledBatch.from_state(state)
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Samples an answer to each prompt; the same numbers draw them each time."""
@@ -199,7 +227,7 @@ class SampledLoss:
             return sample_answers(
                 self._network, prompts, seeds, limits=limits, stop=stop, temperature=temperature, poll=poll
             )
-        except ModelError:
+        except LogitsError:
             return [[] for _ in places]
 
     def _scored(
@@ -225,65 +253,70 @@ class SampledLoss:
         ]
         return _Group(prompt, [SampledAnswer(ids, ended) for ids, ended in answers], scores, rewards)
 
-    def _learn(
-        self, groups: Sequence[_Group], poll: Callable[[], None], on_pass: OnPass, seed_pass: SeedPass
-    ) -> Mapping[str, float]:
-        """Adds the gradient of all answers that are learnt from; returns what else the objective tells of these."""
+    def _learnt(self, groups: Sequence[_Group]) -> TokenStore:
+        """Returns the answers that are learnt from."""
         rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float32)
         advantages = self._objective.advantages(rewards).flatten().tolist()
         every = [(group.prompt, answer) for group in groups for answer in group.answers]
-        learnt = [
-            (*each, advantage) for each, advantage in zip(every, advantages, strict=True) if advantage or self._start
-        ]
-        if not learnt:
-            return {}
-        tokens = sum(len(answer.ids) for _, answer in every) / len(every)
-        store = TokenStore.of(
+        masks = self._sampling.config.mask_truncated_completions
+        tokens = sum(len(answer.ids) for _, answer in every if answer.ended or not masks) / len(every)
+        return TokenStore.of(
             _example(prompt, answer, {ADVANTAGE: advantage, MEAN_TOKENS: tokens})
-            for prompt, answer, advantage in learnt
+            for (prompt, answer), advantage in zip(every, advantages, strict=True)
+            if (advantage or self._start) and (answer.ended or not masks)
         )
-        passes, before = self._passes.all_groups(store), 0
+
+    def _compared(self, batch: SampledBatch, calls: StepCalls) -> tuple[SampledBatch, int]:
+        """Adds what the model at the start says of the answers' tokens, and the one that has sampled them.
+
+        Each where the loss compares with it. Where several steps learn from them, every process has all of that; else
+        each has that of those which it learns.
+
+        Returns:
+            The answers, and how many groups this process has scored.
+        """
+        repeated, ways = self._sampling.config.num_iterations > 1, dict[str, AbstractContextManager[None]]()
         if self._start:
-            before = len(self._passes.own(store, passes))
-            store = self._with_reference(self._start, store, passes, poll, on_pass)
-
-        def before_pass(group: int, place: int) -> None:
-            give_freed_back()  # no pass has the size of another: of what one frees the next finds no use
-            seed_pass(group + 1, place)
-
-        # The answers that are left out count in the mean, too.
-        def done(passed: int, all_passes: int) -> None:
-            on_pass(before + passed, before + all_passes)
-
-        return self._loss.backward(store, passes, poll, done, before_pass, count=len(every)).metrics
-
-    def _with_reference(
-        self,
-        start: KeptStart,
-        store: TokenStore,
-        passes: Sequence[Sequence[int]],
-        poll: Callable[[], None],
-        on_pass: OnPass,
-    ) -> TokenStore:
-        """Adds what the model at the start says of the answers' tokens, of those that this process learns."""
-        found, done = np.zeros(len(store.ids), np.float32), 0
-        every = 2 * len(self._passes.own(store, passes))
+            ways[REFERENCE] = self._start.put_back()
+        if repeated:
+            ways[OLD] = nullcontext()
+        store = batch.store
+        passes, done = self._passes.all_groups(store), 0
+        every = (len(ways) + 1) * len(self._passes.own(store, passes))
 
         def before(group: Sequence[int]) -> None:
             nonlocal done
-            poll()
-            on_pass(done, every)
+            calls.poll()
+            calls.on_pass(done, every)
             give_freed_back()
             done += 1
 
-        training = self._network.training
+        columns, training = dict[str, np.ndarray](), self._network.training
         self._network.eval()
         try:
-            with start.put_back(), rounding(self._network):
-                score_groups(self._scoring, self._passes, store, passes, found, before)
+            for name, way in ways.items() if len(store) else ():
+                found = np.zeros(len(store.ids), np.float32)
+                with way, rounding(self._network):
+                    score_groups(self._scoring, self._passes, store, passes, found, before)
+                columns[name] = self._passes.summed(found) if repeated else found
         finally:
             self._network.train(training)
-        return replace(store, by_token={**store.by_token, REFERENCE: found})
+        return replace(batch, store=replace(store, by_token={**store.by_token, **columns})), done
+
+    def _learn(self, batch: SampledBatch, calls: StepCalls) -> Mapping[str, float]:
+        """Adds the gradient of all answers that are learnt from; returns what else the objective tells of these.
+
+        The answers that are left out count in the mean, too.
+        """
+        if not len(batch.store):
+            return {}
+
+        def seed_pass(group: int, place: int) -> None:
+            give_freed_back()  # no pass has the size of another: of what one frees the next finds no use
+            calls.seed_pass(group + 1, place)
+
+        passes, calls_of_passes = self._passes.all_groups(batch.store), replace(calls, seed_pass=seed_pass)
+        return self._loss.backward(batch.store, passes, calls_of_passes, count=batch.count).metrics
 
 
 def _parts(count: int, most: int) -> list[range]:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from graftkit.interfaces.objective import MeanOf, Objective, Scores
@@ -20,10 +21,12 @@ from graftkit.training.order import group_by_tokens
 from graftkit.training.processes import ALONE, Processes, shares
 
 __all__ = [
+    "OLD",
     "REFERENCE",
     "TEACHER_IDS",
     "TEACHER_LOGPS",
     "BeforePass",
+    "KeepsSteps",
     "LikelihoodLoss",
     "ObjectiveLoss",
     "OnPass",
@@ -31,15 +34,18 @@ __all__ = [
     "Passes",
     "ScoreSums",
     "SeedPass",
+    "StepCalls",
     "StepLoss",
     "StepScore",
-    "before_each",
     "by_example",
     "loss_of_each",
 ]
 
 REFERENCE = "reference"
 """The column by token with the log-probabilities that the model gave as training started, float32."""
+
+OLD = "old"
+"""The column by token with the log-probabilities by the model that sampled the tokens, float32."""
 
 TEACHER_IDS = "teacher_ids"
 """The column by token with the tokens that a teacher finds likeliest in its place, `[tokens, k]`, int32."""
@@ -59,16 +65,36 @@ BeforePass = Callable[[int, int, int, int], None]
 """Called before each pass with how many are done and how many there are, and with what `SeedPass` is called with."""
 
 
-def before_each(poll: Callable[[], None], on_pass: OnPass, seed_pass: SeedPass) -> BeforePass:
-    """Returns what does before each pass what `StepLoss.backward` says of these."""
+@dataclass(frozen=True, slots=True)
+class StepCalls:
+    """What a loss calls while it computes a step.
 
-    def before(done: int, every: int, group: int, place: int) -> None:
-        poll()
+    Attributes:
+        poll: Called before each pass; raises to stop.
+        on_pass: Called after each but the last with how many are done and how many there are, of this process's.
+        seed_pass: Called before each pass, and again where it runs again, with the number of its group and its number
+            in that: seeds what dropout draws from, so that no draw depends on the passes before.
+    """
+
+    poll: Callable[[], None] = lambda: None
+    on_pass: OnPass = lambda done, every: None
+    seed_pass: SeedPass = lambda group, place: None
+
+    def before(self, done: int, every: int, group: int, place: int) -> None:
+        """Does before each pass what is to be done then, and what after the one before it: a `BeforePass`."""
+        self.poll()
         if done:
-            on_pass(done, every)
-        seed_pass(group, place)
+            self.on_pass(done, every)
+        self.seed_pass(group, place)
 
-    return before
+    def begin(self, group: int, place: int) -> None:
+        """Does what is to be done before a pass alone."""
+        self.poll()
+        self.seed_pass(group, place)
+
+    def counted_from(self, passes: int) -> StepCalls:
+        """Returns the same where so many passes are done before the first."""
+        return replace(self, on_pass=lambda done, every: self.on_pass(passes + done, passes + every))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +184,14 @@ class Passes:
             found |= {number: list(islice(rest, len(groups[number]))) for number in numbers}
         return list(chain.from_iterable(found[number] for number in range(len(groups))))
 
+    def summed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the sum of numbers over all processes, each of which has found out some and has 0 for the others."""
+        if self.processes.count == 1:
+            return values
+        found = torch.from_numpy(values).to(self.device)
+        self.processes.sum_(found)
+        return found.cpu().numpy()
+
     def count(self, store: TokenStore, groups: Sequence[Sequence[int]]) -> int:
         """Returns how many passes some groups take."""
         return len(groups) if self.packed else sum(map(len, groups)) * store.sequences_per_example
@@ -194,9 +228,7 @@ class StepLoss(Protocol):
         self,
         store: TokenStore,
         groups: Sequence[Sequence[int]],
-        poll: Callable[[], None],
-        on_pass: OnPass,
-        seed_pass: SeedPass,
+        calls: StepCalls,
     ) -> StepScore:
         """Adds the gradient of a step's loss to the parameters'; how its examples are grouped does not change it.
 
@@ -205,10 +237,7 @@ class StepLoss(Protocol):
         Args:
             store: The examples.
             groups: The numbers of the step's, as `Passes.groups` gives them.
-            poll: Called before each pass; raises to stop.
-            on_pass: Called after each but the last with how many are done and how many there are, of this process's.
-            seed_pass: Called before each pass, and again where it runs again, with the number of its group and its
-                number in that: seeds what dropout draws from, so that no draw depends on the passes before.
+            calls: What is called meanwhile.
         """
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
@@ -220,6 +249,24 @@ class StepLoss(Protocol):
             store: The examples.
             groups: The numbers of those that are taken.
             poll: Called before each pass with how many are done and how many there are; raises to stop.
+        """
+
+
+@runtime_checkable
+class KeepsSteps(Protocol):
+    """A loss of which several steps in a row have something in common that only the first of them makes."""
+
+    def begin(self) -> None:
+        """Says that the next step is the first one of such a row."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Returns what the further steps of the row take over, by name."""
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Goes on in the row from which `state` was taken.
+
+        Raises:
+            TrainingError: It is no such state.
         """
 
 
@@ -238,15 +285,13 @@ class LikelihoodLoss:
         self,
         store: TokenStore,
         groups: Sequence[Sequence[int]],
-        poll: Callable[[], None],
-        on_pass: OnPass,
-        seed_pass: SeedPass,
+        calls: StepCalls,
     ) -> StepScore:
         """Takes one forward and one backward pass over each group."""
         scale = 1 / sum(float(store.weight_sum[number]) for group in groups for number in group)
         sums: list[torch.Tensor] = []
-        tokens, loss_tokens, before = 0, 0, before_each(poll, on_pass, seed_pass)
-        for batch in self._batches(store, groups, self._passes.own(store, groups), before):
+        tokens, loss_tokens = 0, 0
+        for batch in self._batches(store, groups, self._passes.own(store, groups), calls.before):
             sums.append(self._loss.backward(batch, scale))
             tokens, loss_tokens = tokens + batch.tokens, loss_tokens + len(batch.labels)
         found = self._passes.processes.gather([_total(_fetched(sums)), tokens, loss_tokens])
@@ -353,9 +398,7 @@ class ObjectiveLoss:
         self,
         store: TokenStore,
         groups: Sequence[Sequence[int]],
-        poll: Callable[[], None],
-        on_pass: OnPass,
-        seed_pass: SeedPass,
+        calls: StepCalls,
         count: float | None = None,
     ) -> StepScore:
         """Scores what the objective looks at together, asks it, and runs the gradient back.
@@ -363,9 +406,7 @@ class ObjectiveLoss:
         Args:
             store: As for every `StepLoss`.
             groups: As for every `StepLoss`.
-            poll: As for every `StepLoss`.
-            on_pass: As for every `StepLoss`.
-            seed_pass: As for every `StepLoss`.
+            calls: As for every `StepLoss`.
             count: What the sum of all losses is divided by; how many there are when left out.
         """
         total, done = ScoreSums(self._mean_of), 0
@@ -378,8 +419,7 @@ class ObjectiveLoss:
             runs: list[ScoredPass | None] = []
             for each in passes:
                 if each.own:
-                    poll()
-                    seed_pass(each.group, each.place)
+                    calls.begin(each.group, each.place)
                 runs.append(self._score(each.batch, learn=once) if each.own else None)
             batches = [each.batch for each in passes]
             asked = _ask(self._objective, examples, batches, *self._scored(passes, runs))
@@ -389,13 +429,12 @@ class ObjectiveLoss:
                 if run is None:
                     continue
                 if done:
-                    on_pass(done, every)
+                    calls.on_pass(done, every)
                 done += 1
                 if once:
                     run.backward(by_logps, by_others)
                 elif by_logps.any() or (by_others is not None and by_others.any()):
-                    poll()
-                    seed_pass(each.group, each.place)  # so that dropout leaves the same numbers out
+                    calls.begin(each.group, each.place)  # so that dropout leaves the same numbers out
                     self._score(each.batch, learn=True).backward(by_logps, by_others)
         return (total.over(self._passes.processes) if self._by_example else total).score()
 
@@ -525,6 +564,7 @@ def _scores(
         sequences=sequences // len(examples),
         examples=len(examples),
         reference=_column(batches, REFERENCE),
+        old=_column(batches, OLD),
         candidates=torch.cat(list(candidates)).detach().requires_grad_() if candidates else None,
         teacher=_column(batches, TEACHER_LOGPS),
         by_example=by_example(examples, owners[0].device),

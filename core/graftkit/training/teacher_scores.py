@@ -1,4 +1,4 @@
-"""What a teacher finds likeliest in the place of each token."""
+"""The likeliest tokens of a teacher at each position, with their log-probabilities."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from graftkit.errors import FolderError, RequestError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit.store.files import atomic_folder, file_facts, is_another, new_folder, sweep_of, write_json
+from graftkit.store.file_hashes import file_facts, is_another
+from graftkit.store.files import atomic_folder, new_folder, sweep_of, write_json
 from graftkit.suggest import known_names
 
 __all__ = ["check_folder", "check_formats", "save_tokenizer_folder"]

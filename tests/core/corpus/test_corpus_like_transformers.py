@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.prompt_in_use import prompt_in_use
 from graftkit.corpus.sample_digest import digest_sample
 from graftkit.corpus.text_targets import TextTargets
 from graftkit.corpus.tokenizer_template import chat_template_of
@@ -134,7 +135,7 @@ def test_white_space_is_laid_out_as_the_template_does(tmp_path: Path, trait: str
     [example] = encoder.encode(record).examples
     assert example.ids.tolist() == theirs.apply_chat_template(turns, return_dict=False)
     asked = theirs.apply_chat_template(turns[:-1], return_dict=False, add_generation_prompt=True)
-    assert example.ids[: example.prompt_length].tolist() == asked == encoder.prompt_in_use(record)
+    assert example.ids[: example.prompt_length].tolist() == asked == prompt_in_use(encoder, record)
 
 
 def test_records_that_differ_in_reasoning_alone_are_different_records() -> None:

@@ -389,12 +389,12 @@ def test_texts_are_read_with_labels_or_a_number(tmp_path: Path) -> None:
     (tmp_path / "named.jsonl").write_text('{"text": "a", "label": 0.5}\n')
     with pytest.raises(DataError, match="no number of one of the 2 names"):
         [*open_path(PluginHost(), str(tmp_path / "named.jsonl"), said)[0]]
-    (tmp_path / "records.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": -1}')
+    (tmp_path / "records.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": 2}')
     for words, known in ((["no", "yes"], "0 to 1"), (["no"], "0 alone")):
         [dataset] = open_path(
             PluginHost(), str(tmp_path / "records.jsonl"), {"format": {"use": "label", "names": words}}
         )
-        with pytest.raises(DataError, match=f"the label is the number -1, and 'names' has a word for {known}"):
+        with pytest.raises(DataError, match=f"the label is the number 2, and 'names' has a word for {known}"):
             list(dataset)
     (tmp_path / "records.csv").write_text("text,score\na,0.5\n")
     [dataset] = open_path(PluginHost(), str(tmp_path / "records.csv"), {"format": {"use": "score", "as_text": True}})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from graftkit.corpus.encode import Encoder, Overflow
 from graftkit.corpus.layout import lay_out
+from graftkit.corpus.prompt_in_use import prompt_in_use
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError
@@ -143,7 +144,7 @@ def test_the_beginning_of_what_does_not_fit_stands_for_all_of_it(
         encoder = Encoder(known, chat_template_of(known), 64, overflow=overflow)
         whole = encoder.encode_many(records)
         with monkeypatch.context() as patch:
-            patch.setattr("graftkit.corpus.encode._LONG", 300)
+            patch.setattr("graftkit.corpus.kept_runs._LONG", 300)
             found = encoder.encode_many(records)
         assert whole[0].truncated and whole[1].truncated
         for ours, theirs in zip(found, whole, strict=True):
@@ -180,7 +181,7 @@ def test_what_is_cut_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graftkit.corpus.record_runs.lay_out", counted)
     found = [encoder.encode(conversation(2000, 20)).examples for _ in range(2)]
     assert np.array_equal(found[0][0].ids, found[1][0].ids)
-    assert encoder.prompt_in_use(conversation(2000, 20))
+    assert prompt_in_use(encoder, conversation(2000, 20))
     assert laid_out.count(2000) == 1
     for value in (1, True, 1.0):  # equal, and written each in its way
         encoder.encode(replace(conversation(2000, 20), tools=({"b": value},)))

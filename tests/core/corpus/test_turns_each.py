@@ -13,6 +13,7 @@ import pytest
 from graftkit import Tokenizer
 from graftkit.corpus import encode, fitting_answers
 from graftkit.corpus.encode import Encoder, Overflow
+from graftkit.corpus.prompt_in_use import prompt_in_use
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.corpus.turns import ByAnswer
@@ -120,7 +121,7 @@ def test_an_answer_stands_after_its_own_prompt_in_use(tokenizer: Tokenizer) -> N
     shown = []
     for part in parts:
         [example] = ours.encode(part).examples
-        assert example.ids[: example.prompt_length].tolist() == ours.prompt_in_use(part)
+        assert example.ids[: example.prompt_length].tolist() == prompt_in_use(ours, part)
         assert example.loss_mask[example.prompt_length :].all()
         shown.append([tokenizer.decode(ids.tolist()) for ids in np.split(example.ids, [example.prompt_length])])
     assert [("I look it up" in prompt, answer) for prompt, answer in shown] == [
@@ -267,8 +268,8 @@ def test_the_prompt_in_use_is_that_of_the_last_answer_that_is_kept(tokenizer: To
     for options in (ChatOptions(), ChatOptions(turns="each")):
         whole = encoder(tokenizer, options)
         prompts = [whole.prompt(Conversation(turns[:number], "record")) for number in ANSWERS]
-        assert [whole.prompt_in_use(part) for part in whole.turns(Conversation(turns, "record"))] == (
+        assert [prompt_in_use(whole, part) for part in whole.turns(Conversation(turns, "record"))] == (
             prompts if options.turns == "each" else prompts[-1:]
         )
     cut = encoder(tokenizer, ChatOptions(), length=len(prompts[-1]))
-    assert cut.prompt_in_use(Conversation(turns, "record")) == prompts[-2]
+    assert prompt_in_use(cut, Conversation(turns, "record")) == prompts[-2]

@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 from documents import ROOT
+from encoder_models import encoder_folder
+from graftkit import PluginHost
 from graftkit.exporting.cards import vllm_examples
+from graftkit.exporting.model_folder import save_tokenizer
+from graftkit.flow.base_files.find_tokenizer import find_tokenizer
 
 HELPERS: dict[str, tuple[str, list[str]]] = runpy.run_path(str(ROOT / "docs/generate.py"))["HELPERS"]
 MODULES = [module for _, modules in HELPERS.values() for module in modules]
@@ -53,6 +57,26 @@ def test_vllm_is_named_where_it_takes_an_adapter(fields: dict[str, Any], allowed
     told = [example.code for example in vllm_examples("./my model", tmp_path, ".")]
     command = f"vllm serve './my model' --enable-lora --max-lora-rank {allowed} --lora-modules tuned=."
     assert told == ([command] if allowed else [])
+
+
+@pytest.mark.parametrize(
+    ("config", "typed"),
+    [
+        ({"model_type": "gpt2"}, False),
+        ({"model_type": "bert", "type_vocab_size": 2}, True),
+        ({"model_type": "gemma3", "text_config": {}, "vision_config": {}}, True),
+    ],
+)
+def test_a_model_is_given_the_types_of_tokens_where_it_knows_them(
+    config: dict[str, Any], typed: bool, tmp_path: Path
+) -> None:
+    """GPT-2, with BERT's tokenizer, would add the embedding of the token 0 to each that is of the type 0."""
+    from transformers import AutoTokenizer
+
+    base, folder = encoder_folder(tmp_path / "base", "bert"), tmp_path / "saved"
+    folder.mkdir()
+    save_tokenizer(find_tokenizer(PluginHost(), str(base)).tokenizer, folder, config)
+    assert ("token_type_ids" in AutoTokenizer.from_pretrained(folder)("the film")) == typed
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -10,9 +10,10 @@ import torch
 from graftkit.exporting.model_folder import write_model
 from graftkit.interfaces.architecture import model_class
 from graftkit.model.adapt import AdaptedModel, adapt
+from graftkit.model.dense_model import load_dense_model
 from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import check_base_model, load_base_model, load_dense_model
+from graftkit.model.load import check_base_model, load_base_model
 from graftkit.model.targets import match_targets
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES

@@ -87,6 +87,19 @@ def test_with_a_window_a_sequence_needs_no_mask_of_its_whole_length() -> None:
     assert plain.mask is None
 
 
+def test_an_encoders_sequence_needs_no_mask() -> None:
+    """Every token sees every other one: kernels are told so, and nothing is added to scores."""
+    lengths, bounds = [1300, 1, 90], torch.tensor([0, 1300, 1301, 1391])
+    random = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(1, 2, sum(lengths), 16, generator=random) for _ in range(3)]
+    mask = DeferredMask(lambda batch, head, query, key: key >= 0, False, torch.device("cpu"))
+    assert not any(tile.mask is not None or tile.causal for tile in mask.tiles(0, 1300))
+    found, _ = packed_attention(None, *inputs, mask, cu_seq_lens_q=bounds)
+    rows = zip(*(torch.split(tensor, lengths, dim=2) for tensor in inputs), strict=True)
+    expected = torch.cat([scaled_dot_product_attention(*row) for row in rows], dim=2).transpose(1, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("overlay", "band"),
     [

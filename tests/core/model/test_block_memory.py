@@ -14,7 +14,8 @@ from graftkit.errors import StorageError
 from graftkit.interfaces.architecture import model_class
 from graftkit.interfaces.block_memory import _file_mappings, float32_by_block
 from graftkit.interfaces.exporter import Probe
-from graftkit.model.load import load_base_model, load_dense_model
+from graftkit.model.dense_model import load_dense_model
+from graftkit.model.load import load_base_model
 from graftkit.model.row_scale import row_scale_of
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES

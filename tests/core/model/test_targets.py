@@ -73,6 +73,9 @@ def test_a_target_that_matches_nothing_names_the_nearest_and_the_place() -> None
         "Did you mean 'q_proj'? Its layers end in: k_proj, q_proj, up_proj; or say all-linear."
     )
     assert caught.value.exit_code == 2
+    with pytest.raises(TargetError) as caught:
+        match_targets(["all-linear"], [], outer=["lm_head"])
+    assert caught.value.hint == "Its layers end in: lm_head; its blocks have no linear layers."
 
 
 def test_the_output_layer_is_named_alone() -> None:

@@ -171,6 +171,7 @@ def of_type(tmp_path: Path, config: dict[str, Any]) -> Any:
             {"model_type": "olmo2", "architectures": ["Olmo2ForTokenClassification"]},
             "transformers has no Olmo2ForTokenClassification: a 'olmo2' model can't be given such a head",
         ),
+        ({"model_type": "t5", "architectures": ["T5Model"]}, "an encoder with a decoder: a 't5' model can't be given"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(config: dict[str, Any], message: str, tmp_path: Path) -> None:

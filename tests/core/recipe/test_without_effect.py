@@ -76,7 +76,7 @@ IDLE: dict[tuple[str, str], set[str]] = {
     ("grpo", "chat"): {"max_new_tokens", "divergence_factor", "divergence_window", "special_tokens"},
     ("classification", "chat"): ON_TEXTS,
     **{(use, "text"): ON_TEXTS for use in ("multi-label-classification", "regression", "token-classification")},
-    ("embedding", "text"): ON_TEXTS,
+    **{(use, "text"): ON_TEXTS for use in ("embedding", "similarity")},
     ("masked-lm", "text"): ON_TEXTS | {"overflow"},
     ("masked-lm", "chat"): ON_TEXTS | {"overflow"},
 }

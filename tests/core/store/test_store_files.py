@@ -14,14 +14,12 @@ import pytest
 import torch
 from graftkit.errors import FolderError, StorageError
 from graftkit.exporting.shards import save_tensors
+from graftkit.store.file_hashes import file_facts, sha256_of
 from graftkit.store.files import (
-    LineFile,
     atomic_folder,
-    file_facts,
     guarded,
     new_folder,
     remove_tree,
-    sha256_of,
     sweep,
     sweep_of,
     write_atomic,
@@ -29,6 +27,7 @@ from graftkit.store.files import (
     write_new_text,
     write_text,
 )
+from graftkit.store.line_file import LineFile
 from graftkit.store.token_writer import TokenWriter
 
 Refusal = Callable[[], None]
@@ -79,7 +78,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path: Path) -> 
         write_atomic(tmp_path / "a.txt", half_then(OSError(errno.ENOSPC, "No space left on device")))
     assert str(caught.value) == (
         f"{tmp_path / 'a.txt'}: can't be written: No space left on device\n"
-        "The disk is full: free some space, or write elsewhere with --out."
+        "The disk is full: free some space, or write elsewhere."
     )
     assert caught.value.exit_code == 1
     assert snapshot(tmp_path) == {"a.txt": b"old"}

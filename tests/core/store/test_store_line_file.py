@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from graftkit.errors import StorageError
-from graftkit.store.files import LineFile
+from graftkit.store.line_file import LineFile
 
 
 def full_disk(*_: object) -> None:

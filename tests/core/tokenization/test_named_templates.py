@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.prompt_in_use import prompt_in_use
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import ModelError
 from graftkit.interfaces.chat_options import ChatOptions
@@ -98,7 +99,7 @@ def test_the_choice_is_that_of_get_chat_template(tmp_path: Path, form: str, tool
     [example] = encoder.encode(record).examples
     assert example.ids.tolist() == other.apply_chat_template(turns, **given)
     asked = other.apply_chat_template(turns[:1], add_generation_prompt=True, **given)
-    assert example.ids[: example.prompt_length].tolist() == asked == encoder.prompt_in_use(record)
+    assert example.ids[: example.prompt_length].tolist() == asked == prompt_in_use(encoder, record)
 
 
 def test_which_templates_there_are_is_part_of_what_tokens_depend_on(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from graftkit.store.token_store import TARGET, Example, TokenStore
 from graftkit.training.batch import pack
 from graftkit.training.loss import TokenLoss
 from graftkit.training.masking import MaskedStore, Masking, epochs_of
-from graftkit.training.step_loss import LikelihoodLoss, Passes
+from graftkit.training.step_loss import LikelihoodLoss, Passes, StepCalls
 
 MASKING = Masking(seed=1, share=0.15, mask=4, vocabulary=69)
 
@@ -109,7 +109,7 @@ def test_loss_and_gradient_are_those_of_transformers_class(
     passes = Passes(60, packed, torch.device("cpu"))
     groups = passes.groups(range(len(store)), store.lengths.tolist())
     measured = LikelihoodLoss(network, passes)
-    score = measured.backward(store, groups, lambda: None, lambda done, total: None, lambda group, place: None)
+    score = measured.backward(store, groups, StepCalls())
     assert measured._loss._in_pieces(pack([store[1]], torch.device("cpu"))), "few logits exist at a time"
     assert score.loss == pytest.approx(loss.item(), rel=1e-5)
     assert score.loss_tokens == int((given[2] != -100).sum())

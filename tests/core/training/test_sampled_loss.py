@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graftkit.errors import ModelError
+from graftkit.errors import LogitsError, ModelError, TrainingError
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.model.sampled import SampledAnswer
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training import sampled_loss
+from graftkit.training.sampled_batch import SampledBatch
 from graftkit.training.sampled_loss import Asked, SampledLoss, SamplingPlan
-from graftkit.training.step_loss import Passes
+from graftkit.training.step_loss import Passes, StepCalls, StepScore
 
 
 class Unlearnt:
@@ -50,7 +51,7 @@ def test_no_more_answers_are_made_side_by_side_than_asked(
     sampling = SamplingPlan(config, lambda store, numbers: asked, [2], 100, side_by_side, 0)
     loss: Any = SampledLoss(torch.nn.Linear(1, 1), Unlearnt(), Passes(64, True, torch.device("cpu")), sampling)  # type: ignore[arg-type]
     store = TokenStore.of(Example(np.array([3, 4, 5]), np.ones(3, np.float32), 2) for _ in asked)
-    loss.backward(store, [[0, 1]], lambda: None, lambda done, total: None, lambda group, place: torch.manual_seed(1))
+    loss.backward(store, [[0, 1]], StepCalls(seed_pass=lambda group, place: torch.manual_seed(1)))
     assert [len(seeds) for seeds in seen] == calls
     every = [seed for seeds in seen for seed in seeds]
     assert len({*every}) == 10 and given == [[seed % 7 for seed in every[:5]], [seed % 7 for seed in every[5:]]]
@@ -59,14 +60,15 @@ def test_no_more_answers_are_made_side_by_side_than_asked(
     assert every == [derived_seed(first, "answer", f"{place}:{number}") for place in (0, 1) for number in range(5)]
 
 
-def test_answers_that_end_in_no_numbers_leave_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where those to a prompt are made a few at a time, and the first ones are whole, too."""
+@pytest.mark.parametrize("error", [LogitsError("no finite numbers"), ModelError("what else is wrong with the model")])
+def test_answers_that_end_in_no_numbers_leave_no_loss(error: ModelError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where those to a prompt are made a few at a time, and the first ones are whole, too; other errors are told."""
     made: list[int] = []
 
     def sampled(network: Any, prompts: Any, seeds: Sequence[Sequence[int]], **options: Any) -> list[Any]:
         made.append(len(seeds[0]))
         if len(made) == 2:
-            raise ModelError("the logits are no finite numbers")
+            raise error
         return [[SampledAnswer([5, 2], ended=True) for _ in each] for each in seeds]
 
     monkeypatch.setattr(sampled_loss, "sample_answers", sampled)
@@ -74,5 +76,28 @@ def test_answers_that_end_in_no_numbers_leave_no_loss(monkeypatch: pytest.Monkey
     sampling = SamplingPlan(SampledConfig(group_size=5), lambda store, numbers: asked, [2], 100, 3, 0)
     loss: Any = SampledLoss(torch.nn.Linear(1, 1), Unlearnt(), Passes(64, True, torch.device("cpu")), sampling)  # type: ignore[arg-type]
     store = TokenStore.of(Example(np.array([3, 4, 5]), np.ones(3, np.float32), 2) for _ in asked)
-    score = loss.backward(store, [[0, 1]], lambda: None, lambda done, total: None, lambda group, place: None)
+
+    def taken() -> StepScore:
+        step: StepScore = loss.backward(store, [[0, 1]], StepCalls())
+        return step
+
+    if not isinstance(error, LogitsError):
+        with pytest.raises(ModelError, match="what else is wrong"):
+            taken()
+        return
+    score = taken()
     assert made == [3, 2, 3, 2] and math.isnan(score.loss)
+
+
+def test_answers_that_further_steps_learn_from_outlast_a_stop() -> None:
+    """As a checkpoint keeps them; of a damaged one it is said."""
+    examples = [Example(np.array([3, 4, 5]), np.array([0, 1, 1], np.float32), 1, {"old": np.array([0, -1, -2.5])})] * 2
+    score = StepScore(-0.5, 12, 8, {"reward": 0.5}, [0.5, -1.5])
+    for kept in (SampledBatch(TokenStore.of(examples), 4, score), SampledBatch(TokenStore.of([]), 4, score)):
+        found = SampledBatch.from_state(kept.state())
+        assert (found.count, found.score, len(found.store)) == (4, score, len(kept.store))
+        for ours, theirs in zip(found.store, kept.store, strict=True):
+            assert ours.ids.tolist() == theirs.ids.tolist() and ours.prompt_length == theirs.prompt_length
+            assert ours.loss_weight.tolist() == [0, 1, 1] and ours.by_token["old"].tolist() == [0, -1, -2.5]
+    with pytest.raises(TrainingError, match="has not the sampled answers"):
+        SampledBatch.from_state({})

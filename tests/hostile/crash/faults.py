@@ -29,7 +29,7 @@ from unittest import mock
 import graftkit
 import safetensors.torch
 from graftkit.errors import GraftkitError
-from graftkit.flow.folders.folder import LOCK
+from graftkit.flow.folders.own_files import LOCK
 from graftkit.store.files import TEMPORARY
 from hostile.crash.remember import Ends
 from hostile.crash.tiny_run import go, left_over, make_recipe

@@ -21,8 +21,8 @@ from unittest import mock
 import torch
 from graftkit.flow import run as run_module
 from graftkit.flow.exports import export as export_module
-from graftkit.flow.folders.folder import LOCK
 from graftkit.flow.folders.metrics import METRICS
+from graftkit.flow.folders.own_files import LOCK
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext

@@ -14,11 +14,11 @@ import torch
 from graftkit.flow.folders.listed_files import is_changed
 from graftkit.flow.folders.metrics import to_line
 from graftkit.flow.state.resume import day_of_run, find_run
-from graftkit.flow.training.training import go_back
+from graftkit.flow.training.go_on import go_back
 from graftkit.host.lifecycle import StepInfo
 from graftkit.recipe.schema import TrainingSection
 from graftkit.report.run_manifest import RunManifest
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.checkpoint import write_checkpoint
 from graftkit.training.loss_watch import LossWatch

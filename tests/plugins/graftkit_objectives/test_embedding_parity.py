@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ import pytest
 import torch
 from encoder_models import encoder_folder
 from graftkit.interfaces.architecture import EMBEDDING_POOLING
-from graftkit.interfaces.objective import Embeddings
+from graftkit.interfaces.objective import SCORE, Embeddings, VectorPairs
 from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import SEQUENCE, Example, TokenStore
-from graftkit.training.embedding_loss import EmbeddingLoss
+from graftkit.training.embedding_loss import Documents, EmbeddingLoss, Pairs
 from graftkit.training.step_loss import Passes
-from graftkit_objectives.config import EmbeddingObjectiveConfig
+from graftkit_objectives.config import EmbeddingObjectiveConfig, SimilarityObjectiveConfig
 from graftkit_objectives.embedding import Embedding
+from graftkit_objectives.similarity import Similarity
 from reference import gradients, step_gradients
 from torch.nn.functional import normalize
 
@@ -55,14 +57,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return model
 
 
-def stored(*columns: list[list[int]]) -> TokenStore:
-    def example(*sequences: list[int]) -> Example:
+def stored(*columns: list[list[int]], scores: Sequence[float] = ()) -> TokenStore:
+    def example(number: int, *sequences: list[int]) -> Example:
         lengths = [len(ids) for ids in sequences]
         weights = np.concatenate([[0.0] * (length - 1) + [1.0] for length in lengths]).astype(np.float32)
         numbers = np.repeat(np.arange(len(sequences)), lengths).astype(np.uint8)
-        return Example(np.concatenate([np.array(ids) for ids in sequences]), weights, 0, {SEQUENCE: numbers})
+        ids, said = np.concatenate([np.array(ids) for ids in sequences]), scores[number : number + 1]
+        return Example(ids, weights, 0, {SEQUENCE: numbers}, {SCORE: np.float32(said[0])} if said else {})
 
-    return TokenStore.of(example(*row) for row in zip(*columns, strict=True))
+    return TokenStore.of(example(number, *row) for number, row in enumerate(zip(*columns, strict=True)))
 
 
 def vectors_there(model: Any, pooling: str, rows: list[list[int]]) -> torch.Tensor:
@@ -107,7 +110,7 @@ def test_vectors_of_a_step(made: Any, kind: str, pooling: str, packed: bool, mic
     model.get_base_model().config.architectures = [type(model.get_base_model()).__name__]
 
     def made_loss(network: Any, passes: Passes) -> EmbeddingLoss:
-        return EmbeddingLoss(network, Embedding(EmbeddingObjectiveConfig(temperature=0.1)), passes)
+        return EmbeddingLoss(network, Embedding(EmbeddingObjectiveConfig(temperature=0.1)), passes, Documents)
 
     score, ours = step_gradients(model, store, made_loss, packed=packed, microbatch=microbatch)
     assert score.loss == pytest.approx(loss.item(), rel=1e-5)
@@ -118,10 +121,76 @@ def test_vectors_of_a_step(made: Any, kind: str, pooling: str, packed: bool, mic
     assert score.metrics["mrr"] == pytest.approx((1 / ranks).mean().item())
     assert score.metrics["cosine"] == pytest.approx(cosines.diagonal().mean().item(), rel=1e-4)
     assert score.tokens == sum(map(len, [*QUERIES, *POSITIVES, *NEGATIVES])) and score.loss_tokens == 12
-    assert ours.keys() == expected.keys() and any("lora_A" in name for name in ours)
+    assert any("lora_A" in name for name in ours)
+    assert_same_gradients(ours, expected)
+
+
+def assert_same_gradients(ours: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    assert ours.keys() == expected.keys()
     largest = max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in expected.items():
         assert torch.allclose(ours[name], gradient, atol=2e-5 * largest, rtol=1e-4), name
+
+
+NUMBERS = (0.5, 5.0, 0.5, -1.0)
+"""Those of four pairs, of which two are alike."""
+
+
+@pytest.mark.parametrize(
+    "kind,pooling,packed,microbatch,dimensions",
+    [
+        *[("bert", "mean", True, 1000, []), ("bert", "cls", True, 20, []), ("llama", "lasttoken", False, 30, [])],
+        ("modernbert", "mean", True, 30, [16, 4]),
+    ],
+)
+def test_cosines_are_ranked_as_numbers(
+    made: Any, kind: str, pooling: str, packed: bool, microbatch: int, dimensions: list[int]
+) -> None:
+    """As sentence-transformers' CoSENTLoss has it: the pairs of all passes are compared."""
+    from scipy.stats import spearmanr
+    from sentence_transformers.sentence_transformer.losses import CoSENTLoss
+    from sentence_transformers.util import pairwise_cos_sim
+
+    model, store = made(kind), stored(QUERIES, POSITIVES, scores=NUMBERS)
+    network, config = model.get_base_model(), SimilarityObjectiveConfig(temperature=0.1, dimensions=dimensions)
+    setattr(network.config, EMBEDDING_POOLING, pooling)
+    network.config.architectures = [type(network).__name__]
+    model.zero_grad()
+    first, second = (vectors_there(model, pooling, rows) for rows in (QUERIES, POSITIVES))
+    ranking, numbers = CoSENTLoss(None, scale=10), torch.tensor(NUMBERS)
+    parts = [[vectors[:, :width] for vectors in (first, second)] for width in (None, *dimensions)]
+    loss = torch.stack([ranking.compute_loss_from_embeddings(part, numbers) for part in parts]).sum()
+    loss.backward()
+    expected = gradients(model)
+
+    def made_loss(network: Any, passes: Passes) -> EmbeddingLoss:
+        return EmbeddingLoss(network, Similarity(config), passes, Pairs)
+
+    score, ours = step_gradients(model, store, made_loss, packed=packed, microbatch=microbatch)
+    assert score.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert_same_gradients(ours, expected)
+    cosines = pairwise_cos_sim(first.detach(), second.detach())
+    passes = Passes(microbatch, packed, torch.device("cpu"))
+    measured = made_loss(network, passes).evaluate(store, passes.all_groups(store), lambda done, every: None)
+    assert measured.loss == pytest.approx(loss.item(), rel=1e-5) and len(measured.losses) == 4
+    assert sum(measured.losses) / 4 == pytest.approx(measured.loss) and measured.tokens == score.tokens
+    assert measured.metrics["cosine"] == pytest.approx(cosines.mean().item(), rel=1e-4)
+    assert measured.metrics["spearman"] == pytest.approx(spearmanr(cosines, numbers).statistic)
+
+
+def test_a_pairs_part_of_the_loss_is_that_of_its_terms() -> None:
+    """By the sum as it is written, of cosines and numbers with ties; of equal numbers alone nothing is learnt."""
+    random = torch.Generator().manual_seed(0)
+    first, second = (normalize(torch.randn(40, 8, generator=random), dim=1).requires_grad_() for _ in range(2))
+    numbers = torch.randint(0, 6, (40,), generator=random).float()
+    objective, cosines = Similarity(SimilarityObjectiveConfig()), (first * second).sum(1).detach().double()
+    terms = (20 * (cosines.unsqueeze(1) - cosines)).exp() * (numbers.unsqueeze(1) < numbers)
+    parts = (terms.sum(0) + terms.sum(1)) / (2 * terms.sum()) * 40 * (1 + terms.sum()).log()
+    assert torch.allclose(objective.losses(VectorPairs(first, second, {SCORE: numbers})).double(), parts, rtol=1e-4)
+    alike = objective.losses(VectorPairs(first, second, {SCORE: torch.ones(40)}))
+    assert not alike.any() and not any(part.any() for part in torch.autograd.grad(alike.sum(), (first, second)))
+    kept = {"cosine": torch.zeros(40), "number": numbers}
+    assert np.isnan(objective.overall(kept)["spearman"]), "there is no order of equal cosines"
 
 
 def test_the_first_numbers_do_as_well() -> None:
@@ -159,7 +228,7 @@ def test_the_same_text_is_no_negative(made: Any) -> None:
     network.config.architectures = ["BertModel"]
     passes = Passes(1000, True, torch.device("cpu"))
     use_packing(network, Packing(True))
-    measured = EmbeddingLoss(network, Watching(EmbeddingObjectiveConfig()), passes)
+    measured = EmbeddingLoss(network, Watching(EmbeddingObjectiveConfig()), passes, Documents)
     measured.evaluate(store, passes.all_groups(store), lambda done, every: None)
     [given] = seen
     assert given.positive.tolist() == [0, 2, 4, 6]  # documents: positive, negative of each example
@@ -176,7 +245,7 @@ def test_many_records_are_compared_some_at_a_time(made: Any, monkeypatch: pytest
     setattr(network.config, EMBEDDING_POOLING, "mean")
     network.config.architectures = ["BertModel"]
     use_packing(network, Packing(True))
-    measured = EmbeddingLoss(network, Embedding(EmbeddingObjectiveConfig()), passes)
+    measured = EmbeddingLoss(network, Embedding(EmbeddingObjectiveConfig()), passes, Documents)
     whole = measured.evaluate(store, passes.all_groups(store), lambda done, every: None)
     monkeypatch.setattr(embedding_loss, "_MOST_COMPARED", 9)  # one query with eight documents
     parts = measured.evaluate(store, passes.all_groups(store), lambda done, every: None)

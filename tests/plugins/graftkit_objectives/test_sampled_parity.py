@@ -89,11 +89,26 @@ def step_of(
     asked = [Asked(prompt, lambda reply: {"worth": worth(reply)}) for prompt in prompts]
     sampling = SamplingPlan(config, lambda store, numbers: asked, [eos], 1000, 64, 0)
 
-    def loss(network: Any, passes: Passes) -> SampledLoss:
-        return SampledLoss(network, objective, passes, sampling, kept_as(start, network) if start else None)
+    def loss(network: Any, passes: Passes) -> Any:
+        made = SampledLoss(network, objective, passes, sampling, kept_as(start, network) if start else None)
+        return SecondStep(network, made) if config.num_iterations > 1 else made
 
     store = TokenStore.of(Example(np.array(prompt), np.ones(len(prompt), np.float32), 1) for prompt in prompts)
     return step_gradients(copy.deepcopy(model), store, loss, microbatch=microbatch)
+
+
+class SecondStep:
+    """The second step that learns from the same answers, by a model that has moved meanwhile."""
+
+    def __init__(self, network: Any, loss: SampledLoss) -> None:
+        self._network, self._loss = network, loss
+
+    def backward(self, *args: Any) -> StepScore:
+        self._loss.backward(*args)
+        self._network.zero_grad()
+        moved(self._network)
+        self._loss.load_state(self._loss.state())  # as one that goes on with it
+        return self._loss.backward(*args)
 
 
 VARIANTS: dict[str, tuple[Mapping[str, Any], GrpoConfig]] = {
@@ -106,6 +121,48 @@ VARIANTS: dict[str, tuple[Mapping[str, Any], GrpoConfig]] = {
         {"loss_type": "dr_grpo", "scale_rewards": "none"},
         GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, loss="dr_grpo", scale_rewards="none"),
     ),
+    "cut-off answers masked": (
+        {"loss_type": "dapo", "mask_truncated_completions": True, "seed": 1},
+        GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, mask_truncated_completions=True),
+    ),
+    "cut-off answers masked, by answers": (
+        {"loss_type": "grpo", "beta": 0.2, "mask_truncated_completions": True, "seed": 1},
+        GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, loss="grpo", beta=0.2, mask_truncated_completions=True),
+    ),
+    "a second step": (
+        {"loss_type": "dapo", "num_iterations": 2, "epsilon": 0.1, "epsilon_high": 0.3},
+        GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, num_iterations=2, epsilon=0.1, epsilon_high=0.3),
+    ),
+    "a second step by answers, near its start": (
+        {
+            "loss_type": "grpo",
+            "num_iterations": 2,
+            "beta": 0.3,
+            "delta": 1.3,
+            "mask_truncated_completions": True,
+            "seed": 1,
+        },
+        GrpoConfig(
+            group_size=ANSWERS,
+            max_new_tokens=TOKENS,
+            loss="grpo",
+            num_iterations=2,
+            beta=0.3,
+            delta=1.3,
+            mask_truncated_completions=True,
+        ),
+    ),
+    "a second step, by ratios of answers": (
+        {"loss_type": "grpo", "num_iterations": 2, "importance_sampling_level": "sequence", "epsilon": 0.05},
+        GrpoConfig(
+            group_size=ANSWERS,
+            max_new_tokens=TOKENS,
+            loss="grpo",
+            num_iterations=2,
+            importance_sampling_level="sequence",
+            epsilon=0.05,
+        ),
+    ),
     "a divergence, hotter": (
         {"loss_type": "dapo", "beta": 0.3, "temperature": 1.3},
         GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, beta=0.3, temperature=1.3),
@@ -116,10 +173,14 @@ VARIANTS: dict[str, tuple[Mapping[str, Any], GrpoConfig]] = {
     ),
 }
 
+AT_ONCE = ("dapo", "grpo by batch", "dr_grpo", "a divergence, hotter", "a divergence by answers, cooler")
+"""Those that are computed in one pass, too."""
+
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("microbatch", [40, 100_000])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "microbatch"), [*((variant, 40) for variant in VARIANTS), *((variant, 100_000) for variant in AT_ONCE)]
+)
 def test_grpo(
     model: Any, tiny_model: Path, tmp_path: Path, variant: str, microbatch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,11 +192,15 @@ def test_grpo(
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     eos = tokenizer.eos_token_id
+    given: list[tuple[str, list[int]]] = []
+
+    def rewarded(prompts: list[str], completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+        given.extend(zip(prompts, completion_ids, strict=True))
+        return [worth([token for token in ids if token != eos]) for ids in completion_ids]
+
     trainer = GRPOTrainer(
         model=copy.deepcopy(model),
-        reward_funcs=lambda completion_ids, **kwargs: [
-            worth([token for token in ids if token != eos]) for ids in completion_ids
-        ],
+        reward_funcs=rewarded,
         args=GRPOConfig(
             output_dir=str(tmp_path),
             report_to=[],
@@ -151,25 +216,22 @@ def test_grpo(
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS]),
         processing_class=tokenizer,
     )
-    ahead = moved(copy.deepcopy(model)) if config.beta else model
-    if config.beta:
+    second = config.num_iterations > 1
+    ahead = moved(copy.deepcopy(model)) if config.beta and not second else model
+    if config.beta and not second:
         moved(trainer.model)
     trainer.model.train()
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     trainer.current_gradient_accumulation_steps = 1
+    if second:
+        moved(trainer.model)
     trainer._compute_loss(trainer.model, batch).backward()
     theirs = gradients(trainer.model)
 
-    def unpadded(side: str) -> list[list[int]]:
-        rows = zip(batch[f"{side}_ids"], batch[f"{side}_mask"], strict=True)
-        return [ids[mask.bool()].tolist() for ids, mask in rows]
-
-    shuffled = list(zip(unpadded("prompt"), unpadded("completion"), strict=True))
-    prompts = [list(prompt) for prompt in dict.fromkeys(tuple(prompt) for prompt, _ in shuffled)]
-    groups = [
-        [SampledAnswer(answer, answer[-1] == eos) for prompt, answer in shuffled if prompt == asked]
-        for asked in prompts
-    ]
+    rows = zip(batch["prompt_ids"], batch["prompt_mask"], strict=True)
+    prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+    assert all(ids[mask.bool()].tolist() in prompts for ids, mask in rows)
+    groups = [[SampledAnswer(ids, ids[-1] == eos) for asked, ids in given if asked == prompt] for prompt in PROMPTS]
     answers = [answer for group in groups for answer in group]
     start = model if config.beta else None
     score, ours = step_of(ahead, Grpo(config), config, prompts, groups, eos, monkeypatch, microbatch, start)
@@ -178,6 +240,10 @@ def test_grpo(
         [theirs_kl] = trainer._metrics["train"]["kl"]
         answers_kl = score.metrics["kl"]
         assert config.loss == "dapo" or answers_kl != pytest.approx(theirs_kl), "theirs is a mean over tokens"
+    if second:
+        assert 0 < score.metrics["clip_ratio"] < 0.8
+    if config.mask_truncated_completions:
+        assert 0 < sum(answer.ended for answer in answers) < len(answers)
     rewards = [worth(answer.ids[: len(answer.ids) - answer.ended]) for answer in answers]
     assert len({*rewards}) > 2 and len({len(answer.ids) for answer in answers}) > 1
     assert score.loss == pytest.approx(-sum(rewards) / len(rewards))

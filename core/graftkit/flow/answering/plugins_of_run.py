@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from graftkit.host.host import PluginHost
-from graftkit.report.run_manifest import first_run
+from graftkit.report.run_of_folder import first_run
 
 __all__ = ["plugins_of_run"]
 

@@ -97,6 +97,8 @@ def reload_any(
     host: PluginHost | None = None,
     on: AdapterBase | None = None,
     device: str = "auto",
+    *,
+    headless: bool = False,
 ) -> ReloadedModel | HeadModel:
     """Loads what `reload` does, and models with a head: classifiers, reward models, encoders that fill in tokens.
 
@@ -105,20 +107,23 @@ def reload_any(
         host: As for `reload`.
         on: As for `reload`; an adapter of a model with a head is loaded with its run or export alone.
         device: Where it computes, as a recipe's `training.device` names it.
+        headless: Whether a base model with the head of a language model, or one that fills in masked tokens, is asked
+            for vectors: what an objective begins with that learns those.
 
     Raises:
         RequestError: As for `reload`.
         RecipeError: There is no such device here.
     """
-    return _loaded(source, host, on, device, heads=True)
+    return _loaded(source, host, on, device, heads=True, headless=headless)
 
 
-def check_source(source: str, host: PluginHost) -> HeadFacts | None:
+def check_source(source: str, host: PluginHost, *, headless: bool = False) -> HeadFacts | None:
     """Makes sure that something lies where a source leads that a model may be loaded from, by names and headers alone.
 
     Args:
         source: As for `reload`.
         host: The plugins.
+        headless: As for `reload_any`.
 
     Returns:
         The model's head; None of an adapter that another program wrote, which its base model decides on.
@@ -137,11 +142,17 @@ def check_source(source: str, host: PluginHost) -> HeadFacts | None:
         return None
     with named(source):
         _, files = open_model(host, gguf_in(folder) or (str(folder) if export else source))
-    return scored_of(with_own_vectors(files).config)
+    return scored_of(with_own_vectors(files, headless=headless).config)
 
 
 def _loaded(
-    source: str | os.PathLike[str], host: PluginHost | None, on: AdapterBase | None, device: str, *, heads: bool
+    source: str | os.PathLike[str],
+    host: PluginHost | None,
+    on: AdapterBase | None,
+    device: str,
+    *,
+    heads: bool,
+    headless: bool = False,
 ) -> ReloadedModel | HeadModel:
     """Loads what a source names; what has a head is refused unless `heads` says otherwise."""
     import_transformers()
@@ -150,7 +161,7 @@ def _loaded(
         with named(source):
             if on is not None:
                 return _adapter_on(source, host, on, device, heads=heads)
-            return _reload(source, host, InstalledProviders(host).make, device, heads=heads)
+            return _reload(source, host, InstalledProviders(host).make, device, heads=heads, headless=headless)
     except GraftkitError:
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -159,7 +170,7 @@ def _loaded(
 
 
 def _reload(
-    source: str, host: PluginHost, make: MakeProvider, device: str, *, heads: bool
+    source: str, host: PluginHost, make: MakeProvider, device: str, *, heads: bool, headless: bool
 ) -> ReloadedModel | HeadModel:
     folder = export_around(Path(source))
     manifest = RunManifest.read(folder)
@@ -188,8 +199,9 @@ def _reload(
             hint="Try the run that it is of, or load it with the program that it is for.",
         )
     _, files = open_model(host, gguf_in(folder) or (str(folder) if export else source))
+    files = with_own_vectors(files, headless=headless)
     if heads and head_of(files.config) != "language":
-        return opened_head(with_own_vectors(files), export or ExportManifest(), host, device)
+        return opened_head(files, export or ExportManifest(), host, device)
     return opened_model(files, str(folder) if export else source, export or ExportManifest(), host, device)
 
 

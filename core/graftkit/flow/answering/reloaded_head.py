@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
+from graftkit.arguments import check_unicode
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RequestError
@@ -19,7 +20,7 @@ from graftkit.flow.planning.head import mask_token, scored_of
 from graftkit.interfaces.architecture import token_types
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.samples import Conversation, Message, Pair, Text
+from graftkit.interfaces.samples import ROLES, Conversation, Message, Pair, Text
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.model.head import head_scores
@@ -87,9 +88,11 @@ class HeadModel:
                 masked model it has the tokenizer's mask token in it.
 
         Raises:
-            RequestError: The text is empty, or too long, or has no mask token; or the messages can't be laid out.
+            RequestError: The text is empty, too long or no UTF-8, or has no mask token; or the messages can't be laid
+                out, or don't end with an answer.
             DataError: The tokenizer does not say how a pair of texts becomes one sequence.
         """
+        check_unicode(text, "text")
         kind = self.scored.kind
         masked = kind == "masked"
         pair = None if masked else self.pair_in(text)
@@ -116,6 +119,7 @@ class HeadModel:
             raise RequestError(
                 "the model gives texts no vectors", hint="One does that objective: embedding has trained."
             )
+        check_unicode(text, "text")
         work = partial(self._ids_alone, text)
         ids = lay_out(len(text), work) if lay_out else work()
         types = [0] * len(ids) if token_types(self.network.config.to_dict()) else []
@@ -175,11 +179,16 @@ class HeadModel:
         return _pair(found) if found is not None and (self.pairs or "text_pair" in found) else None
 
     def _ids_of_texts(self, *texts: str) -> tuple[list[int], list[int]]:
-        """Returns the ids of a text, or of a pair, and their types, where the model has embeddings of them."""
+        """Returns the ids of a text, or of a pair, and their types, where the model has embeddings of them.
+
+        Of a text that has no tokens but those that are put around one there are none.
+        """
         count = token_types(self.network.config.to_dict())
         rows = self.network.get_input_embeddings().num_embeddings
         encoder = Encoder(self.tokenizer, None, 1 << 30, rows, token_types=count)
-        ids, types = encoder.ids_of_texts(texts)
+        ids, types = encoder.texts.around(encoder.encode_plainly(texts))
+        if len(texts) == 1 and len(ids) == sum(map(len, encoder.texts.put_around)):
+            return [], []
         encoder.check_rows(ids, "the texts")
         return ids, types if count else []
 
@@ -221,7 +230,7 @@ class HeadModel:
         """Returns the entities of a text."""
         encoder = Encoder(self.tokenizer, None, 1 << 30, self.network.get_input_embeddings().num_embeddings)
         encoded = self.tokenizer.encode_offsets(text)
-        before, after = encoder.put_around
+        before, after = encoder.texts.put_around
         ids = [*before, *encoded.ids, *after]
         self._check(encoded.ids)
         self._check(ids)
@@ -269,15 +278,30 @@ def _messages(text: str) -> tuple[Message, ...] | None:
     """Returns the messages that a text is a JSON list of; None where it is none.
 
     Raises:
-        RequestError: It is such a list, and a message has no role or content.
+        RequestError: It is such a list, and a message says something else than a role and a content, or the last one
+            is no answer.
     """
     found = _json_in(text, "[{")
     if found is None:
         return None
-    told = [(one.get("role"), one.get("content")) if isinstance(one, dict) else (None, None) for one in found]
-    if not all(isinstance(role, str) and isinstance(content, str) for role, content in told):
-        raise RequestError("each of the messages has a role and a content, which are texts")
-    return tuple(Message(str(role), str(content)) for role, content in told)
+    for number, one in enumerate(found, 1):
+        if not isinstance(one, dict) or not all(isinstance(one.get(key), str) for key in _OF_A_MESSAGE):
+            raise RequestError("each of the messages has a role and a content, which are texts")
+        others = ", ".join([f"'{one_line(key, 40)}'" for key in one if key not in _OF_A_MESSAGE][:_SHOWN])
+        if others:
+            hint = "A conversation is judged by the role and the content of its messages."
+            raise RequestError(f"message {number} has {others}, which would be left out", hint=hint)
+        if one["role"] not in ROLES:
+            told = f"message {number} is of the role '{one_line(one['role'], 40)}'"
+            raise RequestError(told, hint=f"Roles are {', '.join(ROLES)}.")
+    role, content = (found[-1][key] for key in _OF_A_MESSAGE)
+    if role != "assistant" or not content:
+        told = "is empty" if role == "assistant" else f"is of the role {role}"
+        raise RequestError(f"the last message {told}", hint="Let the assistant answer: the answer is what is judged.")
+    return tuple(Message(one["role"], one["content"]) for one in found)
+
+
+_OF_A_MESSAGE = ("role", "content")
 
 
 def _pair(found: Mapping[str, Any]) -> Pair:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypedDict
 
+from graftkit.arguments import check_unicode
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import ContextLengthError, DataError, RequestError
@@ -164,10 +165,7 @@ class ReloadedModel:
             RequestError: The prompt is empty, too long or no text, or a chat template is needed that is not there, or
                 not used.
         """
-        try:
-            prompt.encode("utf-8")
-        except UnicodeEncodeError:
-            raise RequestError("the prompt is not UTF-8") from None
+        check_unicode(prompt, "prompt")
         asked = (prompt, system, plain, tools, history)
         ids = self._laid_out(lay_out, asked, partial(self.prompt, *asked))
         end = TurnEnd() if (self.asks_plainly if plain is None else plain) else self._end

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from graftkit.errors import ModelError
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.flow.answering.reloaded_model import ReloadedModel
@@ -20,7 +22,7 @@ from graftkit.host.host import PluginHost
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
-from graftkit.model.load import load_base_model, plan_base_model
+from graftkit.model.load import Loader, load_base_model
 
 __all__ = [
     "ends_of_answers",
@@ -62,14 +64,15 @@ def opened_head(files: BaseModelFiles, manifest: ExportManifest, host: PluginHos
     Raises:
         ModelError: Its files lack the head, as those of a base model do.
     """
-    new = plan_base_model(files).new
-    if new:
-        raise ModelError(f"its files lack the head ({new[0]}), which must be trained first", where=files.reference)
+    loader = Loader(files, plain_quantizer(host), pick_device(device), torch.float32)
+    if loader.new:
+        raise ModelError(
+            f"its files lack the head ({loader.new[0]}), which must be trained first", where=files.reference
+        )
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
-    network = load_base_model(files, plain_quantizer(host), device=pick_device(device))
     pairs = manifest.head.pairs if manifest.head else None
-    return HeadModel(network, tokenizer, options_of(manifest.chat), pairs)
+    return HeadModel(loader.load(), tokenizer, options_of(manifest.chat), pairs)
 
 
 def model_of_export(

@@ -9,7 +9,7 @@ from graftkit.errors import ModelError
 from graftkit.interfaces.file_state import FileStates
 from graftkit.interfaces.model_source import BaseModelFiles, WatchedModel
 from graftkit.report.run_manifest import BaseFacts
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 
 __all__ = ["base_facts", "check_as_opened", "check_unchanged", "hashed_as_read"]
 

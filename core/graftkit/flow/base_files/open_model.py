@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,10 @@ def _asked(host: PluginHost, reference: str, where: str) -> RegisteredProvider:
     raise ProviderError(f"no model source can open '{reference}'", where=where, hint=_no_model(reference))
 
 
+_RECORDS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
+"""Suffixes of files that hold records, and never a model."""
+
+
 def _no_model(reference: str) -> str:
     """Returns what to name in the place of what no source opens."""
     path = Path(reference)
@@ -134,6 +139,9 @@ def _no_model(reference: str) -> str:
         return (
             f"A recipe is no model: name the run that it made, such as {run}; `toolkit evaluate` takes it by --recipe."
         )
+    if path.suffix in _RECORDS:
+        measures = f"`toolkit evaluate MODEL --data {shlex.quote(reference)}` measures one by it"
+        return f"A file of records is no model: {measures}."
     return "Name a model's folder, a .gguf file, package:NAME/FILE, or a hub's id."
 
 

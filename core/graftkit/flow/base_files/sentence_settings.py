@@ -10,12 +10,16 @@ from graftkit.errors import FolderError, ModelError
 from graftkit.interfaces.architecture import EMBEDDING_POOLING, EMBEDDING_PROMPTS, PooledBy, head_of
 from graftkit.interfaces.model_source import BaseModelFiles, SentenceModules
 from graftkit.interfaces.sentence_files import pooling_modes, sentence_modules_in
+from graftkit.visible import one_line
 
-__all__ = ["own_prompts", "pooling_of", "pooling_of_adapter", "prompts_of"]
+__all__ = ["lowers_case", "own_prompts", "pooling_of", "pooling_of_adapter", "prompts_of", "text_limits"]
 
 _KNOWN: Mapping[str, PooledBy] = {"mean": "mean", "cls": "cls", "lasttoken": "lasttoken"}
 
 _FILES = "its sentence-transformers files"
+
+_THEIRS = "sentence_transformers."
+"""What the types of sentence-transformers' own modules begin with; others are code of the model's authors."""
 
 _SAY = "Say objective.pooling to leave that out: what is trained is then another model than its authors made."
 
@@ -31,13 +35,17 @@ def pooling_of(files: BaseModelFiles) -> PooledBy:
     for others, which see no later one.
 
     Raises:
-        ModelError: Its files ask for something else than the mean, the first or the last token.
+        ModelError: Its files ask for something else than the mean, the first or the last token, or contradict one
+            another.
     """
     own = files.config.get(EMBEDDING_POOLING)
-    if own is not None:
-        return _known([own], files.reference, "config.json")
+    known = None if own is None else _known([own], files.reference, "config.json")
     modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
     said = _pooled_by_modules(modules, files.reference)
+    if known is not None:
+        if said not in (None, known):
+            raise _contradicts(EMBEDDING_POOLING, known, said, files.reference)
+        return known
     if said is not None:
         return said
     head = head_of(files.config)
@@ -58,19 +66,30 @@ def own_prompts(files: BaseModelFiles) -> Mapping[str, str]:
     `encode_query` and `encode_document`.
 
     Raises:
-        ModelError: It is something else than a text for each.
+        ModelError: It is something else than a text for each, or those files say something else than config.json.
     """
     found = files.config.get(EMBEDDING_PROMPTS)
+    theirs = prompts_of(files)
+    named = {name: next((theirs[one] for one in known if one in theirs), "") for name, known in _NAMES.items()}
+    said = {name: text for name, text in named.items() if text}
     if found is None:
-        theirs = prompts_of(files)
-        named = {name: next((theirs[one] for one in known if one in theirs), "") for name, known in _NAMES.items()}
-        return {name: text for name, text in named.items() if text}
+        return said
     if not isinstance(found, Mapping) or not all(
         name in ("query", "document") and isinstance(text, str) for name, text in found.items()
     ):
         told = f"its {EMBEDDING_PROMPTS} are no texts by the names query and document"
         raise ModelError(told, where=files.reference, hint="Its config.json is damaged.")
+    if said not in ({}, found):
+        raise _contradicts(EMBEDDING_PROMPTS, dict(found), said, files.reference)
     return dict(found)
+
+
+def _contradicts(key: str, own: object, said: object, reference: str) -> ModelError:
+    return ModelError(
+        f"{key} of its config.json is {own!r:.80}, and {_FILES} say {said!r:.80}",
+        where=reference,
+        hint=f"Another program has written these since: take {key} out of config.json, or make the two alike.",
+    )
 
 
 def pooling_of_adapter(folder: Path, files: BaseModelFiles) -> PooledBy:
@@ -100,19 +119,44 @@ def _pooled_by_modules(modules: Mapping[str, Mapping[str, Any]], reference: str)
     """
     said: PooledBy | None = None
     for name, settings in modules.items():
-        kind = name.rpartition(".")[2]
+        kind = name.rpartition(".")[2] if name.startswith(_THEIRS) else name
         if kind == "Pooling":
             said = _pooled_by(settings, reference)
         elif kind not in ("", "Transformer", "Normalize"):
-            raise _refused(f"its vectors go through a module {kind}", reference)
+            raise _refused(f"its vectors go through a module {one_line(kind, 80)}", reference)
     return said
 
 
 def prompts_of(files: BaseModelFiles) -> Mapping[str, str]:
-    """Returns what a model's sentence-transformers files put before texts, by the names of these prompts."""
+    """Returns what a model's sentence-transformers files put before texts, by the names of these prompts.
+
+    Raises:
+        ModelError: They are no texts.
+    """
     modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
-    said = modules.get("", {}).get("prompts")
-    return {name: text for name, text in said.items() if text} if isinstance(said, Mapping) else {}
+    said = modules.get("", {}).get("prompts") or {}
+    if not isinstance(said, Mapping) or not all(isinstance(text, str | None) for text in said.values()):
+        raise ModelError(f"the prompts of {_FILES} are no texts by their names", where=files.reference)
+    return {name: text for name, text in said.items() if text}
+
+
+def text_limits(files: BaseModelFiles) -> Mapping[str, int]:
+    """Returns after how many tokens a model's sentence-transformers files cut texts, by what says so."""
+    said = _of_texts(files)
+    found = {name: said.get(name) for name in ("max_seq_length", "model_max_length")}
+    return {name: limit for name, limit in found.items() if type(limit) is int and limit > 0}
+
+
+def lowers_case(files: BaseModelFiles) -> bool:
+    """Tells whether a model's sentence-transformers files write texts in lower case."""
+    return _of_texts(files).get("do_lower_case") is True
+
+
+def _of_texts(files: BaseModelFiles) -> Mapping[str, Any]:
+    """Returns what they say of texts before the model sees them."""
+    modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
+    found = (settings for name, settings in modules.items() if name.rpartition(".")[2] == "Transformer")
+    return next(found, {})
 
 
 def _pooled_by(settings: Mapping[str, Any], reference: str) -> PooledBy:
@@ -121,6 +165,8 @@ def _pooled_by(settings: Mapping[str, Any], reference: str) -> PooledBy:
     Raises:
         ModelError: It is something that graftkit does not know.
     """
+    if not settings:
+        raise _refused("what its vectors are made of is not to be found in the folder of its Pooling", reference)
     found = _known(pooling_modes(settings) or ["mean"], reference)
     if settings.get("include_prompt") is False:
         raise _refused("its vectors leave the prompt's tokens out", reference)

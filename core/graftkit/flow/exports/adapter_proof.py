@@ -29,7 +29,7 @@ from graftkit.model.skeleton import build_config
 from graftkit.store.files import write_json
 from graftkit.store.token_store import Example, TokenStore
 
-__all__ = ["facts_of_adapter", "keep_proof", "merge_sample"]
+__all__ = ["keep_proof", "manifest_of_adapter", "merge_sample"]
 
 _TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -101,12 +101,12 @@ def _assets(planned: PlannedAdapter, loaded: LoadedModel, saved: Path, today: da
         stop_tokens=stops_of(planned),
         saved=saved,
         config=build_config(loaded.model.config),
-        asked=ExportManifest.model_validate(facts_of_adapter(planned, ())).asked,
+        asked=manifest_of_adapter(planned, ()).asked,
         pairs=bool(manifest and manifest.head and manifest.head.pairs),
     )
 
 
-def facts_of_adapter(planned: PlannedAdapter, targets: Sequence[str]) -> dict[str, Any]:
+def manifest_of_adapter(planned: PlannedAdapter, targets: Sequence[str]) -> ExportManifest:
     """Returns what the export's manifest says of what it was made of."""
     manifest, template = planned.folder.manifest, planned.tokenizer.chat_template
     trained: dict[str, Any] = {"chat": None, "prompts": "chat" if template else "plain", "system": None, "tools": []}
@@ -114,12 +114,14 @@ def facts_of_adapter(planned: PlannedAdapter, targets: Sequence[str]) -> dict[st
     trained["prompts"] = "plain" if planned.head else trained["prompts"]
     if manifest:
         trained = {key: getattr(manifest, key) for key in trained}
-    return {
-        **planned.facts,
-        **trained,
-        "targets": list(targets),
-        "dtype": planned.dtype,
-        **({"head": planned.head} if planned.head else {}),
-        "stop_tokens": stops_of(planned),
-        "adapter_from": {"path": str(planned.folder.path.absolute()), "files": dict(planned.folder.files)},
-    }
+    return ExportManifest.model_validate(
+        {
+            **planned.facts,
+            **trained,
+            "targets": list(targets),
+            "dtype": planned.dtype,
+            **({"head": planned.head} if planned.head else {}),
+            "stop_tokens": stops_of(planned),
+            "adapter_from": {"path": str(planned.folder.path.absolute()), "files": dict(planned.folder.files)},
+        }
+    )

@@ -1,4 +1,4 @@
-"""How an adapter computes on the base model's own file, as its users load it: by a program that rounds as it likes."""
+"""How an adapter computes on the base model's own file, in the program that its users load it with."""
 
 from __future__ import annotations
 

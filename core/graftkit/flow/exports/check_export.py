@@ -18,7 +18,8 @@ from graftkit.errors import DataError, ExportError, GraftkitError, TemplateLimit
 from graftkit.flow.base_files.base_facts import base_facts, check_as_opened, check_unchanged
 from graftkit.flow.base_files.open_model import open_named_base
 from graftkit.flow.base_files.recreate import MakeProvider
-from graftkit.flow.exports.assets import ExpectedAssets, covered, differences, tokens_of_base_differ
+from graftkit.flow.exports.asset_differences import covered, differences, tokens_of_base_differ
+from graftkit.flow.exports.assets import ExpectedAssets
 from graftkit.flow.exports.proof_leftovers import prefix_of_proof
 from graftkit.flow.folders.export_configuration import check_configurations
 from graftkit.flow.folders.export_manifest import TO_PROVE, ExportManifest, checked_tolerance
@@ -426,7 +427,7 @@ class _TrainedBase:
         """Builds the model: its weights as the quantizer gives them back, float32, in files."""
         import torch
 
-        from graftkit.model.load import load_dense_model
+        from graftkit.model.dense_model import load_dense_model
 
         self.stored_by = shortened(str(self._manifest.quantizer.get("name")))
         kept = Path(tempfile.mkdtemp(dir=place))

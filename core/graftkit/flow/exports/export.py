@@ -23,7 +23,7 @@ from graftkit.flow.exports.rounding import quantizes
 from graftkit.flow.exports.weight_sketch import sketches_of
 from graftkit.flow.exports.write_export import write_export
 from graftkit.flow.folders.export_manifest import ExportManifest
-from graftkit.flow.folders.folder import listed_in
+from graftkit.flow.folders.own_files import listed_in
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.planning.vocabulary import sample_texts
@@ -40,7 +40,7 @@ from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
 from graftkit.recipe.schema import ExportSection
 from graftkit.report.model_card import CARD
-from graftkit.report.run_manifest import RunManifest
+from graftkit.report.run_manifest import required
 from graftkit.store.files import guarded, make_folder, replace_folder, temporary_prefix
 
 __all__ = ["check_exports_replaceable", "export_all", "make_exporters", "prove_exports", "sketches_for"]
@@ -162,12 +162,10 @@ def prove_exports(run: RunContext) -> None:
     if not run.manifest.continued:
         run.record(exports={})
     proved: dict[str, dict[str, Any]] = {}
-    later = run.plan.bound.recipe.proof == "later"
-    exporters = {
-        use.folder: run.host.registry.create(choice.registered, choice.config) for use, choice in _to_write(run)
-    }
+    later, written = run.plan.bound.recipe.proof == "later", _to_write(run)
+    exporters = {use.folder: run.host.registry.create(choice.registered, choice.config) for use, choice in written}
     with forks_for([] if later else list(exporters.values()), run.host.disabled) as forks:
-        for use, _ in _to_write(run):
+        for use, _ in written:
             place, exporter = _place(run, use.folder), exporters[use.folder]
             if later:
                 proved[use.folder] = _finish_export(run, exporter, use.folder, place, put_off(place))
@@ -180,7 +178,7 @@ def prove_exports(run: RunContext) -> None:
                 _tell_of_export(run, use)
     if run.manifest.continued:
         _put_in_place(run, proved)
-        for use, _ in _to_write(run):
+        for use, _ in written:
             _tell_of_export(run, use)
 
 
@@ -230,16 +228,32 @@ def _assets(run: RunContext, loaded: LoadedModel) -> ExpectedAssets:
         stop_tokens=run.manifest.stop_tokens,
         saved=run.folder / "tokenizer",
         config=build_config(loaded.model.config),
-        asked=ExportManifest(**_asked(run.manifest)).asked,
+        asked=_said(run).asked,
         pairs=bool(run.manifest.head and run.manifest.head.pairs),
     )
 
 
-def _asked(said: RunManifest) -> dict[str, Any]:
-    """Returns what exports' manifests say of how the model is asked."""
-    if said.data is None:
-        return {"chat": None, "prompts": "chat", "system": None, "tools": []}
-    return {"chat": said.data.chat, "prompts": said.data.prompts, "system": said.data.system, "tools": said.data.tools}
+def _said(run: RunContext) -> ExportManifest:
+    """Returns what the manifest of each export says of the run: base model, quantizer, adapter, tokenizer and chat."""
+    manifest, data = run.manifest, run.manifest.data
+    found = ExportManifest.model_validate(
+        {
+            "model": required(manifest.model, "model"),
+            "model_source": manifest.providers["model_source"],
+            "quantizer": manifest.providers["quantizer"],
+            "chat_template": manifest.tokenizer.chat_template if manifest.tokenizer else None,
+            "chat": data.chat if data else None,
+            "prompts": data.prompts if data else "chat",
+            "system": data.system if data else None,
+            "tools": data.tools if data else [],
+            "adapter": manifest.providers["adapter"],
+            "targets": list(run.plan.targets),
+            "tokenizer": manifest.providers["tokenizer"],
+            "dtype": run.plan.bound.recipe.training.dtype,
+            "stop_tokens": manifest.stop_tokens,
+        }
+    )
+    return found.with_parts(head=manifest.head, adapter_from=manifest.adapter_from)
 
 
 def make_exporters(plan: RunPlan, host: PluginHost) -> dict[str, Exporter]:
@@ -270,25 +284,11 @@ def _write(
     name: str,
     request: MergeRequest,
 ) -> None:
-    said = run.manifest
-    facts = {
-        "model": said.model,
-        **({"head": said.head} if said.head else {}),
-        "model_source": said.providers["model_source"],
-        "quantizer": said.providers["quantizer"],
-        "chat_template": said.tokenizer.chat_template if said.tokenizer else None,
-        **_asked(said),
-        "adapter": said.providers["adapter"],
-        **({"adapter_from": said.adapter_from} if said.adapter_from else {}),
-        "targets": run.plan.targets,
-        "tokenizer": said.providers["tokenizer"],
-        "dtype": run.plan.bound.recipe.training.dtype,
-        "stop_tokens": said.stop_tokens,
-    }
     changed = run.folder / VOCABULARY if run.vocabulary.change else None
     keep = run.theirs(f"exports/{name}")
     with settle_merge(loaded, exporter, request) as merge:
-        write_export(loaded.model, exporter, choice, folder, {**facts, **merge}, changed, keep=keep, run=run.folder)
+        said = _said(run).with_parts(merge=merge)
+        write_export(loaded.model, exporter, choice, folder, said, changed, keep=keep, run=run.folder)
 
 
 def _proved(run: RunContext, stage: StageScope, name: str, forks: ProofForks | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RecipeError
 from graftkit.flow.events import Notice, OnEvent
-from graftkit.flow.exports.adapter_proof import facts_of_adapter, keep_proof, merge_sample
+from graftkit.flow.exports.adapter_proof import keep_proof, manifest_of_adapter, merge_sample
 from graftkit.flow.exports.asked_export import asked_export
 from graftkit.flow.exports.kept_proof import TOKENIZER, KeptProof, folder_of_exports
 from graftkit.flow.exports.merge import MergeRequest, merge_refusal, settle_merge
@@ -19,6 +19,7 @@ from graftkit.flow.exports.model_card import write_card
 from graftkit.flow.exports.proof import prove_and_tell, put_off
 from graftkit.flow.exports.refusals import Planned, head_refusal, notices_of
 from graftkit.flow.exports.write_export import write_export
+from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.folder import default_folder, locked_folder
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.planning.check_adapter import check_layers, unties_output
@@ -39,7 +40,7 @@ from graftkit.model.memory_back import give_memory_back
 from graftkit.model.whole_transformers import import_transformers
 from graftkit.recipe.bind import Choice
 from graftkit.report.card_facts import CardFacts, shared_by_all
-from graftkit.report.run_manifest import AdapterSource, BaseFacts, MergeFacts
+from graftkit.report.run_manifest import MergeFacts
 from graftkit.store.files import guarded, make_folder, remove_tree
 
 __all__ = ["AdapterExport", "export_adapter"]
@@ -126,7 +127,7 @@ def export_adapter(
                 )
             )
             work.write_card(proof, written)
-    return AdapterExport(target, proof, written.merge)
+    return AdapterExport(target, proof, written.said.merge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +135,12 @@ class _Written:
     """An export that was written.
 
     Attributes:
-        facts: What its manifest says of what it was made of.
+        said: What its manifest says of what it was made of.
         notices: What its exporter told of the form that it has.
-        merge: What its adapter was merged onto; None where it is not merged.
     """
 
-    facts: Mapping[str, Any]
+    said: ExportManifest
     notices: Sequence[str]
-    merge: MergeFacts | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,21 +196,20 @@ class _AdapterExporting:
             notice: Called with what the exporter tells of the form that it has.
         """
         adapted = model.model if isinstance(model, LoadedModel) else model
-        facts = facts_of_adapter(self.planned, targets)
+        said = manifest_of_adapter(self.planned, targets)
         told = notices_of(self.exporter, adapted)
         for text in told:
             notice(text)
         if isinstance(model, LoadedModel):
-            return _Written(facts, told, self._write_loaded(model, facts))
-        merge = None
+            return _Written(self._write_loaded(model, said), told)
         if isinstance(self.exporter, MergingExporter):
-            merge = MergeFacts(onto="dequantized", asked="dequantized")
+            said = said.with_parts(merge=MergeFacts(onto="dequantized", asked="dequantized"))
         make_folder(self.target.parent)
-        write_export(adapted, self.exporter, self.choice, self.target, {**facts, **({"merge": merge} if merge else {})})
-        return _Written(facts, told, merge)
+        write_export(adapted, self.exporter, self.choice, self.target, said)
+        return _Written(said, told)
 
-    def _write_loaded(self, loaded: LoadedModel, facts: Mapping[str, Any]) -> MergeFacts | None:
-        """Writes an export of a model that is loaded, and returns what its adapter was merged onto."""
+    def _write_loaded(self, loaded: LoadedModel, said: ExportManifest) -> ExportManifest:
+        """Writes an export of a model that is loaded; returns what is said of it, with what it was merged onto."""
         planned, kept = self.planned, self.kept
         probes = keep_proof(planned, loaded, self.exporter, self.made, kept)
         make_folder(self.target.parent)
@@ -225,8 +223,9 @@ class _AdapterExporting:
         )
         vocabulary = kept.out / VOCABULARY if planned.change else None
         with settle_merge(loaded, self.exporter, request) as merge:
-            write_export(loaded.model, self.exporter, self.choice, self.target, {**facts, **merge}, vocabulary)
-        return merge.get("merge")
+            said = said.with_parts(merge=merge)
+            write_export(loaded.model, self.exporter, self.choice, self.target, said, vocabulary)
+        return said
 
     def keep_proof(self) -> None:
         """Loads the model, and keeps what the export is proved with; where that fails, the export is removed."""
@@ -242,13 +241,13 @@ class _AdapterExporting:
         chat = planned.head is None and template is not None and (manifest is None or manifest.prompts == "chat")
         write_card(
             self.target,
-            _card_facts(planned, written.facts, written.notices),
+            _card_facts(planned, written.said, written.notices),
             proof,
             self.exporter,
             planned.files,
             name=self.target.name,
             chat=chat,
-            merge=written.merge,
+            merge=written.said.merge,
             told=next(_of_chat(planned), None),
         )
 
@@ -283,24 +282,24 @@ class _AdapterExporting:
             raise RecipeError(f"the export '{self.target.name}' can't be written: {reason}", where="--to")
 
 
-def _card_facts(planned: PlannedAdapter, facts: Mapping[str, Any], notices: Sequence[str]) -> CardFacts:
+def _card_facts(planned: PlannedAdapter, said: ExportManifest, notices: Sequence[str]) -> CardFacts:
     """Returns what the export's card shows of how it came about.
 
     Args:
         planned: The adapter and its base model.
-        facts: What the export's manifest says of them.
+        said: What the export's manifest says of them.
         notices: What the exporter told of the form that it has.
     """
     return CardFacts(
-        base=BaseFacts.model_validate(facts["model"]),
+        base=said.model,
         head=planned.head,
-        adapter=str(facts["adapter"]["name"]),
-        quantizer=str(facts["quantizer"]["name"]),
-        layers=len(facts["targets"]),
-        adapter_from=AdapterSource.model_validate(facts["adapter_from"]),
+        adapter=str(said.adapter["name"]),
+        quantizer=str(said.quantizer["name"]),
+        layers=len(said.targets),
+        adapter_from=said.adapter_from,
         notices=notices,
-        shared=shared_by_all(facts["system"], facts["tools"]),
-        system=facts["system"] or "",
+        shared=shared_by_all(said.system, said.tools),
+        system=said.system or "",
     )
 
 

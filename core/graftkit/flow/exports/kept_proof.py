@@ -17,7 +17,8 @@ from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.preparation.plan_adapter import PlannedAdapter
 from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import RunManifest
-from graftkit.store.files import is_another, is_temporary, make_folder, write_bytes
+from graftkit.store.file_hashes import is_another
+from graftkit.store.files import is_temporary, make_folder, write_bytes
 
 __all__ = ["TOKENIZER", "KeptProof", "folder_of_exports"]
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from graftkit.host.guard import report_of, wrong_result
 from graftkit.store.file_states import changed_files, file_states
+from graftkit.visible import first_of
 
 __all__ = ["files_left_alone", "model_left_alone"]
 
@@ -35,15 +36,11 @@ def files_left_alone(exporter: object, folder: Path | None, own: Path) -> Iterat
     now = {} if folder is None else file_states(folder, own)
     changed = changed_files(before, now)
     if changed:
-        told = f"changed or removed {_some(changed)} of {folder}, which is not in the folder that it was given"
+        told = f"changed or removed {first_of(changed)} of {folder}, which is not in the folder that it was given"
         raise wrong_result(exporter, "export", told)
     new = [name for name in now if name not in before]
     if new:
-        report_of(exporter, f"its exporter wrote {_some(new)} in {folder}, outside of the folder that it was given")
-
-
-def _some(names: list[str]) -> str:
-    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        report_of(exporter, f"its exporter wrote {first_of(new)} in {folder}, outside of the folder that it was given")
 
 
 @contextmanager
@@ -62,7 +59,7 @@ def model_left_alone(exporter: object, network: nn.Module | None) -> Iterator[No
     now = {} if network is None else _sums(network)
     changed = [name for name, value in before.items() if now.get(name) != value]
     if changed:
-        raise wrong_result(exporter, "export", f"changed {_some(changed)} of the trained model that it was given")
+        raise wrong_result(exporter, "export", f"changed {first_of(changed)} of the trained model that it was given")
 
 
 @torch.no_grad()

@@ -164,7 +164,7 @@ class MergeRequest:
 
 
 @contextmanager
-def settle_merge(loaded: LoadedModel, exporter: Exporter, request: MergeRequest) -> Iterator[Mapping[str, MergeFacts]]:
+def settle_merge(loaded: LoadedModel, exporter: Exporter, request: MergeRequest) -> Iterator[MergeFacts | None]:
     """Has a trained model's `merged_tensors`, and what it computes, be those that an exporter asks for, for a time.
 
     Of another base than the trained one, what the trained adapter computes on it is kept for the proof.
@@ -175,14 +175,14 @@ def settle_merge(loaded: LoadedModel, exporter: Exporter, request: MergeRequest)
         request: What is needed besides.
 
     Yields:
-        What the export's manifest says of it: "merge", or nothing where the exporter asks for nothing.
+        What the export's manifest says of it; None where the exporter asks for nothing.
 
     Raises:
         ExportError: The exporter asks for something that there is not.
     """
     asked = _asked(exporter)
     if asked is None:
-        yield {}
+        yield None
         return
     onto, dtype = asked
     facts = _measured(loaded, dtype, request) if onto == "auto" else MergeFacts(onto=onto, asked=onto)
@@ -191,7 +191,7 @@ def settle_merge(loaded: LoadedModel, exporter: Exporter, request: MergeRequest)
             of, longest = request.probes, request.probes.coverage.get("longest_example", 0)
             probes = run_probes(loaded, of.ids, longest, of.token_type_ids)
             replace(probes, assets=request.probes.assets).save(reference_file(request.probes_file, facts.onto))
-        yield {"merge": facts}
+        yield facts
     loaded.originals.forget()
 
 

@@ -20,8 +20,9 @@ from graftkit.host.records import BUILT_IN, MOST_NOTICES, shortened
 from graftkit.interfaces.file_state import FileState
 from graftkit.redact import without_secrets
 from graftkit.report.model_card import CARD
+from graftkit.store.file_hashes import sha256_of
 from graftkit.store.file_states import changed_files, file_states
-from graftkit.store.files import is_temporary, sha256_of
+from graftkit.store.files import is_temporary
 
 __all__ = ["prove", "prove_and_tell", "put_off", "read_proof"]
 

@@ -67,7 +67,7 @@ def _import_what_proofs_need(packages: Sequence[str]) -> None:
     """Imports what takes a proof seconds, and starts neither a thread nor a device."""
     import graftkit.flow.exports.base_file_proof
     import graftkit.flow.exports.rounding
-    import graftkit.model.load  # noqa: F401
+    import graftkit.model.dense_model  # noqa: F401
 
     if {"transformers", "peft"} & {*packages}:
         from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel  # noqa: F401

@@ -20,8 +20,10 @@ from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifes
 from graftkit.flow.folders.folder import locked_folder
 from graftkit.flow.folders.listed_files import outer_folder
 from graftkit.report.model_card import CARD, with_proof
-from graftkit.report.run_manifest import FileFacts, RunManifest, StageFacts, place_of_export, run_around
-from graftkit.store.files import sha256_of, write_bytes
+from graftkit.report.run_manifest import FileFacts, RunManifest, StageFacts
+from graftkit.report.run_of_folder import place_of_export, run_around
+from graftkit.store.file_hashes import sha256_of
+from graftkit.store.files import write_bytes
 
 __all__ = ["Proving", "complete_recorded", "record_proof"]
 

@@ -123,7 +123,7 @@ def _refuse(plan: RunPlan, place: int, name: str, reason: str | None) -> None:
     if reason:
         message = f"the export '{name}' can't be written: {reason}"
         where = plan.bound.document.where(("export", place))
-        raise RecipeError(message, where=where, hint="Take it out: nothing was trained.")
+        raise RecipeError(message, where=where, hint="Leave it out, or name another: nothing has been done.")
 
 
 def head_refusal(exporter: Exporter, head: Head, what: str) -> str | None:

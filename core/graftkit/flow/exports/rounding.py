@@ -24,7 +24,7 @@ from graftkit.flow.exports.probes import Probes
 from graftkit.flow.exports.weight_sketch import SketchProof, compare_sketches
 from graftkit.flow.folders.export_manifest import MAX_TOLERANCE
 from graftkit.interfaces.exporter import Exporter, ExportReading, ProofRequest, QuantizingExporter
-from graftkit.model.load import load_plain_model
+from graftkit.model.dense_model import load_plain_model
 
 __all__ = [
     "MAX_DIVERGENCE",

@@ -30,7 +30,8 @@ from graftkit.model.adapt import AdaptedModel
 from graftkit.recipe.bind import Choice
 from graftkit.redact import without_secrets
 from graftkit.report.model_card import CARD
-from graftkit.store.files import atomic_folder, file_facts
+from graftkit.store.file_hashes import file_facts
+from graftkit.store.files import atomic_folder
 
 __all__ = ["write_export"]
 
@@ -40,7 +41,7 @@ def write_export(
     exporter: Exporter,
     choice: Choice,
     folder: Path,
-    facts: Mapping[str, Any],
+    said: ExportManifest,
     vocabulary: Path | None = None,
     *,
     keep: Iterable[str] = (),
@@ -53,7 +54,7 @@ def write_export(
         exporter: Writes it.
         choice: What says which exporter that is.
         folder: The export's folder.
-        facts: What its manifest says besides: of base model, quantizer, adapter, tokenizer and chat.
+        said: What its manifest says besides: of base model, quantizer, adapter, tokenizer and chat.
         vocabulary: The file that says what became of the vocabulary, where something did.
         keep: Files of an older folder that are somebody else's, relative to it.
         run: The run's folder, where it is one's; the exporter must leave its other files alone.
@@ -67,7 +68,7 @@ def write_export(
     network = getattr(model, "network", None) if third_party else None
     with atomic_folder(folder, keep=keep) as temporary:
         with files_left_alone(exporter, run, temporary), model_left_alone(exporter, network):
-            own = exporter.export(_with_own_settings(model, facts["prompts"]), temporary)
+            own = exporter.export(_with_own_settings(model, said.prompts), temporary)
         check_towers(model, temporary)
         if vocabulary:
             shutil.copyfile(vocabulary, temporary / VOCABULARY)
@@ -75,7 +76,7 @@ def write_export(
             "graftkit": __version__,
             "manifest_format": FORMAT,
             "exporter": choice.facts(),
-            **facts,
+            **{key: getattr(said, key) for key in said.model_fields_set},
             "tokenizer_fingerprint": model.tokenizer.fingerprint,
             "tolerance": checked_tolerance(exporter.tolerance(), name),
             "proof": NOT_YET_PROVED,

@@ -39,7 +39,8 @@ from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.peft_targets import peft_targets
 from graftkit.report.run_manifest import MANIFEST
-from graftkit.store.files import atomic_folder, sha256_of
+from graftkit.store.file_hashes import sha256_of
+from graftkit.store.files import atomic_folder
 
 __all__ = [
     "NEW_ROWS",

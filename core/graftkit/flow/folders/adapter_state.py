@@ -13,7 +13,7 @@ from graftkit.errors import FolderError, ModelError
 from graftkit.flow.folders.adapter_folder import NEW_ROWS, OF_BASE, PREFIX, AdapterFolder
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.peft_experts import ExpertLayout
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 
 __all__ = ["read_state", "saved_names", "state_from_peft"]
 

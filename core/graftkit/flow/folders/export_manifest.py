@@ -187,6 +187,10 @@ class ExportManifest(Facts):
         """Returns the file that `write` writes."""
         return to_json(self.model_dump(mode="json", exclude_unset=True)).encode()
 
+    def with_parts(self, **parts: Any) -> ExportManifest:
+        """Returns the manifest with parts besides, as far as there are: those that are None are left out."""
+        return self.model_copy(update={name: part for name, part in parts.items() if part is not None})
+
     def with_facts(self, **facts: Any) -> ExportManifest:
         """Returns the manifest with some keys replaced, and without those of them that hold nothing.
 

@@ -8,58 +8,27 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from graftkit.errors import FolderError, GraftkitError, StorageError
-from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifest
-from graftkit.flow.folders.listed_files import with_replaced
-from graftkit.report.run_manifest import MANIFEST, RunManifest
-from graftkit.store.files import (
-    NO_LINK,
-    TEMPORARY,
-    guarded,
-    is_another,
-    make_folder,
-    sweep,
-    sync_folder,
-    temporary_prefix,
+from graftkit.errors import FolderError, FolderInUseError, GraftkitError, StorageError
+from graftkit.flow.folders.own_files import (
+    ADAPTER_FROM,
+    CHECKPOINTS,
+    LOCK,
+    OWN,
+    WRITTEN_INTO,
+    files_below,
+    folders_in_place_of_files,
+    others_files,
 )
+from graftkit.report.run_manifest import MANIFEST, RunManifest
+from graftkit.store.files import NO_LINK, TEMPORARY, guarded, make_folder, sweep, sync_folder, temporary_prefix
+from graftkit.visible import first_of
 
-__all__ = [
-    "ADAPTER_FROM",
-    "CHECKPOINTS",
-    "LOCK",
-    "MANIFEST",
-    "REPORT",
-    "ClaimedFolder",
-    "answers_file",
-    "claim",
-    "claim_again",
-    "forget_checkpoints",
-    "listed_in",
-    "locked_folder",
-    "others_files",
-]
-
-LOCK = ".graftkit.lock"
-"""A name that nobody else gives a file: it is removed."""
-
-CHECKPOINTS = "checkpoints"
-
-REPORT = "report.html"
-
-ADAPTER_FROM = "adapter-from"
-"""Where a run keeps the adapter that its training went on with: it goes on without the folder that this lay in."""
-
-
-def answers_file(when: str) -> str:
-    """Returns the name of the file with the answers "before" or "after" training."""
-    return f"answers-{when}.json"
-
+__all__ = ["ClaimedFolder", "claim", "claim_again", "default_folder", "forget_checkpoints", "locked_folder"]
 
 _ASIDE = re.compile(r"\.graftkit-[a-z0-9_]{8}\.replaced")
 """What follows the folder's name in that of the one that holds the run to be replaced."""
@@ -69,36 +38,6 @@ _FOLDERS = (
     *(CHECKPOINTS, ADAPTER_FROM, "adapter", "exports"),
 )
 """The folders that a run makes in its own, each of which it replaces or removes as a whole."""
-
-_OWN = re.compile(
-    r"manifest\.json|\.graftkit\.lock|records|tokenizer|vocabulary\.json|tokens|teacher|checkpoints|adapter|adapter-from"
-    r"|exports"
-    r"|(probes|reference|start)\.safetensors|metrics\.jsonl|answers-(before|after)\.json|holdout-worst\.json"
-    rf"|report\.html|report-sections\.json|\.(tokens|teacher)\.partial|{TEMPORARY.pattern}"
-)
-"""What a run writes at the top of its folder; a plugin's files are known from the manifest."""
-
-_OWN_PATHS = (
-    r"manifest\.json|\.graftkit\.lock|vocabulary\.json|(probes|reference|start)\.safetensors|metrics\.jsonl"
-    r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|report-sections\.json|records/(train|holdout)\.jsonl"
-    r"|(tokens|teacher)/(train|holdout)\.safetensors"
-    r"|adapter/adapter\.(safetensors|json)"
-    r"|adapter-from/(adapter_config\.json|adapter_model\.safetensors|graftkit\.json)"
-    r"|checkpoints/step-\d{8}/(state\.safetensors|checkpoint\.json)"
-)
-"""The paths of the files that a run itself writes; those of tokenizers, exporters and hooks are listed in manifests."""
-
-_OWN_FILES = re.compile(rf"{_OWN_PATHS}|\.(tokens|teacher)\.partial/.*|(.*/)?{TEMPORARY.pattern}(/.*)?")
-"""Those paths, and those of what a run has while it writes them."""
-
-_WRITTEN_INTO = re.compile(r"checkpoints/step-\d{8}|\.(tokens|teacher)\.partial/.*")
-"""The paths of what a run that goes on writes into, or removes parts of: through a link it would do so elsewhere."""
-
-_EDITABLE = re.compile(rf"report\.html|exports/[^/]+/(?!{re.escape(EXPORT_MANIFEST)}$).+")
-"""The paths of what is made to be shown: the report, and the files of exports, which may be edited for that."""
-
-_WITH_A_TOKENIZER = ("tokenizer/", f"{ADAPTER_FROM}/")
-"""The folders of a run in which a tokenizer is saved, whose backend alone knows the files' names."""
 
 
 @dataclass(slots=True)
@@ -232,14 +171,14 @@ def claim_again(path: Path) -> ClaimedFolder:
                 where=str(path),
                 hint="Put the folder itself there; a run that needs another disk is started there with --out.",
             )
-    for name in _files(path):
-        if _WRITTEN_INTO.fullmatch(name) and (path / name).is_symlink():
+    for name in files_below(path):
+        if WRITTEN_INTO.fullmatch(name) and (path / name).is_symlink():
             raise FolderError(
                 f"{name} in it is a link, where a run writes into its own files and folders",
                 where=str(path),
                 hint="Remove the link: the run makes anew what it needs, or put what it leads to in its place.",
             )
-    for place in _folders_in_place_of_files(path):
+    for place in folders_in_place_of_files(path):
         raise FolderError(
             f"{place} in it is a folder, where a run keeps a file that it replaces or removes",
             where=str(path),
@@ -305,7 +244,8 @@ def _lock(path: Path, wait: float = 0.0) -> int:
         wait: How many seconds whoever holds it is waited for.
 
     Raises:
-        FolderError: A living process holds it, or its file is a link.
+        FolderInUseError: A living process holds it.
+        FolderError: Its file is a link.
     """
     end = time.monotonic() + wait
     while True:
@@ -323,7 +263,7 @@ def _lock(path: Path, wait: float = 0.0) -> int:
             if time.monotonic() < end:
                 time.sleep(0.05)
                 continue
-            raise FolderError(
+            raise FolderInUseError(
                 "a run or an export is going on in it",
                 where=str(path),
                 hint="Wait for it, or give another folder with --out.",
@@ -352,7 +292,7 @@ def _unlock(path: Path, handle: int) -> None:
 def _clear(folder: Path) -> None:
     """Deletes what a run writes, and nothing else."""
     for entry in folder.iterdir():
-        if not _OWN.fullmatch(entry.name):
+        if not OWN.fullmatch(entry.name):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
@@ -364,12 +304,16 @@ def _run_to_replace(path: Path, overwrite: bool) -> RunManifest:
     """Returns the manifest of the run that is to be replaced.
 
     Raises:
+        FolderInUseError: The run is going on.
         FolderError: There is no run, or it is not to be replaced.
     """
     manifest = RunManifest.read(path)
     if manifest is None:
         raise FolderError("it holds files that are no run", where=str(path), hint="Give another folder with --out.")
     if not overwrite:
+        if manifest.status == "running":  # or it was killed
+            real = path.resolve()
+            _unlock(real, _lock(real))
         raise FolderError(
             f"it holds a run ({manifest.status})",
             where=str(path),
@@ -382,76 +326,10 @@ def _check_replaceable(path: Path, manifest: RunManifest) -> None:
     strange = others_files(path, manifest)
     if strange:
         raise FolderError(
-            f"besides what its run wrote it holds {', '.join(strange[:3])}{' ...' if len(strange) > 3 else ''}",
+            f"besides what its run wrote it holds {first_of(strange)}",
             where=str(path),
             hint="Overwriting would delete that, added or edited: move it away, or give another folder with --out.",
         )
-
-
-def is_runs_own(name: str) -> bool:
-    """Tells whether a path in a run's folder is that of a file which a run writes, of its tokenizer or of an export."""
-    own = (*_WITH_A_TOKENIZER, "exports/")
-    return name.startswith(own) or (name != LOCK and _OWN_FILES.fullmatch(name) is not None)
-
-
-def _folders_in_place_of_files(path: Path) -> Iterator[str]:
-    """Yields the relative paths of folders that have the name of a file which a run itself writes."""
-    for place, folders, _ in os.walk(path):
-        for name in sorted(folders):
-            relative = (Path(place) / name).relative_to(path).as_posix()
-            if re.fullmatch(_OWN_PATHS, relative):
-                yield relative
-
-
-def others_files(path: Path, manifest: RunManifest) -> list[str]:
-    """Returns the relative paths of what the run in a folder did not write: files, and links, which aren't followed.
-
-    What a run wrote is listed in its manifest or has one of its own names; what an export is made of, in the export's.
-    A run that was killed before it could list a tokenizer's files may have written any of those. A report, or
-    a file of an export, that is another one than the manifests list was edited, and is its user's.
-    """
-    listed = {*manifest.artifacts, *manifest.written}
-    for folder in _WITH_A_TOKENIZER:
-        if not any(name.startswith(folder) for name in listed):
-            listed |= {name for name in _files(path) if name.startswith(folder)}
-    in_exports = dict[str, Any]()
-    for export in (path / "exports").glob(f"*/{EXPORT_MANIFEST}"):
-        folder = f"exports/{export.parent.name}"
-        listed.add(f"{folder}/{EXPORT_MANIFEST}")
-        in_exports |= {f"{folder}/{name}": facts for name, facts in listed_in(export.parent).items()}
-    vouched = {name: facts.model_dump() for name, facts in manifest.kept.items()} | manifest.artifacts
-    in_run = with_replaced(vouched, manifest.replacing, path)
-    lists = (in_exports, {name: facts for name, facts in in_run.items() if _EDITABLE.fullmatch(name)})
-    return sorted(
-        name
-        for name in _files(path)
-        if not (name in listed or name in in_exports or _OWN_FILES.fullmatch(name)) or _is_edited(path, name, lists)
-    )
-
-
-def _is_edited(path: Path, name: str, lists: Iterable[Mapping[str, Any]]) -> bool:
-    """Tells whether a file is another one than each list that has a hash of it says."""
-    hashes = [facts for facts in (files.get(name) for files in lists) if isinstance(facts, Mapping) and facts]
-    return bool(hashes) and all(is_another(path / name, facts) for facts in hashes)
-
-
-def listed_in(export: Path) -> dict[str, Any]:
-    """Returns the facts of each file that an export's own manifest lists; none where that can't be read.
-
-    Args:
-        export: The export's folder.
-    """
-    try:
-        return ExportManifest.read(export, ()).files_in(export)
-    except GraftkitError:
-        return {}
-
-
-def _files(folder: Path) -> Iterator[str]:
-    """Yields the relative paths of all files and links below a folder."""
-    for place, folders, files in os.walk(folder):
-        for name in [*files, *(name for name in folders if (Path(place) / name).is_symlink())]:
-            yield (Path(place) / name).relative_to(folder).as_posix()
 
 
 def _is_empty(path: Path) -> bool:

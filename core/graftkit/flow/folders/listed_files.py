@@ -10,8 +10,9 @@ from typing import Any
 
 from graftkit.errors import FolderError
 from graftkit.flow.folders.export_json import EXPORT_AGAIN, short_json
-from graftkit.report.run_manifest import FileFacts, RunManifest, place_of_export, places_of, run_around
-from graftkit.store.files import begins_with, sha256_of
+from graftkit.report.run_manifest import FileFacts, RunManifest
+from graftkit.report.run_of_folder import place_of_export, places_of, run_around
+from graftkit.store.file_hashes import begins_with, sha256_of
 
 __all__ = [
     "check_listed",

@@ -13,6 +13,7 @@ from typing import IO, Any, overload
 from graftkit.errors import FolderError
 from graftkit.host.lifecycle import StepInfo
 from graftkit.interfaces.regular_file import open_regular
+from graftkit.visible import first_of
 
 __all__ = [
     "METRICS",
@@ -202,7 +203,7 @@ def kept_evaluations(facts: Iterable[Any]) -> list[Evaluation]:
 def missing_evaluations(known: Metrics, kept: Iterable[Evaluation]) -> str:
     """Says after which steps an evaluation has no line that can be read, but is kept; nothing where there is none."""
     missing = sorted({line.step for line in kept} - known.holdout_losses.keys())
-    shown = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
+    shown = first_of(map(str, missing), 5)
     said = f"{METRICS} is damaged: it has no line that can be read of the evaluation after step {shown}"
     return f"{said}; the checkpoint has it" if missing else ""
 

@@ -1,4 +1,4 @@
-"""Refuses files of an export by which a library would run code, leave its folder, or be worn out."""
+"""Refuses files of an export by which a library would run code, read elsewhere, or take endless time or memory."""
 
 from __future__ import annotations
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from graftkit.articles import counted
 from graftkit.flow.records.estimate import CorpusEstimate, describe_chosen, estimate_steps
 from graftkit.interfaces.counts import count_weights
+from graftkit.interfaces.objective import LearnsFrom
 from graftkit.report.figure_text import about_time
 from graftkit.report.run_manifest import MemoryForecast, RunManifest, StageMemory
 
@@ -27,8 +29,9 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None, memory: MemoryFo
     """
     bound, files = plan.bound, plan.files
     total = count_weights(files.tensors)
+    learns_from = bound.objective_config.learns_from
     samples = {"train": plan.samples.train.counts(), "holdout": plan.samples.holdout.counts()}
-    layers = f"{len(plan.targets)} layers"
+    layers = counted(len(plan.targets), "layer")
     expected = plan.forecast
     corpus = plan.estimate()
     said = bound.adapter.config.model_fields_set
@@ -66,7 +69,7 @@ def describe(plan: RunPlan, earlier: RunManifest | None = None, memory: MemoryFo
             **({"holdout_by": by} if (by := plan.holdout_by()) else {}),
             "text": "; ".join(
                 [
-                    *(f"{side}: {_counts(found)}" for side, found in samples.items()),
+                    *(f"{side}: {_counts(found, learns_from)}" for side, found in samples.items()),
                     *(
                         [f"{by['holdout']:,} values of {by['column']} held out, {by['train']:,} trained on"]
                         if by
@@ -125,7 +128,7 @@ def _foreseen(plan: RunPlan, corpus: CorpusEstimate) -> list[str]:
 
 def described_training(plan: RunPlan, corpus: CorpusEstimate) -> dict[str, Any]:
     """Returns what the training comes to, by a sample of the records."""
-    steps = estimate_steps(plan.bound.recipe, corpus)
+    steps = estimate_steps(plan.bound.recipe, corpus, plan.bound.objective_config.repeats)
     section = plan.bound.recipe.training
     about = "about " if corpus.sampled or (plan.vocabulary and not plan.vocabulary.replacement) else ""
     chosen = f"; chosen: {describe_chosen(plan.chosen)}" if plan.chosen else ""
@@ -139,8 +142,9 @@ def described_training(plan: RunPlan, corpus: CorpusEstimate) -> dict[str, Any]:
         "tokens_per_step": section.tokens_per_step,
         "learning_rate": section.learning_rate,
         "chosen": dict(plan.chosen),
-        "text": f"{about}{corpus.tokens:,} tokens in {corpus.examples:,} examples; {about}{steps.steps:,} steps of "
-        f"{steps.examples:.1f} examples, {steps.epochs:.3g} epochs{chosen}",
+        "text": f"{about}{counted(corpus.tokens, 'token')} in {counted(corpus.examples, 'example')}; "
+        f"{about}{counted(steps.steps, 'step')} of {counted(steps.examples, 'example', form='.1f')}, "
+        f"{counted(steps.epochs, 'epoch', form='.3g')}{chosen}",
     }
 
 
@@ -172,8 +176,32 @@ def _label(registered: Any) -> str:
     return f"{registered.provider.name} of {plugin.distribution or plugin.name} {plugin.version}".rstrip()
 
 
-def _counts(found: dict[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in found.items()) or "none"
+def _counts(found: dict[str, int], learns_from: LearnsFrom) -> str:
+    """Returns how many records there are, by what they are to the objective; else by their shape."""
+    what = _LEARNT.get(learns_from)
+    counts = {what: sum(found.values())} if what and found else {_SHAPES[shape]: n for shape, n in found.items()}
+    return ", ".join(counted(count, one, several) for (one, several), count in counts.items()) or "none"
+
+
+_SHAPES = {
+    "chat": ("conversation", "conversations"),
+    "completion": ("completion", "completions"),
+    "text": ("text", "texts"),
+    "tokens": ("list of tokens", "lists of tokens"),
+}
+"""What records of a shape are called; one, and several."""
+
+_LEARNT: Mapping[LearnsFrom, tuple[str, str]] = {
+    "prompts": ("prompt", "prompts"),
+    "pairs": ("pair of answers", "pairs of answers"),
+    "labelled": ("record of wanted or unwanted answers", "records of wanted or unwanted answers"),
+    "labels": ("text with a label", "texts with a label"),
+    "label_sets": ("text with its labels", "texts with their labels"),
+    "scores": ("text with a number", "texts with a number"),
+    "tags": ("text with tags", "texts with tags"),
+    "similar": ("query with its documents", "queries with their documents"),
+}
+"""What they are called where more than their text is learnt of, or less than an answer."""
 
 
 def _shares(data_sets: Sequence[dict[str, Any]]) -> list[str]:
@@ -198,7 +226,8 @@ def described_memory(forecast: MemoryForecast | None) -> dict[str, Any]:
         return {**facts, "text": f"not known: {forecast.unknown}"}
     host, device = forecast.host, forecast.on_device
     peak = {"host": host.host, "host_stage": host.stage}
-    largest = f"a pass of {forecast.pass_tokens:,} tokens in {forecast.pass_sequences:,} sequences"
+    sequences = counted(forecast.pass_sequences, "sequence")
+    largest = f"a pass of {counted(forecast.pass_tokens, 'token')} in {sequences}"
     text = f"about {size_text(host.host)} at its peak, in {host.stage}, with {largest}"
     if device:
         peak |= {"device": device.device or 0, "device_stage": device.stage}

@@ -22,7 +22,7 @@ from graftkit.flow.records.datasets import open_datasets
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.objective import EmbeddingConfig, LearnsFrom, SampledConfig, TeacherConfig
-from graftkit.interfaces.samples import Sample, Unanswered
+from graftkit.interfaces.samples import Sample, ScoredText, Unanswered
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe
 from graftkit.recipe.schema import DataSection, DatasetSection, ProviderSection
@@ -104,7 +104,10 @@ class EvaluationPlan:
         """
         bound, head, labels, several = self.bound, facts.kind, facts.labels, facts.several
         if "objective" not in bound.recipe.model_fields_set and head != "language":
-            bound = _measured_by(_OBJECTIVES.get(head) or _sequence_objective(labels, several=several), bound, host)
+            use = _OBJECTIVES.get(head) or _sequence_objective(labels, several=several)
+            if head == "embedding" and isinstance(next(iter(self.samples), None), ScoredText):
+                use = _OF_PAIRS
+            bound = _measured_by(use, bound, host)
         if isinstance(bound.objective_config, EmbeddingConfig) and head == "embedding":
             bound = _with_prompts(bound, facts.prompts or {}, host)
         config, use = bound.objective_config, bound.objective.use
@@ -185,6 +188,9 @@ _OBJECTIVES: Mapping[Head, str] = {
     "embedding": "embedding",
 }
 """What measures a model with a head of each kind that has one objective alone."""
+
+_OF_PAIRS = "similarity"
+"""What measures a model that gives texts vectors, by pairs of them with a number."""
 
 _MODELS: Mapping[Head, str] = {
     "language": "language models",

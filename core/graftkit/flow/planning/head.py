@@ -106,13 +106,17 @@ def config_of_objective(
     return with_head(config, head)
 
 
-def with_own_vectors(files: BaseModelFiles) -> BaseModelFiles:
+def with_own_vectors(files: BaseModelFiles, *, headless: bool = False) -> BaseModelFiles:
     """Returns the files of a model without a head, whose configuration says how its vectors are made.
+
+    Args:
+        files: The model; returned as it is where it has a head.
+        headless: Whether a language model, or one that fills in masked tokens, is taken for its body alone.
 
     Raises:
         ModelError: Its files ask for something that graftkit does not know.
     """
-    if head_of(files.config) != "embedding":
+    if head_of(files.config) not in ("embedding", *(("language", "masked") if headless else ())):
         return files
     return _with_config(
         files, with_head(files.config, "embedding", pooled_by=pooling_of(files), prompts=own_prompts(files))
@@ -176,11 +180,23 @@ def head_facts(
     if head == "language":
         return None
     learnt = bound.objective_config
-    said: dict[str, Any] = {"several": learnt.learns_from == "label_sets", "pairs": pairs and learnt.judges_texts}
+    said: dict[str, Any] = {"several": learnt.learns_from == "label_sets"}
     if head == "embedding":
         said |= {"pooled_by": config[EMBEDDING_POOLING], "prompts": config[EMBEDDING_PROMPTS]}
+    else:
+        said |= {"pairs": pairs and learnt.judges_texts}
     facts = HeadFacts(kind=head, labels=list(labels), pad=tokenizer.role_token("pad"))
     return facts.model_copy(update={name: value for name, value in said.items() if value})
+
+
+def _head_of_adapter(origin: AdapterFolder, head: Head) -> Head | None:
+    """Returns the head that an adapter was trained with; None where nothing says so, or it goes on with this one, too.
+
+    That of a language model goes on with a head on it, whose body is called the same. A body alone is not.
+    """
+    if origin.manifest and origin.manifest.head:
+        return origin.manifest.head.kind
+    return "language" if head == "embedding" and origin.fields.get("task_type") == "CAUSAL_LM" else None
 
 
 _HEADS: Mapping[Head, str] = {
@@ -303,7 +319,7 @@ def told_of_pairs(encoder: Encoder) -> list[str]:
     Raises:
         DataError: The tokenizer does not say how it joins the two.
     """
-    if encoder.pair_layout.between or encoder.token_types:
+    if encoder.texts.pair_layout.between or encoder.token_types:
         return []
     return [
         "the tokenizer puts nothing between the two texts of a pair, and the model has no token types: the second text "
@@ -447,13 +463,14 @@ def refuse_with_head(bound: BoundRecipe, origin: AdapterFolder | None) -> None:
     """
     head: Head = bound.objective_config.head
     recipe, where = bound.recipe, bound.document.where
-    trained = origin.manifest.head if origin and origin.manifest else None
-    if trained and trained.kind != head:
+    trained = _head_of_adapter(origin, head) if origin else None
+    if trained and trained != head:
         raise RecipeError(
-            f"adapter.from: the adapter was trained with {_HEADS[trained.kind]}, and the objective "
+            f"adapter.from: the adapter was trained with {_HEADS[trained]}, and the objective "
             f"{bound.objective.use} trains {_HEADS[head]}",
             where=where(("adapter", "from")),
-            hint="Go on with the objective that it was trained by, or train a new adapter.",
+            hint="Go on with the objective that it was trained by, or export it first (toolkit export ADAPTER --to "
+            "merged), and train a new adapter on the merged model.",
         )
     if head == "language":
         return

@@ -10,6 +10,7 @@ from graftkit.flow.records.named_providers import Named
 from graftkit.host.results import kind_named
 from graftkit.interfaces.objective import EmbeddingConfig, ObjectiveConfig
 from graftkit.recipe.bind import BoundRecipe
+from graftkit.visible import first_of
 
 __all__ = ["NamedFields", "check_weighed_labels", "listed_labels"]
 
@@ -119,4 +120,4 @@ def check_weighed_labels(bound: BoundRecipe, labels: Sequence[str]) -> None:
 
 def listed_labels(labels: Sequence[str]) -> str:
     """Returns the first labels as a message shows them."""
-    return ", ".join(f"{label:.40}" for label in labels[:6]) + (", ..." if len(labels) > 6 else "")
+    return first_of((f"{label:.40}" for label in labels), 6)

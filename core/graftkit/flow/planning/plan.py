@@ -29,7 +29,7 @@ from graftkit.flow.planning.head import (
     with_objective_of,
     with_run_head,
 )
-from graftkit.flow.planning.plan_notices import told_of_losses, told_of_records
+from graftkit.flow.planning.plan_notices import told_of_losses, told_of_own_code, told_of_records
 from graftkit.flow.planning.plan_teacher import open_teacher
 from graftkit.flow.planning.read_records import read_records
 from graftkit.flow.planning.run_plan import RunPlan, chats, seen_an_epoch
@@ -37,7 +37,7 @@ from graftkit.flow.planning.sampled import refuse_sampled, refuse_unanswered
 from graftkit.flow.planning.saved_tokenizer import check_saved
 from graftkit.flow.planning.targets import certain_targets, chosen_targets, forecast
 from graftkit.flow.planning.unsettled import unsettled
-from graftkit.flow.planning.vectors import told_of_few_compared, told_of_prompts
+from graftkit.flow.planning.vectors import told_of_few_compared, told_of_prompts, told_of_texts
 from graftkit.flow.planning.vocabulary import carrying, plan_vocabulary
 from graftkit.flow.records.chat import chat_options, check_arguments, check_end_of_turn, must_be_passed
 from graftkit.flow.records.estimate import (
@@ -75,6 +75,7 @@ def make_plan(
     pinned: Mapping[str, str] | None = None,
     settled: Mapping[str, SettledKey] | None = None,
     origin_copy: Path | None = None,
+    needs_metrics: bool = True,
 ) -> RunPlan:
     """Checks a recipe and plans its run.
 
@@ -87,12 +88,13 @@ def make_plan(
         pinned: The commits of the hub's data sets that the run which goes on took; see `RunPlan.revisions`.
         settled: What keys that say `auto` came to in the run that goes on.
         origin_copy: As `kept` for `filled_from_folder`.
+        needs_metrics: As for `bind`.
 
     Raises:
         RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
     """
     loaded, origin = filled_from_folder(loaded, host, origin_copy)
-    bound = bind(loaded, host)
+    bound = bind(loaded, host, needs_metrics=needs_metrics)
     recipe = bound.recipe
     where = bound.document.where
     refuse_with_head(bound, origin)
@@ -132,7 +134,7 @@ def make_plan(
     check_end_of_turn(bound, encoder.tokenizer)
     differences = check_template(encoder, samples) if chats(bound, samples) else []
     bound, chosen, corpus = _with_numbers(bound, files, encoder, samples, shares, chosen)
-    estimated = estimate_steps(bound.recipe, corpus) if corpus else None
+    estimated = estimate_steps(bound.recipe, corpus, bound.objective_config.repeats) if corpus else None
     steps = bound.recipe.training.steps or (estimated.steps if estimated else 0)
     kept = {key: found for key, found in (settled or {}).items() if key in unsettled(bound.recipe)}
     laid_out_by = template_in_use if chats(bound, samples) else None
@@ -143,7 +145,9 @@ def make_plan(
             samples.train.counts().keys() | samples.holdout.counts().keys(),
             trains_rows=bool(vocabulary and (vocabulary.section or vocabulary.change)),
         ),
+        *told_of_own_code(own_files.config),
         *told_of_prompts(bound, own_files),
+        *told_of_texts(bound, own_files, known, length),
         *(told_of_origin(origin, bound, files, tokenizer, beside, brought) if origin else []),
         *told_of_several(bound, own_files.config, origin),
         *joined,
@@ -153,7 +157,7 @@ def make_plan(
         *told_of_few_compared(bound, lambda: corpus or estimate_corpus(encoder, samples.train, seen_an_epoch(shares))),
         *([told] if steps and (told := long_warmup(bound.recipe, steps)) else []),
         *([] if vocabulary else rowless),
-        *told_of_losses(known, vocabulary),
+        *told_of_losses(known, vocabulary, extends=bound.objective_config.head == "language"),
         *host.notices,
     ]
     return RunPlan(
@@ -196,8 +200,9 @@ def _with_numbers(
     if (recipe.training.steps or 0) >= FEWEST_SAID and {"tokens_per_step", "learning_rate"} <= said:
         return bound, {}, None
     corpus = estimate_corpus(encoder, samples.train, seen_an_epoch(shares))
-    rate_scale = bound.adapter.config.rate_scale * bound.objective_config.rate_scale
-    chosen = choose_training(recipe, corpus, files, rate_scale, bound.objective_config.examples_per_step)
+    config = bound.objective_config
+    rate_scale = bound.adapter.config.rate_scale * config.rate_scale
+    chosen = choose_training(recipe, corpus, files, rate_scale, config.examples_per_step, config.repeats)
     chosen |= {key: value for key, value in (earlier or {}).items() if key in chosen}
     return bound.with_values({f"training.{key}": value for key, value in chosen.items()}), chosen, corpus
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from graftkit.articles import counted
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.file_search import own_folders
 from graftkit.corpus.split import Split
 from graftkit.corpus.text_paths import unread_files
-from graftkit.corpus.text_targets import TEXT_SHAPES
 from graftkit.errors import RecipeError
 from graftkit.flow.planning.read_records import ReadRecords
 from graftkit.flow.planning.vocabulary import VocabularyRequest
@@ -20,10 +21,10 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.paths import is_hub_dataset
 from graftkit.training.order import DatasetShare
-from graftkit.visible import one_line
+from graftkit.visible import first_of, one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
-__all__ = ["told_of_files", "told_of_losses", "told_of_records"]
+__all__ = ["told_of_files", "told_of_losses", "told_of_own_code", "told_of_records"]
 
 
 _WITH_LABELS = ("labels", "label_sets", "tags")
@@ -58,7 +59,7 @@ def told_of_records(
         *(records.kinds.told_of_other_labels(records.samples.train) if learns_from in _WITH_LABELS else ()),
         *(
             records.kinds.told_of_lone_texts()
-            if learns_from in TEXT_SHAPES
+            if bound.objective_config.judges_texts
             else records.kinds.told_of_texts(learns_from, bound.objective.use)
         ),
         *(_odd_prefixes(labels) if learns_from == "tags" else ()),
@@ -89,27 +90,47 @@ def told_of_files(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
         *dict.fromkeys(dataset.origin.describe() for dataset in datasets if dataset.origin),
         *_unread(bound, datasets),
         *_written_by_runs(bound),
+        *_read_into(datasets),
         *_left_columns(datasets),
         *_skipped(datasets),
         *_fewer(datasets),
     ]
 
 
-def told_of_losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None) -> list[str]:
+def told_of_own_code(config: Mapping[str, Any]) -> list[str]:
+    """Returns a notice where a base model's authors compute it by code of their own, which is not run.
+
+    Args:
+        config: Its config.json.
+    """
+    named = config.get("auto_map")
+    listed = named.items() if isinstance(named, Mapping) else ()
+    own = next((code for name, code in listed if name.startswith("AutoModel") and isinstance(code, str)), None)
+    if own is None:
+        return []
+    kind = one_line(str(config.get("model_type")), 40)
+    return [
+        f"the base model brings code of its own ({one_line(own, 80)}), which is never run: transformers' own for "
+        f"{kind} computes it, in training and in exports, and may not do the same"
+    ]
+
+
+def told_of_losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None, *, extends: bool) -> list[str]:
     """Returns a notice of what a tokenizer can't encode, unless the recipe mends it.
 
     Args:
         tokenizer: The tokenizer.
         vocabulary: What the recipe asks for in its place, if anything.
+        extends: Whether a recipe with this objective may extend it.
     """
     section = vocabulary.section if vocabulary else None
     lost = [] if section and section.extend and section.extend.missing_bytes else lost_characters(tokenizer)
     if not lost or (section and section.train):
         return []
     rare = all(unicodedata.category(character) in ("Cc", "Cn") for character in lost)
-    only = "all are control characters or unassigned, so ordinary texts lose nothing; " if rare else ""
-    adds = "tokenizer.extend.missing_bytes adds what a base lacks"
-    return [f"the tokenizer loses {describe_losses(lost)}; {only}{adds}"]
+    only = "; all are control characters or unassigned, so ordinary texts lose nothing" if rare else ""
+    adds = "; tokenizer.extend.missing_bytes adds what a base lacks" if extends else ""
+    return [f"the tokenizer loses {describe_losses(lost)}{only}{adds}"]
 
 
 def _fewer(datasets: Sequence[Dataset]) -> list[str]:
@@ -157,10 +178,18 @@ def _written_by_runs(bound: BoundRecipe) -> list[str]:
     return notices
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: Sequence[str], most: int = _FILES_SHOWN) -> str:
     """Returns the first names of many."""
-    more = f" and {len(names) - _FILES_SHOWN:,} more" if len(names) > _FILES_SHOWN else ""
-    return f"{', '.join(map(one_line, names[:_FILES_SHOWN]))}{more}"
+    return first_of(map(one_line, names), most)
+
+
+def _read_into(datasets: Sequence[Dataset]) -> list[str]:
+    """Tells what is read into records that they don't say themselves, once for all files of which it is the same."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for dataset in datasets:
+        if dataset.reading:
+            found.setdefault((dataset.format_name, dataset.reading), []).append(str(dataset.source))
+    return [f"{_some(where, 1)}: read as {name}: {one_line(reading)}" for (name, reading), where in found.items()]
 
 
 def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
@@ -170,11 +199,7 @@ def _left_columns(datasets: Sequence[Dataset]) -> list[str]:
         if dataset.left:
             left = unread_columns(dataset.left, dataset.known)
             found.setdefault((dataset.format_name, left), []).append(str(dataset.source))
-    return [
-        f"{one_line(where[0])}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: read as {name}; "
-        f"not read: {left}"
-        for (name, left), where in found.items()
-    ]
+    return [f"{_some(where, 1)}: read as {name}; not read: {left}" for (name, left), where in found.items()]
 
 
 def _skipped(datasets: Sequence[Dataset]) -> list[str]:
@@ -208,7 +233,7 @@ def _holdout(bound: BoundRecipe, samples: Split) -> list[str]:
     wanted = bound.recipe.evaluation.answers
     answers = sum(count for shape, count in samples.holdout.counts().items() if shape != "text")
     if wanted > answers:
-        notices.append(f"evaluation.answers asks for {wanted} answers; {answers} holdout records have one")
+        notices.append(f"evaluation.answers asks for {counted(wanted, 'answer')}; {answers} holdout records have one")
     return notices
 
 
@@ -224,12 +249,12 @@ def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
     epochs = recipe.training.epochs or 1
     if not any(share.seen(epochs) for share in shares):
         raise RecipeError(
-            f"data.train: with these weights no record is seen in {epochs} {'epoch' if epochs == 1 else 'epochs'}",
+            f"data.train: with these weights no record is seen in {counted(epochs, 'epoch')}",
             where=bound.document.where(("data", "train")),
             hint="Raise a weight, or training.epochs.",
         )
     return [
-        f"{entry.path}: none of its {share.records:,} records is seen in training"
+        f"{entry.path}: none of its {counted(share.records, 'record')} is seen in training"
         for entry, share in zip(recipe.data.train, shares, strict=True)
         if not share.seen(epochs)
     ]

@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from graftkit.corpus.answers_compared import AsLabelled, AsPrompts, check_learns_from
+from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.corpus.text_targets import is_pair, labels_in
 from graftkit.errors import DataError
-from graftkit.flow.records.datasets import open_datasets
+from graftkit.flow.records.datasets import open_datasets, read_for
 from graftkit.flow.records.seen_kinds import SeenKinds
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.samples import Sample, Unanswered
@@ -107,7 +107,7 @@ def read_records(
     if not found.train:
         told = "every record is held out" if found.holdout else "every record is empty"
         raise DataError(f"{told}: there is nothing to learn from", where=str(files[0].source))
-    if bound.objective_config.learns_from == "scores" and kinds.one_score is not None:
+    if bound.objective_config.learns_from in ("scores", "scored_pairs") and kinds.one_score is not None:
         told = f"every record has the number {kinds.one_score:g}: there is nothing to tell apart"
         raise DataError(told, where=str(files[0].source))
     records: Counter[int] = Counter()
@@ -128,11 +128,7 @@ def as_learnt(bound: BoundRecipe, files: Sequence[Dataset]) -> list[Dataset]:
         files: The files.
     """
     by, learns_from = bound.recipe.data.holdout_by, bound.objective_config.learns_from
-    found = list(files)
-    if learns_from == "labelled":
-        found = [replace(file, format=AsLabelled(file.format)) for file in files]
-    elif learns_from == "prompts":
-        found = [replace(file, format=AsPrompts(file.format), answers_itself=True) for file in files]
+    found = read_for(learns_from, files)
     return [replace(file, by=by, known=file.known | {by}) if by is not None else file for file in found]
 
 

@@ -14,7 +14,7 @@ __all__ = ["refuse_sampled", "refuse_sampling_of_parts", "refuse_unanswered", "r
 def rewarding(bound: BoundRecipe) -> list[str]:
     """Returns the names of the metrics that are summed up to a sampled answer's reward; none where none is sampled."""
     config = bound.objective_config
-    return list(config.rewards or bound.metrics) if isinstance(config, SampledConfig) else []
+    return list(config.rewards or bound.metric_names) if isinstance(config, SampledConfig) else []
 
 
 def refuse_unanswered(bound: BoundRecipe, unanswered: str) -> None:
@@ -29,14 +29,16 @@ def refuse_unanswered(bound: BoundRecipe, unanswered: str) -> None:
     Raises:
         DataError: There is such a record, and such a metric.
     """
-    used = [*bound.metrics] if bound.recipe.evaluation.answers else rewarding(bound)
+    if not unanswered:
+        return
+    used = bound.metric_names if bound.recipe.evaluation.answers else rewarding(bound)
     configs = {label: bound.metrics[label].config for label in used}
     comparing = [
         label
         for label, config in configs.items()
         if not (isinstance(config, MetricConfig) and not config.needs_expected)
     ]
-    if not unanswered or not comparing:
+    if not comparing:
         return
     raise DataError(
         f"the record has no expected answer, with which the metric {comparing[0]} compares what the model answers",
@@ -59,14 +61,14 @@ def refuse_sampled(bound: BoundRecipe, max_length: int) -> None:
     config, where = bound.objective_config, bound.document.where
     if not isinstance(config, SampledConfig):
         return
-    unknown = next((label for label in config.rewards if label not in bound.metrics), None)
+    unknown = next((label for label in config.rewards if label not in bound.metric_names), None)
     if unknown is not None:
         raise RecipeError(
             f"objective.rewards: evaluation.metrics has no '{unknown[:60]}'",
             where=where(("objective", "rewards", unknown)),
-            hint=f"{known_names(unknown, bound.metrics)} Name further ones there: evaluation: {{metrics: [...]}}.",
+            hint=f"{known_names(unknown, bound.metric_names)} Name further ones there: evaluation: {{metrics: [...]}}.",
         )
-    taken = next((label for label in SAMPLED_METRICS if label in bound.metrics), None)
+    taken = next((label for label in SAMPLED_METRICS if label in bound.metric_names), None)
     if taken is not None:
         raise RecipeError(
             f"evaluation.metrics: one is called '{taken}', as what the objective {bound.objective.use} reports itself",

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graftkit.flow.base_files.sentence_settings import pooling_of, pooling_of_adapter, prompts_of
+from graftkit.errors import DataError
+from graftkit.flow.base_files.sentence_settings import (
+    lowers_case,
+    pooling_of,
+    pooling_of_adapter,
+    prompts_of,
+    text_limits,
+)
 from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.records.estimate import CorpusEstimate, estimate_steps
 from graftkit.interfaces.architecture import PooledBy
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.objective import EmbeddingConfig
+from graftkit.interfaces.objective import EmbeddingConfig, SimilarityConfig
+from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
+from graftkit.store.token_store import TokenStore
 
-__all__ = ["own_pooling", "told_of_few_compared", "told_of_prompts"]
+__all__ = ["own_pooling", "refuse_alike", "told_of_few_compared", "told_of_prompts", "told_of_texts"]
 
 _SHOWN_PROMPTS = 3
 
@@ -51,6 +60,74 @@ def told_of_prompts(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
     ]
 
 
+def told_of_texts(bound: BoundRecipe, files: BaseModelFiles, tokenizer: Tokenizer, length: int) -> list[str]:
+    """Returns notices where the base model's authors cut or write texts otherwise before the model sees them.
+
+    Args:
+        bound: The recipe.
+        files: The base model.
+        tokenizer: What texts become tokens by.
+        length: How many tokens of a text are learnt at most.
+    """
+    if not isinstance(bound.objective_config, EmbeddingConfig):
+        return []
+    limits, told = text_limits(files), list[str]()
+    limit = limits.get("max_seq_length") or limits.get("model_max_length") or length
+    if limit < length:
+        told.append(
+            f"the base model's sentence-transformers files cut texts after {limit:,} tokens, and here {length:,} are "
+            f"learnt: data.max_length: {limit} does as they do"
+        )
+    kept = limits.get("model_max_length", length)
+    if bound.exports and kept < length:
+        told.append(
+            f"whoever loads a merged export cuts texts after {kept:,} tokens, as model_max_length in the base model's "
+            f"tokenizer_config.json says, and here {length:,} are learnt: raise it there, or lower data.max_length"
+        )
+    if lowers_case(files) and tokenizer.encode(_CAPITALS) != tokenizer.encode(_CAPITALS.lower()):
+        told.append(
+            "the base model's sentence-transformers files write texts in lower case (do_lower_case), which its "
+            'tokenizer.json does not: texts are learnt as they are. Put {"type": "Lowercase"} first in the '
+            '"normalizer" there, and exports do so, too'
+        )
+    return told
+
+
+def refuse_alike(bound: BoundRecipe, store: TokenStore, where: str) -> None:
+    """Refuses texts of which there is nothing to compare: documents with the same tokens do not count for a query.
+
+    Args:
+        bound: The recipe.
+        store: The tokens that are learnt from; as a rule two examples of them are looked at.
+        where: The records, for errors.
+
+    Raises:
+        DataError: All queries are the same tokens, or all documents, or all pairs; as what cuts them off leaves them.
+    """
+    if not isinstance(bound.objective_config, EmbeddingConfig):
+        return
+    pairs = isinstance(bound.objective_config, SimilarityConfig)
+    seen: dict[str, set[bytes]] = {"pairs": set()} if pairs else {"queries": set(), "documents": set()}
+    for example in store:
+        query, *documents = (part.ids.tobytes() for part in example.sequences)
+        # a negative tells a query from nothing else, and still counts for it
+        found = {"pairs": [query + documents[0]], "queries": [query, *documents[1:]], "documents": documents}
+        for name, texts in seen.items():
+            texts.update(found[name] if len(texts) < 2 else ())
+        if all(len(texts) > 1 for texts in seen.values()):
+            return
+    alike = next(name for name, texts in reversed(seen.items()) if len(texts) < 2)
+    raise DataError(
+        f"all {alike} are the same tokens, and have the same vectors: there is nothing to learn",
+        where=where,
+        hint="Texts are cut off after data.max_length tokens: raise it where they begin alike.",
+    )
+
+
+_CAPITALS = "A Text With CAPITALS"
+"""What a tokenizer that writes lower case gives the tokens of the same in lower case."""
+
+
 def told_of_few_compared(bound: BoundRecipe, corpus: Callable[[], CorpusEstimate]) -> list[str]:
     """Returns a notice where the steps of an objective that compares texts have few examples.
 
@@ -63,7 +140,9 @@ def told_of_few_compared(bound: BoundRecipe, corpus: Callable[[], CorpusEstimate
     examples = estimate_steps(bound.recipe, corpus()).examples
     if examples >= _FEW:
         return []
+    similar = isinstance(bound.objective_config, SimilarityConfig)
+    compared = "pair is compared with the others" if similar else "query is compared with the documents"
     return [
-        f"a step has about {examples:.2g} examples, and each query is compared with the documents of its step alone: "
+        f"a step has about {examples:.2g} examples, and each {compared} of its step alone: "
         "raise training.tokens_per_step, which takes no memory"
     ]

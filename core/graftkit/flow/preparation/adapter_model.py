@@ -20,7 +20,7 @@ from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.quantizer import AdoptingQuantizer
 from graftkit.model.adapt import AdaptedModel
-from graftkit.model.load import check_stored_weights, load_base_model, plan_base_model
+from graftkit.model.load import Loader
 from graftkit.model.merge import rounds
 from graftkit.model.originals import FileOriginals
 from graftkit.model.packing import choose_packing, use_packing
@@ -73,10 +73,11 @@ def load_adapted(
     """
     files = planned.files
     dtype = dtype or getattr(torch, planned.dtype)
+    loader = Loader(files, planned.quantizer, device, dtype)
     if planned.head:
-        check_head(planned.folder, plan_base_model(files))
-    check_stored_weights(files, planned.quantizer)
-    network: Any = load_base_model(files, planned.quantizer, device=device, dtype=dtype)
+        check_head(planned.folder, loader)
+    loader.check_stored()
+    network: Any = loader.load()
     originals = FileOriginals(files, planned.quantizer, device, dtype)
     model = place_adapter(
         planned.folder,

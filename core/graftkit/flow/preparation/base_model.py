@@ -1,4 +1,4 @@
-"""The third stage and the fourth: the base model's weights, then its new vocabulary and the adapter on them."""
+"""Loads the base model, and gives it the run's vocabulary and the adapter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graftkit.errors import ModelError
 from graftkit.flow.base_files.base_facts import check_unchanged, hashed_as_read
 from graftkit.flow.base_files.generation_settings import generation_config, processors_of
 from graftkit.flow.folders.adapter_folder import AdapterFolder, is_adapter_folder, keep_adapter_folder
-from graftkit.flow.folders.folder import ADAPTER_FROM
+from graftkit.flow.folders.own_files import ADAPTER_FROM
 from graftkit.flow.planning.check_adapter import gives_output_own_rows
 from graftkit.flow.preparation.check_model import PlannedBase, offloads
 from graftkit.flow.preparation.new_rows import changed_config, grow_vocabulary
@@ -28,7 +28,7 @@ from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.adapter_checks import check_round_trip
 from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import load_base_model, plan_base_model
+from graftkit.model.load import Loader
 from graftkit.model.memory_back import give_freed_back
 from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import OuterLayer, untie, untied
@@ -37,6 +37,7 @@ from graftkit.model.sharded import SharedBlocks
 from graftkit.model.whole import put_whole, whole_parameters
 from graftkit.report.run_manifest import AdapterSource, ParameterFacts, required
 from graftkit.store.token_store import TokenStore
+from graftkit.visible import first_of
 
 __all__ = ["LoadedBase", "LoadedModel", "load_base", "prepare_model"]
 
@@ -87,17 +88,14 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
         sharing = sharing_of(run)
         shared = SharedBlocks(sharing) if sharing else None
         with hashed_as_read(files, run.resumed.manifest.model if run.resumed else None) as model:
-            network: Any = load_base_model(
-                files, quantizer, device=device, dtype=dtype, on_tensor=on_tensor, shared=shared
-            )
+            loader = Loader(files, quantizer, device, dtype)
+            network: Any = loader.load(on_tensor, shared)
         give_freed_back()
         use_packing(network, planned.packing)
         run.record(model=model, head=run.plan.head)
         stage.facts |= {"device": str(device)}
         originals = FileOriginals(files, quantizer, device, dtype)
-        loader = plan_base_model(files) if run.plan.head else None
-        head = (loader.head, loader.new) if loader else ((), ())
-        return LoadedBase(network, device, planned.packing, originals, *head)
+        return LoadedBase(network, device, planned.packing, originals, loader.head, loader.new)
 
 
 def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in: Path | None = None) -> LoadedModel:
@@ -193,7 +191,7 @@ def _tell_of_saved(stage: StageScope, model: AdaptedModel) -> None:
     """Says what is trained as a whole beside the adapter."""
     whole = whole_parameters(model.network, model.saved_modules)
     if whole:
-        shown = ", ".join(list(whole)[:_SHOWN]) + (f" and {len(whole) - _SHOWN:,} more" if len(whole) > _SHOWN else "")
+        shown = first_of(whole, _SHOWN)
         numbers = sum(parameter.numel() for parameter in whole.values())
         stage.notice(f"whole modules ('modules_to_save') are trained beside the adapter: {shown}, {numbers:,} numbers")
 

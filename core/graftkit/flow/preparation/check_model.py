@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from graftkit.errors import RecipeError
+from graftkit.errors import ModelError, RecipeError
 from graftkit.flow.base_files.stored_weights import describe_stored
 from graftkit.flow.planning.named_fields import NamedFields
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.state.context import RunContext
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.architecture import state_width
+from graftkit.interfaces.architecture import state_width, token_types
 from graftkit.interfaces.counts import count_weights
 from graftkit.model.activation_checkpointing import why_no_checkpointing
 from graftkit.model.load import check_base_model, check_stored_weights
@@ -73,7 +73,8 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
     Raises:
         RecipeError: There is no such device here, its blocks can't be computed twice, which the recipe asks for, or
             the objective's fields do not hold for its vectors.
-        ModelError: The model is not causal, or its weights are stored in a format that nobody knows.
+        ModelError: The model is not causal, or its weights are stored in a format that nobody knows; or nothing says
+            how many types of tokens pairs of texts have.
     """
     bound, files = plan.bound, plan.files
     device = of_this_process(pick_device(bound.recipe.training.device))
@@ -83,6 +84,8 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
     stored = describe_stored(uses, name, quantizer.config, itemsize, exported=bool(bound.exports))
     weights = count_weights(files.tensors)
     packing = choose_packing(files.config, files.reference, weights)
+    if plan.head and plan.head.pairs:
+        _check_types(plan)
     if bound.objective_config.head == "embedding":
         NamedFields(bound).check_width(state_width(build_config(files.config)))
     asked = bound.recipe.memory.checkpoint
@@ -94,6 +97,22 @@ def plan_base(plan: RunPlan, host: PluginHost) -> PlannedBase:
             hint="Leave memory.checkpoint out; less training.microbatch_tokens takes less memory, too.",
         )
     return PlannedBase(device, packing, tuple(stored), why, _plan_teacher(plan, host))
+
+
+def _check_types(plan: RunPlan) -> None:
+    """Makes sure that pairs of texts are encoded with as many types of tokens as the model has.
+
+    Raises:
+        ModelError: Its config.json leaves out how many, and its architecture has several then.
+    """
+    usual = token_types(build_config(plan.files.config).to_dict())
+    if usual != plan.encoder.token_types:
+        raise ModelError(
+            f"its config.json leaves out type_vocab_size, which is {usual} then: the two texts of a pair would be "
+            "learnt without types, and given with them in use",
+            where=plan.files.reference,
+            hint=f'Write "type_vocab_size": {usual} into it.',
+        )
 
 
 def offloads(recipe: Recipe, device: torch.device) -> bool:

@@ -1,4 +1,4 @@
-"""The second stage: records become tokens on the disk. torch is not loaded yet."""
+"""Records become tokens on the disk; torch is not loaded yet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, position_units, tokenize
 from graftkit.errors import Cancelled, DataError
 from graftkit.flow.base_files.generation_settings import stop_tokens
-from graftkit.flow.folders.folder import CHECKPOINTS
+from graftkit.flow.folders.own_files import CHECKPOINTS
+from graftkit.flow.planning.vectors import refuse_alike
 from graftkit.flow.preparation.masking import masking_in
 from graftkit.flow.records.chat import chat_facts, chat_options
 from graftkit.flow.records.told_of_encoding import told_of_encoding, way_to_fit
@@ -99,6 +100,7 @@ def build_corpus(run: RunContext) -> Corpus:
             remove_tree(run.folder / PARTIAL)
         stores = {name: TokenStore.load(run.watch(run.folder / TOKENS / f"{name}.safetensors")) for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
+        refuse_alike(run.plan.bound, stores["train"], str(run.plan.datasets[0].source))
         made_from = {**fingerprints, "layout": encoder.fingerprint}
         run.record(
             data=DataFacts(

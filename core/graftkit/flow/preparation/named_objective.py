@@ -14,9 +14,12 @@ from graftkit.flow.records.named_providers import Named
 from graftkit.host.guard import note_once
 from graftkit.host.records import RegisteredProvider
 from graftkit.host.results import LARGEST_SCORE, kind_named
-from graftkit.interfaces.objective import Embeddings, Overall, Scores, SequenceScores, TokenScores
+from graftkit.interfaces.objective import Embeddings, Overall, Scores, SequenceScores, TokenScores, VectorPairs
 
 __all__ = ["NamedObjective", "NamedOverall", "NamedSampled", "named_objective"]
+
+_Given = Scores | SequenceScores | TokenScores | Embeddings | VectorPairs
+"""What objectives are given."""
 
 _LONGEST_NAME = 200
 _NO_GRADIENT = "gave losses that have no gradient by the scores: what makes them must be differentiable"
@@ -112,7 +115,7 @@ class NamedOverall(NamedObjective):
         super().__init__(objective, registered)
         self._columns: dict[str, tuple[int, ...]] = {}
 
-    def kept(self, scores: SequenceScores | TokenScores) -> dict[str, torch.Tensor]:
+    def kept(self, scores: _Given) -> dict[str, torch.Tensor]:
         """Returns what is kept of each example, `[examples]` or `[examples, ...]`."""
         found = self._objective.kept(_copied(scores))
         if not isinstance(found, Mapping) or not found:
@@ -125,7 +128,7 @@ class NamedOverall(NamedObjective):
             raise self.wrong(f"{told}: the same are due of all")
         return kept
 
-    def _kept(self, name: str, values: object, scores: SequenceScores | TokenScores) -> torch.Tensor:
+    def _kept(self, name: str, values: object, scores: _Given) -> torch.Tensor:
         examples = _examples(scores)
         if not isinstance(values, torch.Tensor) or values.ndim < 1 or len(values) != examples:
             raise self.wrong(f"gave {_shape(values)} as '{name}' of {examples} examples: a row each is due")
@@ -238,14 +241,16 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
-def _tensors(scores: Scores | SequenceScores | TokenScores | Embeddings) -> list[torch.Tensor]:
+def _tensors(scores: _Given) -> list[torch.Tensor]:
     """Returns the tensors that an objective is given."""
     values = [getattr(scores, each.name) for each in fields(scores)]
     columns = () if isinstance(scores, Embeddings) else scores.by_example.values()
     return [value for value in [*values, *columns] if isinstance(value, torch.Tensor)]
 
 
-def _examples(scores: Scores | SequenceScores | TokenScores | Embeddings) -> int:
+def _examples(scores: _Given) -> int:
     if isinstance(scores, Embeddings):
         return len(scores.queries)
+    if isinstance(scores, VectorPairs):
+        return len(scores.first)
     return len(scores.values) if isinstance(scores, SequenceScores) else scores.examples

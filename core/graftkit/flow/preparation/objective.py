@@ -8,9 +8,9 @@ from typing import Any
 from graftkit.flow.preparation.named_objective import NamedSampled, named_objective
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import SCORING, labels_of
-from graftkit.interfaces.objective import TeacherConfig
+from graftkit.interfaces.objective import SimilarityConfig, TeacherConfig
 from graftkit.recipe.bind import BoundRecipe
-from graftkit.training.embedding_loss import EmbeddingLoss
+from graftkit.training.embedding_loss import Documents, EmbeddingLoss, Pairs
 from graftkit.training.head_loss import HeadLoss, OfSequences, OfTokens
 from graftkit.training.sampled_loss import SampledLoss, SamplingPlan
 from graftkit.training.start_scores import KeptStart
@@ -44,7 +44,8 @@ def loss_of(
         return lambda passes: SampledLoss(network, sampled, passes, sampling, start)
     objective = named_objective(made, choice.registered)
     if config.head == "embedding":
-        return lambda passes: EmbeddingLoss(network, objective, passes)
+        compared = Pairs if isinstance(config, SimilarityConfig) else Documents
+        return lambda passes: EmbeddingLoss(network, objective, passes, compared)
     if config.head in SCORING:
         labels, named = labels_of(network.config.to_dict()), config.label_weights
         weights = [named.get(label, 1.0) for label in labels] if named else None

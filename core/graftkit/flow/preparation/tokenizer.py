@@ -1,4 +1,4 @@
-"""The first stage: the tokenizer that the run uses, made where the recipe asks for it, saved in its folder."""
+"""The tokenizer that a run uses: made where the recipe asks for it, saved in its folder."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from graftkit.corpus.answers_compared import AsLabelled, AsPrompts
 from graftkit.corpus.columns import columns_of, described, fits
 from graftkit.corpus.dataset import Dataset, first_records
 from graftkit.corpus.file_names import check_one_split, check_parts
@@ -21,6 +22,7 @@ from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
 from graftkit.flow.records.suggest_format import (
     Guess,
+    choices_left_out,
     context_left_out,
     lists_as_text,
     misspelt_columns,
@@ -30,8 +32,9 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import Kind
-from graftkit.interfaces.reader import Reader
-from graftkit.interfaces.record_format import Column, RecordFormat
+from graftkit.interfaces.objective import LearnsFrom
+from graftkit.interfaces.reader import NamesNumbers, Reader
+from graftkit.interfaces.record_format import Column, DescribesReading, RecordFormat
 from graftkit.interfaces.record_source import RecordSource
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.choice import Choice, judge
@@ -41,7 +44,7 @@ from graftkit.recipe.paths import is_address, is_hub_dataset
 from graftkit.recipe.schema import DatasetSection, ProviderSection
 from graftkit.wildcards import matches
 
-__all__ = ["look_at_path", "open_dataset", "open_datasets", "open_path"]
+__all__ = ["look_at_path", "open_dataset", "open_datasets", "open_path", "read_for"]
 
 
 def open_datasets(
@@ -203,11 +206,15 @@ class _Opener:
         name, means, known = (
             _chosen_format(found, *format, source) if format else self._fitting(found, first, source, reader_name)
         )
+        means = _with_names(means, reads, source, entry.columns)
         if format is None and entry.unused == "report":
             self._refuse_left_out(found, known, first, source, entry.columns)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
-        return Dataset(source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip)
+        reading = means.reading(next(iter(first))[1]) if isinstance(means, DescribesReading) else ""
+        return Dataset(
+            source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip, reading=reading
+        )
 
     def _readable(self, path: Path) -> bool:
         """Tells whether a file of a folder is one of records, by a reader that accepts it, installed or not."""
@@ -287,6 +294,10 @@ class _Opener:
         if told:
             message, hint, suggested = told
             raise _unknown(message, first, hint, suggested)
+        choices = choices_left_out(found, known, source.path.name)
+        if choices:
+            message, hint = choices
+            raise _unknown(message, first, hint, None)
 
     def _formats(self) -> dict[str, RecordFormat]:
         """Returns the formats that are installed, by the names that choose them."""
@@ -363,6 +374,22 @@ def _shortest(registered: RegisteredProvider, names: Mapping[str, int]) -> str:
     return registered.provider.name if names[registered.provider.name] == 1 else registered.qualified_name
 
 
+def _with_names(format: RecordFormat, reader: Reader, source: RecordSource, columns: Mapping[str, str]) -> RecordFormat:
+    """Returns a format with the words that a file keeps for its numbers, where it keeps any and the format takes them.
+
+    Args:
+        format: The format.
+        reader: Reads the file.
+        source: The file.
+        columns: The format's names of columns -> the file's.
+    """
+    if not isinstance(format, NamedFormat) or not format.takes_names or not isinstance(reader, NamesNumbers):
+        return format
+    theirs = {name: ours for ours, name in columns.items()}
+    kept = {theirs.get(name, name): words for name, words in reader.names(source).items()}
+    return format.with_names(kept) if kept else format
+
+
 def _chosen_format(
     found: Mapping[str, Column], name: str, format: RecordFormat, source: RecordSource
 ) -> tuple[str, RecordFormat, frozenset[str]]:
@@ -393,3 +420,19 @@ def _check_alike(first: _FirstRecords, formats: Mapping[str, RecordFormat]) -> N
             )
         else:
             formats[known].sample(record, where)  # says what is wrong with it
+
+
+def read_for(learns_from: LearnsFrom, files: Sequence[Dataset]) -> list[Dataset]:
+    """Returns files as an objective learns from them.
+
+    Where it learns labelled answers, a pair is two; where the model answers prompts itself, records need no answer.
+
+    Args:
+        learns_from: What the objective learns from.
+        files: The files.
+    """
+    if learns_from == "labelled":
+        return [replace(file, format=AsLabelled(file.format)) for file in files]
+    if learns_from == "prompts":
+        return [replace(file, format=AsPrompts(file.format), answers_itself=True) for file in files]
+    return list(files)

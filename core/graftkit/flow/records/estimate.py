@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graftkit.articles import counted
 from graftkit.corpus.answers_compared import labelled_in, with_mismatched
 from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.sample_files import Samples
@@ -109,6 +110,14 @@ class CorpusEstimate:
         """Returns how many tokens the sequences of a share of the examples have at most; 1024 where there are none."""
         return _quantile(self.longest, share)
 
+    def prompt_quantile(self, share: float) -> int:
+        """Returns how many tokens the prompts of a share of the examples have at most, likewise."""
+        return _quantile(self.prompts, share)
+
+    def learnt_quantile(self, share: float) -> int:
+        """Returns how many tokens a share of the examples has in the loss at most, likewise."""
+        return _quantile(self.learnt, share)
+
 
 def _quantile(lengths: Sequence[int], share: float) -> int:
     return sorted(lengths)[int((len(lengths) - 1) * share)] if lengths else 1024
@@ -120,7 +129,7 @@ class StepEstimate:
 
     Attributes:
         steps: How many optimizer steps there are.
-        an_epoch: How many of them see every record once.
+        an_epoch: How many of them an epoch has.
         examples: The mean examples of a step.
     """
 
@@ -215,6 +224,7 @@ def choose_training(
     files: BaseModelFiles,
     rate_scale: float = 1.0,
     examples: int = ObjectiveConfig.examples_per_step,
+    repeats: int = 1,
 ) -> dict[str, Any]:
     """Returns the keys of `training` that a recipe leaves out and that fit its records and its model.
 
@@ -228,6 +238,7 @@ def choose_training(
         files: The base model.
         rate_scale: As above.
         examples: As above; see `ObjectiveConfig.examples_per_step`.
+        repeats: How many steps in a row see the same examples.
     """
     section, chosen = recipe.training, dict[str, Any]()
     if "tokens_per_step" not in section.model_fields_set:
@@ -237,7 +248,7 @@ def choose_training(
     if section.epochs is None and section.steps is None:
         tokens = chosen.get("tokens_per_step", section.tokens_per_step)
         first = recipe.tokenizer.embedding_warmup_steps if recipe.tokenizer else 0
-        an_epoch = _steps_an_epoch(corpus, tokens, section.seed)
+        an_epoch = repeats * _steps_an_epoch(corpus, tokens, section.seed)
         chosen["epochs"] = max(_EPOCHS, math.ceil((_FEWEST_STEPS + first) / an_epoch))
     return chosen
 
@@ -257,12 +268,19 @@ def _rate(files: BaseModelFiles) -> float:
     return next(rate for most, rate in _RATES if parameters <= most)
 
 
-def estimate_steps(recipe: Recipe, corpus: CorpusEstimate) -> StepEstimate:
-    """Returns how many steps a recipe's training takes; its `training` must say all that `choose_training` chooses."""
+def estimate_steps(recipe: Recipe, corpus: CorpusEstimate, repeats: int = 1) -> StepEstimate:
+    """Returns how many steps a recipe's training takes; its `training` must say all that `choose_training` chooses.
+
+    Args:
+        recipe: The recipe.
+        corpus: How many tokens and examples its records are.
+        repeats: How many steps in a row see the same examples.
+    """
     section = recipe.training
-    an_epoch = _steps_an_epoch(corpus, section.tokens_per_step, section.seed)
+    different = _steps_an_epoch(corpus, section.tokens_per_step, section.seed)
+    an_epoch = repeats * different
     steps = section.steps if section.steps is not None else (section.epochs or 1) * an_epoch
-    return StepEstimate(steps, an_epoch, corpus.examples / an_epoch)
+    return StepEstimate(steps, an_epoch, corpus.examples / different)
 
 
 def _steps_an_epoch(corpus: CorpusEstimate, tokens_per_step: int, seed: int) -> int:
@@ -311,10 +329,11 @@ def too_short(recipe: Recipe, steps: StepEstimate) -> str:
     enough = math.ceil(_FEWEST_STEPS / steps.an_epoch)
     if said is not None:
         return (
-            f"training.steps: {said} makes about {steps.epochs:.2g} epochs, and fewer than {FEWEST_SAID} steps hardly "
-            f"change a model: write training: {{epochs: {max(_EPOCHS, enough)}}}, or leave steps out"
+            f"training.steps: {said} makes about {counted(steps.epochs, 'epoch', form='.2g')}, and fewer than "
+            f"{FEWEST_SAID} steps hardly change a model: write training: {{epochs: {max(_EPOCHS, enough)}}}, or leave "
+            "steps out"
         )
     return (
-        f"training.epochs: {recipe.training.epochs} makes about {steps.steps} steps, and fewer than {_FEWEST_STEPS} "
-        f"hardly change a model: write training: {{epochs: {enough}}}, or leave epochs out"
+        f"training.epochs: {recipe.training.epochs} makes about {counted(steps.steps, 'step')}, and fewer than "
+        f"{_FEWEST_STEPS} hardly change a model: write training: {{epochs: {enough}}}, or leave epochs out"
     )

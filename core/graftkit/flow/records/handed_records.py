@@ -14,13 +14,15 @@ from typing import Any
 
 from graftkit.arguments import check_several
 from graftkit.errors import DataError, GraftkitError, RecipeError
-from graftkit.store.files import guarded, make_folder, sha256_of, write_atomic
+from graftkit.store.file_hashes import sha256_of
+from graftkit.store.files import guarded, make_folder, write_atomic
 
 __all__ = [
     "RECORDS",
     "Handed",
     "KeptForAPlan",
     "Rows",
+    "as_handed",
     "handed_for_a_plan",
     "keep_records",
     "naming_rows",
@@ -118,6 +120,18 @@ def handed_for_a_plan(train: Rows | None, holdout: Rows | None) -> KeptForAPlan 
     return KeptForAPlan(rows) if rows else None
 
 
+def as_handed(told: str, files: Handed) -> str:
+    """Returns a text that names records by what they were handed in as, where it names the files that they became.
+
+    Args:
+        told: The text.
+        files: The files.
+    """
+    for key, path in files.items():
+        told = told.replace(str(path), key)
+    return told
+
+
 @contextmanager
 def naming_rows(files: Handed) -> Iterator[None]:
     """Makes errors name a record as the caller knows it: "train:12" is the twelfth that was handed in as `train`.
@@ -128,8 +142,8 @@ def naming_rows(files: Handed) -> Iterator[None]:
     try:
         yield
     except GraftkitError as error:
+        error.where = as_handed(error.where, files)
         for key, path in files.items():
-            error.where = error.where.replace(str(path), key)
             if f"{{path: {path.name}" in error.hint:
                 entry = error.hint.replace(f"{{path: {path.name}, ", "{")
                 error.hint = f"{entry} The recipe says it as data.{key}." if key in _ENTRIES else _AS_A_FORMAT
@@ -152,6 +166,10 @@ def _lines(key: str, rows: Rows) -> Iterator[bytes]:
             raise DataError(
                 f"the record is of the type {type(row).__name__}, and no mapping", where=where, hint=_A_RECORD
             )
+        unnamed = [name for name in row if not isinstance(name, str)]
+        if unnamed:
+            told = f"the record has a column that is called {unnamed[0]!r:.60}, which is no text"
+            raise DataError(told, where=where, hint=_CELLS)
         try:
             yield json.dumps(dict(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
         except (TypeError, ValueError, RecursionError) as error:
@@ -167,6 +185,8 @@ _VALUES = (
     "A column holds texts, numbers, lists and mappings, or None where there is nothing: NaN, as pandas has it there, "
     "becomes None or is left out."
 )
+
+_CELLS = "csv.DictReader calls cells so that have no column: the row has a delimiter too many, or lacks a quote."
 
 
 def _column_of(row: Mapping[Any, Any]) -> str:

@@ -15,6 +15,7 @@ from graftkit.corpus.file_names import SPLITS, check_parts, tells_of
 from graftkit.errors import DataError
 from graftkit.interfaces.offline import network_allowed, offline_asked
 from graftkit.interfaces.record_source import PACKED
+from graftkit.visible import first_of
 from graftkit.wildcards import matches
 
 __all__ = ["HubDataset", "choose_files", "fetch_dataset", "parse_hub_path"]
@@ -258,8 +259,7 @@ def _why_none(names: Sequence[str]) -> str:
 
 
 def _told_files(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"Its files: {', '.join(names[:_SHOWN]) or 'none'}{more}."
+    return f"Its files: {first_of(names, _SHOWN) or 'none'}."
 
 
 def _of_split(names: Sequence[str], split: str, place: str, *, all_without: bool = False) -> list[str]:

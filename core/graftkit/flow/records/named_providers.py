@@ -6,7 +6,7 @@ they change in the process is looked at after each stage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,8 @@ from graftkit.flow.records.plain_values import SAMPLES, plain_sample, plain_valu
 from graftkit.host.guard import brief, is_stop
 from graftkit.host.records import BUILT_IN, RegisteredProvider
 from graftkit.host.results import kind_named
-from graftkit.interfaces.reader import Reader
-from graftkit.interfaces.record_format import Column, RecordFormat
+from graftkit.interfaces.reader import NamesNumbers, Reader
+from graftkit.interfaces.record_format import Column, DescribesReading, RecordFormat, TakesNames
 from graftkit.interfaces.record_source import Record, RecordSource
 from graftkit.interfaces.samples import (
     ANSWERED,
@@ -118,6 +118,16 @@ class NamedReader(Named):
             place = str.__str__(record.place)
             yield Record(place, partial(self._load, f"{source}{place}", record.load))
 
+    def names(self, source: RecordSource) -> Mapping[str, Sequence[str]]:
+        """Asks the reader which words the numbers of columns stand for."""
+        if not isinstance(self._reader, NamesNumbers):
+            return {}
+        found: object = self._call(source, self._reader.names, copy(source))
+        words = self._call(source, _words_by_column, found)
+        if words is None:
+            raise self.wrong("gave something else than lists of texts, by column, for the words of numbers", source)
+        return words
+
     def _load(self, place: str, load: Callable[[], Any]) -> Any:
         values = self._call(place, load)
         return values if self._is_built_in else self._call(place, plain_value, values)
@@ -135,6 +145,7 @@ class NamedFormat(Named):
         super().__init__(registered)
         self._format = format
         self.unanswered = bool(getattr(format, "unanswered", False))
+        self.takes_names = isinstance(format, TakesNames)
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Asks the format."""
@@ -147,6 +158,21 @@ class NamedFormat(Named):
                 f"gave {kind_named(columns)} for the columns that it reads, not a collection of their names"
             )
         return names
+
+    def with_names(self, names: Mapping[str, Sequence[str]]) -> RecordFormat:
+        """Returns the format with the words for numbers that a file keeps, where it takes any."""
+        if not isinstance(self._format, TakesNames):
+            return self
+        return NamedFormat(self._call("the words for numbers", self._format.with_names, names), self._registered)
+
+    def reading(self, record: Mapping[str, Any]) -> str:
+        """Asks the format what it reads into a file's records."""
+        if not isinstance(self._format, DescribesReading):
+            return ""
+        told: object = self._call("a file's first record", self._format.reading, record)
+        if not isinstance(told, str):
+            raise self.wrong(f"gave {kind_named(told)} for what it reads into records, not a text")
+        return str.__str__(told)
 
     def sample(self, record: Mapping[str, Any], where: str) -> Sample:
         """Returns the format's sample of a record."""
@@ -163,6 +189,16 @@ class NamedFormat(Named):
 
 
 _END = object()
+
+
+def _words_by_column(given: object) -> dict[str, list[str]] | None:
+    """Returns a copy of the words for numbers, by column; None of anything else."""
+    if not isinstance(given, Mapping):
+        return None
+    lists = {name: list(words) if isinstance(words, list | tuple) else None for name, words in given.items()}
+    if not all(_is_text(name) and words is not None and all(map(_is_text, words)) for name, words in lists.items()):
+        return None
+    return {str.__str__(name): [str.__str__(word) for word in words or ()] for name, words in lists.items()}
 
 
 def _is_text(value: object) -> bool:

@@ -10,7 +10,7 @@ from graftkit.corpus.encode import Encoder
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.text_targets import TextTargets
 from graftkit.errors import DataError, RecipeError
-from graftkit.interfaces.objective import EmbeddingConfig
+from graftkit.interfaces.objective import EmbeddingConfig, RetrievalConfig, SampledConfig
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
@@ -46,7 +46,8 @@ def encoder_of(
     targets = TextTargets(objective.learns_from, labels) if objective.judges_texts else None
     if isinstance(objective, EmbeddingConfig):
         prompts = objective.query_prompt, objective.document_prompt
-        targets = TextTargets("similar", negatives=objective.negatives, prompts=prompts)
+        negatives = objective.negatives if isinstance(objective, RetrievalConfig) else 0
+        targets = TextTargets(objective.learns_from, negatives=negatives, prompts=prompts)
     return Encoder(
         tokenizer,
         template,
@@ -58,6 +59,7 @@ def encoder_of(
         targets=targets,
         token_types=token_types if targets else 0,
         whole_texts=objective.head == "masked",
+        asks=isinstance(objective, SampledConfig),
     )
 
 

@@ -17,7 +17,7 @@ from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.text_targets import TEXT_SHAPES, is_pair, labels_in, parts_of, shape_of
 from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.samples import LabelledAnswer, LabelledText, Sample, ScoredText, TaggedText, TextWithLabels
-from graftkit.visible import one_line
+from graftkit.visible import first_of, one_line
 
 __all__ = ["SeenKinds"]
 
@@ -212,9 +212,7 @@ def _idle(what: str, labels: Sequence[str]) -> list[str]:
     """Tells of labels that all training records have, or none of them."""
     if not labels:
         return []
-    shown = ", ".join(repr(one_line(label, 40)) for label in labels[:_SHOWN])
-    more = f" and {len(labels) - _SHOWN:,} more" if len(labels) > _SHOWN else ""
-    return [f"{what} {shown}{more}: nothing is learnt of it"]
+    return [f"{what} {first_of((repr(one_line(label, 40)) for label in labels), _SHOWN)}: nothing is learnt of it"]
 
 
 def _alike(labels: Sequence[str]) -> list[str]:

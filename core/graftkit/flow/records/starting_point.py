@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
 from typing import Literal
 
+from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.sample_files import Samples, scan_samples
-from graftkit.corpus.text_targets import TEXT_SHAPES, TextTargets, labels_in, shape_of
+from graftkit.corpus.text_targets import TEXT_SHAPES, TextTargets, is_pair, labels_in, shape_of
 from graftkit.corpus.tokenizer_template import chat_template_of
-from graftkit.errors import UnknownFormatError
+from graftkit.errors import RecipeError, UnknownFormatError
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
-from graftkit.flow.records.datasets import look_at_path, open_path
+from graftkit.flow.records.datasets import look_at_path, open_path, read_for
 from graftkit.flow.records.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps
 from graftkit.flow.records.suggest_format import Guess, scored_texts
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.chat_options import ChatOptions
-from graftkit.interfaces.model_source import PLAIN
-from graftkit.interfaces.objective import EmbeddingConfig, ObjectiveConfig
-from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample, SimilarTexts
+from graftkit.interfaces.model_source import PLAIN, SentenceModules
+from graftkit.interfaces.objective import LearnsFrom, ObjectiveConfig, RetrievalConfig, SampledConfig
+from graftkit.interfaces.samples import (
+    Completion,
+    Conversation,
+    LabelledAnswer,
+    PreferencePair,
+    Sample,
+    ScoredText,
+    SimilarTexts,
+)
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.recipe.paths import is_hub_dataset
@@ -60,10 +70,13 @@ class StartingPoint:
         objective: What suits the records: sft; dpo for pairs, kto for answers that are wanted or not,
             classification for texts with one of a few labels, multi-label-classification where they have any number of
             them, regression for texts with a number, token-classification for words with tags, embedding for texts
-            that are to be found by others.
+            that are to be found by others, similarity for pairs of texts with a number where the model is one of
+            sentence-transformers'.
         quantizer: How frozen weights are stored: as they lie where the file holds them quantized, else in NF4.
         learning_rate: The highest rate of a low-rank adapter for a model of this size.
         steps: How many steps that makes, about.
+        new_tokens: Tokens of a sampled answer at most, where the objective learns from such; else None.
+        metric: What those are rewarded by, to begin with; "" where none is sampled.
         left_out: What the chat template leaves out of some conversations.
         template: graftkit's own chat template, where the model's is missing or leaves out what an assistant calls, and
             the model has the tokens of this one; else None.
@@ -88,9 +101,13 @@ class StartingPoint:
     instead_of: Sequence[str]
     turns: Literal["all", "each"]
     trouble: str
+    new_tokens: int | None = None
+    metric: str = ""
 
 
-def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | None = None) -> StartingPoint:
+def find_starting_point(
+    host: PluginHost, model: str, train: str, said: Guess | None = None, objective: str | None = None
+) -> StartingPoint:
     """Reads the records, of many of them some, and the model's headers, and encodes some of the records.
 
     Args:
@@ -98,27 +115,41 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
         model: A reference to the base model.
         train: A file of records, a folder or a pattern.
         said: What else an entry of a recipe's `data.train` says of them; see `open_path`.
+        objective: What is to be learnt; what suits the records when left out.
 
     Raises:
         UnknownFormatError: No format fits the records as they are.
-        DataError: The records can't be read.
+        DataError: The records can't be read, or the objective does not learn from such.
         ModelError: The model's files can't be used.
-        ProviderError: No model source knows the reference.
+        ProviderError: No model source knows the reference, or no plugin offers the objective.
+        RecipeError: The objective has fields that can't be told from records and model.
     """
-    datasets = open_path(host, train, said)
-    samples = scan_samples(datasets, most=_LOOKED_AT)
+    asked = _asked_for(host, objective) if objective else ObjectiveConfig
+    datasets = read_for(asked.learns_from, open_path(host, train, said))
+
+    def fits(sample: Sample) -> None:
+        if objective:
+            check_learns_from(sample, asked.learns_from, objective)
+
+    samples = scan_samples(datasets, fits=fits, most=_LOOKED_AT)
     records = len(samples.kept)
     _, files = open_model(host, model)
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     context = context_length(files.config) or 1 << 17
-    targets = _targets_of(samples)
+    targets = _targets_of(samples, vectors=isinstance(files, SentenceModules) and bool(files.sentence_modules))
     shape = TEXT_SHAPES.get(targets.kind) if targets else None
-    objective = shape.objective if shape else _objective_for(next(iter(samples)))
+    of_vectors = _OF_VECTORS.get(targets.kind) if targets else None
+    suited = of_vectors or (shape.objective if shape else _objective_for(next(iter(samples))))
+    if objective not in (None, suited):
+        targets = None
+    objective = objective or suited
     corpus, template, instead_of = _laid_out(tokenizer, samples, context, targets)
     by_answer = None if targets else _laid_out_by_answer(tokenizer, template, samples, context, corpus)
     corpus = by_answer or corpus
     corpus = replace(corpus, scale=corpus.scale * records / len(samples))
-    longest = min(context, max(64, math.ceil(corpus.longest_quantile(0.99) / 64) * 64))
+    new_tokens = _new_tokens(corpus) if issubclass(asked, SampledConfig) else None
+    tokens = corpus.longest_quantile(0.99) if new_tokens is None else corpus.prompt_quantile(0.99) + new_tokens
+    longest = min(context, max(64, math.ceil(tokens / 64) * 64))
     recipe = Recipe.model_validate({"model": model, "data": {"train": train, "max_length": longest}})
     kept = [min(longest / most, 1.0) for most in corpus.longest]
     corpus = replace(corpus, lengths=[round(n * share) for n, share in zip(corpus.lengths, kept, strict=True)])
@@ -143,7 +174,56 @@ def find_starting_point(host: PluginHost, model: str, train: str, said: Guess | 
         instead_of,
         "each" if by_answer else "all",
         corpus.trouble,
+        new_tokens,
+        _metric_for(samples) if new_tokens is not None else "",
     )
+
+
+def _asked_for(host: PluginHost, objective: str) -> type[ObjectiveConfig]:
+    """Returns the fields of an objective that somebody asks for.
+
+    Raises:
+        ProviderError: No plugin offers it.
+        RecipeError: It has fields that can't be told from records and model.
+    """
+    found = host.registry.config_class(host.registry.resolve("objective", objective))
+    assert issubclass(found, ObjectiveConfig)  # or the registry had refused it
+    missing = next((name for name, facts in found.model_fields.items() if facts.is_required()), None)
+    if missing is not None:
+        raise RecipeError(
+            f"the objective {objective} needs its field {missing}, which neither model nor records say",
+            hint=f"Write a recipe without --objective, and say there: objective: {{use: {objective}, {missing}: ...}}.",
+        )
+    return found
+
+
+def _new_tokens(corpus: CorpusEstimate) -> int:
+    """Returns how many tokens a sampled answer has at most: as usual, or as 99 of 100 records' own answers have."""
+    usual: int = SampledConfig.model_fields["max_new_tokens"].default
+    return max(usual, math.ceil(corpus.learnt_quantile(0.99) / 64) * 64)
+
+
+def _metric_for(samples: Samples) -> str:
+    """Returns what sampled answers are compared by with the records' own, or one that needs none of these."""
+    answers = [_answer_in(sample) for sample in samples]
+    if not all(answers):
+        return "json-valid"
+    return "json-equal" if all(map(_is_json, answers)) else "exact-match"
+
+
+def _answer_in(sample: Sample) -> str:
+    """Returns what a record answers last; "" where that is nothing."""
+    if isinstance(sample, Completion):
+        return sample.completion
+    said = sample.messages[-1] if isinstance(sample, Conversation) else None
+    return said.content if said and said.role == "assistant" else ""
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(parse_json(text), dict | list)
+    except ValueError:
+        return False
 
 
 def numbers_beside_texts(host: PluginHost, train: str, said: Guess) -> Guess | None:
@@ -175,18 +255,26 @@ def _objective_for(sample: Sample) -> str:
             return "dpo"
         case LabelledAnswer():
             return "kto"
-        case SimilarTexts():
-            return "embedding"
     return "sft"
 
 
-def _targets_of(samples: Samples) -> TextTargets | None:
+_OF_VECTORS: Mapping[LearnsFrom, str] = {"similar": "embedding", "scored_pairs": "similarity"}
+"""The objectives that learn vectors, by what they learn from."""
+
+
+def _targets_of(samples: Samples, *, vectors: bool) -> TextTargets | None:
     """Returns what is learnt of texts: their words' tags, two at least, their numbers, or labels that name classes.
 
     Those are two at least, or one that a text may lack, short, and seen several times in the mean.
+
+    Args:
+        samples: The records.
+        vectors: Whether the model is one that gives texts vectors: it learns such by pairs with a number.
     """
     if isinstance(next(iter(samples)), SimilarTexts):
-        return TextTargets("similar", negatives=EmbeddingConfig.model_fields["negatives"].default)
+        return TextTargets("similar", negatives=RetrievalConfig.model_fields["negatives"].default)
+    if vectors and all(isinstance(sample, ScoredText) and is_pair(sample) for sample in samples):
+        return TextTargets("scored_pairs")
     shape = shape_of(next(iter(samples)))
     if shape is None:
         return None

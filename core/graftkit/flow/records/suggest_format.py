@@ -15,6 +15,7 @@ from graftkit.visible import one_line
 
 __all__ = [
     "Guess",
+    "choices_left_out",
     "context_left_out",
     "lists_as_text",
     "misspelt_columns",
@@ -232,23 +233,62 @@ def context_left_out(
     return f"'{context}' beside '{pair[0]}' and '{pair[1]}' would not be read", f"Write {line}.", guess
 
 
+def choices_left_out(found: Mapping[str, Column], read: Collection[str], path: str) -> tuple[str, str] | None:
+    """Returns what a question is asked to choose from where that is not read, and what to do; None without such.
+
+    Args:
+        found: The file's columns.
+        read: Those that the format that fits reads.
+        path: The path that the recipe gives.
+    """
+    name = next((name for name in _CHOICES if name in found and name not in read), None)
+    question = next((name for name in _QUESTIONS if name in found and found[name].is_text), None)
+    if name is None or question is None:
+        return None
+    if found[name].items == {"string"}:
+        joined = f'(.{name} | join("\\n"))'
+    elif {"label", "text"} <= found[name].keys and "object" in found[name].types:
+        joined = f'([.{name}.label, .{name}.text] | transpose | map(join(". ")) | join("\\n"))'
+    else:
+        return None
+    answers = {
+        "answer": "" if "answer" not in found or found["answer"].is_text else f" | .answer = .{name}[.answer]",
+        "answerKey": " | .answer = .answerKey",
+    }
+    answer = next((answer for answer in answers if answer in found), None)
+    if answer is None or (answer == "answer" and answers[answer] and found[name].items != {"string"}):
+        return None
+    made = f'.question = .{question} + "\\n" + {joined}{answers[answer]} | del(.{name})'
+    left = ", ".join(_word(other) for other in found if other not in read)
+    unread = f"; or, where they are not meant, {{path: {path}, unused: [{left}]}}." if read else ""
+    told = f"'{name}' beside '{question}' would not be read"
+    return told, f"This puts them into the question: {_by_jq(made, path)}{unread}"
+
+
+_CHOICES, _QUESTIONS = ("choices", "options"), ("question", "question_stem")
+"""What data sets call the answers to choose from, and the question that they belong to."""
+
+
 def _line(
     found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool
 ) -> tuple[str, Guess | None]:
     """Returns the line for the file's own columns, or "", and what it guesses."""
+    languages = _languages(found)
+    if languages:
+        guess: Guess = {"format": {"use": "translation", "source": languages[0], "target": languages[1]}, "columns": {}}
+        return f"Say what is translated into what, for example: {{path: {path}, {_entry(guess)}}}.", guess
     lists = [name for name, column in found.items() if column.is_list_of_objects]
     texts = [name for name, column in found.items() if column.is_text and not _FACTS.fullmatch(name)]
+    choices = choices_left_out(found, (), path)
+    if choices:
+        return f"{choices[0]}. {choices[1]}", None
     renamed = _renamed(found, formats, [] if texts else lists)
     if renamed:
         told = " and ".join(f"'{theirs}' is meant as {ours}" for ours, theirs in renamed["columns"].items())
         return f"Where {told}, write: {{path: {path}, {_entry(renamed)}}}.", renamed
     wrong = next((name for name, column in found.items() if name in _ANSWERS and not column.is_text), None)
     if wrong:
-        made = f"jq -c '.{wrong} |= tostring' FILE > records.jsonl"
-        return (
-            f"What is learnt is text, and '{wrong}' is none. Where its JSON is meant, this makes it one: {made}",
-            None,
-        )
+        return f"What is learnt is text, and '{wrong}' is none. {_made_text(wrong, found, path)}", None
     labels = [
         name
         for name, column in found.items()
@@ -260,9 +300,14 @@ def _line(
         line = f"For example, where it is a text with a label: {{path: {path}, format: {{use: label{names}}}{told}}}."
         return line, None
     columns = _fitting(_pair(texts), found, formats)
+    turns = _texts_in_turn(found, formats)
     if columns:
         guess = _guess("question-answer", columns)
         return f"Say which column is which, for example: {{path: {path}, {_entry(guess)}}}.", guess
+    if turns:
+        told = f"Where '{one_line(turns)}' holds what user and assistant say in turn: "
+        said = _entry(_guess("messages", {"conversation": turns}))
+        return f"{told}{{path: {path}, {said}}}.", None
     if len(texts) == 1:
         guess = _guess("text", {"text": texts[0]})
         return f"To learn the texts alone: {{path: {path}, {_entry(guess)}}}.", guess
@@ -270,6 +315,58 @@ def _line(
         line = f"Where its list holds the records, this makes a file of them: jq '.{lists[0]}' FILE > records.json"
         return line, None
     return "", None
+
+
+def _made_text(name: str, found: Mapping[str, Column], path: str) -> str:
+    """Returns what makes a text of an answer that is none.
+
+    Args:
+        name: The answer's column, one of `_ANSWERS`.
+        found: The file's columns.
+        path: The path that the recipe gives.
+    """
+    column = found[name]
+    if column.items == {"string"}:
+        meant, made = "the first of its texts is meant", f".{name} |= first"
+    elif "object" in column.types and {"value", "text"} & column.keys:
+        inner = "value" if "value" in column.keys else "text"
+        meant, made = f"its {inner} is meant", f".{name} |= .{inner}"
+    else:
+        meant, made = "its JSON is meant", f".{name} |= tostring"
+    return f"Where {meant}, this makes it one: {_by_jq(made, path)}"
+
+
+def _by_jq(made: str, path: str) -> str:
+    """Returns the command that makes other records of a file."""
+    table = path.endswith((".parquet", ".pq"))
+    return f"{f'{_LINES} FILE | jq -c' if table else 'jq -c'} '{made}'{'' if table else ' FILE'} > records.jsonl"
+
+
+_LINES = (
+    "python -c 'import json, sys, pyarrow.parquet as p; "
+    "[print(json.dumps(row, default=str)) for row in p.read_table(sys.argv[1]).to_pylist()]'"
+)
+"""What makes JSON of a Parquet file, a line a record."""
+
+
+def _languages(found: Mapping[str, Column]) -> list[str]:
+    """Returns the languages of a text in several, English first; none where there is no such text."""
+    column = found.get("translation")
+    if column is None or "object" not in column.types or len(column.keys) < 2:
+        return []
+    return sorted(column.keys, key=lambda name: (name.lower()[:2] != "en", name))
+
+
+def _texts_in_turn(found: Mapping[str, Column], formats: Mapping[str, RecordFormat]) -> str | None:
+    """Returns a list of texts that may be the turns of a conversation, if there is one alone."""
+    names = [name for name, column in found.items() if column.items == {"string"} and name.lower() in _TURNS]
+    renamed = {("conversation" if name in names else name): column for name, column in found.items()}
+    fitting = len(names) == 1 and "messages" in formats and formats["messages"].columns(renamed) is not None
+    return names[0] if fitting else None
+
+
+_TURNS = ("data", "dialog", "dialogue", "turns", "messages", "chat", "utterances", "history")
+"""What data sets call lists of texts that are said in turn."""
 
 
 def _pair(texts: Sequence[str]) -> tuple[str, str] | None:
@@ -342,7 +439,10 @@ def _guess(format: str, columns: Mapping[str, str]) -> Guess:
 
 
 def _entry(guess: Guess) -> str:
-    return f"format: {guess['format']}{_columns(guess['columns'])}"
+    format = guess["format"]
+    if isinstance(format, Mapping):
+        format = f"{{{', '.join(f'{key}: {_word(value)}' for key, value in format.items())}}}"
+    return f"format: {format}{_columns(guess['columns'])}"
 
 
 def _columns(columns: Mapping[str, str]) -> str:
@@ -352,4 +452,9 @@ def _columns(columns: Mapping[str, str]) -> str:
 
 def _word(name: str) -> str:
     """Returns a name as YAML reads it."""
-    return name if re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) else json.dumps(name)
+    bare = re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) and name.lower() not in _NO_WORDS
+    return name if bare else json.dumps(name)
+
+
+_NO_WORDS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null"])
+"""What YAML takes for true, false or nothing; "no" is Norwegian, too."""

@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.prompt_in_use import prompt_in_use
 from graftkit.corpus.split import Split
 from graftkit.corpus.turns import ByAnswer
 from graftkit.interfaces.samples import Conversation, Message, Prompt, Sample
@@ -95,7 +96,7 @@ def _prompts(encoder: Encoder, sample: Conversation) -> Iterator[tuple[tuple[lis
         for example in encoder.encode(part).examples:
             kinds[kind] = part, example
     for answer, example in kinds.values():
-        used = encoder.prompt_in_use(answer)
+        used = prompt_in_use(encoder, answer)
         if used is not None:
             yield (example.ids[: example.prompt_length].tolist(), used), False
         if answer is sample and not isinstance(sample, Prompt):  # whose earlier answers nobody learns
@@ -119,7 +120,7 @@ def _earlier_prompts(
     for number, place in enumerate(places[:-1]):
         firsts.setdefault(_kind(messages[max(0, place - 1) : place + 1]), number)
     for number in firsts.values():
-        used = encoder.prompt_in_use(ByAnswer(conversation)[number])
+        used = prompt_in_use(encoder, ByAnswer(conversation)[number])
         if used is None or len(used) >= len(example.ids):
             continue
         trained = example.ids.tolist()

@@ -1,4 +1,4 @@
-"""Reads what a run's folder says; what is damaged or missing is told in words, and the rest is read all the same."""
+"""Reads what a run's folder says; what is damaged or missing is reported, and the rest is read all the same."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import FolderError, StorageError
-from graftkit.flow.folders.folder import answers_file
 from graftkit.flow.folders.listed_files import is_changed
 from graftkit.flow.folders.metrics import METRICS, Metrics, missing_steps, read_metrics
+from graftkit.flow.folders.own_files import answers_file
 from graftkit.flow.training.worst_records import WORST_FILE
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.report.run_data import LengthFigures, RunData, WorstRecord, answers_side_by_side, length_figures

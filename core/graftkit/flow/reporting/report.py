@@ -1,12 +1,12 @@
-"""The last stage: `report.html`, which is drawn again where a proof comes later."""
+"""Writes `report.html`, which is drawn again where a proof comes later."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from graftkit.errors import HookError
-from graftkit.flow.folders.folder import REPORT, answers_file
 from graftkit.flow.folders.metrics import METRICS
+from graftkit.flow.folders.own_files import REPORT, answers_file
 from graftkit.flow.reporting.read_run import read_run
 from graftkit.flow.reporting.report_sections import SECTIONS, keep_sections, kept_sections, plain_sections
 from graftkit.flow.state.context import RunContext

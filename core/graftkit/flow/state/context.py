@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
-import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-from graftkit._version import __version__
 from graftkit.errors import (
     Cancelled,
     GraftkitError,
@@ -27,22 +21,14 @@ from graftkit.errors import (
     text_of,
 )
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
-from graftkit.flow.folders.folder import (
-    CHECKPOINTS,
-    LOCK,
-    MANIFEST,
-    REPORT,
-    ClaimedFolder,
-    answers_file,
-    is_runs_own,
-    others_files,
-)
+from graftkit.flow.folders.folder import ClaimedFolder
 from graftkit.flow.folders.listed_files import is_changed, is_state
-from graftkit.flow.folders.metrics import METRICS
+from graftkit.flow.folders.own_files import CHECKPOINTS, LOCK, is_runs_own, others_files
 from graftkit.flow.memory.measured_memory import measured_memory
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.planning.vocabulary import Vocabulary
 from graftkit.flow.state.cancel import CancelToken
+from graftkit.flow.state.first_manifest import first_manifest, third_parties
 from graftkit.flow.state.log_events import log
 from graftkit.flow.state.resume import Resumed
 from graftkit.host.guard import end_if_forked, listed, naming_plugins, note_once, raised_by
@@ -54,36 +40,28 @@ from graftkit.host.records import BUILT_IN, PluginRecord
 from graftkit.interfaces.file_state import FileState
 from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import (
-    FORMAT,
-    DataFacts,
+    MANIFEST,
     FileFacts,
-    MemoryFacts,
     RunManifest,
     SettledKey,
     StageFacts,
 )
+from graftkit.store.file_hashes import file_facts
 from graftkit.store.file_states import changed_files, file_states
-from graftkit.store.files import file_facts, is_temporary
+from graftkit.store.files import is_temporary
 from graftkit.training.processes import ALONE, Processes
+from graftkit.visible import first_of
 
 if TYPE_CHECKING:
     from graftkit.training.sampled_loss import SamplingPlan
 
-__all__ = ["ADAPTER", "RunContext", "StageScope", "describe_error", "third_parties"]
-
-ADAPTER = "adapter/adapter.safetensors"
-"""Where a run keeps the tensors of its adapter."""
-
-_TAKEN_OVER = (METRICS, answers_file("before"), ADAPTER)
-"""Files that a run which goes on may take over as they are, besides checkpoints."""
+__all__ = ["RunContext", "StageScope", "describe_error"]
 
 LONG_HOOKS = 10.0
 """Seconds that a plugin's lifecycle hooks may take of a run, all together, before that is told at its end."""
 
 _OF_RUN_INFO = frozenset({"recipe", "status", "error", "metrics"})
 """The parts of a manifest that hooks are given with the run."""
-
-_LIBRARIES = ("torch", "transformers", "bitsandbytes", "tokenizers", "safetensors", "numpy", "peft")
 
 
 class RunContext:
@@ -100,6 +78,7 @@ class RunContext:
         vocabulary: What records are encoded with; the first stage puts another one here where the recipe asks for it.
         sampling: How answers are sampled and rewarded, once a stage has made it: its metrics, and the records that it
             keeps, serve those that follow.
+        steps_to_come: Returns the examples of each step that training has not taken yet; none before it begins.
     """
 
     def __init__(
@@ -123,39 +102,18 @@ class RunContext:
         self.processes = processes
         self.vocabulary = Vocabulary(plan.tokenizer, plan.backend, plan.encoder, plan.tokenizer)
         self.sampling: SamplingPlan | None = None
+        self.steps_to_come: Callable[[], Iterator[Sequence[int]]] = lambda: iter(())
         self._on_event = on_event
         self._log_failed = False
         self._start = time.perf_counter()
-        recipe = plan.bound.resolved()
         self._hooks = hooks
         self._hook_seconds = {id(record): record.hook_seconds for record in host.records}
         self._third_parties = third_parties(plan)
-        self._manifest = RunManifest(
-            graftkit=__version__,
-            format=FORMAT,
-            id=(resumed and resumed.manifest.id) or uuid4().hex,
-            status="running",
-            seconds=0.0,
-            progress=None,
-            recipe=recipe,
-            chosen=dict(plan.chosen),
-            settled=dict(plan.settled),
-            providers=_providers(plan),
-            seed=plan.bound.recipe.training.seed,
-            stages=[],
-            notices=[],
-            data=DataFacts(date=plan.today.isoformat(), revisions=plan.revisions()),
-            environment=_environment(),
-        )
+        self._theirs = others_files(folder, resumed.manifest) if resumed else []
+        self._manifest = first_manifest(plan, resumed, self._theirs)
         self.info = self._run_info()
-        self._theirs: list[str] = []
         self._watched: dict[Path, FileState] = {}
-        self._stands = resumed is not None and resumed.only_exports(recipe)
-        if resumed is not None:
-            self._theirs = others_files(folder, resumed.manifest)
-            self.record(**_known(resumed.manifest, self._theirs))
-            if resumed.manifest.failure:
-                self.record(failure=resumed.manifest.failure.model_copy(update={"back_to": resumed.back_to}))
+        self._stands = resumed is not None and resumed.only_exports(self._manifest.recipe)
         self.save()
 
     def settle(self, found: Mapping[str, SettledKey]) -> None:
@@ -445,8 +403,7 @@ class _RunLeftAlone(AbstractContextManager[None]):
             raise Disturbed(f"has moved or removed the run's folder, {self._folder}") from error
         changed = changed_files(self._before, self._states())
         if changed:
-            told = f"{', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}"
-            raise Disturbed(f"changed or removed {told} of {self._folder}, which the run needs")
+            raise Disturbed(f"changed or removed {first_of(changed)} of {self._folder}, which the run needs")
 
     def _states(self) -> dict[str, FileState]:
         return file_states(self._folder, self._folder / CHECKPOINTS, only=is_runs_own)
@@ -479,73 +436,6 @@ class StageScope:
     def notice(self, message: str) -> None:
         """Tells the user something, and keeps it in the manifest."""
         self._run.notice(self.name, message)
-
-
-def third_parties(plan: RunPlan) -> list[str]:
-    """Returns the plugins that a run uses and that are not built in, as messages name them."""
-    providers = [plan.source, plan.backend, *(choice.registered for choice in plan.bound.choices.values())]
-    providers += [plan.vocabulary.registered] if plan.vocabulary else []
-    return list(
-        dict.fromkeys(registered.plugin.label for registered in providers if registered.plugin.distribution != BUILT_IN)
-    )
-
-
-def _known(before: RunManifest, theirs: Collection[str]) -> dict[str, Any]:
-    """Returns what the manifest of a run that goes on says already: should it be killed, the next one needs it, too.
-
-    Args:
-        before: What it said when it stopped.
-        theirs: The files in its folder that it did not write, or that were edited since.
-    """
-    kept = {"data", "tokenizer", "model", "teacher", "metrics", "stop_tokens"} & before.model_fields_set
-    continued = list(before.continued)
-    if before.status == "finished":
-        continued.append(_finished(before))
-    if continued:  # its exports stay until the new ones are proved
-        kept |= {"exports"} & before.model_fields_set
-    forecast = before.memory.forecast if before.memory else None
-    return {key: getattr(before, key) for key in kept} | {
-        **({"memory": MemoryFacts(forecast=forecast)} if forecast else {}),
-        "continued": continued,
-        "metrics": {when: facts for when, facts in before.metrics.items() if when != "after"},
-        "resumed": [*before.resumed, before.progress],
-        "written": sorted({*before.written, *before.artifacts}.difference(theirs)),
-        "kept": {
-            name: facts
-            for name in sorted({*before.artifacts, *before.kept})
-            if (name in (*_TAKEN_OVER, REPORT) or is_state(name)) and (facts := before.vouched(name))
-        },
-    }
-
-
-def _finished(before: RunManifest) -> dict[str, Any]:
-    """Returns what a manifest keeps of the finished run that it goes on from."""
-    after = before.metrics.get("after")
-    measured = after.model_dump(mode="json", exclude_unset=True) if after else None
-    run = Resumed(before)
-    return {"steps": run.trained_steps, "planned": run.planned_steps, "after": measured}
-
-
-def _providers(plan: RunPlan) -> dict[str, Any]:
-    """Returns what each name resolved to; a source opens, and a tokenizer is read, with the defaults of its fields."""
-    backend = plan.vocabulary.registered if plan.vocabulary else plan.backend
-    found = {"model_source": plan.source.facts({}), "tokenizer": backend.facts({})}
-    return found | plan.bound.providers()
-
-
-_version = cache(version)
-"""A library's version, which is read from a file for each question."""
-
-
-def _environment() -> dict[str, str]:
-    """Returns what a result may depend on. Chosen one by one: nothing of the process's environment is copied."""
-    found = {"python": platform.python_version(), "system": f"{sys.platform} {platform.machine()}"}
-    for name in _LIBRARIES:
-        try:
-            found[name] = _version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def describe_error(error: BaseException) -> dict[str, str]:

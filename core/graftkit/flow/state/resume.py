@@ -14,9 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from graftkit._version import __version__
+from graftkit.articles import counted
 from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
-from graftkit.flow.folders.folder import CHECKPOINTS
 from graftkit.flow.folders.listed_files import is_changed, vouched_checkpoints
+from graftkit.flow.folders.own_files import CHECKPOINTS
 from graftkit.flow.planning.unsettled import SETTLED_KEYS
 from graftkit.recipe.schema import Recipe, TrainingSection, with_defaults
 from graftkit.report.model_card import CARD
@@ -218,12 +219,12 @@ def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, A
     unproved = set(manifest.unproved) - (set(manifest.put_off) if recipe["proof"] == "later" else set())
     if not (longer or unproved or asked) and manifest.recipe.get("export") == recipe["export"]:
         prove = f"`toolkit verify {shlex.quote(str(folder))}` proves its exports; " if manifest.put_off else ""
+        key, more = ("steps", 2 * taken) if now["epochs"] is None else ("epochs", 2 * now["epochs"])
         raise FolderError(
-            f"the run in it has finished, after {taken} steps: there is nothing to resume",
+            f"the run in it has finished, after {counted(taken, 'step')}: there is nothing to resume",
             where=str(folder),
-            hint=f"{prove}`toolkit export {shlex.quote(str(folder))} --to NAME` adds an export; more steps, such as "
-            f"--set training.steps={2 * taken}, train it further; --out starts another run elsewhere, --overwrite "
-            "anew.",
+            hint=f"{prove}`toolkit export {shlex.quote(str(folder))} --to NAME` adds an export; more {key}, such as "
+            f"--set training.{key}={more}, train it further; --out starts another run elsewhere, --overwrite anew.",
         )
     if longer and now["steps"] is not None and now["steps"] < taken:
         raise RecipeError(

@@ -1,4 +1,4 @@
-"""A stage of work that is of no run: that it begins, how far it came, that it is over."""
+"""A stage of work outside of a run: that it begins, how far it is, that it is over."""
 
 from __future__ import annotations
 

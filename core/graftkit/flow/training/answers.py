@@ -6,19 +6,22 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from graftkit.corpus.answers_compared import shown
 from graftkit.corpus.encode import Encoder, has_answer
+from graftkit.corpus.prompt_in_use import prompt_in_use, up_to_last_answer
 from graftkit.corpus.sample_files import Samples
-from graftkit.flow.folders.folder import answers_file
+from graftkit.errors import DataError
+from graftkit.flow.folders.own_files import answers_file
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.metric import Answered, Metric
-from graftkit.interfaces.samples import Completion, Conversation, Prompt, Sample
+from graftkit.interfaces.metric import Answered, ChecksRecords, Metric
+from graftkit.interfaces.samples import Completion, Conversation, LongText, Prompt, Sample, Text
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.generate import generate_greedily
 from graftkit.recipe.bind import BoundRecipe
@@ -32,6 +35,8 @@ __all__ = [
     "answer_all",
     "answered",
     "asked",
+    "check_answerable",
+    "checking",
     "keep_answers",
     "mean_scores",
     "metrics_of",
@@ -139,6 +144,58 @@ def metrics_of(bound: BoundRecipe, host: PluginHost) -> dict[str, Metric]:
     return {label: host.registry.create(choice.registered, choice.config) for label, choice in bound.metrics.items()}
 
 
+def checking(metrics: Mapping[str, Metric], tokenizer: Tokenizer) -> Callable[[Question], None]:
+    """Returns what makes sure that metrics can score answers to a question; nothing is asked of those that always can.
+
+    Args:
+        metrics: The metrics.
+        tokenizer: The model's.
+    """
+    found = [metric for metric in metrics.values() if isinstance(metric, ChecksRecords)]
+
+    def check(question: Question) -> None:
+        if found:
+            given = answered(tokenizer, question, [])
+            for metric in found:
+                metric.check(deepcopy(given))
+
+    return check
+
+
+def check_answerable(bound: BoundRecipe, host: PluginHost, encoder: Encoder, samples: Samples) -> None:
+    """Makes sure that answers to the holdout records that a run answers can be scored, before any work is done.
+
+    A record that can't be encoded ends this: the run tells of it when it encodes them.
+
+    Args:
+        bound: The recipe.
+        host: The plugins.
+        encoder: What encodes the records.
+        samples: The holdout records.
+
+    Raises:
+        DataError: A metric says that it can't score answers to one.
+    """
+    count = bound.recipe.evaluation.answers
+    if not count:
+        return
+    check = checking(metrics_of(bound, host), encoder.tokenizer)
+    for question in islice(_to_answer(encoder, samples), count):
+        check(question)
+
+
+def _to_answer(encoder: Encoder, samples: Samples) -> Iterator[Question]:
+    """Yields what records ask, up to one that can't be encoded."""
+    for sample in samples:
+        if isinstance(sample, Text | LongText):
+            continue
+        try:
+            questions = [each for each in questions_in(encoder, sample) if has_answer(each.example, each.record)]
+        except DataError:
+            return
+        yield from questions
+
+
 def mean_scores(answers: Sequence[Answer]) -> dict[str, float]:
     """Returns the mean score by each metric."""
     return {label: math.fsum(answer.scores[label] for answer in answers) / len(answers) for label in answers[0].scores}
@@ -219,14 +276,17 @@ def questions_in(encoder: Encoder, record: Sample) -> Iterator[Question]:
     """
     for part in encoder.turns(shown(record)):
         encoded = encoder.encode(part)
+        cut = encoded.truncated
         for example in encoded.examples:
-            prompt = encoder.prompt_in_use(part, cut=encoded.truncated) or example.ids[: example.prompt_length].tolist()
-            text = _asked_in(encoder.up_to_last_answer(part, cut=encoded.truncated) or part)
+            prompt = prompt_in_use(encoder, part, cut=cut) or example.ids[: example.prompt_length].tolist()
+            text = _asked_in(up_to_last_answer(encoder, part, cut=cut) or part)
             yield Question(prompt, text, example, part, _expected(encoder, part, example, prompt))
 
 
 def _expected(encoder: Encoder, part: Sample, example: Example, prompt: Sequence[int]) -> list[int]:
     """Returns the ids of the answer that an example has after a prompt, those that are cut off it, too."""
+    if encoder.asks and not example.loss_mask.any():  # the prompt alone is kept of one that is too long
+        [example] = encoder.uncut.encode(part).examples
     goes_on = example.ids[: len(prompt)].tolist() == list(prompt)
     start = len(prompt) if goes_on else example.prompt_length
     first = whole = example.sequences[0]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError, TrainingError
 from graftkit.flow.base_files.open_model import embedding_rows
-from graftkit.flow.folders.folder import answers_file
+from graftkit.flow.folders.own_files import answers_file
 from graftkit.flow.preparation.base_model import LoadedBase, LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.records.chat import chat_options

@@ -31,6 +31,7 @@ from graftkit.flow.training.answers import (
     Question,
     answer_all,
     asked,
+    checking,
     mean_scores,
     metrics_of,
     questions_in,
@@ -144,17 +145,18 @@ def prepared(model: ReloadedModel | HeadModel, planned: EvaluationPlan, host: Pl
     return Prepared(network, tokenizer, encoder, bound, packing, stop, source)
 
 
-def encoded(model: Prepared, planned: EvaluationPlan, report: Callable[[int, int], None]) -> Examples:
+def encoded(model: Prepared, planned: EvaluationPlan, host: PluginHost, report: Callable[[int, int], None]) -> Examples:
     """Encodes the records for a model.
 
     Args:
         model: The model.
         planned: The records.
+        host: The plugins.
         report: Called with how many are done and how many there are; raises to stop.
 
     Raises:
         DataError: A record is none that its objective takes, has a label that it does not tell apart, or can't be laid
-            out; or none has a token that it is measured by.
+            out; or none has a token that it is measured by, or a metric can't score answers to one.
     """
     bound, encoder, samples = model.bound, model.encoder, planned.samples
     for sample in samples:
@@ -176,9 +178,14 @@ def encoded(model: Prepared, planned: EvaluationPlan, report: Callable[[int, int
     notices = [*told_of_encoding(tally, "records", encoder, bound.objective_config)]
     if len(tally.answers) < answers:
         notices.append(f"evaluation.answers asks for {answers} answers; {len(tally.answers)} records have one")
+    questions = asked(encoder, samples, store, tally.answers, tally.answered) if model.stop else []
+    if questions:
+        check = checking(metrics_of(bound, host), model.tokenizer)
+        for question in questions:
+            check(question)
     return Examples(
         MaskedStore.over(store, masking) if masking else store,
-        asked(encoder, samples, store, tally.answers, tally.answered) if model.stop else [],
+        questions,
         list(chain.from_iterable(questions_in(encoder, sample) for sample in samples)) if _samples(bound) else [],
         notices,
     )

@@ -13,8 +13,8 @@ from graftkit.flow.folders.metrics import Evaluation, Metrics, to_line
 from graftkit.flow.state.context import RunContext
 from graftkit.host.lifecycle import EvaluationInfo
 from graftkit.recipe.schema import EvaluationSection
-from graftkit.store.files import LineFile
 from graftkit.store.fingerprint import derived_seed
+from graftkit.store.line_file import LineFile
 from graftkit.store.token_store import TokenStore
 from graftkit.training.early_stop import best_step, evaluations_without_gain
 from graftkit.training.loop import Trainer

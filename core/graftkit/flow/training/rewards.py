@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from graftkit.flow.planning.sampled import rewarding
 from graftkit.flow.preparation.corpus import RECORD, Corpus
 from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.state.context import RunContext
-from graftkit.flow.training.answers import Question, answered, metrics_of, questions_in, scores_of
+from graftkit.flow.training.answers import Question, answered, checking, metrics_of, questions_in, scores_of
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.metric import ChecksRecords, Metric
 from graftkit.interfaces.objective import SampledConfig
@@ -24,14 +24,16 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
+from graftkit.training.loop import planned_steps
+from graftkit.training.order import Mixture
 from graftkit.training.sampled_loss import Asked, SamplingPlan
 from graftkit.training.start_scores import KeptStart
 from graftkit.training.step_loss import Passes, StepLoss
 
-__all__ = ["asked_of", "check_rewarded", "loss_in", "rewards_of", "sampling_of"]
+__all__ = ["asked_of", "check_rewarded", "loss_in", "mixture_of", "rewards_of", "sampling_of"]
 
 _KEPT_TOKENS = 10_000_000
-"""Records of so many tokens together are kept in memory: reading the few of a step anew goes through all files."""
+"""Records of so many tokens are read together and kept in memory, those of later steps, too: it takes all files."""
 
 
 def loss_in(
@@ -58,7 +60,9 @@ def _sampling(run: RunContext, corpus: Corpus) -> SamplingPlan:
     metrics, train, holdout = rewards_of(bound, run.host), _Records(samples.train), _Records(samples.holdout)
 
     def ask(store: TokenStore, numbers: Sequence[int]) -> list[Asked]:
-        return _asked(run, train if store is corpus.train else holdout, metrics, store, numbers)
+        if store is corpus.train:
+            return _asked(run, train.at(store, numbers, run.steps_to_come()), metrics, store, numbers)
+        return _asked(run, holdout.at(store, numbers), metrics, store, numbers)
 
     return sampling_of(bound, ask, corpus.stop, run.vocabulary.encoder.max_length)
 
@@ -113,33 +117,50 @@ def rewards_of(bound: BoundRecipe, host: PluginHost) -> dict[str, Metric]:
 
 
 class _Records:
-    """Records by their numbers; where there are few, they are kept once they are read.
+    """Records by their numbers, of which those of later steps are read with those of a step.
 
     Args:
         samples: The records.
     """
 
     def __init__(self, samples: Samples) -> None:
-        self._samples, self._kept = samples, list[Sample]()
+        self._samples, self._kept = samples, dict[int, Sample]()
 
-    def at(self, numbers: Sequence[int], tokens: int) -> dict[int, Sample]:
-        """Returns those with some numbers, ascending.
+    def at(
+        self, store: TokenStore, numbers: Sequence[int], later: Iterable[Sequence[int]] = ()
+    ) -> Mapping[int, Sample]:
+        """Returns those that some examples are of, at least.
 
         Args:
-            numbers: The numbers.
-            tokens: How many tokens all records have.
+            store: The examples.
+            numbers: Which of them.
+            later: Those of the steps that follow, which are read together with them as far as there is room.
 
         Raises:
             DataError: A file has changed since its records were checked.
         """
-        if tokens > _KEPT_TOKENS:
-            return dict(zip(numbers, self._samples.at(numbers), strict=True))
-        self._kept = self._kept or list(self._samples)
-        return {number: self._kept[number] for number in numbers}
+        if self._kept.keys() >= {int(store.by_example[RECORD][number]) for number in numbers}:
+            return self._kept
+        wanted, room = set[int](), _KEPT_TOKENS
+        for number, needed in chain(((n, True) for n in numbers), ((n, False) for step in later for n in step)):
+            record = int(store.by_example[RECORD][number])
+            if record not in wanted:
+                room -= int(store.offsets[number + 1] - store.offsets[number])
+                if room < 0 and not needed:
+                    break
+                wanted.add(record)
+        ascending = sorted(wanted)
+        found = dict(zip(ascending, self._samples.at(ascending), strict=True))
+        self._kept = found if len(wanted) > len(numbers) or room >= 0 else {}
+        return found
 
 
-def check_rewarded(run: RunContext) -> None:
-    """Makes sure that answers to all training records can be scored, where a run learns from what metrics say of them.
+def check_rewarded(run: RunContext, corpus: Corpus) -> None:
+    """Makes sure that answers to the records of all steps can be scored, where a run learns from what metrics say.
+
+    Args:
+        run: The run.
+        corpus: The examples.
 
     Raises:
         DataError: A metric says that it can't score those to one.
@@ -147,31 +168,49 @@ def check_rewarded(run: RunContext) -> None:
     config = run.plan.bound.objective_config
     if not isinstance(config, SampledConfig):
         return
-    checking = [metric for metric in rewards_of(run.plan.bound, run.host).values() if isinstance(metric, ChecksRecords)]
-    if not checking:
+    metrics = rewards_of(run.plan.bound, run.host)
+    if not any(isinstance(metric, ChecksRecords) for metric in metrics.values()):
         return
-    samples = run.plan.samples.train
+    check, samples = checking(metrics, run.vocabulary.tokenizer), _seen(run, corpus.train)
     with run.stage("records to answer") as stage:
         report = stage.progress("records")
         for number, sample in enumerate(samples):
             report(number, len(samples))
             for question in questions_in(run.vocabulary.encoder, sample):
-                given = answered(run.vocabulary.tokenizer, question, [])
-                for metric in checking:
-                    metric.check(deepcopy(given))
+                check(question)
+
+
+def _seen(run: RunContext, store: TokenStore) -> Samples:
+    """Returns the records that some step sees."""
+    bound = run.plan.bound
+    steps = planned_steps(
+        store.lengths.tolist(), bound.recipe.training, mixture_of(run, store), bound.objective_config.repeats
+    )
+    return run.plan.samples.train.at({int(store.by_example[RECORD][number]) for step in steps for number in step})
+
+
+def mixture_of(run: RunContext, store: TokenStore) -> Mixture | None:
+    """Returns which training examples an epoch sees; None for each once."""
+    return Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None
 
 
 def _asked(
-    run: RunContext, known: _Records, metrics: Mapping[str, Metric], store: TokenStore, numbers: Sequence[int]
+    run: RunContext,
+    records: Mapping[int, Sample],
+    metrics: Mapping[str, Metric],
+    store: TokenStore,
+    numbers: Sequence[int],
 ) -> list[Asked]:
-    """Returns what some examples ask.
+    """Returns what some examples ask, given their records by number.
 
     Raises:
         DataError: The records are not what they were, or one has no prompt.
     """
     examples = [(store[number], int(store.by_example[RECORD][number])) for number in numbers]
-    records = known.at(sorted({record for _, record in examples}), len(store.ids))
-    questions = {number: list(questions_in(run.vocabulary.encoder, record)) for number, record in records.items()}
+    questions = {
+        number: list(questions_in(run.vocabulary.encoder, records[number]))
+        for number in sorted({record for _, record in examples})
+    }
 
     def asked(example: Example, number: int) -> Asked:
         same = (each for each in questions[number] if np.array_equal(each.example.ids, example.ids))

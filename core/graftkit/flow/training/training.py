@@ -1,47 +1,39 @@
-"""The fourth stage: training, a line of metrics a step, checkpoints, and the adapter's own tensors at the end."""
+"""Trains a run's model: a line of metrics a step, checkpoints, and the adapter's own tensors at the end."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
-from graftkit.errors import DataError, FolderError, HookError, LossError, RecipeError, named
+from graftkit.articles import counted
+from graftkit.errors import DataError, HookError, LossError, RecipeError, named
 from graftkit.exporting.shards import save_tensors
 from graftkit.flow.events import PassFinished, StepFinished
-from graftkit.flow.folders.folder import CHECKPOINTS
 from graftkit.flow.folders.listed_files import vouched_checkpoints
-from graftkit.flow.folders.metrics import (
-    METRICS,
-    Metrics,
-    kept_evaluations,
-    missing_evaluations,
-    missing_steps,
-    read_metrics,
-    to_line,
-)
+from graftkit.flow.folders.metrics import METRICS, Metrics, read_metrics, to_line
+from graftkit.flow.folders.own_files import CHECKPOINTS
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import RECORD, Corpus
 from graftkit.flow.preparation.masking import masking_in
-from graftkit.flow.state.context import ADAPTER, RunContext, StageScope
-from graftkit.flow.state.resume import Resumed, check_state
+from graftkit.flow.state.context import RunContext, StageScope
+from graftkit.flow.training.go_on import is_trained, take_adapter, take_up
 from graftkit.flow.training.holdout_watch import HoldoutWatch
-from graftkit.flow.training.rewards import loss_in
+from graftkit.flow.training.rewards import loss_in, mixture_of
 from graftkit.flow.training.sample_answers import SampleAnswers
 from graftkit.host.lifecycle import CheckpointInfo, StepInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.model.adapt import AdaptedModel
-from graftkit.recipe.schema import TokenizerSection, TrainingSection
+from graftkit.recipe.schema import TokenizerSection
 from graftkit.report.run_manifest import ExportedStep, FileFacts, StepFailure
-from graftkit.store.files import LineFile, atomic_folder, write_json, write_text
+from graftkit.store.files import atomic_folder, write_json
+from graftkit.store.line_file import LineFile
 from graftkit.training.checkpoint import (
     checkpoint_of,
-    damaged_checkpoints,
-    forget_after,
-    latest_checkpoint,
     read_checkpoint,
-    read_evaluations,
     state_facts,
     state_file,
     write_checkpoint,
@@ -49,12 +41,8 @@ from graftkit.training.checkpoint import (
 from graftkit.training.early_stop import best_step
 from graftkit.training.loop import Trainer
 from graftkit.training.optimizers import RowTraining
-from graftkit.training.order import Mixture
-from graftkit.training.schedule import learning_rate, warmup_steps
 
-__all__ = ["go_back", "make_trainer", "save_adapter", "train"]
-
-_PUT_BACK = "Put it back: what lies there is not what was trained."
+__all__ = ["make_trainer", "save_adapter", "train"]
 
 SHOWN_RECORDS = 8
 """How many of a failed step's records its error names; the manifest names all."""
@@ -71,11 +59,11 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
     with run.stage("training") as stage:
         _tell_of_idle(run, trainer, stage)
         _tell_of_room(run, corpus, stage)
-        if run.resumed is not None and _is_trained(run, run.resumed, trainer):
-            _take_adapter(run, run.resumed, model, trainer, stage)
+        if run.resumed is not None and is_trained(run, run.resumed, trainer):
+            take_adapter(run, run.resumed, model, trainer, stage)
         else:
             if run.resumed is not None:
-                _go_on(run, run.resumed, trainer, stage)
+                take_up(run, run.resumed, trainer, stage)
             if not loaded.packing.packed and not _samples(run):
                 alone, shared = trainer.count_passes(packed=False), trainer.count_passes(packed=True)
                 stage.notice(f"sequences run one by one: {alone:,} passes, where packed ones would take {shared:,}")
@@ -123,7 +111,7 @@ def _tell_of_room(run: RunContext, corpus: Corpus, stage: StageScope) -> None:
 def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Trainer:
     """Returns what trains a run's model on its examples."""
     model, store = loaded.model, corpus.train
-    return Trainer(
+    trainer = Trainer(
         model.network,
         model.trainable_parameters(),
         store,
@@ -133,11 +121,15 @@ def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Traine
         rate_scales=model.rate_scales(),
         packed=loaded.packing.packed,
         loss=loss_in(run, model.network, corpus, model.trainable_parameters().values()),
-        mixture=Mixture(run.plan.shares, store.by_example[RECORD].tolist()) if run.plan.mixed else None,
+        mixture=mixture_of(run, store),
         masking=masking_in(run, "training"),
         diverges=not _samples(run),
+        repeats=run.plan.bound.objective_config.repeats,
         processes=run.processes,
     )
+    made = weakref.ref(trainer)  # the run outlives the model
+    run.steps_to_come = lambda: islice(taking.plan, taking.step, None) if (taking := made()) else iter(())
+    return trainer
 
 
 def _take_steps(
@@ -203,102 +195,6 @@ def _take_exported(run: RunContext, trainer: Trainer, watch: HoldoutWatch, stage
     return ExportedStep(step=kept, taken=taken, planned=planned, reason=reason, stopped_early=early)
 
 
-def _is_trained(run: RunContext, resumed: Resumed, trainer: Trainer) -> bool:
-    """Tells whether a run that goes on has finished with all the steps that it now takes."""
-    taken = resumed.trained_steps
-    return taken is not None and (resumed.only_exports(run.plan.bound.resolved()) or taken == len(trainer.plan))
-
-
-def _go_on(run: RunContext, resumed: Resumed, trainer: Trainer, stage: StageScope) -> None:
-    """Takes up what the run that goes on has trained, and has to train further.
-
-    Raises:
-        FolderError: It has finished, and what it goes on from is gone.
-        RecipeError: It has finished after more steps than the recipe now makes.
-        TrainingError: The checkpoint is not of this model, or can't be read.
-    """
-    taken, steps = resumed.trained_steps, len(trainer.plan)
-    if taken is None:
-        go_back(run, trainer, stage)
-    elif steps < taken:
-        raise RecipeError(
-            f"the recipe makes {steps} steps, but the run in {run.folder} has finished after {taken}",
-            hint="Say more epochs or steps, or start anew with --overwrite.",
-        )
-    else:
-        check_state(run.folder, taken, resumed.manifest)
-        go_back(run, trainer, stage)
-        before = resumed.planned_steps or taken
-        recipe = run.plan.bound.recipe
-        alone = recipe.tokenizer.embedding_warmup_steps if recipe.tokenizer else 0
-        if not _has_rates_of(before, steps, recipe.training, alone):
-            stage.notice(_describe_stretch(recipe.training, taken, before, steps))
-
-
-def _take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, trainer: Trainer, stage: StageScope) -> None:
-    """Takes over the adapter that a finished run has saved; its checkpoint may be gone.
-
-    Raises:
-        FolderError: The adapter is another one than the run has trained, or of another step than it has exported.
-    """
-    from graftkit.flow.folders.run_adapter import read_adapter
-
-    taken, exported = resumed.trained_steps or 0, resumed.manifest.exported
-    expected = exported.step if exported else taken
-    facts, state = read_adapter(run.folder)
-    if run.is_changed(ADAPTER):
-        raise FolderError("it is not the file that was written", where=str(run.folder / ADAPTER), hint=_PUT_BACK)
-    if facts.get("step") != expected:
-        where = str(run.folder / "adapter")
-        raise FolderError(f"it is of step {facts.get('step')!r:.20}, not of step {expected}", where=where)
-    with named(str(run.folder / "adapter")):
-        model.load_adapter_state(state)
-    trainer.step = taken
-    run.record(exported=exported)
-    _tell_of_damage(stage, "", changed=run.is_changed(METRICS))
-    stage.notice(f"nothing is trained: the run took its {taken} steps before")
-
-
-def _has_rates_of(planned: int, steps: int, options: TrainingSection, alone: int) -> bool:
-    """Tells whether the steps of a run have the rates that they have in a longer one.
-
-    Args:
-        planned: How many it planned.
-        steps: How many the longer one has.
-        options: The recipe's training section.
-        alone: How many of them train the new rows alone: the adapter's schedule starts after them.
-    """
-    if planned == steps:
-        return True
-    return options.schedule == "constant" and all(
-        warmup_steps(planned - first, options.warmup, options.warmup_steps)
-        == warmup_steps(steps - first, options.warmup, options.warmup_steps)
-        for first in (0, alone)
-    )
-
-
-def _describe_stretch(options: TrainingSection, taken: int, planned: int, steps: int) -> str:
-    """Says what more steps make of the schedule of the learning rate.
-
-    Args:
-        options: The recipe's training section.
-        taken: How many steps were taken.
-        planned: How many the run planned that took the last of them.
-        steps: How many there are now.
-    """
-
-    def rate(step: int, of: int) -> float:
-        warmup = warmup_steps(of, options.warmup, options.warmup_steps)
-        peak, schedule = options.learning_rate, options.schedule
-        return learning_rate(step, of, peak=peak, warmup=warmup, schedule=schedule, min_lr_ratio=options.min_lr_ratio)
-
-    return (
-        f"{taken} steps were taken on the {options.schedule} schedule of {planned}; the others are on that of {steps}: "
-        f"the rate, {rate(taken, planned):.1e} in the last step, is {rate(taken + 1, steps):.1e} in the next; {steps} "
-        "steps in one run give other weights"
-    )
-
-
 def _check_first(run: RunContext, trainer: Trainer) -> None:
     section, steps = run.plan.bound.recipe.tokenizer, len(trainer.plan)
     if not steps:
@@ -309,8 +205,8 @@ def _check_first(run: RunContext, trainer: Trainer) -> None:
         )
     if section and section.embedding_warmup_steps >= steps:
         raise RecipeError(
-            f"tokenizer.embedding_warmup_steps is {section.embedding_warmup_steps}, but there are only {steps} steps: "
-            "none is left to the adapter",
+            f"tokenizer.embedding_warmup_steps is {section.embedding_warmup_steps}, and training has "
+            f"{counted(steps, 'step')}: none is left to the adapter",
             where=run.plan.bound.document.where(("tokenizer", "embedding_warmup_steps")),
         )
 
@@ -361,9 +257,9 @@ def _naming_records(run: RunContext, corpus: Corpus, error: LossError) -> LossEr
     hint = (
         f"The state after step {error.step - 1} is kept. Going on with --resume alone takes the same step and fails "
         f"again. With --set training.learning_rate={rate / 3:.1g}, or another training.max_grad_norm or warmup, it "
-        f"goes back to the newest checkpoint up to step {error.good} (training.checkpoint_every), or to the start; "
-        "training.divergence_factor says what divergence is."
+        f"goes back to the newest checkpoint up to step {error.good} (training.checkpoint_every), or to the start"
     )
+    hint += _STAYS_NEAR if _samples(run) else "; training.divergence_factor says what divergence is."
     return LossError("\n".join([f"{error.message}{'; its records:' if listed else ''}", *listed]), hint=hint)
 
 
@@ -396,53 +292,6 @@ def _tell_of_checkpoint(run: RunContext, trainer: Trainer) -> None:
     found = checkpoint_of(run.folder / CHECKPOINTS, trainer.step)
     if found is not None:
         run.broadcast("graftkit_checkpoint_written", checkpoint=CheckpointInfo(trainer.step, found))
-
-
-def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
-    """Takes up the newest whole checkpoint, and forgets the lines of steps after it.
-
-    Raises:
-        TrainingError: The checkpoint is not of this model, or can't be read.
-    """
-    if run.resumed and run.resumed.back_to is not None:
-        stage.notice(f"the loss had gone wrong: what was trained after step {run.resumed.back_to} is trained anew")
-        forget_after(run.folder / CHECKPOINTS, run.resumed.back_to)
-    states = vouched_checkpoints(run.resumed.manifest) if run.resumed else None
-    for name, fault in damaged_checkpoints(run.folder / CHECKPOINTS, states).items():
-        stage.notice(f"{CHECKPOINTS}/{name} {fault} and is not used")
-    found = latest_checkpoint(run.folder / CHECKPOINTS, states)
-    if found is None:
-        _write_metrics(run, "")
-        stage.notice("there is no checkpoint to go on from: training starts at the first step")
-        return
-    step, path = found
-    with named(str(path)):
-        trainer.load_state(step, read_checkpoint(path))
-    vouched, changed = run.resumed.manifest.vouched(METRICS) if run.resumed else None, run.is_changed(METRICS)
-    metrics = read_metrics(run.folder / METRICS, vouched.bytes if vouched and not changed else None)
-    kept = kept_evaluations(read_evaluations(path))
-    missing = (missing_steps(metrics.steps, step), missing_evaluations(metrics, kept))
-    _tell_of_damage(stage, "; ".join(filter(None, missing)), changed=changed)
-    metrics = Metrics(metrics.steps, kept) if changed else metrics.with_evaluations(kept)
-    _write_metrics(run, metrics.until(step).text())
-    for line in metrics.until(step).steps:
-        trainer.watch.look(line["step"], line["loss"], line["gradient_norm"])
-    stage.notice(f"going on after step {step}")
-
-
-def _write_metrics(run: RunContext, text: str) -> None:
-    """Writes the lines that a run goes on with; its manifest vouches for them before, as they began the older file."""
-    run.keep(METRICS, FileFacts.of(text))
-    run.save()
-    write_text(run.folder / METRICS, text)
-
-
-def _tell_of_damage(stage: StageScope, missing: str, *, changed: bool) -> None:
-    """Names what has become of the metrics meanwhile: no weight depends on them, and the run goes on."""
-    if missing:
-        stage.notice(missing)
-    elif changed:
-        stage.notice(f"{METRICS} is not the file that the run wrote before it stopped")
 
 
 def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
@@ -479,6 +328,11 @@ def _samples(run: RunContext) -> bool:
 def _has_gradient(line: Mapping[str, Any]) -> bool:
     return bool(line["gradient_norm"])
 
+
+_STAYS_NEAR = (
+    ". A new run may keep the model nearer its start by objective.beta, or sample likelier answers by a lower "
+    "objective.temperature."
+)
 
 _NOTHING_LEARNT = "no step had a gradient: nothing was learnt{}"
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from graftkit.errors import ExportError
-from graftkit.flow.exports.assets import differences, expected_assets
+from graftkit.flow.exports.asset_differences import differences
+from graftkit.flow.exports.assets import expected_assets
 from graftkit.flow.exports.check_export import check_it_reads, compare_found
 from graftkit.flow.exports.probes import PROBES_FILE, Probes, allowed_difference, compare
 from graftkit.flow.exports.proof import prove
@@ -33,7 +34,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ChangeKind
 from graftkit.model.adapt import AdaptedModel
 from graftkit.model.merge import on_base
-from graftkit.store.files import sha256_of
+from graftkit.store.file_hashes import sha256_of
 from graftkit.testing.contracts.base import Contract, choose
 from graftkit.testing.contracts.trained import Everything, TinyTrained, logits, train_tiny
 from graftkit.testing.tiny import TINY_SHAPES

@@ -23,8 +23,10 @@ from graftkit.interfaces.objective import (
     SampledConfig,
     Scores,
     SequenceScores,
+    SimilarityConfig,
     TeacherConfig,
     TokenScores,
+    VectorPairs,
 )
 from graftkit.recipe.bind import Choice
 from graftkit.testing.contracts.base import Contract, choose
@@ -34,7 +36,7 @@ __all__ = ["ObjectiveContract"]
 CLASSES = 3
 """How many labels texts have, or tags their words."""
 
-AnyScores = Scores | SequenceScores | TokenScores | Embeddings
+AnyScores = Scores | SequenceScores | TokenScores | Embeddings | VectorPairs
 """What an objective is given: log-probabilities of tokens, a head's scores, or vectors, as its config says."""
 
 TAGS = ("B-PER", "I-PER", "O")
@@ -249,7 +251,7 @@ class ObjectiveContract(Contract):
     def test_losses_are_multiplied_by_the_weights_of_labels(self) -> None:
         """Once, where a text or a word has the label: core divides their sum by the sum of the weights."""
         scores, row = self.scores(), torch.linspace(0.5, 2, CLASSES)
-        if isinstance(scores, Scores | Embeddings) or not self.config.label_weights:
+        if isinstance(scores, Scores | Embeddings | VectorPairs) or not self.config.label_weights:
             return
         plain, weighed = self.losses(scores), self.losses(replace(scores, label_weights=row))
         assert not torch.equal(plain, weighed), "losses() leaves out the label_weights"
@@ -288,6 +290,8 @@ class ObjectiveContract(Contract):
         assert isinstance(scores, Scores)
         if self.config.compares_with_start:  # as in the first step, where nothing else moves the model
             scores = replace(scores, reference=scores.logps.detach())
+        if scores.old is not None:
+            scores = replace(scores, old=scores.logps.detach())
         [gradient] = gradients_of(self.losses(scores), scores)
         signs = gradient.new_zeros(MOST).index_add(0, scores.sequence, gradient).sign()
         assert torch.equal(signs, -scores.by_example[ADVANTAGE].sign()), "it learns what is worth less"
@@ -325,6 +329,9 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
         scale: About how unlikely a token is, in nats; or how large a sequence's scores are.
     """
     random = torch.Generator().manual_seed(seed)
+    if isinstance(config, SimilarityConfig):
+        first, second = (random_vectors(examples, random, scale) for _ in range(2))
+        return VectorPairs(first, second, made_targets(config, examples))
     if isinstance(config, EmbeddingConfig):
         return made_vectors(examples, random, scale)
     per_example = config.sequences
@@ -352,6 +359,7 @@ def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale:
         sequences=per_example,
         examples=examples,
         reference=logps() if compares_with_start(config) else None,
+        old=logps() if isinstance(config, SampledConfig) and config.num_iterations > 1 else None,
         candidates=candidates,
         teacher=teacher,
         by_example={"wanted": wanted.to(torch.uint8)}
@@ -368,15 +376,22 @@ def made_vectors(examples: int, random: torch.Generator, scale: float) -> Embedd
         random: What they are drawn from.
         scale: How far apart they are, from one that all are near.
     """
-
-    def vectors(count: int) -> torch.Tensor:
-        drawn = 0.1 + scale * torch.randn(count, HIDDEN, generator=random)
-        return normalize(drawn, dim=1).requires_grad_()
-
     positive = torch.arange(examples).flip(0)
     compared = torch.rand(examples, 2 * examples, generator=random) < 0.8
     compared[torch.arange(examples), positive] = True
-    return Embeddings(vectors(examples), vectors(2 * examples), positive, compared)
+    queries, documents = (random_vectors(count, random, scale) for count in (examples, 2 * examples))
+    return Embeddings(queries, documents, positive, compared)
+
+
+def random_vectors(count: int, random: torch.Generator, scale: float) -> torch.Tensor:
+    """Returns vectors of the length 1, of which a gradient is taken, `[count, HIDDEN]`.
+
+    Args:
+        count: How many.
+        random: What they are drawn from.
+        scale: How far apart they are, from one that all are near.
+    """
+    return normalize(0.1 + scale * torch.randn(count, HIDDEN, generator=random), dim=1).requires_grad_()
 
 
 def kept_of(objective: Overall, scores: AnyScores) -> dict[str, torch.Tensor]:
@@ -397,8 +412,8 @@ def kept_of(objective: Overall, scores: AnyScores) -> dict[str, torch.Tensor]:
 
 def of_each(scores: AnyScores) -> range:
     """Returns the numbers of the examples that scores are of."""
-    if isinstance(scores, Embeddings):
-        return range(len(scores.queries))
+    if isinstance(scores, Embeddings | VectorPairs):
+        return range(len(given(scores)[0]))
     return range(len(scores.values) if isinstance(scores, SequenceScores) else scores.examples)
 
 
@@ -436,7 +451,7 @@ def made_targets(config: ObjectiveConfig, examples: int) -> dict[str, torch.Tens
         return {LABEL: (numbers % CLASSES).to(torch.int32)}
     if config.learns_from == "label_sets":
         return {LABELS: ((numbers[:, None] >> torch.arange(CLASSES)) & 1).to(torch.uint8)}
-    return {SCORE: numbers / 2 - 1} if config.learns_from == "scores" else {}
+    return {SCORE: numbers / 2 - 1} if config.learns_from in ("scores", "scored_pairs") else {}
 
 
 def made_candidates(tokens: int, scale: float, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -456,6 +471,8 @@ def given(scores: AnyScores) -> list[torch.Tensor]:
     """Returns what gradients are taken by."""
     if isinstance(scores, Embeddings):
         return [scores.queries, scores.documents]
+    if isinstance(scores, VectorPairs):
+        return [scores.first, scores.second]
     if not isinstance(scores, Scores):
         return [scores.values]
     return [scores.logps] if scores.candidates is None else [scores.logps, scores.candidates]
@@ -471,6 +488,8 @@ def with_given(scores: AnyScores, tensors: Sequence[torch.Tensor]) -> AnyScores:
     """Returns the scores with other tensors in their place."""
     if isinstance(scores, Embeddings):
         return replace(scores, queries=tensors[0], documents=tensors[1])
+    if isinstance(scores, VectorPairs):
+        return replace(scores, first=tensors[0], second=tensors[1])
     if not isinstance(scores, Scores):
         return replace(scores, values=tensors[0])
     return replace(scores, logps=tensors[0], candidates=tensors[1] if len(tensors) > 1 else None)
@@ -483,6 +502,9 @@ def of_examples(scores: AnyScores, numbers: Sequence[int]) -> AnyScores:
         queries = scores.queries.detach()[at].requires_grad_()
         return replace(scores, queries=queries, positive=scores.positive[at], compared=scores.compared[at])
     by_example = {name: values[list(numbers)] for name, values in scores.by_example.items()}
+    if isinstance(scores, VectorPairs):
+        first, second = (vectors.detach()[list(numbers)].requires_grad_() for vectors in given(scores))
+        return VectorPairs(first, second, by_example)
     if isinstance(scores, SequenceScores):
         values = scores.values.detach()[list(numbers)].requires_grad_()
         return SequenceScores(values, by_example, scores.label_weights)
@@ -508,6 +530,7 @@ def of_examples(scores: AnyScores, numbers: Sequence[int]) -> AnyScores:
         sequences=scores.sequences,
         examples=len(numbers),
         reference=None if scores.reference is None else scores.reference[at],
+        old=None if scores.old is None else scores.old[at],
         candidates=None if scores.candidates is None else scores.candidates.detach()[at].requires_grad_(),
         teacher=None if scores.teacher is None else scores.teacher[at],
         by_example=by_example,
@@ -539,8 +562,8 @@ def tensors_of(scores: AnyScores) -> Iterator[torch.Tensor]:
     yield from scores.by_example.values()
     if isinstance(scores, TokenScores):
         yield from (scores.tags, scores.example)
-    if not isinstance(scores, Scores) and scores.label_weights is not None:
+    if isinstance(scores, SequenceScores | TokenScores) and scores.label_weights is not None:
         yield scores.label_weights
     if isinstance(scores, Scores):
         yield from (scores.weights, scores.sequence)
-        yield from (tensor for tensor in (scores.reference, scores.teacher) if tensor is not None)
+        yield from (tensor for tensor in (scores.reference, scores.old, scores.teacher) if tensor is not None)

@@ -23,9 +23,10 @@ from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ChangeKind, ExtendableBackend, ExtensionSpec, VocabularyChange
 from graftkit.model.adapt import AdaptedModel, adapt
+from graftkit.model.dense_model import load_dense_model
 from graftkit.model.grow import MakeRows, grow
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import load_base_model, load_dense_model
+from graftkit.model.load import load_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.recipe.bind import Choice
 from graftkit.testing.contracts.base import choose

@@ -17,18 +17,11 @@ import pytest
 from graftkit.errors import FolderError, StorageError
 from graftkit.flow.folders import folder as folder_module
 from graftkit.flow.folders.adapter_folder import read_adapter_folder
-from graftkit.flow.folders.folder import (
-    LOCK,
-    MANIFEST,
-    ClaimedFolder,
-    claim,
-    claim_again,
-    default_folder,
-    locked_folder,
-)
+from graftkit.flow.folders.folder import ClaimedFolder, claim, claim_again, default_folder, locked_folder
+from graftkit.flow.folders.own_files import LOCK
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.planning.inputs_in_run import refuse_inputs_in
-from graftkit.report.run_manifest import RunManifest
+from graftkit.report.run_manifest import MANIFEST, RunManifest
 from graftkit.testing import isolated_host
 
 WEIGHTS = "adapter.safetensors"

@@ -140,8 +140,8 @@ def test_a_column_that_only_later_records_have_is_read_all_the_same(tmp_path: Pa
         ([{"messages": [1]}], "messages (list of numbers)"),
         ([{**CHAT, "text": "x"}], "could be read as messages (of messages); text (of text)"),
         ([{**CHAT, "text": "x"}], "Say which: {path: a.jsonl, format: messages} or {path: a.jsonl, format: text}."),
-        ([{"conversations": ["a", "b"], "source": "x"}], "Make a text of each of the two"),
-        ([{"translation": {"en": "a", "fr": "b"}}], "or write what reads such records: toolkit plugin new NAME --kind"),
+        ([{"links": ["a", "b"], "source": "x"}], "Make a text of each of the two"),
+        ([{"paper": {"title": "a", "body": "b"}}], "or write what reads such records: toolkit plugin new NAME --kind"),
         (
             [{"chosen": "a b", "rejected": "a c"}],
             "Put what stands before both answers into a column of its own, prompt.",

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 import yaml
 from graftkit import load_recipe
 from graftkit.corpus.dataset import Dataset
 from graftkit.errors import DataError
+from graftkit.flow.planning.plan_notices import told_of_files
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.recipe.bind import bind
 from graftkit.testing import isolated_host
@@ -58,6 +65,15 @@ def refusal(entry: Any) -> str:
 
 
 QA = [["user", "q"], ["assistant", "a"]]
+HUMAN, ASSISTANT = "\n\nHuman: ", "\n\nAssistant: "
+
+
+def both(asked: list[list[str]], chosen: str, rejected: str) -> dict[str, Any]:
+    """The key of a pair, whose prompt is not learnt."""
+    silent = [[*said, {"weight": 0.0}] for said in asked]
+    return {name: [*silent, ["assistant", text]] for name, text in (("chosen", chosen), ("rejected", rejected))}
+
+
 CALLED = [["user", "q"], ["assistant", "", {"tool_calls": [["add", {"a": 1}, ""]]}]]
 READ: dict[str, tuple[dict[str, Any], Any]] = {
     "calls of ShareGPT": (
@@ -106,6 +122,38 @@ READ: dict[str, tuple[dict[str, Any], Any]] = {
     "roles of Cohere": ({"messages": [{"role": "User", "content": "q"}, {"role": "Chatbot", "content": "a"}]}, QA),
     "prompt and output": ({"prompt": "q", "output": "a"}, QA),
     "inputs and targets": ({"inputs": "q", "targets": "a", "task": "t"}, QA),
+    "texts in turn": ({"conversations": ["q", "a"], "source": "s"}, QA),
+    "pairs of input and output": ({"source": "s", "conversation": [{"input": "q", "output": "a"}]}, QA),
+    "the first of SQuAD's answers": (
+        {
+            "id": "1",
+            "title": "t",
+            "context": "c",
+            "question": "q",
+            "answers": {"text": ["a", "b"], "answer_start": [0, 3]},
+        },
+        [["user", "q\n\nc"], ["assistant", "a"]],
+    ),
+    "transcripts": (
+        {
+            "chosen": f"{HUMAN}q{ASSISTANT}b{HUMAN} r {ASSISTANT}a",
+            "rejected": f"{HUMAN}q{ASSISTANT}b{HUMAN}r{ASSISTANT}c",
+        },
+        both([["user", "q"], ["assistant", "b"], ["user", "r"]], "a", "c"),
+    ),
+    "a transcript before texts": (
+        {"prompt": f"{HUMAN}q{ASSISTANT.rstrip()}", "chosen": " a", "rejected": " b"},
+        both([["user", "q"]], "a", "b"),
+    ),
+    "an input as the prompt of a pair": (
+        {"system": "s", "input": "q", "chosen": "a", "rejected": "b", "rating": [9, 1]},
+        both([["system", "s"], ["user", "q"]], "a", "b"),
+    ),
+    "a pair beside turns without roles": (
+        {"conversation": [{"input": "q", "output": None}], "prompt": "q", "chosen": "a", "rejected": "b"},
+        both([["user", "q"]], "a", "b"),
+    ),
+    "content with a label": ({"content": "q", "title": "t", "label": "a"}, QA),
     "a generated solution": ({"problem": "q", "generated_solution": "a", "expected_answer": "x"}, QA),
 }
 
@@ -114,6 +162,100 @@ READ: dict[str, tuple[dict[str, Any], Any]] = {
 def test_it_is_read_as_what_it_means(tmp_path: Path, name: str) -> None:
     record, expected = READ[name]
     assert keys(str(written(tmp_path, record))) == [expected]
+
+
+READ_INTO = {
+    "who speaks": ({"conversation": ["q", "a"]}, "the user's and the assistant's in turn"),
+    "who says which of a pair": ({"conversation": [{"input": "q", "output": "a"}]}, '"input" is the user\'s'),
+    "where a transcript is cut": (
+        {"chosen": f"{HUMAN}q{ASSISTANT}a", "rejected": f"{HUMAN}q{ASSISTANT}b"},
+        "cut at Human:",
+    ),
+    "which answer is learnt": (
+        {"question": "q", "answers": {"text": ["a", "b"], "answer_start": [0, 1]}},
+        "of several answers the first",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READ_INTO)
+def test_what_records_do_not_say_is_told(tmp_path: Path, name: str) -> None:
+    record, told = READ_INTO[name]
+    path = written(tmp_path, record)
+    [dataset] = opened(str(path))
+    assert told in dataset.reading
+    bound = bind(load_recipe({"model": "./m", "data": {"train": str(path)}}), isolated_host())
+    [notice] = [line for line in told_of_files(bound, [dataset, dataset]) if told in line]
+    assert notice.startswith(f"{path} and 1 more: read as {dataset.format_name}: ")
+
+
+def test_a_language_that_is_not_read_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path, {"translation": {"en": "q", "fr": "a", "de": "x"}})
+    [dataset] = opened({"path": str(path), "format": {"use": "translation", "source": "en", "target": "fr"}})
+    assert [sample.key() for sample in dataset] == [QA]
+    assert dataset.reading == "en is translated into fr; not read: de"
+
+
+def table(folder: Path, name: str, rows: list[dict[str, Any]], features: Any) -> Path:
+    """A table as `datasets` writes it, with what it keeps of the columns."""
+    metadata = {"huggingface": features if isinstance(features, str) else json.dumps({"info": {"features": features}})}
+    made = pyarrow.Table.from_pylist(rows).replace_schema_metadata(metadata)
+    if name.endswith(".parquet"):
+        pyarrow.parquet.write_table(made, folder / name)
+    else:
+        with pyarrow.ipc.new_stream(folder / name, made.schema) as stream:
+            stream.write_table(made)
+    return folder / name
+
+
+def labels(*names: str) -> dict[str, Any]:
+    return {"names": [*names], "_type": "ClassLabel"}
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_numbers_are_the_words_that_a_table_keeps_for_them(tmp_path: Path, name: str) -> None:
+    """Of labels and tags, in lists of this and of older versions; a column may have another name in the recipe."""
+
+    def read(rows: list[dict[str, Any]], features: Any, **entry: Any) -> Any:
+        path = table(tmp_path, name, rows, features)
+        [dataset] = opened({"path": str(path), **entry})
+        return [*dataset], dataset.reading
+
+    news, text = labels("World", "Sports"), {"dtype": "string", "_type": "Value"}
+    found, told = read([{"text": "q", "label": 1}], {"text": text, "label": news})
+    assert found[0].label == "Sports"
+    assert told == "the numbers of 'label' stand for the words that the file keeps: World, Sports"
+    found, _ = read([{"sentence": "q", "topic": 0}], {"topic": news}, columns={"text": "sentence", "label": "topic"})
+    assert found[0].label == "World"
+    found, _ = read([{"text": "q", "labels": [1, 0]}], {"labels": {"feature": news, "_type": "Sequence"}})
+    assert found[0].labels == ("Sports", "World")
+    tags = {"pos_tags": [labels("NN")], "ner_tags": {"feature": labels("O", "B-PER"), "_type": "List"}}
+    found, _ = read([{"tokens": ["a"], "pos_tags": [0], "ner_tags": [1]}], tags)
+    assert found[0].tags == ("B-PER",)
+    found, _ = read(
+        [{"tokens": ["a"], "pos_tags": [0], "ner_tags": [1]}], tags, columns={"tags": "pos_tags", "unread": "ner_tags"}
+    )
+    assert found[0].tags == ("NN",)
+    said = {"use": "label", "names": ["bad", "good"]}
+    found, told = read([{"text": "q", "label": 1}], {"label": news}, format=said)
+    assert (found[0].label, told) == ("good", "")
+
+
+def test_a_label_of_none_is_left_out_where_others_have_words(tmp_path: Path) -> None:
+    rows = [{"text": "q", "label": 1}, {"text": "r", "label": -1}]
+    path = str(table(tmp_path, "a.parquet", rows, {"label": labels("no", "yes")}))
+    assert "#2: the label is the number -1, which stands for no label" in refusal(path)
+    assert len(keys({"path": path, "empty": "skip"})) == 1
+    path = str(table(tmp_path, "b.parquet", [{"text": "q", "label": 2}], {"label": labels("no", "yes")}))
+    assert "the file keeps a word for 0 to 1" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "features", ["{", "[]", "3", '{"info": []}', {"label": labels("")}, {"label": {"_type": "ClassLabel", "names": 3}}]
+)
+def test_what_keeps_no_words_is_a_table_like_any_other(tmp_path: Path, features: Any) -> None:
+    path = table(tmp_path, "a.parquet", [{"text": "q", "label": 0}], features)
+    assert "the label is the number 0, for which there is no word" in refusal(str(path))
 
 
 def test_of_a_tree_the_best_ranked_path_is_read(tmp_path: Path) -> None:
@@ -193,6 +335,26 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a missing answer": ([{"question": "q", "answer": "a"}, {"question": "r", "answer": None}], "has no answer"),
     "an empty text": ([{"text": ""}, {"text": "a"}], ':1: "text" is empty'),
     "no turn of the assistant": ([{"messages": [user("q")]}, {"messages": [user("q"), assistant("a")]}], "no turn of"),
+    "a text in several languages": ({"id": "0", "translation": {"en": "q", "no": "a"}}, "no format fits"),
+    "texts in turn under another name": ({"dialog": ["q", "a"], "act": [1, 2]}, "no format fits"),
+    "a pair of other prompts": (
+        [
+            {"chosen": f"{HUMAN}q{ASSISTANT}a", "rejected": f"{HUMAN}q{ASSISTANT}b"},
+            {"chosen": f"{HUMAN}q{ASSISTANT}a", "rejected": f"{HUMAN}r{ASSISTANT}b"},
+        ],
+        ":2: what stands before the chosen answer",
+    ),
+    "a transcript that nobody answers": (
+        [
+            {"chosen": f"{HUMAN}q{ASSISTANT}a", "rejected": f"{HUMAN}q{ASSISTANT}b"},
+            {"chosen": f"{HUMAN}q{ASSISTANT}a{HUMAN}r", "rejected": f"{HUMAN}q{ASSISTANT}b"},
+        ],
+        ':2: "chosen" ends with a message of the user',
+    ),
+    "a question that has no answer in its context": (
+        [{"question": "q", "context": "c", "answers": {"text": texts, "answer_start": []}} for texts in (["a"], [])],
+        ":2: the question has no answer",
+    ),
     "one text of another name": ({"sample": "a", "id": 3}, "no format fits"),
     "a text and a number": ({"sentence": "q", "label": 1}, "no format fits"),
 }
@@ -213,6 +375,59 @@ def test_what_is_refused_is_read_once_the_hint_is_written(tmp_path: Path, name: 
     found = refusal(str(path))
     assert message in found and found.startswith(str(path))
     assert keys(as_said(found.partition("\n")[2], path))[-1] is not None
+
+
+NO_TEXTS: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
+    "several answers": (
+        {"question": "q", "answer": ["a", "b"]},
+        "the first of its texts is meant",
+        {"question": "q", "answer": "a"},
+    ),
+    "an answer with its aliases": (
+        {"question": "q", "answer": {"aliases": ["b"], "value": "a"}},
+        "its value is meant",
+        {"question": "q", "answer": "a"},
+    ),
+    "the number of a choice": (
+        {"question": "q", "choices": ["b", "a"], "answer": 1},
+        "'choices' beside 'question' would not be read",
+        {"question": "q\nb\na", "answer": "a"},
+    ),
+    "the letter of a choice": (
+        {"question": "q", "choices": {"label": ["A", "B"], "text": ["b", "a"]}, "answerKey": "B"},
+        "'choices' beside 'question' would not be read",
+        {"question": "q\nA. b\nB. a", "answer": "B"},
+    ),
+    "a choice": (
+        {"question": "q", "options": ["b", "a"], "answer": "a"},
+        "'options' beside 'question' would not be read",
+        {"question": "q\nb\na", "answer": "a"},
+    ),
+    "a number": ({"question": "q", "answer": 3}, "its JSON is meant", {"question": "q", "answer": "3"}),
+}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("name", NO_TEXTS)
+def test_an_answer_that_is_no_text_becomes_one_by_the_command_that_is_told(
+    tmp_path: Path, name: str, suffix: str
+) -> None:
+    record, told, expected = NO_TEXTS[name]
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "jsonl":
+        written(tmp_path, record)
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record]), path)
+    found = refusal(str(path))
+    assert told in found
+    [command] = re.findall(r"(?:makes it one|into the question): (.* > records\.jsonl)(?:$|; or)", found)
+    command = command.replace("FILE", str(path))
+    assert ("read_table" in command) == (suffix == "parquet")
+    if shutil.which("jq"):
+        command = command.replace("python ", f"{sys.executable} ")
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+        made = json.loads((tmp_path / "records.jsonl").read_text())
+        assert {key: made[key] for key in expected} == expected and keys(str(tmp_path / "records.jsonl"))
 
 
 def test_records_with_nothing_to_learn_are_left_out_counted_and_read_again_alike(tmp_path: Path) -> None:

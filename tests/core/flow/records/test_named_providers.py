@@ -137,6 +137,24 @@ def test_a_format_names_columns(given: Any) -> None:
         format.columns({})
 
 
+@pytest.mark.parametrize("given", ["words", 5, {"label": "words"}, {"label": [1]}, {"label": ("a", None)}, Raising()])
+def test_a_reader_gives_lists_of_words_by_column(source: RecordSource, given: Any) -> None:
+    found = NamedReader(SimpleNamespace(names=lambda source: given), registered("reader"))  # type: ignore[arg-type]
+    with pytest.raises(PluginCallError, match="plugin 'p': reader 'odd'"):
+        found.names(source)
+    assert not reader(lambda source: []).names(source), "a reader need not have any"
+    found = NamedReader(SimpleNamespace(names=lambda source: {"label": ("a",)}), registered("reader"))  # type: ignore[arg-type]
+    assert found.names(source) == {"label": ["a"]}
+
+
+@pytest.mark.parametrize("given", [None, 5, ["who speaks"]])
+def test_a_format_says_in_a_text_what_it_reads_into_records(given: Any) -> None:
+    made = NamedFormat(SimpleNamespace(reading=lambda record: given), registered("format"))  # type: ignore[arg-type]
+    with pytest.raises(PluginCallError, match="plugin 'p': format 'odd' gave .* not a text"):
+        made.reading({})
+    assert NamedFormat(SimpleNamespace(), registered("format")).reading({}) == ""  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import graftkit
 import pytest
 from click.testing import CliRunner
 from graftkit import PluginHost
 from graftkit.cli.main import cli as toolkit
+from graftkit.errors import RequestError
 from graftkit.flow.records.starting_point import find_starting_point
 from graftkit.recipe.load import load_recipe
 from graftkit.testing import tiny_model_folder
@@ -64,3 +66,47 @@ def test_reasoning_left_out_later_is_learnt_answer_by_answer(place: Path, monkey
     assert "example: the chat template leaves out earlier reasoning" in Path("mine.yaml").read_text()
     planned = graftkit.plan("mine.yaml")
     assert planned.encoder.encode(next(iter(planned.samples.train))).examples[0].loss_mask.any()
+
+
+@pytest.mark.parametrize(
+    ("record", "metric"),
+    [
+        ({"prompt": "say {}", "completion": "{} times"}, "exact-match"),
+        ({"question": "count to {}", "answer": '[{}, "x"]'}, "json-equal"),
+        ({"prompt": "as JSON: {}"}, "json-valid"),
+        ({"messages": [{"role": "user", "content": "say {}"}]}, "json-valid"),
+    ],
+)
+def test_init_writes_what_is_asked_for(
+    record: dict[str, Any], metric: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe that can be run as it is, of prompts that have an answer and of such that have none."""
+    monkeypatch.chdir(place)
+    rows = [json.dumps(record).replace("{}", str(number)) for number in range(40)]
+    Path("asked.jsonl").write_text("\n".join(rows))
+    asked = ["init", "mine.yaml", "--model", "model", "--train", "asked.jsonl"]
+    if metric == "json-valid":
+        refused = CliRunner().invoke(toolkit, asked)
+        assert "--objective says that here" in str(refused.exception)
+    found = CliRunner().invoke(toolkit, [*asked, "--objective", "grpo"])
+    assert found.exit_code == 0, found.output
+    recipe = Path("mine.yaml").read_text()
+    assert "objective: {use: grpo, group_size: 8, max_new_tokens: 128}" in recipe
+    assert f"evaluation: {{metrics: {metric}, answers: 0}}" in recipe
+    planned = graftkit.plan("mine.yaml")
+    assert planned.bound.recipe.data.max_length == 192 and len(planned.samples.train) == 38
+
+
+def test_init_refuses_what_the_records_are_not(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    asked = ["init", "mine.yaml", "--model", "model", "--train", "train.jsonl", "--objective"]
+    for objective, told in (
+        ("dpo", "the objective dpo learns from pairs"),
+        ("gppo", "Did you mean 'grpo'"),
+        ("distill", "the objective distill needs its field teacher"),
+    ):
+        refused = CliRunner().invoke(toolkit, [*asked, objective])
+        assert isinstance(refused.exception, RequestError) and told in str(refused.exception)
+    assert not Path("mine.yaml").exists()
+    found = CliRunner().invoke(toolkit, [*asked, "sft"])
+    assert found.exit_code == 0 and "objective" not in Path("mine.yaml").read_text()
