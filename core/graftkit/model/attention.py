@@ -88,28 +88,32 @@ class DeferredMask:
         self._use_vmap = use_vmap
         self._device = device
         self._tiles: dict[tuple[int, int], list[Tile]] = {}
-        self._band: int | None = None
+        self._reach: list[tuple[int, int] | None] = []
 
-    def band(self, bounds: Sequence[int]) -> int:
-        """Returns how many tokens each one sees at most where every sequence is causal within one window, else 0.
+    def reach(self, bounds: Sequence[int]) -> tuple[int, int] | None:
+        """Returns how many tokens before and after itself each one sees at most, where that is the same for all.
 
         The device is asked once a pass, whatever the number of sequences, and some queries are looked at at a time.
 
         Args:
             bounds: Where sequences begin, and where the last one ends.
         """
-        if self._band is None:
+        if not self._reach:
             spans = list(pairwise(bounds))
             start, end = max(spans, key=lambda span: span[1] - span[0])
-            width = self._evaluated(start, end, end - 1).sum()
-            odd = [self._differs_from_a_band(*span, *rows, width) for span in spans for rows in _rows(*span)]
-            self._band = int((width * ~torch.stack(odd).any()).item())
-        return self._band
+            first, last = self._evaluated(start, end, start, start + 1), self._evaluated(start, end, end - 1)
+            before, after = last[0, 0].sum() - 1, first[0, 0].sum() - 1
+            odd = [self._reaches_otherwise(*span, *rows, before, after) for span in spans for rows in _rows(*span)]
+            before, after, differs = torch.stack([before, after, torch.stack(odd).any().long()]).tolist()
+            self._reach = [None if differs or min(before, after) < 0 else (before, after)]
+        return self._reach[0]
 
-    def _differs_from_a_band(self, start: int, end: int, first: int, last: int, width: torch.Tensor) -> torch.Tensor:
+    def _reaches_otherwise(
+        self, start: int, end: int, first: int, last: int, before: torch.Tensor, after: torch.Tensor
+    ) -> torch.Tensor:
         queries, keys = (torch.arange(*ends, device=self._device) for ends in ((first, last), (start, end)))
-        behind = queries.unsqueeze(1) - keys
-        return (self._evaluated(start, end, first, last) != ((behind >= 0) & (behind < width))).any()
+        ahead = keys - queries.unsqueeze(1)
+        return (self._evaluated(start, end, first, last) != ((ahead >= -before) & (ahead <= after))).any()
 
     def __getitem__(self, index: Any) -> DeferredMask:
         """Returns itself where all of it is asked for: Gemma 4 takes the queries whose logits are wanted.
@@ -225,16 +229,16 @@ def packed_attention(
     _check(others, attention_mask, bounds, query)
     assert cu_seq_lens_q is not None
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-    longest = max(end - start for start, end in pairwise(bounds))
-    band = longest if causal and attention_mask is None else 0
-    if attention_mask is not None and query.device.type != "cpu":  # which parts of masks are not asked one by one
-        band = attention_mask.band(bounds)
-        if band >= longest:
-            attention_mask, causal = None, True
+    furthest = max(end - start for start, end in pairwise(bounds)) - 1
+    reach: tuple[int, int] | None = (furthest, 0 if causal else furthest)
+    if attention_mask is not None:
+        # Of a mask on a device each question is a wait: one for all sequences, then, not one for each of its tiles.
+        reach = attention_mask.reach(bounds) if query.device.type != "cpu" else None
+        if reach and reach[0] >= furthest and (reach[1] == 0 or reach[1] >= furthest):
+            attention_mask, causal = None, reach[1] == 0
     plainly = softcap is None and s_aux is None and dropout == 0
-    if band and plainly and can_attend_at_once(query, key, value):
-        window = band if band < longest else None
-        return attend_at_once(query, key, value, cu_seq_lens_q, longest, window, scaling), None
+    if reach and plainly and can_attend_at_once(query, key, value):
+        return attend_at_once(query, key, value, cu_seq_lens_q, furthest + 1, reach, scaling), None
     found = []
     for start, end in pairwise(bounds):
         whole = slice(start, end)

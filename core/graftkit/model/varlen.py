@@ -1,7 +1,8 @@
 """Attention over all sequences of a pass in one call of `torch.nn.attention.varlen`, where the device can.
 
-It needs a CUDA device of compute capability 8.0, 16 bits, and a mask that is causal, or causal within a window. A loop
-over sequences, each by scaled dot product attention (`graftkit.model.attention`), computes the same for everything.
+It needs a CUDA device of compute capability 8.0, 16 bits, and a mask by which every token sees as far back and as far
+ahead. A loop over sequences, each by scaled dot product attention (`graftkit.model.attention`), computes the same for
+everything.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def attend_at_once(
     value: torch.Tensor,
     bounds: torch.Tensor,
     longest: int,
-    window: int | None,
+    reach: tuple[int, int],
     scaling: float | None,
 ) -> torch.Tensor:
     """Attends within each sequence; `[1, tokens, heads, head_dim]`.
@@ -50,7 +51,7 @@ def attend_at_once(
         value: `[1, kv_heads, tokens, head_dim]`.
         bounds: Cumulative sequence lengths, from 0 to `tokens`, int32 on the device.
         longest: Tokens of the longest sequence.
-        window: How many tokens each one sees at most, itself among them; None for all before it.
+        reach: How many tokens before itself each one sees at most, and how many after.
         scaling: What scores are multiplied by; `head_dim ** -0.5` when left out.
     """
     from torch.nn.attention.varlen import varlen_attn
@@ -62,8 +63,9 @@ def attend_at_once(
     elif groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    seen = (-1 if window is None else window - 1, 0)
-    found: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=seen, **options)
+    before, after = (-1 if tokens >= longest - 1 > 0 else tokens for tokens in reach)  # -1: all that there are
+    options["window_size"] = (before, after)
+    found: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, **options)
     attended: torch.Tensor = found
     return attended.unsqueeze(0)
 

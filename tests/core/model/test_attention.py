@@ -11,8 +11,10 @@ from graftkit.model.attention import DeferredMask, packed_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.masking_utils import (
     and_masks,
+    bidirectional_mask_function,
     causal_mask_function,
     chunked_overlay,
+    sliding_window_bidirectional_mask_function,
     sliding_window_overlay,
 )
 
@@ -101,16 +103,23 @@ def test_an_encoders_sequence_needs_no_mask() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overlay", "band"),
+    ("function", "reach"),
     [
-        (sliding_window_overlay(16), 16),
-        (sliding_window_overlay(200), 200),
-        (sliding_window_overlay(500), 200),
-        (chunked_overlay(50, torch.zeros(1, dtype=torch.int64)), 0),
-        (lambda batch, head, query, key: query != key, 0),
+        (and_masks(causal_mask_function, sliding_window_overlay(16)), (15, 0)),
+        (and_masks(causal_mask_function, sliding_window_overlay(200)), (199, 0)),
+        (and_masks(causal_mask_function, sliding_window_overlay(500)), (499, 0)),
+        (and_masks(causal_mask_function, chunked_overlay(50, torch.zeros(1, dtype=torch.int64))), None),
+        (and_masks(causal_mask_function, lambda batch, head, query, key: query != key), None),
+        (causal_mask_function, (1199, 0)),
+        (bidirectional_mask_function, (1199, 1199)),
+        (sliding_window_bidirectional_mask_function(16), (16, 16)),
+        (lambda batch, head, query, key: (query == key) | (key > query + 3), None),
+        (lambda batch, head, query, key: query < 0, None),
     ],
 )
-def test_a_mask_that_is_causal_within_a_window_is_told_from_others(overlay: Any, band: int) -> None:
+def test_a_mask_by_which_all_tokens_see_as_far_is_told_from_others(
+    function: Any, reach: tuple[int, int] | None
+) -> None:
     """Kernels that take all sequences in one call know windows, and nothing else."""
-    mask = DeferredMask(and_masks(causal_mask_function, overlay), False, torch.device("cpu"))
-    assert mask.band([0, 5, 133, 134, 334]) == band
+    mask = DeferredMask(function, False, torch.device("cpu"))
+    assert mask.reach([0, 5, 133, 134, 1334]) == (reach and tuple(min(tokens, 1199) for tokens in reach))
