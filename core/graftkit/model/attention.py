@@ -7,7 +7,7 @@ sees another. A keyword that this attention does not implement is refused, never
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -28,6 +28,8 @@ _SHORT = 128
 """Tokens of a sequence up to which torch's attention on a CPU takes longer in 16 bits than in 32."""
 _TILE = 512
 """Queries whose mask is evaluated, and attention computed, at once, where a sequence's mask is more than causal."""
+_TOGETHER = 2048
+"""Tokens of short sequences whose masks are looked at together on a device, which takes longer to begin than to do."""
 
 _WITHOUT_EFFECT = frozenset(
     {
@@ -90,30 +92,36 @@ class DeferredMask:
         self._tiles: dict[tuple[int, int], list[Tile]] = {}
         self._reach: list[tuple[int, int] | None] = []
 
-    def reach(self, bounds: Sequence[int]) -> tuple[int, int] | None:
+    def reach(self, bounds: Sequence[int], cu_seq_lens: torch.Tensor) -> tuple[int, int] | None:
         """Returns how many tokens before and after itself each one sees at most, where that is the same for all.
 
-        The device is asked once a pass, whatever the number of sequences, and some queries are looked at at a time.
+        The device is asked once a pass. Short sequences are looked at together, and of a long one some queries at a
+        time.
 
         Args:
             bounds: Where sequences begin, and where the last one ends.
+            cu_seq_lens: The same on the device, int32.
         """
         if not self._reach:
             spans = list(pairwise(bounds))
             start, end = max(spans, key=lambda span: span[1] - span[0])
             first, last = self._evaluated(start, end, start, start + 1), self._evaluated(start, end, end - 1)
             before, after = last[0, 0].sum() - 1, first[0, 0].sum() - 1
-            odd = [self._reaches_otherwise(*span, *rows, before, after) for span in spans for rows in _rows(*span)]
+            owners = torch.bucketize(torch.arange(bounds[-1], device=self._device), cu_seq_lens, right=True)
+            odd = [self._reaches_otherwise(owners, *part, before, after) for part in _together(spans)]
             before, after, differs = torch.stack([before, after, torch.stack(odd).any().long()]).tolist()
             self._reach = [None if differs or min(before, after) < 0 else (before, after)]
         return self._reach[0]
 
     def _reaches_otherwise(
-        self, start: int, end: int, first: int, last: int, before: torch.Tensor, after: torch.Tensor
+        self, owners: torch.Tensor, queries: slice, keys: slice, before: torch.Tensor, after: torch.Tensor
     ) -> torch.Tensor:
-        queries, keys = (torch.arange(*ends, device=self._device) for ends in ((first, last), (start, end)))
-        ahead = keys - queries.unsqueeze(1)
-        return (self._evaluated(start, end, first, last) != ((ahead >= -before) & (ahead <= after))).any()
+        """Tells whether one of some queries sees more or less among some keys, those of its own sequence."""
+        positions = torch.arange(len(owners), device=self._device)
+        ahead = positions[keys] - positions[queries].unsqueeze(1)
+        expected = (ahead >= -before) & (ahead <= after)
+        found = self._evaluated(keys.start, keys.stop, queries.start, queries.stop)
+        return ((found != expected) & (owners[keys] == owners[queries].unsqueeze(1))).any()
 
     def __getitem__(self, index: Any) -> DeferredMask:
         """Returns itself where all of it is asked for: Gemma 4 takes the queries whose logits are wanted.
@@ -182,6 +190,19 @@ class DeferredMask:
         return mask.expand(1, -1, last - first, end - start).bool()
 
 
+def _together(spans: Sequence[tuple[int, int]]) -> Iterator[tuple[slice, slice]]:
+    """Yields queries and keys of a few million pairs, in which each query of each span is beside all keys of it."""
+    start, end = spans[0]
+    for first, last in [*spans[1:], (spans[-1][1], spans[-1][1])]:
+        if first < last and last - start <= _TOGETHER:
+            end = last
+            continue
+        rows = max(1, _TOGETHER**2 // (end - start))
+        for row in range(start, end, rows):
+            yield slice(row, min(row + rows, end)), slice(start, end)
+        start, end = first, last
+
+
 def _rows(start: int, end: int) -> list[tuple[int, int]]:
     """Returns the queries at `[start, end)` in parts of which all keys are looked at together."""
     return [(first, min(first + _TILE, end)) for first in range(start, end, _TILE)]
@@ -233,7 +254,7 @@ def packed_attention(
     reach: tuple[int, int] | None = (furthest, 0 if causal else furthest)
     if attention_mask is not None:
         # Of a mask on a device each question is a wait: one for all sequences, then, not one for each of its tiles.
-        reach = attention_mask.reach(bounds) if query.device.type != "cpu" else None
+        reach = attention_mask.reach(bounds, cu_seq_lens_q) if query.device.type != "cpu" else None
         if reach and reach[0] >= furthest and (reach[1] == 0 or reach[1] >= furthest):
             attention_mask, causal = None, reach[1] == 0
     plainly = softcap is None and s_aux is None and dropout == 0

@@ -110,8 +110,8 @@ def test_an_encoders_sequence_needs_no_mask() -> None:
         (and_masks(causal_mask_function, sliding_window_overlay(500)), (499, 0)),
         (and_masks(causal_mask_function, chunked_overlay(50, torch.zeros(1, dtype=torch.int64))), None),
         (and_masks(causal_mask_function, lambda batch, head, query, key: query != key), None),
-        (causal_mask_function, (1199, 0)),
-        (bidirectional_mask_function, (1199, 1199)),
+        (causal_mask_function, (9999, 0)),
+        (bidirectional_mask_function, (9999, 9999)),
         (sliding_window_bidirectional_mask_function(16), (16, 16)),
         (lambda batch, head, query, key: (query == key) | (key > query + 3), None),
         (lambda batch, head, query, key: query < 0, None),
@@ -121,5 +121,20 @@ def test_a_mask_by_which_all_tokens_see_as_far_is_told_from_others(
     function: Any, reach: tuple[int, int] | None
 ) -> None:
     """Kernels that take all sequences in one call know windows, and nothing else."""
+    for rest in ([], [5000], [1400, 4500, 4501]):
+        bounds = [0, 5, 133, 134, 1334, *rest]
+        longest = max(end - start for start, end in pairwise(bounds))
+        mask = DeferredMask(function, False, torch.device("cpu"))
+        found = mask.reach(bounds, torch.tensor(bounds, dtype=torch.int32))
+        assert found == (reach and tuple(min(tokens, longest - 1) for tokens in reach))
+
+
+@pytest.mark.parametrize("place", [3, 700, 2500, 6100])
+def test_one_sequence_in_which_tokens_see_otherwise_is_found(place: int) -> None:
+    bounds = [0, 5, 133, 134, 1334, 6000, 6200]
+
+    def function(batch: Any, head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return (key <= query) & ~((query == place) & (key == place - 1))
+
     mask = DeferredMask(function, False, torch.device("cpu"))
-    assert mask.reach([0, 5, 133, 134, 1334]) == (reach and tuple(min(tokens, 1199) for tokens in reach))
+    assert mask.reach(bounds, torch.tensor(bounds, dtype=torch.int32)) is None
