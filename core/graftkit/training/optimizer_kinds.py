@@ -43,13 +43,18 @@ def make_optimizer(groups: Sequence[Mapping[str, Any]], options: TrainingSection
         with importing_bitsandbytes():
             from bitsandbytes.optim import AdamW8bit
         found: torch.optim.Optimizer = AdamW8bit(given, **common)
-        found.register_step_post_hook(_count_changes)
-        return found
-    return torch.optim.AdamW(given, **common)
+    else:
+        # One kernel on CUDA; torch's own choice there keeps a copy of a moment while it computes.
+        fused = all(parameter.is_cuda for group in given for parameter in group["params"])
+        found = torch.optim.AdamW(given, fused=fused, **common)
+        if not fused:
+            return found
+    found.register_step_post_hook(_count_changes)
+    return found
 
 
 def _count_changes(optimizer: torch.optim.Optimizer, args: Any, keywords: Any) -> None:
-    """Counts a change of each parameter, which bitsandbytes writes past torch: `DoraWeight` asks for the count."""
+    """Counts a change of each parameter, which no kernel for all of it does: `DoraWeight` asks for the count."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None:
@@ -92,7 +97,11 @@ def restore(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, kept: Map
         parameter: The parameter that it is of.
         kept: What was kept.
     """
-    moved = {key: value.clone() if key == "step" else value.to(parameter.device) for key, value in kept.items()}
+    counts_there = bool(optimizer.defaults.get("fused"))
+    moved = {
+        key: value.clone() if key == "step" and not counts_there else value.to(parameter.device)
+        for key, value in kept.items()
+    }
     own = optimizer.state[parameter]
     init: Any = getattr(optimizer, "init_state", None)
     if init is None:
