@@ -26,12 +26,18 @@ class Int8:
     """Stores weights in int8."""
 
     def __init__(self, config: Int8Config | None = None) -> None:
-        self._rounds_products = config is not None and config.products == "int8"
+        self._rounds_products, self._told = config is not None and config.products == "int8", False
         if self._rounds_products and not int8_products.sums_are_exact():
             warnings.warn(
                 "products: int8 has no effect: this processor does not add such products up exactly (it lacks VNNI)",
                 stacklevel=2,
             )
+
+    def _look_at(self, device: torch.device) -> None:
+        """Tells once where products of whole numbers are asked for and the device has none."""
+        if self._rounds_products and device.type not in ("cpu", "meta") and not self._told:
+            self._told = True
+            warnings.warn(f"products: int8 has no effect: it is for CPUs, and this is {device.type}", stacklevel=3)
 
     def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> Int8Weight:
         """Stores `[out, in]`.
@@ -40,6 +46,7 @@ class Int8:
             ValueError: The weight holds NaN or infinity, or is no matrix.
         """
         check_matrix(weight)
+        self._look_at(weight.device)
         exact = weight.float()
         absmax = exact.abs().amax(1)
         scale = 127.0 / torch.where(absmax > 0, absmax, 1.0)

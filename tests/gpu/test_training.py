@@ -16,6 +16,8 @@ from graftkit.testing import tiny_model_folder
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora
 from graftkit_models.huggingface import HuggingFaceSource
+from graftkit_quantizers import int8_products
+from graftkit_quantizers.config import Int8Config
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.int8 import Int8
 from graftkit_quantizers.nf4 import Nf4
@@ -82,3 +84,10 @@ def test_quantized_weights_are_those_of_the_cpu(quantizer: Any, tmp_path: Path, 
     ours, theirs = quantizer().quantize(weight.to(cuda), layer), quantizer().quantize(weight, layer)
     differing = ours.dequantize().cpu().sub(theirs.dequantize()).abs().gt(1e-5).float().mean()
     assert float(differing) < 1e-3, "but for ties between two levels"
+
+
+def test_products_of_whole_numbers_are_told_to_be_for_cpus(cuda: torch.device, monkeypatch: Any) -> None:
+    monkeypatch.setattr(int8_products, "sums_are_exact", lambda: True)
+    quantizer, layer = Int8(Int8Config(products="int8")), LayerInfo("", "linear", 30, 20)
+    with pytest.warns(UserWarning, match="products: int8 has no effect: it is for CPUs, and this is cuda"):
+        quantizer.quantize(torch.ones(30, 20, device=cuda), layer)
