@@ -12,7 +12,7 @@ import torch
 from graftkit.errors import FolderError, ModelError
 from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.flow.answering.reloaded_model import ReloadedModel
-from graftkit.flow.answering.whole_model import model_of_export, plain_quantizer
+from graftkit.flow.answering.whole_model import model_of_export, plain_quantizer, type_in_use
 from graftkit.flow.base_files.base_facts import base_facts, check_unchanged
 from graftkit.flow.base_files.generation_settings import generation_config
 from graftkit.flow.base_files.open_model import open_model, open_named_base
@@ -162,7 +162,7 @@ def rebuild_extended_base(
     tokenizer = make("tokenizer", manifest.tokenizer).load(folder / "base")
     _check_tokenizer(tokenizer, manifest.tokenizer_fingerprint, folder / "base")
     place, quantizer = pick_device(device), plain_quantizer(host)
-    network = load_base_model(files, quantizer, device=place)
+    network = load_base_model(files, quantizer, device=place, dtype=type_in_use(files, place))
     adapter = make("adapter", manifest.adapter)
     tensors = read_tensors(folder / "adapter" / "adapter_model.safetensors")
     state = state_from_peft(tensors, adapter, manifest.targets, manifest.expert_layouts())

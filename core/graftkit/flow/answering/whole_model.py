@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from graftkit.flow.base_files.open_model import load_tokenizer, open_model
 from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.planning.head import refuse_head, with_facts
 from graftkit.flow.preparation.check_model import pick_device
+from graftkit.flow.preparation.settle_dtype import faster_dtype
 from graftkit.flow.records.chat import options_of
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.model_source import BaseModelFiles
@@ -31,6 +34,7 @@ __all__ = [
     "opened_head",
     "opened_model",
     "plain_quantizer",
+    "type_in_use",
     "whole_model",
 ]
 
@@ -50,7 +54,8 @@ def opened_model(
     refuse_head(files.config, files.reference, _NO_ANSWERS)
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
-    network = load_base_model(files, plain_quantizer(host), device=pick_device(device))
+    place = pick_device(device)
+    network = load_base_model(files, plain_quantizer(host), device=place, dtype=type_in_use(files, place))
     settings = generation_config(files, None, tokenizer, ())
     found = model_of_export(network, tokenizer, manifest.stop_tokens, manifest, settings)
     if found.stop:
@@ -64,7 +69,8 @@ def opened_head(files: BaseModelFiles, manifest: ExportManifest, host: PluginHos
     Raises:
         ModelError: Its files lack the head, as those of a base model do.
     """
-    loader = Loader(files, plain_quantizer(host), pick_device(device), torch.float32)
+    place = pick_device(device)
+    loader = Loader(files, plain_quantizer(host), place, type_in_use(files, place))
     if loader.new:
         raise ModelError(
             f"its files lack the head ({loader.new[0]}), which must be trained first", where=files.reference
@@ -73,6 +79,21 @@ def opened_head(files: BaseModelFiles, manifest: ExportManifest, host: PluginHos
     tokenizer = load_tokenizer(files, backend)
     pairs = manifest.head.pairs if manifest.head else None
     return HeadModel(loader.load(), tokenizer, options_of(manifest.chat), pairs)
+
+
+def type_in_use(files: BaseModelFiles, device: torch.device) -> torch.dtype:
+    """Returns the type in which a model that no run describes computes.
+
+    It is float32; on a CUDA device that multiplies bfloat16 faster it is that, unless most numbers are stored in 32
+    bits: a model takes there what its file does, not twice that.
+    """
+    sizes: Counter[bool] = Counter()
+    for tensor in files.tensors.values():
+        sizes[tensor.dtype in ("F32", "F64")] += math.prod(tensor.shape)
+    if device.type != "cuda" or sizes[True] > sizes[False]:
+        return torch.float32
+    found: torch.dtype = getattr(torch, str(faster_dtype(device).value))
+    return found
 
 
 def model_of_export(
