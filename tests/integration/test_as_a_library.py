@@ -238,6 +238,23 @@ def test_generate_goes_on_with_conversations(finished: graftkit.RunResult) -> No
     assert alone == several[0] and len({answer.prompt_tokens for answer in several}) == 3
 
 
+def test_prompts_side_by_side_are_answered_as_each_alone(finished: graftkit.RunResult) -> None:
+    said = [{"role": "user", "content": "say 1"}, {"role": "assistant", "content": "one"}]
+    prompts = ["say 1", [*said, {"role": "user", "content": "say 2 and then some more of it"}], "say 31", "x " * 160]
+    context = graftkit.generate(finished.folder, prompts, max_new_tokens=200, compare=True)
+    assert {answer.stopped for answer in context} <= {"end", "length"} and len({a.prompt_tokens for a in context}) > 2
+    for size in (2, 4, 9):
+        assert graftkit.generate(finished.folder, prompts, max_new_tokens=200, compare=True, batch_size=size) == context
+    lines = "".join(f"{text}\n" for text in prompts if isinstance(text, str))
+    words = ["generate", str(finished.folder), "--max-new-tokens", "5"]
+    alone = CliRunner().invoke(cli, words, input=lines).stdout
+    assert CliRunner().invoke(cli, [*words, "--batch-size", "2"], input=lines).stdout == alone
+    with pytest.raises(RequestError, match="2 prompts are answered side by side by the likeliest tokens"):
+        graftkit.generate("no folder", prompts, batch_size=2, temperature=1.0)
+    with pytest.raises(RequestError, match=r"prompts\[1\]: the prompt is not UTF-8"):
+        graftkit.generate(finished.folder, ["say 1", "half \ud800"], max_new_tokens=1, batch_size=2)
+
+
 def test_generate_is_what_its_command_prints(finished: graftkit.RunResult) -> None:
     answers = graftkit.generate(finished.folder, ["say 1", "say 2"], max_new_tokens=5, compare=True, temperature=1.0)
     printed = CliRunner().invoke(

@@ -90,17 +90,17 @@ def test_epochs_that_make_too_few_steps_are_told_with_what_to_write(minimal: dic
 
 
 @pytest.mark.parametrize(
-    ("more", "epochs", "enough"),
-    [({}, "0.4", 6), ({"tokens_per_step": 1024, "learning_rate": 1e-3}, "1", 15)],
+    ("more", "share", "enough"),
+    [({}, "0.4 epochs", 6), ({"tokens_per_step": 1024, "learning_rate": 1e-3}, "1 epoch", 15)],
     ids=["the rest is chosen", "all is said"],
 )
 def test_too_few_steps_are_told_with_what_to_write(
-    minimal: dict[str, Any], tmp_path: Path, more: dict[str, Any], epochs: str, enough: int
+    minimal: dict[str, Any], tmp_path: Path, more: dict[str, Any], share: str, enough: int
 ) -> None:
     """In the plan and in the run, whether or not anything else is left to be chosen."""
     few = {**minimal, "training": {"steps": 2, "device": "cpu", **more}}
     [told] = [notice for notice in graftkit.plan(few).notices if "hardly change a model" in notice]
-    assert f"training.steps: 2 makes about {epochs} epochs" in told
+    assert f"training.steps: 2 makes about {share}, and" in told
     assert f"write training: {{epochs: {enough}}}, or leave steps out" in told
     assert told in graftkit.run({**few, "export": []}, out=tmp_path / "run").manifest["notices"]
     for key, warmup in (("warmup", 1), ("warmup_steps", 2), ("warmup_steps", 100)):

@@ -84,7 +84,7 @@ def test_no_export_of_a_finished_run_is_made_or_proved_on_another_base(
     assert isinstance(found.exception, ExportError)
     assert found.exception.message == "model.safetensors is not the file that the adapter was trained on"
     monkeypatch.setattr(
-        "graftkit.flow.preparation.base_model.load_base_model", lambda *_, **__: pytest.fail("it was loaded")
+        "graftkit.model.load.Loader.load", lambda *_, **__: pytest.fail("it was loaded")
     )
     with pytest.raises(ModelError, match="not the file that the adapter was trained on"):
         add_export(finished, "merged")
@@ -98,7 +98,7 @@ def test_a_run_that_was_stopped_goes_on_on_its_own_base_alone(
         run(recipe, out=tmp_path / "run", on_event=at("training", lambda: 1 / 0))
     exchange(base)
     monkeypatch.setattr(
-        "graftkit.flow.preparation.base_model.load_base_model", lambda *_, **__: pytest.fail("it was loaded")
+        "graftkit.model.load.Loader.load", lambda *_, **__: pytest.fail("it was loaded")
     )
     with pytest.raises(ModelError, match="not the file that the adapter was trained on"):
         run(recipe, out=tmp_path / "run", resume=True)

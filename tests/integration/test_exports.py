@@ -130,7 +130,7 @@ def test_shards_load_as_one_model(make_recipe: Any, tmp_path: Path) -> None:
 def refused(recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Runs a recipe that names a form which its model does not have; no weight is loaded, no folder stays."""
     monkeypatch.setattr(
-        "graftkit.flow.preparation.base_model.load_base_model", lambda *args, **named: pytest.fail("loaded")
+        "graftkit.model.load.Loader.load", lambda *args, **named: pytest.fail("loaded")
     )
     with pytest.raises(RecipeError) as caught:
         graftkit.run(recipe, out=tmp_path / "run")

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,8 +28,9 @@ def build() -> Path:
     assert spec is not None and spec.origin is not None
     torch = Path(spec.origin).parent
     state = hashlib.sha256(SOURCE.read_bytes() + (torch / "version.py").read_bytes()).hexdigest()[:16]
-    library = Path(tempfile.gettempdir()) / f"simulated-cuda-{os.getuid()}-{state}.so"
+    library = SOURCE.parents[2] / "build" / f"simulated-cuda-{state}.so"
     if not library.exists():
+        library.parent.mkdir(exist_ok=True)
         made = library.with_suffix(f".{os.getpid()}")
         includes = [f"-I{torch / 'include'}", f"-I{torch / 'include/torch/csrc/api/include'}"]
         links = [f"-L{torch / 'lib'}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{torch / 'lib'}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from graftkit.visible import further_lines_indented
 if TYPE_CHECKING:
     from graftkit.flow.answering.reload import Reply
     from graftkit.flow.answering.reloaded_head import HeadModel
-    from graftkit.flow.generate import Asked
+    from graftkit.flow.generate import Answer, Asked
     from graftkit.flow.preparation.plan_adapter import TokenizerOf
 
 __all__ = ["command"]
@@ -73,6 +74,13 @@ class NumberRange(click.FloatRange):
     show_default=True,
     help="The same seed draws the same tokens.",
 )
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Lines of standard input that are answered side by side, by the likeliest tokens.",
+)
 @adapter_options
 @click.option("--compare", is_flag=True, help="Show what the base model answers, too.")
 @disable_option
@@ -86,6 +94,7 @@ def command(
     plain: bool | None,
     max_new_tokens: int,
     seed: int,
+    batch_size: int,
     base: str | None,
     quantizer: str | None,
     tokenizer: TokenizerOf | None,
@@ -110,6 +119,8 @@ def command(
     from graftkit.flow.generate import Asking
 
     on = adapter_base(base, quantizer, tokenizer)
+    asking = Asking(system, None if tools is None else _read_tools(tools), plain, max_new_tokens, seed, sampling)
+    asking.check(batch_size)
     with output_to_stderr():
         host = host_of_run([source], disable)
         model = reload_any(source, host, on)
@@ -123,14 +134,19 @@ def command(
         return
     if plain is None and model.prompts == "plain" and not system and model.tokenizer.chat_template is not None:
         click.echo("Trained on plain prompts, and so asked without the chat template; --chat asks in it.", err=True)
-    asking = Asking(system, None if tools is None else _read_tools(tools), plain, max_new_tokens, seed, sampling)
     talks = prompt is None and sys.stdin.isatty() and is_terminal() and not as_json
     with named(source):
         if talks and without is None:
             converse(asking.of(model), remembers=not (model.asks_plainly if plain is None else plain))
             return
-        for text in [prompt] if prompt is not None else _lines():
-            _say(text, asking.of(model), asking.of(without) if without else None, as_json)
+        lines = iter([prompt] if prompt is not None else _lines())
+        while texts := list(islice(lines, batch_size)):
+            asked, beside = asking.of(model), asking.of(without) if without else None
+            if len(texts) == 1:
+                _say(texts[0], asked, beside, as_json)
+                continue
+            for answer in asked.answers(texts, beside):
+                _say_whole(answer, as_json)
 
 
 _OF_A_HEAD = frozenset({"source", "prompt", "base", "quantizer", "tokenizer", "offline", "disable", "as_json"})
@@ -187,6 +203,20 @@ def _say(text: str, tuned: Asked, base: Asked | None, as_json: bool) -> None:
         for name, ask in (("base", base), ("tuned", tuned)):
             say([Styled(f"{name}:", "bold")])
             _stream(ask(text))
+
+
+def _say_whole(answer: Answer, as_json: bool) -> None:
+    """Says an answer that is there, or both."""
+    if as_json:
+        click.echo(json_line(answer.to_json()))
+        return
+    for name, text in (
+        [("base", answer.base.answer), ("tuned", answer.answer)] if answer.base else [("", answer.answer)]
+    ):
+        if name:
+            say([Styled(f"{name}:", "bold")])
+        say_answer(text)
+        say([""])
 
 
 def _stream(reply: Reply) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypedDict
@@ -24,6 +24,7 @@ from graftkit.model.adapt import adapters_disabled
 from graftkit.model.context import context_length
 from graftkit.model.continuation import Continuation
 from graftkit.model.decoding_trial import choose_decoding
+from graftkit.model.generate import generate_greedily
 from graftkit.model.sampling import Sampler
 
 __all__ = ["LayOut", "ReloadedModel", "Reply"]
@@ -127,8 +128,8 @@ class ReloadedModel:
     _notations: _Notations = field(init=False, repr=False, compare=False, default_factory=lambda: _Notations())
 
     def __post_init__(self) -> None:
-        within = nullcontext if self.adapted else partial(adapters_disabled, self.network)
-        object.__setattr__(self, "_continuation", Continuation(self.network, choose_decoding(self.network), within))
+        continuation = Continuation(self.network, choose_decoding(self.network), self._within)
+        object.__setattr__(self, "_continuation", continuation)
         laid_out = self.tokenizer.chat_template is not None
         object.__setattr__(self, "_end", turn_end(self._encoder()) if laid_out else TurnEnd())
 
@@ -165,11 +166,42 @@ class ReloadedModel:
             RequestError: The prompt is empty, too long or no text, or a chat template is needed that is not there, or
                 not used.
         """
-        check_unicode(prompt, "prompt")
         asked = (prompt, system, plain, tools, history)
         ids = self._laid_out(lay_out, asked, partial(self.prompt, *asked))
-        end = TurnEnd() if (self.asks_plainly if plain is None else plain) else self._end
-        return self._reply(ids, end, max_new_tokens, sampler, stop_texts, unwanted)
+        return self._reply(ids, self._end_of(plain), max_new_tokens, sampler, stop_texts, unwanted)
+
+    def replies(
+        self, prompts: Sequence[Sequence[int]], *, plain: bool | None = None, max_new_tokens: int = 256
+    ) -> list[Reply]:
+        """Returns the answers to several prompts, computed side by side: the likeliest tokens, as for each alone.
+
+        Args:
+            prompts: Token ids of each, as `prompt` returns them.
+            plain: As for `stream`.
+            max_new_tokens: Tokens at most; a prompt that leaves less room in the model's context is answered alone.
+
+        Raises:
+            RequestError: A prompt is empty or too long.
+        """
+        rooms = [self._room(len(ids), max_new_tokens) for ids in prompts]
+        together = [number for number, room in enumerate(rooms) if room == max_new_tokens]
+        with self._within():
+            wanted = [prompts[number] for number in together]
+            found = generate_greedily(self.network, wanted, max_new_tokens=max_new_tokens, stop=self.stop)
+        tokens = dict(zip(together, map(iter, found), strict=True))
+        end = self._end_of(plain)
+        return [
+            Reply(tokens[number], self.tokenizer, end, prompt_tokens=len(ids), most=max_new_tokens)
+            if number in tokens
+            else self._reply(ids, end, max_new_tokens, None, (), None)
+            for number, ids in enumerate(prompts)
+        ]
+
+    def _within(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.adapted else adapters_disabled(self.network)
+
+    def _end_of(self, plain: bool | None) -> TurnEnd:
+        return TurnEnd() if (self.asks_plainly if plain is None else plain) else self._end
 
     def answer(
         self,
@@ -267,6 +299,14 @@ class ReloadedModel:
             tokens, self.tokenizer, end, prompt_tokens=len(ids), most=most, stop_texts=stop_texts, reader=reader
         )
 
+    def check_room(self, prompt: Sequence[int]) -> None:
+        """Makes sure that a prompt's ids can be answered.
+
+        Raises:
+            RequestError: There are none, or more than the model's context has room for.
+        """
+        self._room(len(prompt), 1)
+
     def _room(self, prompt: int, wanted: int) -> int:
         """Returns how many tokens an answer may have, within the model's context."""
         context = context_length(self.network.config.to_dict()) or prompt + wanted
@@ -295,6 +335,7 @@ class ReloadedModel:
         history: Sequence[Message] = (),
     ) -> list[int]:
         """Returns the ids that the model goes on with; arguments and errors as for `stream`."""
+        check_unicode(prompt, "prompt")
         plain = self.asks_plainly if plain is None else plain
         if plain and (system or tools):
             what = "a system message is" if system else "tools are"
