@@ -136,7 +136,8 @@ def find_starting_point(
     _, files = open_model(host, model)
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     context = context_length(files.config) or 1 << 17
-    targets = _targets_of(samples, vectors=isinstance(files, SentenceModules) and bool(files.sentence_modules))
+    by_vectors = isinstance(files, SentenceModules) and bool(files.sentence_modules)
+    targets = _targets_of(samples, vectors=asked.learns_from == "scored_pairs" if objective else by_vectors)
     shape = TEXT_SHAPES.get(targets.kind) if targets else None
     of_vectors = _OF_VECTORS.get(targets.kind) if targets else None
     suited = of_vectors or (shape.objective if shape else _objective_for(next(iter(samples))))
@@ -269,7 +270,7 @@ def _targets_of(samples: Samples, *, vectors: bool) -> TextTargets | None:
 
     Args:
         samples: The records.
-        vectors: Whether the model is one that gives texts vectors: it learns such by pairs with a number.
+        vectors: Whether vectors are learnt of pairs with a number, as a model learns that gives texts such.
     """
     if isinstance(next(iter(samples)), SimilarTexts):
         return TextTargets("similar", negatives=RetrievalConfig.model_fields["negatives"].default)
