@@ -30,6 +30,7 @@ __all__ = [
     "RegressionConfig",
     "RewardConfig",
     "SftConfig",
+    "SimilarityObjectiveConfig",
     "SimpoConfig",
     "TokenClassificationConfig",
 ]

@@ -105,7 +105,7 @@ def test_a_score_that_is_no_number_names_the_record(
 def test_records_that_a_metric_can_not_score_are_refused_in_the_plan(
     make_recipe: Any, tiny_model: Path, tmp_path: Path, metric: Any, told: str
 ) -> None:
-    """Before a record is encoded, of records that are answered alone; an evaluation does so before it measures."""
+    """Before any work, of records that are answered alone; an evaluation does so before it measures."""
     recipe = make_recipe(evaluation={"answers": 1, "max_new_tokens": 2, "metrics": [metric]})
     host = graftkit.PluginHost()
 
@@ -117,6 +117,8 @@ def test_records_that_a_metric_can_not_score_are_refused_in_the_plan(
             work()
         assert caught.value.where.startswith(recipe["data"]["train"]) and not (tmp_path / "run").exists()
     assert planned("evaluation.answers=0").checked
+    with pytest.raises(DataError, match=told):  # a holdout loss is of rewards then
+        planned("evaluation.answers=0", "objective={use: grpo, group_size: 2, max_new_tokens: 4}")
     records, begun = [{"prompt": "a", "completion": "b"}], list[Any]()
     asked = ["evaluation.answers=1", f"evaluation.metrics={json.dumps([metric])}"]
     with pytest.raises(DataError, match=told):

@@ -47,6 +47,10 @@ def test_a_plan_refuses_what_the_run_refuses_in_the_same_words(
 RECORDS: dict[str, tuple[list[dict[str, Any]], str]] = {
     "classification": ([{"text": "a", "label": "x"}, {"text": "b", "label": "y"}], "2 texts with a label"),
     "regression": ([{"text": "a", "score": 1}, {"text": "b", "score": 2}], "2 texts with a number"),
+    "similarity": (
+        [{"sentence1": "a", "sentence2": "b", "score": n} for n in (1, 2)],
+        "2 pairs of texts with a number",
+    ),
     "dpo": ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "1 pair of answers"),
     "sft": ([{"prompt": "a", "completion": "b"}], "1 completion"),
 }

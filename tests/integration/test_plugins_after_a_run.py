@@ -131,14 +131,20 @@ def graftkit_metrics():
 """
 
 
+@pytest.mark.parametrize("objective", ["sft", {"use": "grpo", "group_size": 2, "max_new_tokens": 4}])
 def test_another_export_needs_no_metric_of_the_run(
-    tmp_path: Path, make_recipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    objective: Any, tmp_path: Path, make_recipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was measured stays, and so does what the manifest says of the plugin; measuring anew needs it."""
+    """What was measured stays, and so does what the manifest says of the plugin; measuring anew needs it.
+
+    One may even have been learnt from.
+    """
     monkeypatch.syspath_prepend(tmp_path / "site")
     install(tmp_path / "site", "scoring", SCORING)
     answered = {"answers": 1, "max_new_tokens": 2, "metrics": ["long", "exact-match"]}
-    run = graftkit.run(make_recipe(evaluation=answered, export=[]), out=tmp_path / "run")
+    recipe = make_recipe(evaluation=answered, objective=objective, export=[])
+    recipe["training"]["steps"] = 1
+    run = graftkit.run(recipe, out=tmp_path / "run")
     shutil.rmtree(tmp_path / "site")
     sys.modules.pop("scoring")
     importlib.invalidate_caches()

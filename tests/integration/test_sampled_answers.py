@@ -158,6 +158,13 @@ def test_a_run_whose_answers_are_all_worth_the_same_says_so(sampling: Any, tmp_p
         "no step had a gradient: nothing was learnt. All answers to a prompt were worth" in text for text in told
     )
     assert any("prompts leave an answer fewer tokens than objective.max_new_tokens (60)" in text for text in told)
+    masked = sampling(1, objective={"max_new_tokens": 8, "mask_truncated_completions": True}, export=[])
+    [reason] = [
+        text for text in graftkit.run(masked, out=tmp_path / "cut").manifest["notices"] if "no step had" in text
+    ]
+    [line] = lines_of(tmp_path / "cut")
+    assert line["metrics"]["same_reward"] < 1, "that is not why"
+    assert "nothing was learnt. Nothing is learnt of answers that are cut off" in reason
 
 
 def test_what_can_not_be_sampled_is_refused_before_work_is_done(sampling: Any, tmp_path: Path) -> None:

@@ -542,6 +542,15 @@ def test_init_and_preview_know_pairs_with_a_number(bert: Path, folder: Path, tmp
         done = CliRunner().invoke(init, [str(recipe), "--model", str(model), "--train", str(records)])
         assert done.exit_code == 0 and "objective: similarity learns vectors" in done.output, done.output
         assert load_recipe(recipe).recipe.objective.use == objective
+    for model, objective in ((bert, "similarity"), (tmp_path / "theirs", "regression")):
+        recipe = tmp_path / f"{objective}-asked.yaml"
+        asked = ["--model", str(model), "--train", str(records), "--objective", objective]
+        done = CliRunner().invoke(init, [str(recipe), *asked])
+        suited = load_recipe(tmp_path / f"{objective}.yaml").recipe
+        assert done.exit_code == 0 and load_recipe(recipe).recipe.training == suited.training, done.output
+    alone = written(tmp_path / "alone.jsonl", [{"text": each["sentence1"], "score": each["score"]} for each in PAIRS])
+    done = CliRunner().invoke(init, [str(tmp_path / "alone.yaml"), "--model", str(bert), "--train", str(alone)])
+    assert done.exit_code == 0 and "objective: regression" in done.output and "similarity" not in done.output
     shown = CliRunner().invoke(preview, [str(tmp_path / "similarity.yaml"), "--records", "1"])
     assert shown.exit_code == 0 and shown.output.count("[CLS]") == 2, shown.output
     renamed = [

@@ -72,8 +72,7 @@ _OBJECTIVES: Mapping[str, tuple[str, str]] = {
     ),
     "regression": (
         "by a head with one output; sft learns the texts alone",
-        "a number beside each text: objective: regression learns it; with objective: sft the texts alone are learnt. "
-        "Of pairs of texts objective: similarity learns vectors whose cosines follow it",
+        "a number beside each text: objective: regression learns it; with objective: sft the texts alone are learnt",
     ),
     "similarity": (
         "vectors whose cosines follow the numbers; regression tells the number itself",
@@ -84,6 +83,8 @@ _OBJECTIVES: Mapping[str, tuple[str, str]] = {
     "token-classification": ("a tag of each word, by a head on tokens; sft learns the texts alone", ""),
 }
 """What a recipe says of an objective that is not fine-tuning, and what is told of it besides, if anything."""
+
+_OF_PAIRS = "; objective: similarity learns vectors of the two texts, whose cosines follow it"
 
 _UNKNOWN = {
     "max_length": 1024,
@@ -354,7 +355,7 @@ def _told(found: StartingPoint) -> Iterator[str]:
     if found.left_out:
         yield _left_out(found)
     if told := _OBJECTIVES.get(found.objective, ("", ""))[1]:
-        yield told
+        yield told + (_OF_PAIRS if found.objective == "regression" and found.pairs else "")
     if found.checked < found.records:
         yield f"checked are {found.checked:,} of the records, evenly spread; toolkit plan checks all of them"
     steps = counted(found.steps, "step")

@@ -56,8 +56,9 @@ class Metric(Protocol):
 class ChecksRecords(Protocol):
     """A metric that can't score answers to every record.
 
-    A run asks it before it encodes records, and `toolkit plan` does: about the holdout records that are to be answered.
-    Where a run learns from what it says, it asks about each training record, too, before anything is trained.
+    A run asks it before any work, and so do `toolkit plan` and `toolkit evaluate`: about the records that are to be
+    answered. Where a run learns from what it says, these are all holdout records, and it asks about each training
+    record that a step sees, too, before anything is trained.
     """
 
     def check(self, answered: Answered) -> None:

@@ -130,7 +130,7 @@ class ObjectiveConfig(ProviderConfig):
 
     @property
     def repeats(self) -> int:
-        """How many steps in a row see the same examples."""
+        """How many steps see the same examples, one after the other."""
         return 1
 
     @property

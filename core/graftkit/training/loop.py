@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graftkit.errors import LossError
+from graftkit.errors import LossError, TrainingError
 from graftkit.host.lifecycle import StepInfo
 from graftkit.model.embedding_noise import embedding_noise
 from graftkit.recipe.schema import TrainingSection
@@ -24,7 +24,7 @@ from graftkit.training.masking import Masking, epochs_of
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit.training.order import Mixture, plan_steps
 from graftkit.training.processes import ALONE, Processes
-from graftkit.training.step_loss import KeepsSteps, LikelihoodLoss, Passes, StepCalls, StepLoss, StepScore
+from graftkit.training.step_loss import LikelihoodLoss, Passes, StatefulLoss, StepCalls, StepLoss, StepScore
 from graftkit.training.together import check_same, receive_state, send_state, sum_gradients
 
 __all__ = ["Trainer", "holdout_loss", "planned_steps"]
@@ -33,8 +33,8 @@ _EVALUATE: Mapping[str, Any] = {"evaluate": True}
 _TRAINED: Mapping[str, Any] = {"trained": True}
 """What rank 0 announces besides steps and the state to begin with."""
 
-_OF_ROW = "row."
-"""What names of tensors begin with that a loss keeps for further steps, where the state has them."""
+_OF_LOSS = "loss."
+"""What the names of a loss's own tensors begin with, where the state has some (`StatefulLoss`)."""
 
 
 class Trainer:
@@ -53,7 +53,7 @@ class Trainer:
         loss: What a step minimizes, made of how examples are cut into passes; the likelihood when left out.
         masking: How tokens of a step's examples are masked, where masked ones are learnt.
         diverges: Whether a loss that rises may be one that has diverged.
-        repeats: How many steps in a row see the same examples; where that is more than one, the loss is a `KeepsSteps`.
+        repeats: How many steps see the same examples, one after the other; a `StatefulLoss` is told of the first.
         processes: Those that share the steps. That of rank 0 calls `run`, the others `follow`.
 
     Attributes:
@@ -96,7 +96,7 @@ class Trainer:
         self._passes = Passes(options.pass_tokens, packed, device, processes)
         self._loss_of = loss or partial(LikelihoodLoss, network)
         self._loss = self._loss_of(self._passes)
-        self._row = self._loss if repeats > 1 and isinstance(self._loss, KeepsSteps) else None
+        self._stateful = self._loss if repeats > 1 and isinstance(self._loss, StatefulLoss) else None
         self._repeats = repeats
         self._parameters = list(parameters.values())
         self._processes, self._sent = processes, False
@@ -198,8 +198,8 @@ class Trainer:
 
         They are parameters and the optimizers' moments, and what the loss keeps for it.
         """
-        row = self._row.state() if self._row and self.step % self._repeats else {}
-        return self._optimizers.state() | {f"{_OF_ROW}{name}": tensor for name, tensor in row.items()}
+        kept = self._stateful.state() if self._stateful and self.step % self._repeats else {}
+        return self._optimizers.state() | {f"{_OF_LOSS}{name}": tensor for name, tensor in kept.items()}
 
     def load_state(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
         """Goes back to where `state` was taken, after `step` steps.
@@ -207,10 +207,14 @@ class Trainer:
         Raises:
             TrainingError: A tensor is missing, left over or of another shape; nothing is changed then.
         """
-        own, row = _without_row(state)
-        self._optimizers.load_state(step, own)
-        if self._row and step % self._repeats:
-            self._row.load_state(row)
+        of_optimizers, of_loss = _without_loss(state)
+        if self._stateful and step % self._repeats:
+            self._stateful.load_state(of_loss)
+        elif of_loss:
+            raise TrainingError(
+                f"the checkpoint has what a loss keeps for a further step, and none follows step {step}"
+            )
+        self._optimizers.load_state(step, of_optimizers)
         self.step = step
 
     def load_parameters(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
@@ -219,7 +223,7 @@ class Trainer:
         Raises:
             TrainingError: As for `load_state`.
         """
-        self._optimizers.load_parameters(step, _without_row(state)[0])
+        self._optimizers.load_parameters(step, _without_loss(state)[0])
 
     def count_passes(self, *, packed: bool) -> int:
         """Returns how many forward passes all steps take, or would take if sequences shared them."""
@@ -244,8 +248,8 @@ class Trainer:
         store, numbers = self._read(examples)
         lengths = self._lengths if store is self._store else store.lengths.tolist()
         groups = self._passes.groups(numbers, lengths)
-        if self._row and not self.step % self._repeats:
-            self._row.begin()
+        if self._stateful and not self.step % self._repeats:
+            self._stateful.begin()
         # Dropout draws from torch's global generator: it is seeded by step and pass and given back untouched.
         with torch.random.fork_rng(devices=_cuda_index(self._device)):
             calls = StepCalls(poll, partial(on_pass, step), partial(self._seed_pass, step))
@@ -347,11 +351,11 @@ def holdout_loss(
     return measured.evaluate(store, passes.all_groups(store), poll)
 
 
-def _without_row(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Returns what of a state is the optimizers', and what the loss has kept."""
-    row = {name: tensor for name, tensor in state.items() if name.startswith(_OF_ROW)}
-    own = {name: tensor for name, tensor in state.items() if name not in row}
-    return own, {name.removeprefix(_OF_ROW): tensor for name, tensor in row.items()}
+def _without_loss(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Returns what of a state is the optimizers', and what is the loss's own."""
+    of_loss = {name: tensor for name, tensor in state.items() if name.startswith(_OF_LOSS)}
+    others = {name: tensor for name, tensor in state.items() if name not in of_loss}
+    return others, {name.removeprefix(_OF_LOSS): tensor for name, tensor in of_loss.items()}
 
 
 def _cuda_index(device: torch.device) -> list[int]:

@@ -26,7 +26,6 @@ __all__ = [
     "TEACHER_IDS",
     "TEACHER_LOGPS",
     "BeforePass",
-    "KeepsSteps",
     "LikelihoodLoss",
     "ObjectiveLoss",
     "OnPass",
@@ -34,6 +33,7 @@ __all__ = [
     "Passes",
     "ScoreSums",
     "SeedPass",
+    "StatefulLoss",
     "StepCalls",
     "StepLoss",
     "StepScore",
@@ -253,17 +253,17 @@ class StepLoss(Protocol):
 
 
 @runtime_checkable
-class KeepsSteps(Protocol):
-    """A loss of which several steps in a row have something in common that only the first of them makes."""
+class StatefulLoss(Protocol):
+    """A loss that keeps something of the first of several steps with the same examples for those that follow it."""
 
     def begin(self) -> None:
-        """Says that the next step is the first one of such a row."""
+        """Says that the next step is the first of such steps."""
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Returns what the further steps of the row take over, by name."""
+        """Returns what the next step takes over, by name, where it is not the first."""
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Goes on in the row from which `state` was taken.
+        """Takes over what `state` gave.
 
         Raises:
             TrainingError: It is no such state.

@@ -227,7 +227,8 @@ def test_a_state_that_does_not_fit_is_refused(tiny_model: Path) -> None:
     trainer.run(lambda step: None)
     state = trainer.state()
     first = next(iter(state))
-    for wrong in ({k: v for k, v in state.items() if k != first}, {**state, first: torch.zeros(3)}):
+    more = {**state, "loss.about": torch.zeros(3)}
+    for wrong in ({k: v for k, v in state.items() if k != first}, {**state, first: torch.zeros(3)}, more):
         with pytest.raises(TrainingError, match="checkpoint"):
             trainer.load_state(1, wrong)
 

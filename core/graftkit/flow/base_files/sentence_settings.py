@@ -119,7 +119,7 @@ def _pooled_by_modules(modules: Mapping[str, Mapping[str, Any]], reference: str)
     """
     said: PooledBy | None = None
     for name, settings in modules.items():
-        kind = name.rpartition(".")[2] if name.startswith(_THEIRS) else name
+        kind = _kind_of(name)
         if kind == "Pooling":
             said = _pooled_by(settings, reference)
         elif kind not in ("", "Transformer", "Normalize"):
@@ -155,8 +155,12 @@ def lowers_case(files: BaseModelFiles) -> bool:
 def _of_texts(files: BaseModelFiles) -> Mapping[str, Any]:
     """Returns what they say of texts before the model sees them."""
     modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
-    found = (settings for name, settings in modules.items() if name.rpartition(".")[2] == "Transformer")
-    return next(found, {})
+    return next((settings for name, settings in modules.items() if _kind_of(name) == "Transformer"), {})
+
+
+def _kind_of(module: str) -> str:
+    """Returns which of sentence-transformers' modules one is; of another the type in full."""
+    return module.rpartition(".")[2] if module.startswith(_THEIRS) else module
 
 
 def _pooled_by(settings: Mapping[str, Any], reference: str) -> PooledBy:

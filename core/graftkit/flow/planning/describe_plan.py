@@ -198,6 +198,7 @@ _LEARNT: Mapping[LearnsFrom, tuple[str, str]] = {
     "labels": ("text with a label", "texts with a label"),
     "label_sets": ("text with its labels", "texts with their labels"),
     "scores": ("text with a number", "texts with a number"),
+    "scored_pairs": ("pair of texts with a number", "pairs of texts with a number"),
     "tags": ("text with tags", "texts with tags"),
     "similar": ("query with its documents", "queries with their documents"),
 }

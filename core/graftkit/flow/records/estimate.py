@@ -238,7 +238,7 @@ def choose_training(
         files: The base model.
         rate_scale: As above.
         examples: As above; see `ObjectiveConfig.examples_per_step`.
-        repeats: How many steps in a row see the same examples.
+        repeats: How many steps see the same examples, one after the other.
     """
     section, chosen = recipe.training, dict[str, Any]()
     if "tokens_per_step" not in section.model_fields_set:
@@ -274,7 +274,7 @@ def estimate_steps(recipe: Recipe, corpus: CorpusEstimate, repeats: int = 1) -> 
     Args:
         recipe: The recipe.
         corpus: How many tokens and examples its records are.
-        repeats: How many steps in a row see the same examples.
+        repeats: How many steps see the same examples, one after the other.
     """
     section = recipe.training
     different = _steps_an_epoch(corpus, section.tokens_per_step, section.seed)

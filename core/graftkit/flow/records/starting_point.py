@@ -77,6 +77,7 @@ class StartingPoint:
         steps: How many steps that makes, about.
         new_tokens: Tokens of a sampled answer at most, where the objective learns from such; else None.
         metric: What those are rewarded by, to begin with; "" where none is sampled.
+        pairs: Whether the records are pairs of texts with a number.
         left_out: What the chat template leaves out of some conversations.
         template: graftkit's own chat template, where the model's is missing or leaves out what an assistant calls, and
             the model has the tokens of this one; else None.
@@ -103,6 +104,7 @@ class StartingPoint:
     trouble: str
     new_tokens: int | None = None
     metric: str = ""
+    pairs: bool = False
 
 
 def find_starting_point(
@@ -136,7 +138,8 @@ def find_starting_point(
     _, files = open_model(host, model)
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))
     context = context_length(files.config) or 1 << 17
-    targets = _targets_of(samples, vectors=isinstance(files, SentenceModules) and bool(files.sentence_modules))
+    by_vectors = isinstance(files, SentenceModules) and bool(files.sentence_modules)
+    targets = _targets_of(samples, vectors=asked.learns_from == "scored_pairs" if objective else by_vectors)
     shape = TEXT_SHAPES.get(targets.kind) if targets else None
     of_vectors = _OF_VECTORS.get(targets.kind) if targets else None
     suited = of_vectors or (shape.objective if shape else _objective_for(next(iter(samples))))
@@ -176,6 +179,7 @@ def find_starting_point(
         corpus.trouble,
         new_tokens,
         _metric_for(samples) if new_tokens is not None else "",
+        _are_scored_pairs(samples),
     )
 
 
@@ -262,6 +266,10 @@ _OF_VECTORS: Mapping[LearnsFrom, str] = {"similar": "embedding", "scored_pairs":
 """The objectives that learn vectors, by what they learn from."""
 
 
+def _are_scored_pairs(samples: Samples) -> bool:
+    return all(isinstance(sample, ScoredText) and is_pair(sample) for sample in samples)
+
+
 def _targets_of(samples: Samples, *, vectors: bool) -> TextTargets | None:
     """Returns what is learnt of texts: their words' tags, two at least, their numbers, or labels that name classes.
 
@@ -269,11 +277,11 @@ def _targets_of(samples: Samples, *, vectors: bool) -> TextTargets | None:
 
     Args:
         samples: The records.
-        vectors: Whether the model is one that gives texts vectors: it learns such by pairs with a number.
+        vectors: Whether vectors are learnt of pairs with a number, as a model learns that gives texts such.
     """
     if isinstance(next(iter(samples)), SimilarTexts):
         return TextTargets("similar", negatives=RetrievalConfig.model_fields["negatives"].default)
-    if vectors and all(isinstance(sample, ScoredText) and is_pair(sample) for sample in samples):
+    if vectors and _are_scored_pairs(samples):
         return TextTargets("scored_pairs")
     shape = shape_of(next(iter(samples)))
     if shape is None:

@@ -17,6 +17,7 @@ from graftkit.corpus.prompt_in_use import prompt_in_use, up_to_last_answer
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
 from graftkit.flow.folders.own_files import answers_file
+from graftkit.flow.planning.sampled import rewarding
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
 from graftkit.host.host import PluginHost
@@ -165,7 +166,8 @@ def checking(metrics: Mapping[str, Metric], tokenizer: Tokenizer) -> Callable[[Q
 def check_answerable(bound: BoundRecipe, host: PluginHost, encoder: Encoder, samples: Samples) -> None:
     """Makes sure that answers to the holdout records that a run answers can be scored, before any work is done.
 
-    A record that can't be encoded ends this: the run tells of it when it encodes them.
+    Those are as many as `evaluation.answers` says, and all of them where rewards of the model's own answers are learnt
+    from. A record that can't be encoded ends this: the run tells of it when it encodes them.
 
     Args:
         bound: The recipe.
@@ -176,12 +178,18 @@ def check_answerable(bound: BoundRecipe, host: PluginHost, encoder: Encoder, sam
     Raises:
         DataError: A metric says that it can't score answers to one.
     """
-    count = bound.recipe.evaluation.answers
-    if not count:
+    count, rewarded = bound.recipe.evaluation.answers, rewarding(bound)
+    if not count and not rewarded:
         return
-    check = checking(metrics_of(bound, host), encoder.tokenizer)
-    for question in islice(_to_answer(encoder, samples), count):
+    metrics = metrics_of(bound, host)
+    check = checking(metrics, encoder.tokenizer)
+    answered = (each for each in _to_answer(encoder, samples) if has_answer(each.example, each.record))
+    for question in islice(answered, count):
         check(question)
+    if any(isinstance(metrics[label], ChecksRecords) for label in rewarded):
+        check = checking({label: metrics[label] for label in rewarded}, encoder.tokenizer)
+        for question in _to_answer(encoder, samples):
+            check(question)
 
 
 def _to_answer(encoder: Encoder, samples: Samples) -> Iterator[Question]:
@@ -190,7 +198,7 @@ def _to_answer(encoder: Encoder, samples: Samples) -> Iterator[Question]:
         if isinstance(sample, Text | LongText):
             continue
         try:
-            questions = [each for each in questions_in(encoder, sample) if has_answer(each.example, each.record)]
+            questions = list(questions_in(encoder, sample))
         except DataError:
             return
         yield from questions

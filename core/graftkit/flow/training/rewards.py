@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -56,13 +57,18 @@ def loss_in(
 
 
 def _sampling(run: RunContext, corpus: Corpus) -> SamplingPlan:
+    """Returns how answers are sampled; metrics are made for the first ones, since who only exports may have none."""
     bound, samples = run.plan.bound, run.plan.samples
-    metrics, train, holdout = rewards_of(bound, run.host), _Records(samples.train), _Records(samples.holdout)
+    train, holdout = _Records(samples.train), _Records(samples.holdout)
+
+    @cache
+    def metrics() -> dict[str, Metric]:
+        return rewards_of(bound, run.host)
 
     def ask(store: TokenStore, numbers: Sequence[int]) -> list[Asked]:
         if store is corpus.train:
-            return _asked(run, train.at(store, numbers, run.steps_to_come()), metrics, store, numbers)
-        return _asked(run, holdout.at(store, numbers), metrics, store, numbers)
+            return _asked(run, train.at(store, numbers, run.steps_to_come()), metrics(), store, numbers)
+        return _asked(run, holdout.at(store, numbers), metrics(), store, numbers)
 
     return sampling_of(bound, ask, corpus.stop, run.vocabulary.encoder.max_length)
 

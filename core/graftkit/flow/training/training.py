@@ -71,7 +71,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
         save_adapter(run, model, run.manifest.exported.step if run.manifest.exported else trainer.step)
         metrics = read_metrics(run.folder / METRICS)
         if trainer.step and len(metrics.steps) == trainer.step and not any(map(_has_gradient, metrics.steps)):
-            stage.notice(_NOTHING_LEARNT.format(_SAME_REWARDS if _samples(run) else ""))
+            stage.notice(f"no step had a gradient: nothing was learnt{_why_nothing(run, metrics)}")
         stage.facts |= _facts(trainer, metrics, sampled=_samples(run))
 
 
@@ -334,12 +334,25 @@ _STAYS_NEAR = (
     "objective.temperature."
 )
 
-_NOTHING_LEARNT = "no step had a gradient: nothing was learnt{}"
-
 _SAME_REWARDS = (
     ". All answers to a prompt were worth the same each time: take records that the model answers rightly now and "
     "then, sample more answers (objective.group_size), or add a metric that tells them apart (evaluation.metrics)"
 )
+
+_ALL_MASKED = (
+    ". Nothing is learnt of answers that are cut off (objective.mask_truncated_completions), and no other was worth "
+    "more or less than those to the same prompt on average: raise objective.max_new_tokens, or leave that field out"
+)
+
+
+def _why_nothing(run: RunContext, metrics: Metrics) -> str:
+    """Returns why nothing was learnt of sampled answers, and what to do; "" where that is not known."""
+    config = run.plan.bound.objective_config
+    if not isinstance(config, SampledConfig):
+        return ""
+    if all(line.get("metrics", {}).get("same_reward") == 1 for line in metrics.steps):
+        return _SAME_REWARDS
+    return _ALL_MASKED if config.mask_truncated_completions else ""
 
 
 def _facts(trainer: Trainer, metrics: Metrics, *, sampled: bool) -> dict[str, object]:
