@@ -84,6 +84,7 @@ class StartingPoint:
         turns: "each" where the template leaves out the reasoning of earlier answers, which are learnt with it so; else
             "all".
         trouble: Why the records can't be laid out for this model; "" where they can.
+        writes_answers: Whether a model that learns so writes answers.
     """
 
     datasets: Sequence[Dataset]
@@ -103,6 +104,7 @@ class StartingPoint:
     trouble: str
     new_tokens: int | None = None
     metric: str = ""
+    writes_answers: bool = True
 
 
 def find_starting_point(
@@ -176,6 +178,7 @@ def find_starting_point(
         corpus.trouble,
         new_tokens,
         _metric_for(samples) if new_tokens is not None else "",
+        learnt.head == "language",
     )
 
 
