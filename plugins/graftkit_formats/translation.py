@@ -29,11 +29,11 @@ class Translation:
         self._source, self._target = config.source, config.target
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
-        """Fits where there is an object of texts, and it is said which of them is translated into which."""
+        """Fits where there is an object, and it is said which of its texts is translated into which."""
         column = found.get(_COLUMN)
         if column is None or "object" not in column.types or not column.types <= {"object", "null"}:
             return None
-        if not self._source or not {self._source, self._target} <= column.keys:
+        if not self._source:
             return None
         return [_COLUMN, *(name for name in SYSTEMS if name in found and found[name].is_text)]
 
@@ -50,6 +50,10 @@ class Translation:
             told = "is missing or null" if texts is None else f"is {kind_of(texts)}, no object"
             raise DataError(f'"{_COLUMN}" {told}', where=where)
         said = {key: value for key, value in texts.items() if value is not None}
+        missing = next((name for name in (self._source, self._target) if name not in said), None)
+        if missing is not None:
+            hint = f"It has {', '.join(sorted(said)) or 'none'}: source and target of the format are two of these."
+            raise DataError(f'"{_COLUMN}" has no text "{missing}"', where=where, hint=hint)
         messages = (
             Message("user", string_of(said, self._source, where)),
             Message("assistant", string_of(said, self._target, where)),

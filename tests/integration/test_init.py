@@ -127,6 +127,7 @@ def test_numbers_beside_texts_are_learnt(
     assert done.exit_code == 0 and told in done.output and "objective: regression learns it" in done.output, done.output
     recipe = load_recipe(tmp_path / "recipe.yaml").recipe
     assert recipe.objective.use == "regression" and {*recipe.data.train[0].columns} == {*columns}
+    assert "answers:" not in (tmp_path / "recipe.yaml").read_text()  # which a model with a head is refused
     planned: Any = graftkit.plan(tmp_path / "recipe.yaml", overrides=["data.holdout=0"])
     assert planned.head.labels == ["score"]
 

@@ -184,6 +184,8 @@ MISFITS = {
     "labelled answers for fine-tuning": ("sft", LABELLED[0], "labelled as wanted or not", "objective: kto"),
     "texts for kto": ("kto", {"text": "t"}, "learns from labelled answers", "Leave out `objective`"),
     "labelled answers for dpo": ("dpo", LABELLED[0], "labelled as wanted or not", "objective: kto"),
+    "answers for classification": ("classification", {"prompt": "p", "completion": "c"}, "has an answer", "columns:"),
+    "tokens for regression": ("regression", {"input_ids": [1, 2], "labels": [1, 2]}, "has tokens", "columns:"),
     "texts for dpo": ("dpo", {"text": "t"}, "nothing that its answer is compared with", "Leave out `objective`"),
 }
 

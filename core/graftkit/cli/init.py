@@ -46,8 +46,7 @@ training:
   learning_rate: {learning_rate}
   seed: 0
 
-evaluation: {evaluation}
-export: [peft, merged]
+{evaluation}export: [peft, merged]
 """
 
 _GUESSED = "guessed from the columns' names: change it where it is wrong"
@@ -283,8 +282,10 @@ def _look(
                 return None, None, f"not looked at: {error}"
             if error.hint and "{path:" in error.hint:
                 error.hint += " --train takes such a mapping, too, in single quotes."
-            if error.hint and "objective: " in error.hint:
+            if error.hint and "objective: " in error.hint and "--objective" not in error.hint:
                 error.hint += " --objective says that here."
+            if error.hint:
+                error.hint = error.hint.replace("Leave out `objective`", "Leave out --objective")
             raise
         except RequestError as error:
             if objective is not None:
@@ -305,10 +306,16 @@ def _objective(found: StartingPoint) -> str:
 
 
 def _evaluation(found: StartingPoint | None) -> str:
-    """Returns how the recipe's answers are compared, which are the model's own where it learns from these."""
+    """Returns the recipe's line of how answers are compared, or nothing where the model writes none.
+
+    Where it learns from its own answers, they are rewarded so, too.
+    """
+    if found is not None and not found.writes_answers:
+        return ""
     if found is None or not found.metric:
-        return "{answers: 0}   # N holdout records to answer and compare, before and after"
-    return f"{{metrics: {found.metric}, answers: 0}}   # what answers are rewarded by; also contains, regex, a plugin's"
+        return "evaluation: {answers: 0}   # N holdout records to answer and compare, before and after\n"
+    fields = f"{{metrics: {found.metric}, answers: 0}}"
+    return f"evaluation: {fields}   # what answers are rewarded by; also contains, regex, a plugin's\n"
 
 
 def _numbers(found: StartingPoint) -> dict[str, int | str]:

@@ -211,8 +211,8 @@ _SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
     **dict.fromkeys((Prompt, TextPrompt), ("prompts", "a prompt and no answer")),
     **{shape.sample: (kind, f"a text and {shape.beside}") for kind, shape in TEXT_SHAPES.items()},
     SimilarTexts: ("similar", "a text and others that are to be found by it"),
-    Text: ("texts", "nothing that its answer is compared with"),
-    LongText: ("texts", "nothing that its answer is compared with"),
+    **dict.fromkeys((Text, LongText), ("texts", "a text alone")),
+    Tokens: ("answers", "tokens"),
 }
 _WANTED_BY: dict[LearnsFrom, str] = {
     "answers": "each record's answer or text",
@@ -297,7 +297,9 @@ def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -
     Raises:
         DataError: It is of another shape.
     """
-    shape, described = _SHAPES.get(type(sample), ("answers", "nothing that its answer is compared with"))
+    shape, described = _SHAPES.get(type(sample), ("answers", "an answer"))
+    if learns_from in ("pairs", "labelled") and shape in ("answers", "texts"):
+        described = "nothing that its answer is compared with"
     if isinstance(sample, ScoredText) and is_pair(sample):
         shape, described = "scored_pairs", "two texts and a number"
     if learns_from == "prompts" and shape in ("prompts", "answers") and not isinstance(sample, Tokens):

@@ -102,6 +102,8 @@ class Registry:
     def _unknown(self, kind: Kind, name: str, candidates: list[RegisteredProvider], where: str) -> ProviderError:
         names = sorted({registered.provider.name for registered in candidates})
         hint = how_to_install(kind, name) + known_names(name, names)
+        if ":" in name:
+            hint = f"Before the colon stands a distribution, or a module in a package: package.module:Class. {hint}"
         broken = [record for record in self._plugins if record.status != "active"]
         if broken:
             hint += " Not in use: " + "; ".join(f"{r.label} ({r.status}: {r.reason})" for r in broken) + "."

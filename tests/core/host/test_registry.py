@@ -64,6 +64,11 @@ def test_an_unknown_name_comes_with_the_nearest_and_the_place() -> None:
     assert str(caught.value).startswith("recipe.yaml:7: no quantizer is called 'nf5'\nDid you mean 'nf4'? Known: ")
 
 
+def test_a_class_named_without_a_package_is_told_how() -> None:
+    with pytest.raises(ProviderError, match=r"(?s)no metric is called 'rewards:Short'.*package\.module:Class"):
+        PluginHost().registry.resolve("metric", "rewards:Short")
+
+
 def test_a_name_means_a_provider_of_the_kind_that_is_asked_for() -> None:
     with pytest.raises(ProviderError, match="no adapter is called 'nf4'"):
         PluginHost().registry.resolve("adapter", "nf4")

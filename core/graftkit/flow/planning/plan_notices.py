@@ -233,7 +233,9 @@ def _holdout(bound: BoundRecipe, samples: Split) -> list[str]:
     wanted = bound.recipe.evaluation.answers
     answers = sum(count for shape, count in samples.holdout.counts().items() if shape != "text")
     if wanted > answers:
-        notices.append(f"evaluation.answers asks for {counted(wanted, 'answer')}; {answers} holdout records have one")
+        notices.append(
+            f"evaluation.answers asks for {counted(wanted, 'answer')}; {answers} holdout records can be answered"
+        )
     return notices
 
 

@@ -85,6 +85,7 @@ class StartingPoint:
         turns: "each" where the template leaves out the reasoning of earlier answers, which are learnt with it so; else
             "all".
         trouble: Why the records can't be laid out for this model; "" where they can.
+        writes_answers: Whether a model that learns so writes answers.
     """
 
     datasets: Sequence[Dataset]
@@ -105,6 +106,7 @@ class StartingPoint:
     new_tokens: int | None = None
     metric: str = ""
     pairs: bool = False
+    writes_answers: bool = True
 
 
 def find_starting_point(
@@ -180,6 +182,7 @@ def find_starting_point(
         new_tokens,
         _metric_for(samples) if new_tokens is not None else "",
         _are_scored_pairs(samples),
+        learnt.head == "language",
     )
 
 

@@ -196,6 +196,14 @@ def test_a_language_that_is_not_read_is_told(tmp_path: Path) -> None:
     assert dataset.reading == "en is translated into fr; not read: de"
 
 
+def test_a_language_that_no_record_has_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    path = written(tmp_path, {"translation": {"en": "q", "fr": "a"}})
+    [dataset] = opened({"path": str(path), "format": {"use": "translation", "source": "en", "target": "es"}})
+    with pytest.raises(DataError, match='no text "es"') as error:
+        list(dataset)
+    assert "It has en, fr" in str(error.value.hint)
+
+
 def table(folder: Path, name: str, rows: list[dict[str, Any]], features: Any) -> Path:
     """A table as `datasets` writes it, with what it keeps of the columns."""
     metadata = {"huggingface": features if isinstance(features, str) else json.dumps({"info": {"features": features}})}

@@ -107,6 +107,7 @@ def test_init_refuses_what_the_records_are_not(place: Path, monkeypatch: pytest.
     ):
         refused = CliRunner().invoke(toolkit, [*asked, objective])
         assert isinstance(refused.exception, RequestError) and told in str(refused.exception)
+        assert "says that here" not in str(refused.exception) and "`objective`" not in str(refused.exception)
     assert not Path("mine.yaml").exists()
     found = CliRunner().invoke(toolkit, [*asked, "sft"])
     assert found.exit_code == 0 and "objective" not in Path("mine.yaml").read_text()
