@@ -83,9 +83,7 @@ def test_no_export_of_a_finished_run_is_made_or_proved_on_another_base(
     found = CliRunner().invoke(cli, ["verify", str(finished / "exports/peft")])
     assert isinstance(found.exception, ExportError)
     assert found.exception.message == "model.safetensors is not the file that the adapter was trained on"
-    monkeypatch.setattr(
-        "graftkit.model.load.Loader.load", lambda *_, **__: pytest.fail("it was loaded")
-    )
+    monkeypatch.setattr("graftkit.model.load.Loader.load", lambda *_, **__: pytest.fail("it was loaded"))
     with pytest.raises(ModelError, match="not the file that the adapter was trained on"):
         add_export(finished, "merged")
 
@@ -97,9 +95,7 @@ def test_a_run_that_was_stopped_goes_on_on_its_own_base_alone(
     with pytest.raises(ZeroDivisionError):
         run(recipe, out=tmp_path / "run", on_event=at("training", lambda: 1 / 0))
     exchange(base)
-    monkeypatch.setattr(
-        "graftkit.model.load.Loader.load", lambda *_, **__: pytest.fail("it was loaded")
-    )
+    monkeypatch.setattr("graftkit.model.load.Loader.load", lambda *_, **__: pytest.fail("it was loaded"))
     with pytest.raises(ModelError, match="not the file that the adapter was trained on"):
         run(recipe, out=tmp_path / "run", resume=True)
 

@@ -129,9 +129,7 @@ def test_shards_load_as_one_model(make_recipe: Any, tmp_path: Path) -> None:
 
 def refused(recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Runs a recipe that names a form which its model does not have; no weight is loaded, no folder stays."""
-    monkeypatch.setattr(
-        "graftkit.model.load.Loader.load", lambda *args, **named: pytest.fail("loaded")
-    )
+    monkeypatch.setattr("graftkit.model.load.Loader.load", lambda *args, **named: pytest.fail("loaded"))
     with pytest.raises(RecipeError) as caught:
         graftkit.run(recipe, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
