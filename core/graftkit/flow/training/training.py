@@ -71,7 +71,7 @@ def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
         save_adapter(run, model, run.manifest.exported.step if run.manifest.exported else trainer.step)
         metrics = read_metrics(run.folder / METRICS)
         if trainer.step and len(metrics.steps) == trainer.step and not any(map(_has_gradient, metrics.steps)):
-            stage.notice(_NOTHING_LEARNT.format(_SAME_REWARDS if _samples(run) else ""))
+            stage.notice(f"no step had a gradient: nothing was learnt{_why_none(metrics) if _samples(run) else ''}")
         stage.facts |= _facts(trainer, metrics, sampled=_samples(run))
 
 
@@ -334,7 +334,17 @@ _STAYS_NEAR = (
     "objective.temperature."
 )
 
-_NOTHING_LEARNT = "no step had a gradient: nothing was learnt{}"
+
+def _why_none(metrics: Metrics) -> str:
+    """Returns why sampled answers have taught nothing, and what to do."""
+    told = (line.get("metrics", {}).get("same_reward", 1) for line in metrics.steps)
+    return _ALL_MASKED if any(same < 1 for same in told) else _SAME_REWARDS
+
+
+_ALL_MASKED = (
+    ". The answers that were worth more or less than others to the same prompt were cut off, and nothing is learnt of "
+    "such: raise objective.max_new_tokens, or leave out objective.mask_truncated_completions"
+)
 
 _SAME_REWARDS = (
     ". All answers to a prompt were worth the same each time: take records that the model answers rightly now and "
