@@ -211,9 +211,9 @@ class _Opener:
             self._refuse_left_out(found, known, first, source, entry.columns)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
-        reading = means.reading(next(iter(first))[1]) if isinstance(means, DescribesReading) else ""
+        told = _reading(means, first)
         return Dataset(
-            source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip, reading=reading
+            source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip, reading=told
         )
 
     def _readable(self, path: Path) -> bool:
@@ -372,6 +372,17 @@ def _check_local(path: str, where: str) -> None:
 def _shortest(registered: RegisteredProvider, names: Mapping[str, int]) -> str:
     """Returns the name by which a recipe chooses a provider."""
     return registered.provider.name if names[registered.provider.name] == 1 else registered.qualified_name
+
+
+def _reading(format: RecordFormat, first: _FirstRecords) -> str:
+    """Returns what a format reads into the first records of a file, each thing once; "" where that is nothing."""
+    if not isinstance(format, DescribesReading):
+        return ""
+    told = dict.fromkeys(format.reading(record) for _, record in first)
+    return "; ".join([text for text in told if text][:_SHOWN_READINGS])
+
+
+_SHOWN_READINGS = 3
 
 
 def _with_names(format: RecordFormat, reader: Reader, source: RecordSource, columns: Mapping[str, str]) -> RecordFormat:

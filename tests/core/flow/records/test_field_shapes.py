@@ -241,6 +241,20 @@ def test_numbers_are_the_words_that_a_table_keeps_for_them(tmp_path: Path, name:
     assert (found[0].label, told) == ("good", "")
 
 
+def test_what_is_read_into_later_records_is_told_too(tmp_path: Path) -> None:
+    """A first record may have nothing of the kind, such as no label."""
+    news = {"labels": {"feature": labels("World", "Sports"), "_type": "List"}}
+    path = table(tmp_path, "a.parquet", [{"text": "q", "labels": []}, {"text": "r", "labels": [1]}], news)
+    [dataset] = opened({"path": str(path)})
+    assert dataset.reading == "the numbers of 'labels' stand for the words that the file keeps: World, Sports"
+    languages = [{"translation": dict.fromkeys(["en", "fr", more], "a")} for more in ("fr", "de", "es", "it", "nl")]
+    said = {"use": "translation", "source": "en", "target": "fr"}
+    lines = tmp_path / "languages.jsonl"
+    lines.write_text("\n".join(map(json.dumps, languages)))
+    [dataset] = opened({"path": str(lines), "format": said})
+    assert dataset.reading.count("not read: ") == 3 and "not read: de; en is" in dataset.reading
+
+
 def test_a_label_of_none_is_left_out_where_others_have_words(tmp_path: Path) -> None:
     rows = [{"text": "q", "label": 1}, {"text": "r", "label": -1}]
     path = str(table(tmp_path, "a.parquet", rows, {"label": labels("no", "yes")}))
@@ -251,7 +265,11 @@ def test_a_label_of_none_is_left_out_where_others_have_words(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "features", ["{", "[]", "3", '{"info": []}', {"label": labels("")}, {"label": {"_type": "ClassLabel", "names": 3}}]
+    "features",
+    [
+        *("{", "[]", "3", '{"info": []}', {"label": {"_type": "ClassLabel", "names": 3}}),
+        *({"label": labels(*names)} for names in ([""], ["no", " "], ["no", "yes", "no"])),
+    ],
 )
 def test_what_keeps_no_words_is_a_table_like_any_other(tmp_path: Path, features: Any) -> None:
     path = table(tmp_path, "a.parquet", [{"text": "q", "label": 0}], features)
