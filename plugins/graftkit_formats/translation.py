@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from graftkit import Column, Conversation, Message
-from graftkit.errors import DataError
+from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.answered import conversation
@@ -46,10 +46,12 @@ class Translation:
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the conversation."""
         texts = record.get(_COLUMN)
-        if not isinstance(texts, dict):
-            told = "is missing or null" if texts is None else f"is {kind_of(texts)}, no object"
-            raise DataError(f'"{_COLUMN}" {told}', where=where)
-        said = {key: value for key, value in texts.items() if value is not None}
+        if not isinstance(texts, dict | None):
+            raise DataError(f'"{_COLUMN}" is {kind_of(texts)}, no object', where=where)
+        said = {key: value for key, value in (texts or {}).items() if value is not None}
+        missing = next((name for name in (self._source, self._target) if name not in said), None)
+        if missing is not None:
+            raise NothingToLearn(f'there is no text in the language "{missing}"', where=where)
         messages = (
             Message("user", string_of(said, self._source, where)),
             Message("assistant", string_of(said, self._target, where)),

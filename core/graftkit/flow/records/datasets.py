@@ -204,7 +204,9 @@ class _Opener:
                 where=str(source),
             )
         name, means, known = (
-            _chosen_format(found, *format, source) if format else self._fitting(found, first, source, reader_name)
+            self._chosen_format(found, *format, source, entry.columns)
+            if format
+            else self._fitting(found, first, source, reader_name)
         )
         means = _with_names(means, reads, source, entry.columns)
         if format is None and entry.unused == "report":
@@ -272,6 +274,27 @@ class _Opener:
         of_text = None if reader_name != "csv" else lists_as_text((one for _, one in first), source.path.name)
         hint, suggested = of_text or suggest_format(found, self._formats(), source.path.name, alone=first.count == 1)
         raise _unknown(f"no format fits the first records: {described(found)}", first, hint, suggested)
+
+    def _chosen_format(
+        self,
+        found: Mapping[str, Column],
+        name: str,
+        format: RecordFormat,
+        source: RecordSource,
+        renamed: Mapping[str, str],
+    ) -> tuple[str, RecordFormat, frozenset[str]]:
+        """Returns the format that the recipe names, and the columns that it reads."""
+        columns = format.columns(found)
+        if columns is not None:
+            return name, format, frozenset(columns)
+        hint, suggested = suggest_format(found, self._formats(), source.path.name, alone=False)
+        use = suggested and suggested.get("format")
+        fits_so = not renamed and name == (use["use"] if isinstance(use, Mapping) else use)
+        raise DataError(
+            f"the first records are not of the format {name}: {described(found)}",
+            where=str(source),
+            hint=hint if fits_so else "Say which column is which: columns: {ITS_NAME: YOURS}.",
+        )
 
     def _formats_by(self, *, answered: bool) -> list[dict[str, RecordFormat]]:
         """Returns the formats whose records have an answer, or those whose records have none; see `RecordFormat`."""
@@ -399,20 +422,6 @@ def _with_names(format: RecordFormat, reader: Reader, source: RecordSource, colu
     theirs = {name: ours for ours, name in columns.items()}
     kept = {theirs.get(name, name): words for name, words in reader.names(source).items()}
     return format.with_names(kept) if kept else format
-
-
-def _chosen_format(
-    found: Mapping[str, Column], name: str, format: RecordFormat, source: RecordSource
-) -> tuple[str, RecordFormat, frozenset[str]]:
-    """Returns the format that the recipe names, and the columns that it reads."""
-    columns = format.columns(found)
-    if columns is None:
-        raise DataError(
-            f"the first records are not of the format {name}: {described(found)}",
-            where=str(source),
-            hint="Say which column is which: columns: {ITS_NAME: YOURS}.",
-        )
-    return name, format, frozenset(columns)
 
 
 def _check_alike(first: _FirstRecords, formats: Mapping[str, RecordFormat]) -> None:

@@ -196,6 +196,23 @@ def test_a_language_that_is_not_read_is_told(tmp_path: Path) -> None:
     assert dataset.reading == "en is translated into fr; not read: de"
 
 
+def test_a_text_without_a_translation_is_left_out_where_the_recipe_says_so(tmp_path: Path) -> None:
+    said = {"use": "translation", "source": "en", "target": "fr"}
+    whole = {"translation": {"en": "q", "fr": "a"}}
+    for lacking in ({"translation": {"en": "r", "fr": None}}, {"translation": {"fr": "a"}}, {"translation": None}):
+        path = str(written(tmp_path, [whole, lacking]))
+        assert "a.jsonl:2: there is no text in the language" in refusal({"path": path, "format": said})
+        assert keys({"path": path, "format": said, "empty": "skip"}) == [QA]
+
+
+@pytest.mark.parametrize("said", ["translation", {"use": "translation", "source": "en", "target": "de"}])
+def test_languages_that_records_do_not_have_are_refused_with_those_that_they_have(tmp_path: Path, said: Any) -> None:
+    path = written(tmp_path, {"translation": {"en": "q", "fr": "a"}})
+    refused = refusal({"path": str(path), "format": said})
+    assert "not of the format translation" in refused
+    assert "{path: a.jsonl, format: {use: translation, source: en, target: fr}}" in refused
+
+
 def table(folder: Path, name: str, rows: list[dict[str, Any]], features: Any) -> Path:
     """A table as `datasets` writes it, with what it keeps of the columns."""
     metadata = {"huggingface": features if isinstance(features, str) else json.dumps({"info": {"features": features}})}
