@@ -200,6 +200,20 @@ def test_a_record_whose_prompt_has_no_token_is_named(sampling: Any, tmp_path: Pa
     assert "records.jsonl:" in str(refused.value)
 
 
+def test_held_out_records_that_can_not_be_rewarded_are_refused_before_one_is_answered(
+    sampling: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampled_loss, "sample_answers", lambda *args, **named: pytest.fail("answers are sampled"))
+    train = written(tmp_path / "train.jsonl", [{"prompt": f"say {n}", "completion": f"{n}"} for n in range(9)])
+    held = written(
+        tmp_path / "held.jsonl", [{"prompt": "a", "completion": "no JSON"}, {"prompt": "b " * 99, "completion": "{}"}]
+    )
+    data = {"train": str(train), "holdout": str(held), "max_length": 64}
+    recipe = sampling(data=data, evaluation={"metrics": "json-equal"}, export=[])
+    with pytest.raises(DataError, match="held.jsonl:1.*json-equal compares JSON"):
+        graftkit.run(recipe, out=tmp_path / "run")
+
+
 def test_preview_says_that_answers_are_compared_and_not_learnt(sampling: Any, tmp_path: Path) -> None:
     path = written(tmp_path / "recipe.yaml", [sampling()])
     shown = CliRunner().invoke(toolkit, ["preview", str(path), "--records", "1"])
