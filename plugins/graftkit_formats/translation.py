@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from graftkit import Column, Conversation, Message
-from graftkit.errors import DataError
+from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.record_format import kind_of
 
 from graftkit_formats.answered import conversation
@@ -29,11 +29,11 @@ class Translation:
         self._source, self._target = config.source, config.target
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
-        """Fits where there is an object, and it is said which of its texts is translated into which."""
+        """Fits where there is an object of texts, and it is said which of them is translated into which."""
         column = found.get(_COLUMN)
         if column is None or "object" not in column.types or not column.types <= {"object", "null"}:
             return None
-        if not self._source:
+        if not self._source or not {self._source, self._target} <= column.keys:
             return None
         return [_COLUMN, *(name for name in SYSTEMS if name in found and found[name].is_text)]
 
@@ -46,14 +46,12 @@ class Translation:
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the conversation."""
         texts = record.get(_COLUMN)
-        if not isinstance(texts, dict):
-            told = "is missing or null" if texts is None else f"is {kind_of(texts)}, no object"
-            raise DataError(f'"{_COLUMN}" {told}', where=where)
-        said = {key: value for key, value in texts.items() if value is not None}
+        if not isinstance(texts, dict | None):
+            raise DataError(f'"{_COLUMN}" is {kind_of(texts)}, no object', where=where)
+        said = {key: value for key, value in (texts or {}).items() if value is not None}
         missing = next((name for name in (self._source, self._target) if name not in said), None)
         if missing is not None:
-            hint = f"It has {', '.join(sorted(said)) or 'none'}: source and target of the format are two of these."
-            raise DataError(f'"{_COLUMN}" has no text "{missing}"', where=where, hint=hint)
+            raise NothingToLearn(f'there is no text in the language "{missing}"', where=where)
         messages = (
             Message("user", string_of(said, self._source, where)),
             Message("assistant", string_of(said, self._target, where)),

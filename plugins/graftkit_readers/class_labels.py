@@ -35,8 +35,10 @@ def class_labels(schema: Any) -> dict[str, Sequence[str]]:
 def _words(feature: Any) -> Sequence[str]:
     """Returns the words of a column; none where it holds something else."""
     match feature:
-        case {"_type": "ClassLabel", "names": [*names]} if all(isinstance(name, str) and name for name in names):
-            return names
+        case {"_type": "ClassLabel", "names": [*names]} if all(
+            isinstance(name, str) and name.strip() for name in names
+        ):
+            return names if len({*names}) == len(names) else ()  # as with `datasets`, each stands for one number
         case {"_type": "List" | "LargeList" | "Sequence", "feature": inner} | [inner]:
             return _words(inner)
     return ()

@@ -167,6 +167,14 @@ def test_a_run_whose_answers_are_all_worth_the_same_says_so(sampling: Any, tmp_p
     assert "nothing was learnt. Nothing is learnt of answers that are cut off" in reason
 
 
+def test_a_run_whose_answers_are_all_cut_off_and_masked_says_so(sampling: Any, tmp_path: Path) -> None:
+    masked, half = {"mask_truncated_completions": True, "max_new_tokens": 1}, {"use": "regex", "pattern": "^[ -Z]"}
+    result = graftkit.run(sampling(1, objective=masked, evaluation={"metrics": half}, export=[]), out=tmp_path / "run")
+    assert all(line["metrics"]["same_reward"] < 1 for line in lines_of(tmp_path / "run"))
+    [told] = [text for text in result.manifest["notices"] if "no step had a gradient" in text]
+    assert "Nothing is learnt of answers that are cut off" in told and "raise objective.max_new_tokens" in told
+
+
 def test_what_can_not_be_sampled_is_refused_before_work_is_done(sampling: Any, tmp_path: Path) -> None:
     for fields, message in (
         ({"rewards": {"regexp": 1}}, r"evaluation.metrics has no 'regexp'"),
@@ -197,6 +205,20 @@ def test_a_record_whose_prompt_has_no_token_is_named(sampling: Any, tmp_path: Pa
     with pytest.raises(DataError, match="no token stands before the answer") as refused:
         graftkit.run(sampling(1, data=data, export=[]), out=tmp_path / "run")
     assert "records.jsonl:" in str(refused.value)
+
+
+def test_held_out_records_that_can_not_be_rewarded_are_refused_before_one_is_answered(
+    sampling: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampled_loss, "sample_answers", lambda *args, **named: pytest.fail("answers are sampled"))
+    train = written(tmp_path / "train.jsonl", [{"prompt": f"say {n}", "completion": f"{n}"} for n in range(9)])
+    held = written(
+        tmp_path / "held.jsonl", [{"prompt": "a", "completion": "no JSON"}, {"prompt": "b " * 99, "completion": "{}"}]
+    )
+    data = {"train": str(train), "holdout": str(held), "max_length": 64}
+    recipe = sampling(data=data, evaluation={"metrics": "json-equal"}, export=[])
+    with pytest.raises(DataError, match="held.jsonl:1.*json-equal compares JSON"):
+        graftkit.run(recipe, out=tmp_path / "run")
 
 
 def test_preview_says_that_answers_are_compared_and_not_learnt(sampling: Any, tmp_path: Path) -> None:

@@ -553,17 +553,17 @@ def test_init_and_preview_know_pairs_with_a_number(bert: Path, folder: Path, tmp
     assert done.exit_code == 0 and "objective: regression" in done.output and "similarity" not in done.output
     shown = CliRunner().invoke(preview, [str(tmp_path / "similarity.yaml"), "--records", "1"])
     assert shown.exit_code == 0 and shown.output.count("[CLS]") == 2, shown.output
-    renamed = [
-        {"sentence1": each["sentence1"], "sentence2": each["sentence2"], "similarity": n / 9}
-        for n, each in enumerate(PAIRS)
-    ]
-    other = written(tmp_path / "other.jsonl", renamed)
-    done = CliRunner().invoke(
-        init, [str(tmp_path / "other.yaml"), "--model", str(tmp_path / "theirs"), "--train", str(other)]
-    )
-    assert done.exit_code == 0, done.output
-    planned: Any = graftkit.plan(tmp_path / "other.yaml")
-    assert planned.bound.objective.use == "similarity"
+    for one, other, number in (
+        ("sentence1", "sentence2", "similarity_score"),
+        ("sentence_A", "sentence_B", "relatedness"),
+    ):
+        rows = [{one: row["sentence1"], other: row["sentence2"], number: n / 9} for n, row in enumerate(PAIRS)]
+        place, recipe = written(tmp_path / f"{number}.jsonl", rows), tmp_path / f"{number}.yaml"
+        done = CliRunner().invoke(init, [str(recipe), "--model", str(tmp_path / "theirs"), "--train", str(place)])
+        assert done.exit_code == 0, done.output
+        assert graftkit.plan(recipe).bound.objective.use == "similarity"
+        with pytest.raises(DataError, match=f"(?s)no format fits.*a number.*format: score, .*score: {number}"):
+            graftkit.plan(recipe_of(bert, place, objective="similarity"))
 
 
 def test_an_adapter_that_peft_wrote_is_asked_exported_and_trained_on(bert: Path, folder: Path, tmp_path: Path) -> None:
@@ -723,3 +723,19 @@ def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> Non
         graftkit.plan({**recipe, "objective": {"use": "embedding", "dimensions": [8, 4, 8]}})
     with pytest.raises(RecipeError, match="the objective embedding trains a model with another head"):
         graftkit.run({**recipe, "export": ["gguf"]}, out=tmp_path / "gguf")
+
+
+def test_numbers_of_pairs_by_which_nothing_is_told_apart_are_told(bert: Path, tmp_path: Path) -> None:
+    """Those that differ by less than is learnt, and those that are held out and all the same."""
+    year = [{**each, "score": 10**12 + n % 3} for n, each in enumerate(PAIRS[:9])]
+    with pytest.raises(
+        DataError, match="1000000000000.0 to 1000000000002.0, are all the same in single precision.*apart"
+    ):
+        graftkit.plan(recipe_of(bert, written(tmp_path / "close.jsonl", year), objective="similarity"))
+    held = [{**each, "score": 2.5} for each in PAIRS[10:14]]
+    data = {"holdout": str(written(tmp_path / "held.jsonl", held))}
+    records = written(tmp_path / "records.jsonl", PAIRS[:9])
+    recipe = recipe_of(bert, records, objective="similarity", data=data, training={"steps": 1})
+    result = graftkit.run(recipe, out=tmp_path / "run")
+    assert any("all that is held out has the number 2.5" in notice for notice in result.manifest["notices"])
+    assert result.after.holdout_loss == 0 and "spearman" not in result.after.metrics

@@ -80,10 +80,10 @@ class DescribesReading(Protocol):
     """A format that reads into some records what they don't say themselves, such as who speaks."""
 
     def reading(self, record: Mapping[str, Any]) -> str:
-        """Says what is read into a file's records, for a notice; "" where they say all of it.
+        """Says what is read into a record, for a notice; "" where it says all of it.
 
         Args:
-            record: The file's first one, as `sample` is given it.
+            record: One of the file's first hundred, as `sample` is given it.
         """
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from graftkit.errors import TrainingError
+from graftkit.interfaces.objective import ADVANTAGE, MEAN_TOKENS
 from graftkit.store.token_store import TokenStore
-from graftkit.training.step_loss import StepScore
+from graftkit.training.step_loss import OLD, StepScore
 
 __all__ = ["SampledBatch"]
 
@@ -63,8 +64,12 @@ class SampledBatch:
                     by_example=_columns(arrays, _BY_EXAMPLE),
                 )
             )
+            ends = [*store.offsets[:1], *store.offsets[-1:]] == [0, len(store.ids)] and (store.lengths > 0).all()
+            whole = ends and {ADVANTAGE, MEAN_TOKENS} <= store.by_example.keys() and OLD in store.by_token
+            if type(about["count"]) is not int or (arrays and not whole):
+                raise ValueError("a part of what the loss needs is missing or damaged")
             return cls(store, about["count"], StepScore(**about["score"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise TrainingError(
                 "the checkpoint has not the sampled answers from which the next step learns, too",
                 hint="Delete this checkpoint: the run goes on from the one before it.",

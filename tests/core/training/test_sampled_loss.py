@@ -91,7 +91,8 @@ def test_answers_that_end_in_no_numbers_leave_no_loss(error: ModelError, monkeyp
 
 def test_answers_that_further_steps_learn_from_outlast_a_stop() -> None:
     """As a checkpoint keeps them; of a damaged one it is said."""
-    examples = [Example(np.array([3, 4, 5]), np.array([0, 1, 1], np.float32), 1, {"old": np.array([0, -1, -2.5])})] * 2
+    old, told = {"old": np.array([0, -1, -2.5])}, {"advantage": np.float32(1), "mean_tokens": np.float32(2)}
+    examples = [Example(np.array([3, 4, 5]), np.array([0, 1, 1], np.float32), 1, old, told)] * 2
     score = StepScore(-0.5, 12, 8, {"reward": 0.5}, [0.5, -1.5])
     for kept in (SampledBatch(TokenStore.of(examples), 4, score), SampledBatch(TokenStore.of([]), 4, score)):
         found = SampledBatch.from_state(kept.state())

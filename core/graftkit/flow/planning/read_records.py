@@ -107,9 +107,9 @@ def read_records(
     if not found.train:
         told = "every record is held out" if found.holdout else "every record is empty"
         raise DataError(f"{told}: there is nothing to learn from", where=str(files[0].source))
-    if bound.objective_config.learns_from in ("scores", "scored_pairs") and kinds.one_score is not None:
-        told = f"every record has the number {kinds.one_score:g}: there is nothing to tell apart"
-        raise DataError(told, where=str(files[0].source))
+    one_score = kinds.told_of_one_score() if bound.objective_config.learns_from in ("scores", "scored_pairs") else ""
+    if one_score:
+        raise DataError(f"{one_score}: there is nothing to tell apart", where=str(files[0].source))
     records: Counter[int] = Counter()
     for file, count in zip(files, found.train.counts_by_file(), strict=True):
         records[file.entry] += count

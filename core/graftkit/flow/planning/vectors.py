@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from graftkit.errors import DataError
 from graftkit.flow.base_files.sentence_settings import (
     lowers_case,
@@ -16,12 +18,12 @@ from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.records.estimate import CorpusEstimate, estimate_steps
 from graftkit.interfaces.architecture import PooledBy
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.objective import EmbeddingConfig, SimilarityConfig
+from graftkit.interfaces.objective import SCORE, EmbeddingConfig, SimilarityConfig
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.store.token_store import TokenStore
 
-__all__ = ["own_pooling", "refuse_alike", "told_of_few_compared", "told_of_prompts", "told_of_texts"]
+__all__ = ["own_pooling", "refuse_alike", "told_of_few_compared", "told_of_holdout", "told_of_prompts", "told_of_texts"]
 
 _SHOWN_PROMPTS = 3
 
@@ -122,6 +124,22 @@ def refuse_alike(bound: BoundRecipe, store: TokenStore, where: str) -> None:
         where=where,
         hint="Texts are cut off after data.max_length tokens: raise it where they begin alike.",
     )
+
+
+def told_of_holdout(bound: BoundRecipe, store: TokenStore) -> list[str]:
+    """Returns a notice where what is held out has one number alone, by which nothing is measured.
+
+    Args:
+        bound: The recipe.
+        store: The holdout examples.
+    """
+    numbers = store.by_example.get(SCORE)
+    if not isinstance(bound.objective_config, SimilarityConfig) or numbers is None or len(np.unique(numbers)) != 1:
+        return []
+    return [
+        f"all that is held out has the number {numbers[0]:g}: the loss there is 0 whatever is learnt, and there is no "
+        "rank correlation: hold out more, or other records (data.holdout)"
+    ]
 
 
 _CAPITALS = "A Text With CAPITALS"

@@ -18,7 +18,7 @@ from graftkit.corpus.tokenize import Position, position_units, tokenize
 from graftkit.errors import Cancelled, DataError
 from graftkit.flow.base_files.generation_settings import stop_tokens
 from graftkit.flow.folders.own_files import CHECKPOINTS
-from graftkit.flow.planning.vectors import refuse_alike
+from graftkit.flow.planning.vectors import refuse_alike, told_of_holdout
 from graftkit.flow.preparation.masking import masking_in
 from graftkit.flow.records.chat import chat_facts, chat_options
 from graftkit.flow.records.told_of_encoding import told_of_encoding, way_to_fit
@@ -101,6 +101,8 @@ def build_corpus(run: RunContext) -> Corpus:
         stores = {name: TokenStore.load(run.watch(run.folder / TOKENS / f"{name}.safetensors")) for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
         refuse_alike(run.plan.bound, stores["train"], str(run.plan.datasets[0].source))
+        for told in told_of_holdout(run.plan.bound, stores["holdout"]):
+            stage.notice(told)
         made_from = {**fingerprints, "layout": encoder.fingerprint}
         run.record(
             data=DataFacts(

@@ -204,16 +204,18 @@ class _Opener:
                 where=str(source),
             )
         name, means, known = (
-            _chosen_format(found, *format, source) if format else self._fitting(found, first, source, reader_name)
+            self._chosen_format(found, *format, source, entry.columns)
+            if format
+            else self._fitting(found, first, source, reader_name)
         )
         means = _with_names(means, reads, source, entry.columns)
         if format is None and entry.unused == "report":
             self._refuse_left_out(found, known, first, source, entry.columns)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
-        reading = means.reading(next(iter(first))[1]) if isinstance(means, DescribesReading) else ""
+        told = _reading(means, first)
         return Dataset(
-            source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip, reading=reading
+            source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip, reading=told
         )
 
     def _readable(self, path: Path) -> bool:
@@ -272,6 +274,27 @@ class _Opener:
         of_text = None if reader_name != "csv" else lists_as_text((one for _, one in first), source.path.name)
         hint, suggested = of_text or suggest_format(found, self._formats(), source.path.name, alone=first.count == 1)
         raise _unknown(f"no format fits the first records: {described(found)}", first, hint, suggested)
+
+    def _chosen_format(
+        self,
+        found: Mapping[str, Column],
+        name: str,
+        format: RecordFormat,
+        source: RecordSource,
+        renamed: Mapping[str, str],
+    ) -> tuple[str, RecordFormat, frozenset[str]]:
+        """Returns the format that the recipe names, and the columns that it reads."""
+        columns = format.columns(found)
+        if columns is not None:
+            return name, format, frozenset(columns)
+        hint, suggested = suggest_format(found, self._formats(), source.path.name, alone=False)
+        use = suggested and suggested.get("format")
+        fits_so = not renamed and name == (use["use"] if isinstance(use, Mapping) else use)
+        raise DataError(
+            f"the first records are not of the format {name}: {described(found)}",
+            where=str(source),
+            hint=hint if fits_so else "Say which column is which: columns: {ITS_NAME: YOURS}.",
+        )
 
     def _formats_by(self, *, answered: bool) -> list[dict[str, RecordFormat]]:
         """Returns the formats whose records have an answer, or those whose records have none; see `RecordFormat`."""
@@ -374,6 +397,17 @@ def _shortest(registered: RegisteredProvider, names: Mapping[str, int]) -> str:
     return registered.provider.name if names[registered.provider.name] == 1 else registered.qualified_name
 
 
+def _reading(format: RecordFormat, first: _FirstRecords) -> str:
+    """Returns what a format reads into the first records of a file, each thing once; "" where that is nothing."""
+    if not isinstance(format, DescribesReading):
+        return ""
+    told = dict.fromkeys(format.reading(record) for _, record in first)
+    return "; ".join([text for text in told if text][:_SHOWN_READINGS])
+
+
+_SHOWN_READINGS = 3
+
+
 def _with_names(format: RecordFormat, reader: Reader, source: RecordSource, columns: Mapping[str, str]) -> RecordFormat:
     """Returns a format with the words that a file keeps for its numbers, where it keeps any and the format takes them.
 
@@ -388,20 +422,6 @@ def _with_names(format: RecordFormat, reader: Reader, source: RecordSource, colu
     theirs = {name: ours for ours, name in columns.items()}
     kept = {theirs.get(name, name): words for name, words in reader.names(source).items()}
     return format.with_names(kept) if kept else format
-
-
-def _chosen_format(
-    found: Mapping[str, Column], name: str, format: RecordFormat, source: RecordSource
-) -> tuple[str, RecordFormat, frozenset[str]]:
-    """Returns the format that the recipe names, and the columns that it reads."""
-    columns = format.columns(found)
-    if columns is None:
-        raise DataError(
-            f"the first records are not of the format {name}: {described(found)}",
-            where=str(source),
-            hint="Say which column is which: columns: {ITS_NAME: YOURS}.",
-        )
-    return name, format, frozenset(columns)
 
 
 def _check_alike(first: _FirstRecords, formats: Mapping[str, RecordFormat]) -> None:

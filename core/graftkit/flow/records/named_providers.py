@@ -169,7 +169,7 @@ class NamedFormat(Named):
         """Asks the format what it reads into a file's records."""
         if not isinstance(self._format, DescribesReading):
             return ""
-        told: object = self._call("a file's first record", self._format.reading, record)
+        told: object = self._call("a file's first records", self._format.reading, record)
         if not isinstance(told, str):
             raise self.wrong(f"gave {kind_named(told)} for what it reads into records, not a text")
         return str.__str__(told)

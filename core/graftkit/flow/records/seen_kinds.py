@@ -94,10 +94,16 @@ class SeenKinds:
         every = sum((weight * count for weight, count in zip(weights, train.counts_by_file(), strict=True)), Fraction())
         return {label: float(count) for label, count in found.items()}, float(every)
 
-    @property
-    def one_score(self) -> float | None:
-        """The number that every record has which was noted; None where they have several, or none."""
-        return self._lowest if self._lowest == self._highest else None
+    def told_of_one_score(self) -> str:
+        """Says which number every record has that was noted; "" where they have several, or none."""
+        if self._lowest == self._highest:
+            return f"every record has the number {self._lowest:g}"
+        if np.float32(self._lowest) != np.float32(self._highest):
+            return ""
+        return (
+            f"the records' numbers, {self._lowest!r} to {self._highest!r}, are all the same in single precision, in "
+            "which they are learnt"
+        )
 
     def told_of_scores(self) -> list[str]:
         """Tells of numbers that a head, whose output begins near 0, takes long to come to."""

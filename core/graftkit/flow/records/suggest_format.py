@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from graftkit.corpus.columns import columns_of, fits
@@ -129,22 +129,38 @@ def scored_texts(records: Sequence[Mapping[str, Any]]) -> Guess | None:
         {'format': {'use': 'score', 'as_text': True}, 'columns': {'text': 'review', 'score': 'stars'}}
     """
     found = columns_of(records)
-    numbers = [name for name in found if name.lower() in _SCORES and all(_is_number(one.get(name)) for one in records)]
+    columns = _score_and_texts(found, lambda name: all(_is_number(one.get(name)) for one in records))
+    if columns is None:
+        return None
+    guess = _guess("score", columns)
+    if found[columns["score"]].types != {"number"}:
+        return {**guess, "format": {"use": "score", "as_text": True}}
+    return guess if guess["columns"] else None  # read so by itself
+
+
+def _score_and_texts(found: Mapping[str, Column], is_number: Callable[[str], bool]) -> dict[str, str] | None:
+    """Returns which column is a text's number, by the columns' names, and which are texts where these don't say it.
+
+    Args:
+        found: The file's columns.
+        is_number: Tells whether a column holds numbers alone.
+    """
+    numbers = [name for name in found if name.lower() in _SCORES and is_number(name)]
     if len(numbers) != 1 or any(name.lower() in ("label", "labels") for name in found):
         return None
     [score] = numbers
+    if "text" in found or any(found.keys() >= pair for pair in _PAIRS):
+        return {"score": score}
     texts = [name for name, column in found.items() if column.is_text and name != score and not _FACTS.fullmatch(name)]
-    named = "text" in found or any(found.keys() >= pair for pair in _PAIRS)
-    if not named and len(texts) != 1:
-        return None
-    columns = {**({} if named else {"text": texts[0]}), **({} if score == "score" else {"score": score})}
-    if found[score].types == {"number"}:
-        return {"format": "score", "columns": columns} if columns else None  # read so by itself
-    return {"format": {"use": "score", "as_text": True}, "columns": columns}
+    ours = ("text", "text_pair") if score.lower() in _ALIKE else ("text",)
+    return {**dict(zip(ours, texts, strict=True)), "score": score} if len(texts) == len(ours) else None
 
 
-_SCORES = ("score", "rating", "stars", "similarity")
-"""What data sets call a number that is learnt of a text."""
+_ALIKE = ("similarity", "similarity_score", "relatedness", "relatedness_score")
+"""What data sets call a number that says how alike two texts are."""
+
+_SCORES = ("score", "rating", "stars", *_ALIKE)
+"""What they call a number that is learnt of a text, or of two."""
 
 _PAIRS = ({"sentence1", "sentence2"}, {"premise", "hypothesis"}, {"question1", "question2"})
 """What they call two texts that belong together."""
@@ -299,6 +315,10 @@ def _line(
         told = _columns({"text": texts[0], "label": labels[0]})
         line = f"For example, where it is a text with a label: {{path: {path}, format: {{use: label{names}}}{told}}}."
         return line, None
+    scored = _score_and_texts(found, lambda name: found[name].types == {"number"})
+    if scored:
+        guess = _guess("score", scored)
+        return f"For example, where a number of the text is learnt: {{path: {path}, {_entry(guess)}}}.", guess
     columns = _fitting(_pair(texts), found, formats)
     turns = _texts_in_turn(found, formats)
     if columns:

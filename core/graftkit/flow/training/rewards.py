@@ -162,7 +162,9 @@ class _Records:
 
 
 def check_rewarded(run: RunContext, corpus: Corpus) -> None:
-    """Makes sure that answers to the records of all steps can be scored, where a run learns from what metrics say.
+    """Makes sure that answers to the records of all steps, and to those held out, can be scored.
+
+    That is where a run learns from what metrics say.
 
     Args:
         run: The run.
@@ -177,11 +179,12 @@ def check_rewarded(run: RunContext, corpus: Corpus) -> None:
     metrics = rewards_of(run.plan.bound, run.host)
     if not any(isinstance(metric, ChecksRecords) for metric in metrics.values()):
         return
-    check, samples = checking(metrics, run.vocabulary.tokenizer), _seen(run, corpus.train)
+    check, seen = checking(metrics, run.vocabulary.tokenizer), _seen(run, corpus.train)
+    held = run.plan.samples.holdout.at({*map(int, corpus.holdout.by_example.get(RECORD, ()))})
     with run.stage("records to answer") as stage:
         report = stage.progress("records")
-        for number, sample in enumerate(samples):
-            report(number, len(samples))
+        for number, sample in enumerate(chain(seen, held)):
+            report(number, len(seen) + len(held))
             for question in questions_in(run.vocabulary.encoder, sample):
                 check(question)
 

@@ -196,12 +196,21 @@ def test_a_language_that_is_not_read_is_told(tmp_path: Path) -> None:
     assert dataset.reading == "en is translated into fr; not read: de"
 
 
-def test_a_language_that_no_record_has_is_refused_with_those_there_are(tmp_path: Path) -> None:
+def test_a_text_without_a_translation_is_left_out_where_the_recipe_says_so(tmp_path: Path) -> None:
+    said = {"use": "translation", "source": "en", "target": "fr"}
+    whole = {"translation": {"en": "q", "fr": "a"}}
+    for lacking in ({"translation": {"en": "r", "fr": None}}, {"translation": {"fr": "a"}}, {"translation": None}):
+        path = str(written(tmp_path, [whole, lacking]))
+        assert "a.jsonl:2: there is no text in the language" in refusal({"path": path, "format": said})
+        assert keys({"path": path, "format": said, "empty": "skip"}) == [QA]
+
+
+@pytest.mark.parametrize("said", ["translation", {"use": "translation", "source": "en", "target": "de"}])
+def test_languages_that_records_do_not_have_are_refused_with_those_that_they_have(tmp_path: Path, said: Any) -> None:
     path = written(tmp_path, {"translation": {"en": "q", "fr": "a"}})
-    [dataset] = opened({"path": str(path), "format": {"use": "translation", "source": "en", "target": "es"}})
-    with pytest.raises(DataError, match='no text "es"') as error:
-        list(dataset)
-    assert "It has en, fr" in str(error.value.hint)
+    refused = refusal({"path": str(path), "format": said})
+    assert "not of the format translation" in refused
+    assert "{path: a.jsonl, format: {use: translation, source: en, target: fr}}" in refused
 
 
 def table(folder: Path, name: str, rows: list[dict[str, Any]], features: Any) -> Path:
@@ -249,6 +258,20 @@ def test_numbers_are_the_words_that_a_table_keeps_for_them(tmp_path: Path, name:
     assert (found[0].label, told) == ("good", "")
 
 
+def test_what_is_read_into_later_records_is_told_too(tmp_path: Path) -> None:
+    """A first record may have nothing of the kind, such as no label."""
+    news = {"labels": {"feature": labels("World", "Sports"), "_type": "List"}}
+    path = table(tmp_path, "a.parquet", [{"text": "q", "labels": []}, {"text": "r", "labels": [1]}], news)
+    [dataset] = opened({"path": str(path)})
+    assert dataset.reading == "the numbers of 'labels' stand for the words that the file keeps: World, Sports"
+    languages = [{"translation": dict.fromkeys(["en", "fr", more], "a")} for more in ("fr", "de", "es", "it", "nl")]
+    said = {"use": "translation", "source": "en", "target": "fr"}
+    lines = tmp_path / "languages.jsonl"
+    lines.write_text("\n".join(map(json.dumps, languages)))
+    [dataset] = opened({"path": str(lines), "format": said})
+    assert dataset.reading.count("not read: ") == 3 and "not read: de; en is" in dataset.reading
+
+
 def test_a_label_of_none_is_left_out_where_others_have_words(tmp_path: Path) -> None:
     rows = [{"text": "q", "label": 1}, {"text": "r", "label": -1}]
     path = str(table(tmp_path, "a.parquet", rows, {"label": labels("no", "yes")}))
@@ -259,7 +282,11 @@ def test_a_label_of_none_is_left_out_where_others_have_words(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "features", ["{", "[]", "3", '{"info": []}', {"label": labels("")}, {"label": {"_type": "ClassLabel", "names": 3}}]
+    "features",
+    [
+        *("{", "[]", "3", '{"info": []}', {"label": {"_type": "ClassLabel", "names": 3}}),
+        *({"label": labels(*names)} for names in ([""], ["no", " "], ["no", "yes", "no"])),
+    ],
 )
 def test_what_keeps_no_words_is_a_table_like_any_other(tmp_path: Path, features: Any) -> None:
     path = table(tmp_path, "a.parquet", [{"text": "q", "label": 0}], features)
