@@ -167,14 +167,6 @@ def test_a_run_whose_answers_are_all_worth_the_same_says_so(sampling: Any, tmp_p
     assert "nothing was learnt. Nothing is learnt of answers that are cut off" in reason
 
 
-def test_a_run_whose_answers_are_all_cut_off_and_masked_says_so(sampling: Any, tmp_path: Path) -> None:
-    masked, half = {"mask_truncated_completions": True, "max_new_tokens": 1}, {"use": "regex", "pattern": "^[ -Z]"}
-    result = graftkit.run(sampling(1, objective=masked, evaluation={"metrics": half}, export=[]), out=tmp_path / "run")
-    assert all(line["metrics"]["same_reward"] < 1 for line in lines_of(tmp_path / "run"))
-    [told] = [text for text in result.manifest["notices"] if "no step had a gradient" in text]
-    assert "Nothing is learnt of answers that are cut off" in told and "raise objective.max_new_tokens" in told
-
-
 def test_what_can_not_be_sampled_is_refused_before_work_is_done(sampling: Any, tmp_path: Path) -> None:
     for fields, message in (
         ({"rewards": {"regexp": 1}}, r"evaluation.metrics has no 'regexp'"),
