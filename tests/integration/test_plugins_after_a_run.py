@@ -131,14 +131,15 @@ def graftkit_metrics():
 """
 
 
+@pytest.mark.parametrize("objective", ["sft", {"use": "grpo", "group_size": 2, "max_new_tokens": 4}])
 def test_another_export_needs_no_metric_of_the_run(
-    tmp_path: Path, make_recipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_recipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, objective: Any
 ) -> None:
     """What was measured stays, and so does what the manifest says of the plugin; measuring anew needs it."""
     monkeypatch.syspath_prepend(tmp_path / "site")
     install(tmp_path / "site", "scoring", SCORING)
     answered = {"answers": 1, "max_new_tokens": 2, "metrics": ["long", "exact-match"]}
-    run = graftkit.run(make_recipe(evaluation=answered, export=[]), out=tmp_path / "run")
+    run = graftkit.run(make_recipe(evaluation=answered, objective=objective, export=[]), out=tmp_path / "run")
     shutil.rmtree(tmp_path / "site")
     sys.modules.pop("scoring")
     importlib.invalidate_caches()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -57,12 +58,16 @@ def loss_in(
 
 def _sampling(run: RunContext, corpus: Corpus) -> SamplingPlan:
     bound, samples = run.plan.bound, run.plan.samples
-    metrics, train, holdout = rewards_of(bound, run.host), _Records(samples.train), _Records(samples.holdout)
+    train, holdout = _Records(samples.train), _Records(samples.holdout)
+
+    @cache  # made once something is asked: another export of a finished run needs none of their plugins
+    def metrics() -> Mapping[str, Metric]:
+        return rewards_of(bound, run.host)
 
     def ask(store: TokenStore, numbers: Sequence[int]) -> list[Asked]:
         if store is corpus.train:
-            return _asked(run, train.at(store, numbers, run.steps_to_come()), metrics, store, numbers)
-        return _asked(run, holdout.at(store, numbers), metrics, store, numbers)
+            return _asked(run, train.at(store, numbers, run.steps_to_come()), metrics(), store, numbers)
+        return _asked(run, holdout.at(store, numbers), metrics(), store, numbers)
 
     return sampling_of(bound, ask, corpus.stop, run.vocabulary.encoder.max_length)
 
