@@ -162,9 +162,9 @@ class _Records:
 
 
 def check_rewarded(run: RunContext, corpus: Corpus) -> None:
-    """Makes sure that answers to the records of all steps, and to those held out, can be scored.
+    """Makes sure that answers to the records of all steps can be scored, where a run learns from what metrics say.
 
-    That is where a run learns from what metrics say.
+    Those that are held out were checked before anything was encoded (`check_answerable`).
 
     Args:
         run: The run.
@@ -180,11 +180,10 @@ def check_rewarded(run: RunContext, corpus: Corpus) -> None:
     if not any(isinstance(metric, ChecksRecords) for metric in metrics.values()):
         return
     check, seen = checking(metrics, run.vocabulary.tokenizer), _seen(run, corpus.train)
-    held = run.plan.samples.holdout.at({*map(int, corpus.holdout.by_example.get(RECORD, ()))})
     with run.stage("records to answer") as stage:
         report = stage.progress("records")
-        for number, sample in enumerate(chain(seen, held)):
-            report(number, len(seen) + len(held))
+        for number, sample in enumerate(seen):
+            report(number, len(seen))
             for question in questions_in(run.vocabulary.encoder, sample):
                 check(question)
 
