@@ -296,7 +296,7 @@ def test_the_tokens_that_the_base_has_are_no_replacement(make: Any, tmp_path: Pa
 
 def test_more_steps_of_rows_first_than_there_are_is_refused(make: Any, tmp_path: Path) -> None:
     training = {"epochs": 1, "tokens_per_step": 4096, "device": "cpu"}
-    with pytest.raises(RecipeError, match="only 1 steps"):
+    with pytest.raises(RecipeError, match="training has 1 step: none is left"):
         graftkit.run(
             make({"extend": {"tokens": 3}, "embedding_warmup_steps": 4}, training=training), out=tmp_path / "run"
         )
