@@ -101,8 +101,9 @@ class Registry:
 
     def _unknown(self, kind: Kind, name: str, candidates: list[RegisteredProvider], where: str) -> ProviderError:
         names = sorted({registered.provider.name for registered in candidates})
-        hint = how_to_install(kind, name) + known_names(name, names)
-        if ":" in name:
+        offered = how_to_install(kind, name)
+        hint = offered + known_names(name, names)
+        if ":" in name and not offered:
             hint = f"Before the colon stands a distribution, or a module in a package: package.module:Class. {hint}"
         broken = [record for record in self._plugins if record.status != "active"]
         if broken:
