@@ -210,9 +210,8 @@ def _say_whole(answer: Answer, as_json: bool) -> None:
     if as_json:
         click.echo(json_line(answer.to_json()))
         return
-    for name, text in (
-        [("base", answer.base.answer), ("tuned", answer.answer)] if answer.base else [("", answer.answer)]
-    ):
+    texts = {"base": answer.base.answer, "tuned": answer.answer} if answer.base else {"": answer.answer}
+    for name, text in texts.items():
         if name:
             say([Styled(f"{name}:", "bold")])
         say_answer(text)

@@ -107,17 +107,23 @@ class DeferredMask:
             start, end = max(spans, key=lambda span: span[1] - span[0])
             first, last = self._evaluated(start, end, start, start + 1), self._evaluated(start, end, end - 1)
             before, after = last[0, 0].sum() - 1, first[0, 0].sum() - 1
-            owners = torch.bucketize(torch.arange(bounds[-1], device=self._device), cu_seq_lens, right=True)
-            odd = [self._reaches_otherwise(owners, *part, before, after) for part in _together(spans)]
+            positions = torch.arange(bounds[-1], device=self._device)
+            owners = torch.bucketize(positions, cu_seq_lens, right=True)
+            odd = [self._reaches_otherwise(positions, owners, *part, before, after) for part in _together(spans)]
             before, after, differs = torch.stack([before, after, torch.stack(odd).any().long()]).tolist()
             self._reach = [None if differs or min(before, after) < 0 else (before, after)]
         return self._reach[0]
 
     def _reaches_otherwise(
-        self, owners: torch.Tensor, queries: slice, keys: slice, before: torch.Tensor, after: torch.Tensor
+        self,
+        positions: torch.Tensor,
+        owners: torch.Tensor,
+        queries: slice,
+        keys: slice,
+        before: torch.Tensor,
+        after: torch.Tensor,
     ) -> torch.Tensor:
         """Tells whether one of some queries sees more or less among some keys, those of its own sequence."""
-        positions = torch.arange(len(owners), device=self._device)
         ahead = positions[keys] - positions[queries].unsqueeze(1)
         expected = (ahead >= -before) & (ahead <= after)
         found = self._evaluated(keys.start, keys.stop, queries.start, queries.stop)

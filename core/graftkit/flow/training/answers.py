@@ -183,8 +183,8 @@ def check_answerable(bound: BoundRecipe, host: PluginHost, encoder: Encoder, sam
         return
     metrics = metrics_of(bound, host)
     check = checking(metrics, encoder.tokenizer)
-    answered = (each for each in _to_answer(encoder, samples) if has_answer(each.example, each.record))
-    for question in islice(answered, count):
+    expected = (each for each in _to_answer(encoder, samples) if has_answer(each.example, each.record))
+    for question in islice(expected, count):
         check(question)
     if any(isinstance(metrics[label], ChecksRecords) for label in rewarded):
         check = checking({label: metrics[label] for label in rewarded}, encoder.tokenizer)
