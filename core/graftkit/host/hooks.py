@@ -11,7 +11,7 @@ from typing import Any
 
 import pluggy
 
-from graftkit.errors import HookError
+from graftkit.errors import GraftkitError, HookError
 from graftkit.host.guard import brief, guarded, is_stop
 from graftkit.host.hookspecs import PROJECT, HookSpecs, registration_hooks
 from graftkit.host.records import PluginRecord
@@ -137,13 +137,11 @@ class Hooks:
                 return call()
         except Disturbed as error:
             raise HookError(f"{what} {error}", where=record.label, hint=_mend(record)) from None
+        except GraftkitError as error:  # a plugin that raises one says what to do, too
+            raise HookError(f"{what}: {error.message}", where=record.label, hint=error.hint or _mend(record)) from error
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and is_stop(error):
                 raise
-            raise HookError(
-                f"{what} raised {brief(error)}",
-                where=record.label,
-                hint=_mend(record),
-            ) from error
+            raise HookError(f"{what} raised {brief(error)}", where=record.label, hint=_mend(record)) from error
         finally:
             record.hook_seconds += time.perf_counter() - start

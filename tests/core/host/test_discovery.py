@@ -39,6 +39,7 @@ def test_the_built_ins_come_through_the_same_door() -> None:
     built_in = {record.name for record in host.records if record.distribution == "graftkit"}
     assert built_in == {
         "adapters",
+        "callbacks",
         "exporters",
         "formats",
         "gguf",

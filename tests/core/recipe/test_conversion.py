@@ -113,9 +113,37 @@ def test_axolotls_qlora() -> None:
         },
         "memory": {"checkpoint": "blocks"},
         "export": ["peft"],
+        "plugins": {"wandb": {"project": "mine"}},
     }
     assert set(found.left) == {"saves_per_epoch"}
-    assert found.without_effect == ["output_dir", "wandb_project"]
+    assert found.without_effect == ["output_dir"]
+
+
+@pytest.mark.parametrize(
+    ("said", "plugins", "left"),
+    [
+        ({"report_to": "none", "run_name": "x"}, None, {}),
+        ({"report_to": ["tensorboard"]}, {"tensorboard": {"folder": "tensorboard"}}, {}),
+        ({"use_tensorboard": True}, {"tensorboard": {"folder": "tensorboard"}}, {}),
+        ({"report_to": "wandb", "run_name": "x"}, {"wandb": {"project": "huggingface", "name": "x"}}, {}),
+        (
+            {"report_to": ["wandb", "comet_ml"], "wandb_entity": "us", "wandb_name": "y", "run_name": "x"},
+            {"wandb": {"project": "huggingface", "entity": "us", "name": "y"}},
+            {"report_to": "callbacks are tensorboard, wandb and mlflow, and those of plugins"},
+        ),
+        ({"wandb_project": "p", "wandb_mode": "disabled", "report_to": "wandb"}, None, {}),
+        (
+            {"mlflow_experiment_name": "e", "mlflow_tracking_uri": "http://here:5000"},
+            {"mlflow": {"experiment": "e", "tracking_uri": "http://here:5000"}},
+            {},
+        ),
+    ],
+)
+def test_who_is_told_of_a_run(said: dict[str, Any], plugins: Any, left: dict[str, str]) -> None:
+    found = convert({**TRL, **said})
+    assert found.recipe.get("plugins") == plugins
+    assert found.left == left
+    assert {"run_name", "wandb_mode"} & {*found.without_effect} <= {*said}
 
 
 def test_llama_factorys_preferences_and_its_data_sets() -> None:

@@ -84,7 +84,6 @@ _WITHOUT_EFFECT = frozenset(
         "preprocessing_num_workers",
         "processor_type",
         "remove_unused_columns",
-        "report_to",
         "run_name",
         "save_first_step",
         "save_only_model",
@@ -99,14 +98,13 @@ _WITHOUT_EFFECT = frozenset(
         "use_fast_tokenizer",
         "use_kernels",
         "use_liger_kernel",
-        "use_tensorboard",
         "use_unsloth",
         "xformers_attention",
     }
 )
 """Keys that say how another program works, and nothing of what is learnt."""
 
-_PREFIXES = ("wandb_", "mlflow_", "comet_", "swanlab_", "trackio_", "liger_", "use_wandb")
+_PREFIXES = ("wandb_", "mlflow_", "comet_", "swanlab_", "trackio_", "liger_")
 
 
 def why_not(name: str) -> str:

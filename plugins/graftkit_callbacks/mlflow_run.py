@@ -1,0 +1,157 @@
+"""One run of MLflow."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graftkit import EvaluationInfo, ExportInfo, RunInfo, StepInfo, hookimpl
+from graftkit.errors import RunError
+
+from graftkit_callbacks.config import MlflowConfig
+from graftkit_callbacks.figures import of_evaluation, of_step
+from graftkit_callbacks.process import process_kept
+from graftkit_callbacks.sender import Sender
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+__all__ = ["MlflowRun"]
+
+_TAG = "graftkit.run_id"
+_AT_MOST = 1000
+"""Metrics of one request, which is what a server takes."""
+_PARAMETERS = 100
+"""Parameters of one request, likewise."""
+_CHARACTERS = 6000
+"""Characters of a parameter, likewise."""
+_SECONDS = 30.0
+"""How long the end of a run waits for a server."""
+_OTHERS = re.compile(r"[^\w\-. /:]", re.ASCII)
+"""Characters that no name may have there."""
+_RETRIES = "2"
+"""How often a server is asked again as the run begins, where MLflow's own variable says nothing: it takes minutes."""
+_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+
+
+class MlflowRun:
+    """Tells MLflow a run's recipe, numbers and proofs. A run that is resumed goes on as the same one, by a tag.
+
+    Numbers are sent in a thread of their own: no step waits for the server. One that can't be reached as the run begins
+    stops it; what one does not take later is told and left out, since metrics.jsonl has it, too.
+    """
+
+    def __init__(self, config: MlflowConfig) -> None:
+        self._config = config
+        self._client: Any = None
+        self._id = ""
+        self._sender: Sender[Metric] | None = None
+
+    @hookimpl
+    def graftkit_run_started(self, run: RunInfo) -> None:
+        """Begins the run, or goes on with it.
+
+        Raises:
+            RunError: The server can't be reached, or refuses.
+        """
+        with process_kept():
+            from mlflow import MlflowClient
+            from mlflow.exceptions import MlflowException
+
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _RETRIES)
+            try:
+                self._client = MlflowClient(tracking_uri=self._config.tracking_uri)
+                self._id = self._run_of(run)
+            except MlflowException as error:
+                raise RunError(
+                    f"MLflow can't be told of the run: {error}",
+                    hint="Say by plugins.mlflow.tracking_uri or MLFLOW_TRACKING_URI which server or database answers.",
+                ) from error
+        self._sender = Sender(lambda metrics: self._client.log_batch(self._id, metrics=metrics), at_most=_AT_MOST)
+
+    @hookimpl
+    def graftkit_step_finished(self, step: StepInfo) -> None:
+        """Has the step's numbers sent."""
+        self._send(of_step(step), step.step)
+
+    @hookimpl
+    def graftkit_evaluation_finished(self, evaluation: EvaluationInfo) -> None:
+        """Has the evaluation's numbers sent."""
+        self._send(of_evaluation(evaluation), evaluation.step)
+
+    @hookimpl
+    def graftkit_export_finished(self, export: ExportInfo) -> None:
+        """Tells how an export's proof ended, as a tag."""
+        self._try("set_tag", f"export.{export.name}", str(export.proof.get("status")))
+
+    @hookimpl
+    def graftkit_run_finished(self, run: RunInfo) -> None:
+        """Waits half a minute at most until all is sent, and ends the run."""
+        if self._sender is None:
+            return
+        if not self._sender.close(_SECONDS):
+            _warn(f"MLflow has not taken all numbers within {_SECONDS:.0f} s; metrics.jsonl has them")
+            return
+        self._tell_errors()
+        self._try("set_terminated", _STATUS[run.status])
+
+    def _run_of(self, run: RunInfo) -> str:
+        from mlflow.entities import Param
+
+        name = self._config.experiment
+        known = self._client.get_experiment_by_name(name)
+        experiment = known.experiment_id if known else self._client.create_experiment(name)
+        of_it = self._client.search_runs([experiment], filter_string=f"tags.`{_TAG}` = '{run.id}'", max_results=1)
+        if of_it:
+            self._client.update_run(of_it[0].info.run_id, status="RUNNING")
+            return str(of_it[0].info.run_id)
+        named = self._config.name or run.folder.name
+        made = self._client.create_run(experiment, tags={_TAG: run.id}, run_name=named).info.run_id
+        parameters = [Param(key, str(value)[:_CHARACTERS]) for key, value in _leaves(run.recipe)]
+        for start in range(0, len(parameters), _PARAMETERS):
+            self._client.log_batch(made, params=parameters[start : start + _PARAMETERS])
+        return str(made)
+
+    def _send(self, numbers: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        assert self._sender is not None, "graftkit_run_started comes first"
+        now = int(time.time() * 1000)
+        self._sender.put([Metric(_OTHERS.sub("_", name), value, now, step) for name, value in numbers.items()])
+        self._tell_errors()
+
+    def _tell_errors(self) -> None:
+        assert self._sender is not None
+        for error in self._sender.errors():
+            _warn(f"MLflow did not take some numbers, which metrics.jsonl has: {error}")
+
+    def _try(self, method: str, *arguments: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            getattr(self._client, method)(self._id, *arguments)
+        except MlflowException as error:
+            _warn(f"MLflow did not take {' '.join(arguments)}: {error}")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields each value of nested sections under its dotted path, as recipes are spelt on the command line.
+
+    A mapping of something else than names, such as of regular expressions, is one value.
+    """
+    if isinstance(value, Mapping) and not any(_OTHERS.search(str(key)) for key in value):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+        for place, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}.{place}")
+    else:
+        yield path, value

@@ -1,0 +1,67 @@
+"""Sends what is to be sent in a thread of its own, so that nobody waits for a server."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+__all__ = ["Sender"]
+
+T = TypeVar("T")
+
+
+class Sender(Generic[T]):
+    """Hands things on in their order, as many at a time as have come together meanwhile.
+
+    Args:
+        send: What sends some of them; what it raises is kept, and those are not sent again.
+        at_most: How many it is given at a time.
+    """
+
+    def __init__(self, send: Callable[[Sequence[T]], None], *, at_most: int) -> None:
+        self._send, self._at_most = send, at_most
+        self._waiting: queue.SimpleQueue[T | None] = queue.SimpleQueue()
+        self._errors: list[Exception] = []
+        self._thread = threading.Thread(target=self._work, name="graftkit-sender", daemon=True)
+        self._thread.start()
+
+    def put(self, things: Sequence[T]) -> None:
+        """Has things sent; returns at once."""
+        for thing in things:
+            self._waiting.put(thing)
+
+    def errors(self) -> Sequence[Exception]:
+        """Takes the errors that there were since it was last asked."""
+        found, self._errors = self._errors, []
+        return found
+
+    def close(self, seconds: float) -> bool:
+        """Waits until all is sent.
+
+        Args:
+            seconds: How long at most.
+
+        Returns:
+            Whether it is.
+        """
+        self._waiting.put(None)
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            together = [first]
+            ended = False
+            while not ended and len(together) < self._at_most and not self._waiting.empty():
+                more = self._waiting.get()
+                ended = more is None
+                if more is not None:
+                    together.append(more)
+            try:
+                self._send(together)
+            except Exception as error:
+                self._errors.append(error)
+            if ended:
+                return

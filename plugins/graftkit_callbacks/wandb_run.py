@@ -1,0 +1,98 @@
+"""One run of Weights & Biases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from graftkit import EvaluationInfo, ExportInfo, RunInfo, StepInfo, hookimpl
+from graftkit.errors import RunError
+from graftkit.interfaces.offline import offline_asked
+
+from graftkit_callbacks.config import WandbConfig
+from graftkit_callbacks.figures import of_evaluation, of_step
+from graftkit_callbacks.process import process_kept
+
+if TYPE_CHECKING:
+    import wandb
+
+__all__ = ["WandbRun"]
+
+
+class WandbRun:
+    """Tells wandb a run's recipe, numbers and proofs. A run that is resumed goes on as the same one, by its id.
+
+    wandb sends from a process of its own: no step waits for the network, and a server that doesn't answer ends no run.
+    The console's text, the program and its repository are not sent.
+    """
+
+    def __init__(self, config: WandbConfig) -> None:
+        self._config = config
+        self._open: wandb.Run | None = None
+
+    @hookimpl
+    def graftkit_run_started(self, run: RunInfo) -> None:
+        """Begins the run, or goes on with it.
+
+        Raises:
+            RunError: wandb refuses, or its server can't be reached.
+        """
+        with process_kept():
+            import wandb
+
+            try:
+                self._open = self._begin(run)
+            except wandb.errors.Error as error:
+                raise RunError(
+                    f"wandb can't be told of the run: {error}",
+                    hint="`wandb login` says who you are, once; with plugins.wandb.mode: offline nothing is sent.",
+                ) from error
+
+    @hookimpl
+    def graftkit_step_finished(self, step: StepInfo) -> None:
+        """Tells the step's numbers."""
+        self._run.log(dict(of_step(step)), step=step.step)
+
+    @hookimpl
+    def graftkit_evaluation_finished(self, evaluation: EvaluationInfo) -> None:
+        """Tells the evaluation's numbers."""
+        self._run.log(dict(of_evaluation(evaluation)), step=evaluation.step)
+
+    @hookimpl
+    def graftkit_export_finished(self, export: ExportInfo) -> None:
+        """Tells how an export's proof ended, in the run's summary."""
+        self._run.summary[f"export/{export.name}"] = export.proof.get("status")
+
+    @hookimpl
+    def graftkit_run_finished(self, run: RunInfo) -> None:
+        """Ends it: as failed where the run did not come to its end."""
+        if self._open is not None:
+            self._open.finish(exit_code=0 if run.status == "finished" else 1)
+
+    def _begin(self, run: RunInfo) -> wandb.Run:
+        import wandb
+
+        said = self._config
+        return wandb.init(
+            project=said.project,
+            entity=said.entity,
+            name=said.name or run.folder.name,
+            group=said.group,
+            tags=said.tags or None,
+            id=run.id,
+            resume="allow",
+            mode="offline" if offline_asked() else said.mode,
+            dir=str(run.folder),
+            config=dict(run.recipe),
+            reinit="create_new",  # runs go on side by side in a process
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                disable_code=True,
+                disable_git=True,
+            ),
+        )
+
+    @property
+    def _run(self) -> Any:
+        assert self._open is not None, "graftkit_run_started comes first"
+        return self._open

@@ -1,0 +1,320 @@
+"""TensorBoard, wandb and MLflow are told what a run's own files say, and keep the contract of callbacks."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import graftkit
+import pytest
+from graftkit import EvaluationInfo, ExportInfo, RunInfo, StepInfo
+from graftkit.errors import RunError
+from graftkit.interfaces.offline import no_network_if
+from graftkit.testing import CallbackContract
+from graftkit_callbacks.config import MlflowConfig, TensorBoardConfig, WandbConfig
+from graftkit_callbacks.mlflow_run import MlflowRun
+from graftkit_callbacks.sender import Sender
+from graftkit_callbacks.tensorboard import TensorBoard
+from graftkit_callbacks.wandb_run import WandbRun
+
+RECIPE = {
+    "training": {"steps": 3, "learning_rate": 1e-3},
+    "adapter": {"rank_pattern": {"^q.*": 8}},
+    "export": [{"use": "peft"}],
+}
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No test tells a server."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path / 'mlruns'}")
+    yield
+
+
+class TestTensorBoardContract(CallbackContract):
+    provider = "tensorboard"
+    options = {"folder": "tensorboard"}
+
+
+class TestWandbContract(CallbackContract):
+    provider = "wandb"
+    options = {"project": "contracts", "mode": "offline"}
+
+
+class TestMlflowContract(CallbackContract):
+    provider = "mlflow"
+    options = {"experiment": "contracts"}
+
+
+def follow(callback: Any, folder: Path, steps: range, status: Any = "finished") -> None:
+    """Tells a callback of a run, or of a part of it, as core does."""
+    run = RunInfo(folder, RECIPE, "running", "ab" * 16)
+    started = getattr(callback, "graftkit_run_started", None)
+    if started is not None:
+        started(run)
+    calls: list[tuple[str, dict[str, Any]]] = []
+    if steps.start == 1:
+        calls.append(("evaluation", {"evaluation": EvaluationInfo("base", 0, 9.0, 1.5)}))
+        calls.append(("evaluation", {"evaluation": EvaluationInfo("before", 0, 2.5, 1.25, 2, {"exact-match": 0.0})}))
+    for step in steps:
+        info = StepInfo(step, 3, 2.0 / step, 100, 50, 0.5, 0.25, 1.5, {"accuracy": 0.75})
+        calls.append(("step", {"step": info}))
+    if status == "finished":
+        calls.append(("evaluation", {"evaluation": EvaluationInfo("training", 3, 0.75)}))
+        calls.append(("evaluation", {"evaluation": EvaluationInfo("after", 3, 0.5, 0.25, 2, {"exact-match": 0.5})}))
+        calls.append(("export", {"export": ExportInfo("peft", "peft", folder, {"status": "proved"})}))
+    for name, given in calls:
+        hook = getattr(callback, f"graftkit_{name}_finished", None)
+        if hook is not None:
+            with_run = {"run": run} if isinstance(callback, TensorBoard) else {}
+            hook(**with_run, **given)
+    ended = {} if isinstance(callback, TensorBoard) else {"run": RunInfo(folder, RECIPE, status, "ab" * 16)}
+    callback.graftkit_run_finished(**ended)
+
+
+EXPECTED: Mapping[str, list[tuple[int, float]]] = {
+    "train/loss": [(1, 2.0), (2, 1.0), (3, 2.0 / 3)],
+    "train/learning_rate": [(1, 0.25), (2, 0.25), (3, 0.25)],
+    "train/gradient_norm": [(1, 1.5), (2, 1.5), (3, 1.5)],
+    "train/tokens_per_second": [(1, 200.0), (2, 200.0), (3, 200.0)],
+    "train/accuracy": [(1, 0.75), (2, 0.75), (3, 0.75)],
+    "eval/loss": [(3, 0.75)],
+    "holdout/loss": [(0, 2.5), (3, 0.5)],
+    "holdout/bits_per_byte": [(0, 1.25), (3, 0.25)],
+    "holdout/exact-match": [(0, 0.0), (3, 0.5)],
+}
+
+
+def events_of(file: Path) -> dict[str, list[tuple[int, float]]]:
+    """Reads TensorBoard's records: a length, its checksum, an event, its checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    data, found = file.read_bytes(), {}
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, pytest.approx(value.simple_value, rel=1e-6)))
+    return found
+
+
+def test_tensorboard_has_every_step_and_evaluation(tmp_path: Path) -> None:
+    follow(TensorBoard(TensorBoardConfig(folder="tb")), tmp_path, range(1, 4))
+    (file,) = (tmp_path / "tb").iterdir()
+    assert events_of(file) == EXPECTED
+
+
+def test_steps_that_a_resumed_run_takes_anew_are_purged(tmp_path: Path) -> None:
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    follow(TensorBoard(TensorBoardConfig(folder="tb")), tmp_path, range(2, 4))
+    (file,) = (tmp_path / "tb").iterdir()
+    data, marks = file.read_bytes(), []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + length])
+        marks += [event.step] if event.session_log.status == SessionLog.START else []
+        data = data[16 + length :]
+    assert marks == [2]
+
+
+def parts_of(data: bytes) -> Iterator[bytes]:
+    """Reads LevelDB's log, after a header of 7 bytes: blocks of 32768 with records, some of them in parts."""
+    place, whole = 7, b""
+    while place + 7 <= len(data):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+        length, kind = struct.unpack("<HB", data[place + 4 : place + 7])
+        whole += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # a whole one, or the last part of one
+            yield whole
+            whole = b""
+
+
+def record_of(data: bytes) -> Any:
+    from wandb.proto import wandb_internal_pb2
+
+    record = wandb_internal_pb2.Record()
+    record.ParseFromString(data)
+    return record
+
+
+def records_of_wandb(folder: Path) -> tuple[dict[str, Any], dict[str, list[tuple[int, float]]], dict[str, Any]]:
+    """Reads the file that `wandb sync` uploads: its configuration, its history, its summary."""
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    ended = time.monotonic() + 60  # wandb's own process writes on for a moment
+    while not any(record_of(data).HasField("exit") for data in parts_of(file.read_bytes())):
+        assert time.monotonic() < ended, "wandb has not written the run's end"
+        time.sleep(0.05)
+    config: dict[str, Any] = {}
+    history: dict[str, list[tuple[int, float]]] = {}
+    summary: dict[str, Any] = {}
+    for data in parts_of(file.read_bytes()):
+        record = record_of(data)
+        if record.HasField("run"):
+            config |= {each.key: json.loads(each.value_json) for each in record.run.config.update}
+            config["_id"], config["_name"] = record.run.run_id, record.run.display_name
+        row = {".".join(each.nested_key) or each.key: json.loads(each.value_json) for each in record.history.item}
+        for name, value in row.items():
+            if not name.startswith("_"):
+                history.setdefault(name, []).append((row["_step"], value))
+        summary |= {each.key or ".".join(each.nested_key): each.value_json for each in record.summary.update}
+    return config, history, summary
+
+
+def test_wandb_has_the_recipe_every_step_and_evaluation(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    follow(WandbRun(WandbConfig(project="p", mode="offline")), folder, range(1, 4))
+    config, history, summary = records_of_wandb(folder)
+    assert history == EXPECTED
+    assert config["training"] == {"steps": 3, "learning_rate": 1e-3}
+    assert (config["_id"], config["_name"]) == ("ab" * 16, "mine")
+    assert "proved" in summary["export/peft"]
+
+
+def test_wandb_sends_nothing_where_offline_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    monkeypatch.delenv("WANDB_MODE")
+    asked: list[Any] = []
+
+    def init(**said: Any) -> Any:
+        asked.append(said["mode"])
+        raise RuntimeError("enough is known")
+
+    monkeypatch.setattr(wandb, "init", init)
+    for offline in (True, False):
+        with no_network_if(offline), pytest.raises(RuntimeError, match="enough"):
+            WandbRun(WandbConfig(project="p")).graftkit_run_started(RunInfo(tmp_path, RECIPE))
+    assert asked == ["offline", None]
+
+
+def mlflow_runs(experiment: str) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    return list(client.search_runs([client.get_experiment_by_name(experiment).experiment_id]))
+
+
+def history_of_mlflow(run: Any) -> dict[str, list[tuple[int, float]]]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    return {
+        name: [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, name)]
+        for name in run.data.metrics
+    }
+
+
+def test_mlflow_has_the_recipe_every_step_and_evaluation(tmp_path: Path) -> None:
+    follow(MlflowRun(MlflowConfig(experiment="e", name="mine")), tmp_path, range(1, 4))
+    (run,) = mlflow_runs("e")
+    assert history_of_mlflow(run) == EXPECTED
+    assert run.data.params == {
+        "training.steps": "3",
+        "training.learning_rate": "0.001",
+        "adapter.rank_pattern": "{'^q.*': 8}",
+        "export.0.use": "peft",
+    }
+    assert (run.info.run_name, run.info.status, run.data.tags["export.peft"]) == ("mine", "FINISHED", "proved")
+
+
+def test_a_resumed_run_is_the_same_one_to_mlflow(tmp_path: Path) -> None:
+    config = MlflowConfig(experiment="e")
+    follow(MlflowRun(config), tmp_path, range(1, 3), status="interrupted")
+    assert [run.info.status for run in mlflow_runs("e")] == ["KILLED"]
+    follow(MlflowRun(config), tmp_path, range(3, 4))
+    (run,) = mlflow_runs("e")
+    assert run.info.status == "FINISHED"
+    assert history_of_mlflow(run) == EXPECTED
+
+
+def test_numbers_that_mlflow_refuses_are_told_and_stop_no_run(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    made = MlflowRun(MlflowConfig(experiment="e"))
+    made.graftkit_run_started(RunInfo(tmp_path, RECIPE, "running", "cd" * 16))
+    MlflowClient().delete_run(mlflow_runs("e")[0].info.run_id)
+    made.graftkit_step_finished(StepInfo(1, 3, 2.0, 100, 50, 0.5, 0.25, 1.5))
+    with pytest.warns(RuntimeWarning, match="MLflow did not take") as told:
+        made.graftkit_run_finished(RunInfo(tmp_path, RECIPE, "finished", "cd" * 16))
+    numbers, end = (str(each.message) for each in told)
+    assert numbers.startswith("MLflow did not take some numbers, which metrics.jsonl has: ")
+    assert end.startswith("MLflow did not take FINISHED: ")
+
+
+def test_a_sender_hands_on_all_in_order_and_keeps_what_went_wrong() -> None:
+    sent: list[list[int]] = []
+
+    def send(numbers: Any) -> None:
+        if 3 in numbers:
+            raise ValueError("three")
+        sent.append(list(numbers))
+
+    sender: Sender[int] = Sender(send, at_most=2)
+    for number in (1, 2):
+        sender.put([number])
+    assert sender.close(10)
+    assert [each for some in sent for each in some] == [1, 2]
+    assert max(map(len, sent)) <= 2
+    failing: Sender[int] = Sender(send, at_most=1)
+    failing.put([3, 4])
+    assert failing.close(10)
+    assert sent[-1] == [4]
+    assert [str(error) for error in failing.errors()] == ["three"]
+    assert failing.errors() == []
+
+
+def test_all_three_are_told_what_a_run_measured(tiny_model: Path, chat_records: Path, tmp_path: Path) -> None:
+    recipe = {
+        "model": str(tiny_model),
+        "data": {"train": str(chat_records), "holdout": 0.1, "max_length": 64},
+        "adapter": {"use": "lora", "rank": 4},
+        "training": {"steps": 3, "tokens_per_step": 256, "device": "cpu"},
+        "evaluation": {"every": 2},
+        "plugins": {
+            "tensorboard": {"folder": "tensorboard"},
+            "wandb": {"project": "p", "mode": "offline"},
+            "mlflow": {"experiment": "e"},
+        },
+    }
+    found = graftkit.run(recipe, out=tmp_path / "run")
+    assert not [notice for notice in found.manifest["notices"] if "plugin" in notice]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    assert [step for step, _ in losses] == [1, 2, 3]
+    before, after = (found.metrics[moment]["holdout_loss"] for moment in ("before", "after"))
+    _, of_wandb, _ = records_of_wandb(tmp_path / "run")
+    (of_mlflow,) = mlflow_runs("e")
+    (file,) = (tmp_path / "run" / "tensorboard").iterdir()
+    for told in (of_wandb, history_of_mlflow(of_mlflow), events_of(file)):
+        assert told["train/loss"] == losses
+        assert told["holdout/loss"] == [(0, before), (3, after)]
+        assert [step for step, _ in told["eval/loss"]] == [2, 3]
+    assert of_mlflow.data.tags["graftkit.run_id"] == found.manifest["id"]
+
+
+def test_a_server_that_is_not_there_stops_the_run_at_its_start_and_says_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = RunInfo(tmp_path, RECIPE, "running", "ab" * 16)
+    with pytest.raises(RunError, match="MLflow can't be told of the run") as raised:
+        MlflowRun(MlflowConfig(experiment="e", tracking_uri="http://127.0.0.1:9")).graftkit_run_started(run)
+    assert "plugins.mlflow.tracking_uri" in raised.value.hint
+    with pytest.raises(RunError, match="wandb can't be told of the run") as raised:
+        WandbRun(WandbConfig(project="p", mode="online")).graftkit_run_started(run)
+    assert "wandb login" in raised.value.hint
