@@ -54,7 +54,7 @@ _ACCUMULATION = OtherKey(
 _LENGTH = OtherKey(
     "data.max_length", "data: {train: train.jsonl, max_length: 1024}", "data.overflow says what becomes of longer ones"
 )
-_EPOCHS = OtherKey("training.epochs", "training: {epochs: 3}", "a whole number")
+_EPOCHS = OtherKey("training.epochs", "training: {epochs: 3}")
 _STEPS = OtherKey("training.steps", "training: {steps: 100}", "instead of training.epochs; -1 is leaving it out")
 _WARMUP = OtherKey("training.warmup", "training: {warmup: 0.05}")
 _WARMUP_STEPS = OtherKey("training.warmup_steps", "training: {warmup_steps: 20}")
@@ -66,7 +66,7 @@ _FIRST = OtherKey("data.train", "data: {train: {path: train.jsonl, first: 1000}}
 _HOLDOUT = OtherKey(
     "data.holdout", "data: {train: train.jsonl, holdout: 0.05}", "a share from 0 to 0.5, or a file; not a number"
 )
-_SCHEDULE = OtherKey("training.schedule", "training: {schedule: cosine}", "cosine, linear or constant")
+_SCHEDULE = OtherKey("training.schedule", "training: {schedule: cosine}", "cosine, linear, constant or wsd")
 _TEMPLATE = OtherKey(
     "data.chat_template",
     "data: {train: train.jsonl, chat_template: template.jinja}",

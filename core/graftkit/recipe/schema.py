@@ -11,6 +11,7 @@ from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -90,6 +91,11 @@ _DEVICE_NAMES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
 """What files and folders can't be called on Windows, whatever follows after a dot."""
 
 _DEVICES = r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?"
+
+
+def _whole_if_it_is(value: float) -> float:
+    """Returns 3.0 as 3, as people write it, in manifests and messages, too."""
+    return int(value) if value == int(value) else value
 
 
 def _device(value: Any) -> Any:
@@ -466,11 +472,9 @@ class TrainingSection(StrictModel):
     `graftkit.flow.records.estimate`. The defaults here are of a section that no run uses.
     """
 
-    epochs: int | None = Field(
+    epochs: Annotated[float, Field(gt=0, le=10_000), AfterValidator(_whole_if_it_is)] | None = Field(
         default=None,
-        ge=1,
-        le=10_000,
-        description="how often every record is seen; 3 when left out, or as often as 30 steps take",
+        description="how often every record is seen, such as 2 or 0.5; 3 when left out, or as often as 30 steps take",
     )
     steps: int | None = Field(
         default=None, ge=1, le=1_000_000, description="how many optimizer steps, instead of epochs"
@@ -495,14 +499,18 @@ class TrainingSection(StrictModel):
         description="the highest rate; when left out 1e-3 for models up to 0.2 billion parameters, 5e-4 up to 2 "
         "billion, 2e-4 for larger ones; a tenth of that for adapter: full, and where preferences or rewards are learnt",
     )
-    schedule: Literal["cosine", "linear", "constant"] = Field(
-        default="cosine", description="how the rate falls after the warm-up"
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = Field(
+        default="cosine",
+        description="how the rate falls after the warm-up. wsd: it stays, and falls in a straight line at the end",
+    )
+    decay: float = Field(
+        default=0.1, gt=0, le=1, description="the share of steps, the last ones, in which the rate falls with wsd"
     )
     min_lr_ratio: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="what cosine and linear fall to, as a share of the highest rate; 0.1 for a tenth of it",
+        description="what the rate falls to, as a share of the highest rate; 0.1 for a tenth of it",
     )
     warmup: float = Field(default=0.05, ge=0, le=1, description="the share of steps in which the rate rises")
     warmup_steps: int | None = Field(

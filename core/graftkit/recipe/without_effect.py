@@ -119,6 +119,8 @@ def _by_other_keys(bound: BoundRecipe, *, trains_rows: bool) -> Iterator[_Idle]:
         yield _Idle("training", ("warmup",), "training.warmup_steps says in how many steps the rate rises")
     if training.schedule == "constant":
         yield _Idle("training", ("min_lr_ratio",), "training.schedule is constant")
+    if training.schedule != "wsd":
+        yield _Idle("training", ("decay",), f"training.schedule is {training.schedule}")
     if training.divergence_factor is None and not isinstance(bound.objective_config, SampledConfig):
         yield _Idle("training", ("divergence_window",), "training.divergence_factor is null")
 

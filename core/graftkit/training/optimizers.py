@@ -14,7 +14,7 @@ from graftkit.errors import TrainingError
 from graftkit.recipe.schema import TrainingSection
 from graftkit.training.optimizer_kinds import kept_of, keys_of, make_optimizer, restore
 from graftkit.training.row_optimizer import RowAdam
-from graftkit.training.schedule import learning_rate, warmup_steps
+from graftkit.training.schedule import rate_of_step
 
 __all__ = ["Optimizers", "RowTraining"]
 
@@ -177,14 +177,7 @@ class Optimizers:
         return self._of_adapter
 
     def _rate(self, step: int, steps: int, peak: float) -> float:
-        return learning_rate(
-            step,
-            steps,
-            peak=peak,
-            warmup=warmup_steps(steps, self._options.warmup, self._options.warmup_steps),
-            schedule=self._options.schedule,
-            min_lr_ratio=self._options.min_lr_ratio,
-        )
+        return rate_of_step(self._options, step, steps, peak)
 
 
 def _by_rate_scale(parameters: Mapping[str, nn.Parameter], scales: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count, islice
-from math import floor
+from math import ceil, floor
 
 __all__ = ["DatasetShare", "Mixture", "group_by_tokens", "plan_steps", "seen_in_epoch", "shuffled"]
 
@@ -24,7 +24,7 @@ class DatasetShare:
     records: int
     weight: Fraction = Fraction(1)
 
-    def seen(self, epochs: int) -> int:
+    def seen(self, epochs: float) -> int:
         """Returns how many of its records the first epochs see together, those that are seen again included."""
         return floor(epochs * self.weight * self.records)
 
@@ -127,7 +127,7 @@ def plan_steps(
     *,
     seed: int,
     tokens_per_step: int,
-    epochs: int | None = None,
+    epochs: float | None = None,
     steps: int | None = None,
     mixture: Mixture | None = None,
 ) -> list[list[int]]:
@@ -135,7 +135,8 @@ def plan_steps(
 
     Every epoch is every example once, in an order of its own, or the examples of the records that `seen_in_epoch`
     says where there is a mixture. With `steps` epochs follow one another until there are that many steps; with `epochs`
-    (1 when neither is given) there are as many steps as they take.
+    (1 when neither is given) there are as many steps as they take: of a part of an epoch, its first steps, as many as
+    that part of them comes to, rounded up.
 
     Args:
         lengths: Each example's tokens.
@@ -155,4 +156,9 @@ def plan_steps(
 
     if steps is not None:
         return list(islice(endless(), steps)) if lengths else []
-    return [step for epoch in range(epochs or 1) for step in epoch_steps(epoch)]
+    whole, part = divmod(epochs or 1, 1)
+    planned = [step for epoch in range(int(whole)) for step in epoch_steps(epoch)]
+    if part:
+        last = epoch_steps(int(whole))
+        planned += last[: ceil(part * len(last))]
+    return planned

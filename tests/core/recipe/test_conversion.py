@@ -146,6 +146,21 @@ def test_who_is_told_of_a_run(said: dict[str, Any], plugins: Any, left: dict[str
     assert {"run_name", "wandb_mode"} & {*found.without_effect} <= {*said}
 
 
+def test_a_rate_that_stays_and_falls_at_the_end() -> None:
+    kept = {"num_decay_steps": 50, "num_stable_steps": 140, "decay_type": "linear", "min_lr_ratio": 0.1}
+    said = {**TRL, "max_steps": 200, "lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": kept}
+    found = convert(said)
+    assert {name: found.recipe["training"][name] for name in ("schedule", "decay", "min_lr_ratio")} == {
+        "schedule": "wsd",
+        "decay": 0.25,
+        "min_lr_ratio": 0.1,
+    }
+    assert found.left == {} and not any("curve" in line for line in found.told)
+    curved = convert({**said, "max_steps": -1, "num_train_epochs": 1.5, "lr_scheduler_kwargs": {"num_decay_steps": 50}})
+    assert curved.recipe["training"]["epochs"] == 1.5
+    assert set(curved.left) == {"lr_scheduler_kwargs"} and any("curve" in line for line in curved.told)
+
+
 def test_llama_factorys_preferences_and_its_data_sets() -> None:
     found = convert(LLAMA_FACTORY, DATA_SETS)
     assert found.recipe["objective"] == {"use": "dpo", "loss": "sigmoid", "beta": 0.2}
@@ -260,7 +275,7 @@ def test_keys_of_several_meanings(settings: dict[str, Any], section: str, said: 
         ({"lora_target_linear": None, "lora_target_modules": "model.layers.[0-9]+.q"}, {"lora_target_modules"}),
         ({"lora_modules_to_save": {"lm_head": 1}}, {"lora_modules_to_save"}),
         ({"lora_modules_to_save": ["lm_head"], "tokens": ["<a>"]}, {"lora_modules_to_save"}),
-        ({"num_epochs": 0.5}, {"num_epochs"}),
+        ({"num_epochs": 20_000}, {"num_epochs"}),
         ({"bnb_4bit_quant_type": "fp4"}, {"bnb_4bit_quant_type"}),
         ({"quantization_method": "hqq"}, {"quantization_method"}),
         (

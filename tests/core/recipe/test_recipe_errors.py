@@ -42,21 +42,24 @@ def test_several_things_that_are_wrong_are_told_at_once(tmp_path: Path) -> None:
     found = refusal(tmp_path, "model: ./m\ndata: {holdout: 0.1}\ntraining: {epochs: x, sed: 1}\n")
     assert found.startswith("recipe.yaml: 3 things are wrong:")
     assert "recipe.yaml:2: 'data.train' is missing (files of records" in found
-    assert "recipe.yaml:3: training.epochs: must be an integer, not 'x'" in found
+    assert "recipe.yaml:3: training.epochs: must be a number, not 'x'" in found
     assert "recipe.yaml:3: unknown key 'training.sed' (Did you mean 'seed'?" in found
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("training: {epochs: '3'}", "training.epochs: must be an integer, not '3'"),
-        ("training: {epochs: 1.5}", "training.epochs: must be an integer"),
-        ("training: {epochs: true}", "training.epochs: must be an integer, not True"),
-        ("training: {epochs: 0}", "training.epochs: must be greater than or equal to 1, not 0"),
+        ("training: {epochs: '3'}", "training.epochs: must be a number, not '3'"),
+        ("training: {steps: 1.5}", "training.steps: must be an integer"),
+        ("training: {epochs: true}", "training.epochs: must be a number, not True"),
+        ("training: {epochs: 0}", "training.epochs: must be greater than 0, not 0"),
         ("training: {learning_rate: high}", "training.learning_rate: must be a number, not 'high'"),
         ("training: {learning_rate: .nan}", "training.learning_rate: must be"),
         ("training: {max_grad_norm: .inf}", "training.max_grad_norm: must be a finite number, not inf"),
-        ("training: {schedule: cosin}", "training.schedule: must be 'cosine', 'linear' or 'constant', not 'cosin'"),
+        (
+            "training: {schedule: cosin}",
+            "training.schedule: must be 'cosine', 'linear', 'constant' or 'wsd', not 'cosin'",
+        ),
         ("training: {seed: -1}", "training.seed: must be greater than or equal to 0, not -1"),
         ("training: {microbatch_tokens: x}", "training.microbatch_tokens: must be an integer or 'auto', not 'x'"),
         ("evaluation: {sample: 0}", "evaluation.sample: must be greater than or equal to 1 or 'all', not 0"),

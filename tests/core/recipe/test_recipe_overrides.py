@@ -65,7 +65,7 @@ def test_spaces_around_the_key_and_equal_signs_in_the_value_do_no_harm() -> None
         ("training.epochs=" + "[" * 30 + "]" * 30, "nested too deeply"),
         ("export.0.name=x", "'export' is no section"),
         ("data.train.x=1", "'train' is no section"),
-        ("training.epochs=many", "training.epochs: must be an integer, not 'many'"),
+        ("training.epochs=many", "training.epochs: must be a number, not 'many'"),
         ("data.epochs=3", "unknown key 'data.epochs'\nDid you mean 'training.epochs'?"),
         ("training.patience=3", "unknown key 'training.patience'\nDid you mean 'evaluation.patience'?"),
         ("data.split=x", "unknown key 'data.split'\nDid you mean 'data.train.split' or 'data.holdout.split'?"),

@@ -31,6 +31,8 @@ BASE: dict[str, Any] = {"model": "./m", "data": {"train": "a.jsonl"}}
         ({"training": {"optimizer": "sgd", "beta2": 0.95, "epsilon": 1e-6}}, ["training.beta2", "training.epsilon"]),
         ({"training": {"warmup": 0.1, "warmup_steps": 5}}, ["training.warmup"]),
         ({"training": {"schedule": "constant", "min_lr_ratio": 0.1}}, ["training.min_lr_ratio"]),
+        ({"training": {"decay": 0.2}}, ["training.decay"]),
+        ({"training": {"schedule": "wsd", "decay": 0.2, "min_lr_ratio": 0.1}}, []),
         (
             {"tokenizer": {"extend": {"tokens": 0, "words": ["a"], "min_frequency": 9}}},
             ["tokenizer.extend.min_frequency"],

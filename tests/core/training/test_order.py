@@ -8,6 +8,7 @@ from collections import Counter
 from fractions import Fraction
 from itertools import chain, pairwise
 from math import floor
+from typing import Any
 
 import pytest
 from graftkit.training.order import DatasetShare, Mixture, group_by_tokens, plan_steps, seen_in_epoch, shuffled
@@ -81,6 +82,12 @@ def test_steps_continue_over_as_many_epochs_as_they_take(lengths: list[int], see
 
 def test_a_step_never_reaches_over_the_end_of_an_epoch() -> None:
     assert [len(step) for step in plan_steps([4, 4, 4], seed=0, tokens_per_step=8, epochs=2)] == [2, 1, 2, 1]
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0.5, 3), (0.01, 1), (1.0, 5), (1.2, 6), (2.5, 13)])
+def test_a_part_of_an_epoch_is_its_first_steps(epochs: float, steps: int) -> None:
+    given: Any = {"seed": 1, "tokens_per_step": 6}
+    assert plan_steps([3] * 10, epochs=epochs, **given) == plan_steps([3] * 10, epochs=3, **given)[:steps]
 
 
 @pytest.mark.parametrize("epochs", [None, 1])

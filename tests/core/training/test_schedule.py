@@ -9,7 +9,7 @@ from graftkit.training.schedule import Schedule, learning_rate, warmup_steps
 from hypothesis import given
 from hypothesis import strategies as st
 
-_SCHEDULES: list[Schedule] = ["cosine", "linear", "constant"]
+_SCHEDULES: list[Schedule] = ["cosine", "linear", "constant", "wsd"]
 
 
 def rates(steps: int, warmup: int, schedule: Schedule, peak: float = 1.0, min_lr_ratio: float = 0.0) -> list[float]:
@@ -89,6 +89,37 @@ def test_it_falls_to_a_share_as_transformers_cosine_does(share: float) -> None:
         "cosine_with_min_lr", optimizer, num_warmup_steps=4, num_training_steps=40, scheduler_specific_kwargs=kept
     ).lr_lambdas[0]
     assert rates(40, 4, "cosine", min_lr_ratio=share)[4:] == pytest.approx([theirs(step) for step in range(4, 40)])
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "decay", "falling"), [(40, 4, 0.25, 10), (40, 0, 1.0, 40), (20, 2, 0.01, 1)]
+)
+def test_it_stays_and_falls_at_the_end_as_transformers_does(
+    steps: int, warmup: int, decay: float, falling: int
+) -> None:
+    import torch
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    kept = {"num_decay_steps": falling, "decay_type": "linear", "min_lr_ratio": 0.1}
+    theirs = get_scheduler(
+        "warmup_stable_decay",
+        optimizer,
+        num_warmup_steps=warmup,
+        num_training_steps=steps,
+        scheduler_specific_kwargs=kept,
+    ).lr_lambdas[0]
+    ours = [
+        learning_rate(step, steps, peak=1.0, warmup=warmup, schedule="wsd", min_lr_ratio=0.1, decay=decay)
+        for step in range(1, steps + 1)
+    ]
+    assert ours[warmup:] == pytest.approx([theirs(step) for step in range(warmup, steps)])
+    assert ours[steps - falling] == 1.0
+
+
+def test_it_never_falls_in_the_warm_up() -> None:
+    found = [learning_rate(step, 10, peak=1.0, warmup=6, schedule="wsd", decay=0.9) for step in range(1, 11)]
+    assert found == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0, 1.0, 0.75, 0.5, 0.25])
 
 
 def test_a_straight_line_falls_to_a_share() -> None:

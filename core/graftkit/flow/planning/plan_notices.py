@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -248,7 +249,7 @@ def _unseen(bound: BoundRecipe, shares: Sequence[DatasetShare]) -> list[str]:
     recipe = bound.recipe
     if recipe.training.steps is not None:  # as many epochs as they take
         return []
-    epochs = recipe.training.epochs or 1
+    epochs = math.ceil(recipe.training.epochs or 1)  # of a part of an epoch it is the order's doing which ones
     if not any(share.seen(epochs) for share in shares):
         raise RecipeError(
             f"data.train: with these weights no record is seen in {counted(epochs, 'epoch')}",

@@ -279,7 +279,7 @@ def estimate_steps(recipe: Recipe, corpus: CorpusEstimate, repeats: int = 1) -> 
     section = recipe.training
     different = _steps_an_epoch(corpus, section.tokens_per_step, section.seed)
     an_epoch = repeats * different
-    steps = section.steps if section.steps is not None else (section.epochs or 1) * an_epoch
+    steps = section.steps if section.steps is not None else math.ceil((section.epochs or 1) * an_epoch)
     return StepEstimate(steps, an_epoch, corpus.examples / different)
 
 

@@ -169,7 +169,7 @@ def find_starting_point(
         len(samples),
         longest,
         chosen.tokens_per_step,
-        chosen.epochs or 1,
+        int(chosen.epochs or 1),
         objective,
         "stored" if any(info.dtype not in PLAIN for info in files.tensors.values()) else "nf4",
         chosen.learning_rate,

@@ -29,7 +29,7 @@ from graftkit.training.checkpoint import (
     read_evaluations,
 )
 from graftkit.training.loop import Trainer
-from graftkit.training.schedule import learning_rate, warmup_steps
+from graftkit.training.schedule import rate_of_step, warmup_steps
 
 __all__ = ["go_back", "is_trained", "take_adapter", "take_up"]
 
@@ -168,9 +168,7 @@ def _describe_stretch(options: TrainingSection, taken: int, planned: int, steps:
     """
 
     def rate(step: int, of: int) -> float:
-        warmup = warmup_steps(of, options.warmup, options.warmup_steps)
-        peak, schedule = options.learning_rate, options.schedule
-        return learning_rate(step, of, peak=peak, warmup=warmup, schedule=schedule, min_lr_ratio=options.min_lr_ratio)
+        return rate_of_step(options, step, of, options.learning_rate)
 
     return (
         f"{taken} steps were taken on the {options.schedule} schedule of {planned}; the others are on that of {steps}: "

@@ -193,10 +193,10 @@ def _duration(draft: Draft) -> None:
         return
     if steps != -1:  # which says nothing
         draft.leave("max_steps", steps, "training.steps is a whole number")
-    if isinstance(epochs, int | float) and 0 < epochs < 10**9 and epochs == int(epochs):
-        draft.put("training.epochs", int(epochs))
+    if is_number(epochs) and 0 < epochs <= 10_000:
+        draft.put("training.epochs", int(epochs) if epochs == int(epochs) else epochs)
     else:
-        draft.leave("num_train_epochs", epochs, "training.epochs is a whole number; say training.steps")
+        draft.leave("num_train_epochs", epochs, "training.epochs is a number up to 10,000; say training.steps")
 
 
 def _batch(draft: Draft) -> None:
@@ -232,13 +232,13 @@ def _rate(draft: Draft) -> None:
     if named:
         draft.put("training.schedule", named)
     else:
-        draft.leave("lr_scheduler_type", schedule, "training.schedule is cosine, linear or constant")
-    _min_rate(draft, schedule)
+        draft.leave("lr_scheduler_type", schedule, "training.schedule is cosine, linear, constant or wsd")
+    _end_of_schedule(draft, schedule)
     _warmup(draft, schedule)
 
 
-def _min_rate(draft: Draft, schedule: object) -> None:
-    """Converts what a cosine falls to: a share of the highest rate, or a rate."""
+def _end_of_schedule(draft: Draft, schedule: object) -> None:
+    """Converts what the rate falls to, a share of the highest one or a rate, and in how many steps it does."""
     share, given = draft.take("cosine_min_lr_ratio"), draft.take("lr_scheduler_kwargs")
     training = draft.recipe.get("training", {})
     cosine = training.get("schedule") == "cosine"
@@ -250,9 +250,18 @@ def _min_rate(draft: Draft, schedule: object) -> None:
         if is_number(rate) and is_number(peak) and 0 <= rate <= peak and peak:
             share = round(rate / peak, 9)
         given = given if share is None else None
+    elif share is None and isinstance(given, dict) and training.get("schedule") == "wsd":
+        given, share = dict(given), given.get("min_lr_ratio")
+        given.pop("min_lr_ratio", None)
+        given.pop("num_stable_steps", None)  # all that the others leave
+        falling, steps = given.get("num_decay_steps"), training.get("steps")
+        if is_count(falling) and is_count(steps) and falling <= steps:
+            draft.put("training.decay", round(given.pop("num_decay_steps") / steps, 9))
+        if given.pop("decay_type", "cosine") != "linear":
+            draft.told.append("training.schedule: wsd falls in a straight line, where its program takes a curve")
     if share is not None:
         draft.put("training.min_lr_ratio", share)
-    draft.leave("lr_scheduler_kwargs", given, "training.min_lr_ratio, what a cosine falls to, is all that has a like")
+    draft.leave("lr_scheduler_kwargs", given, "training.min_lr_ratio and decay are all that has a like")
 
 
 def _warmup(draft: Draft, schedule: object) -> None:
@@ -508,6 +517,7 @@ _SCHEDULES: Mapping[str, str] = {
     "linear": "linear",
     "constant": "constant",
     "constant_with_warmup": "constant",
+    "warmup_stable_decay": "wsd",
 }
 _ADAMW = frozenset(
     {"adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf", "paged_adamw_32bit", "paged_adamw", "adamw_bnb"}
