@@ -6,14 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from graftkit.flow.device import refuse_device
-from graftkit.flow.folders.own_files import ADAPTER_FROM
+from graftkit.flow.planning.earlier_run import NO_RUN, EarlierRun
 from graftkit.flow.planning.plan import make_plan
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.state.first_manifest import third_parties
-from graftkit.flow.state.resume import chosen_of_run, day_of_run, revisions_of_run, settled_of_run
 from graftkit.host.guard import listed
 from graftkit.host.host import PluginHost
 from graftkit.host.process_state import ProcessState
@@ -31,15 +29,9 @@ def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None, *, 
         folder: Of the run that it may go on with: what that has settled is taken from it.
         needs_metrics: As for `bind`.
     """
-    started, chosen, pinned, settled = None, None, None, None
-    if folder is not None:
-        started, chosen, pinned = day_of_run(folder), chosen_of_run(folder), revisions_of_run(folder)
-        settled = settled_of_run(folder)
+    earlier = NO_RUN if folder is None else EarlierRun.read(folder)
     refuse = partial(refuse_device, loaded.recipe.training.device)
-    copy = None if folder is None else folder / ADAPTER_FROM
-    options: dict[str, Any] = {"chosen": chosen, "pinned": pinned, "settled": settled, "needs_metrics": needs_metrics}
-    options |= {"before_records": refuse, "origin_copy": copy}
-    return settings_kept(partial(make_plan, loaded, host, started, **options))
+    return settings_kept(partial(make_plan, loaded, host, earlier, before_records=refuse, needs_metrics=needs_metrics))
 
 
 def settings_kept(make: Callable[[], RunPlan]) -> RunPlan:
