@@ -157,7 +157,7 @@ def _key(run: RunContext, root: Path, point: str, held: Sequence[bytes]) -> str:
         [hashlib.sha256(data).hexdigest() for data in held],
         run.folder.name,
         run.plan.today.isoformat(),
-        run._theirs,
+        run.files.others,
         _said(run.manifest.to_json() | {"written": []}),
         before and [{key: before.get(key) for key in _READ}, before.get("artifacts", {}).get(METRICS)],
         sorted(tree.items()),

@@ -173,13 +173,9 @@ def read(folder: Path) -> None:
 def _go_on(folder: Path) -> None:
     optimizers, notices = _optimizers(), []
     resumed = find_run(folder, _RECIPE)
-    run = SimpleNamespace(
-        folder=folder,
-        resumed=resumed,
-        is_changed=lambda name: resumed is not None and is_changed(folder, resumed.manifest, name),
-        keep=lambda name, facts: None,
-        save=lambda: None,
-    )
+    files = SimpleNamespace(is_changed=lambda name: resumed is not None and is_changed(folder, resumed.manifest, name))
+    manifest_file = SimpleNamespace(keep=lambda name, facts: None)
+    run = SimpleNamespace(folder=folder, resumed=resumed, files=files, manifest_file=manifest_file, save=lambda: None)
     trainer = SimpleNamespace(load_state=optimizers.load_state, watch=LossWatch(2.0, 10))
     stage = SimpleNamespace(notice=notices.append)
     go_back(cast(Any, run), cast(Any, trainer), cast(Any, stage))
