@@ -19,7 +19,7 @@ from graftkit.flow.folders.adapter_folder import is_adapter_folder
 from graftkit.flow.planning.earlier_run import day_of
 from graftkit.flow.planning.evaluation import EvaluationPlan, Records, plan_evaluation, recipe_of_evaluation
 from graftkit.flow.records.handed_records import KeptForAPlan, Rows, naming_rows
-from graftkit.flow.run import Measured
+from graftkit.flow.run_result import Measured
 from graftkit.flow.state.cancel import CancelToken, check_follower
 from graftkit.flow.state.told_stage import ToldStage, told_stage
 from graftkit.host.guard import naming_plugins
