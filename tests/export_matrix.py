@@ -24,7 +24,7 @@ import graftkit
 from architectures import settings
 from gguf_models import write_model
 from graftkit.errors import GraftkitError, RequestError
-from graftkit.flow.run import plan
+from graftkit.flow.plan_of_run import plan
 from graftkit.testing import tiny_model_folder
 from tokenizer_kinds import tokenizer_file
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from graftkit.flow.generate import generate as generate
     from graftkit.flow.judge import Judged as Judged
     from graftkit.flow.judge import judge as judge
+    from graftkit.flow.plan_of_run import plan as plan
     from graftkit.flow.preview import Preview as Preview
     from graftkit.flow.preview import preview as preview
-    from graftkit.flow.run import RunResult as RunResult
-    from graftkit.flow.run import plan as plan
     from graftkit.flow.run import run as run
+    from graftkit.flow.run_result import RunResult as RunResult
     from graftkit.flow.state.cancel import CancelToken as CancelToken
     from graftkit.flow.verify import Verified as Verified
     from graftkit.flow.verify import verify as verify
@@ -209,7 +209,7 @@ _HOMES = {
     "ReportTable": "graftkit.interfaces.report_section",
     "ReportText": "graftkit.interfaces.report_section",
     "RunInfo": "graftkit.host.lifecycle",
-    "RunResult": "graftkit.flow.run",
+    "RunResult": "graftkit.flow.run_result",
     "SampledConfig": "graftkit.interfaces.objective",
     "SampledObjective": "graftkit.interfaces.objective",
     "ScoredText": "graftkit.interfaces.samples",
@@ -259,7 +259,7 @@ _HOMES = {
     "join_pair": "graftkit.interfaces.samples",
     "tagged_words": "graftkit.interfaces.samples",
     "load_recipe": "graftkit.recipe.load",
-    "plan": "graftkit.flow.run",
+    "plan": "graftkit.flow.plan_of_run",
     "preview": "graftkit.flow.preview",
     "run": "graftkit.flow.run",
     "verify": "graftkit.flow.verify",

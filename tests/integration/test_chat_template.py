@@ -197,7 +197,7 @@ class Calendar(date):
 
 @pytest.fixture
 def calendar(monkeypatch: pytest.MonkeyPatch) -> type[Calendar]:
-    monkeypatch.setattr("graftkit.flow.planning.plan.date", Calendar)
+    monkeypatch.setattr("graftkit.flow.planning.learnt.date", Calendar)
     monkeypatch.setattr(Calendar, "day", date(2026, 1, 31))
     return Calendar
 

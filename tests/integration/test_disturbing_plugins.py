@@ -204,7 +204,7 @@ def test_hooks_that_take_long_are_told_at_the_end(
         def graftkit_step_finished(self) -> None:
             time.sleep(0.4)
 
-    monkeypatch.setattr("graftkit.flow.state.context.LONG_HOOKS", 1.0)
+    monkeypatch.setattr("graftkit.flow.state.run_plugins.LONG_HOOKS", 1.0)
     host = graftkit.PluginHost(plugins=[Slow()])
     for folder in ("first", "second"):
         found = graftkit.run(make_recipe(**options), out=tmp_path / folder, host=host)

@@ -12,7 +12,7 @@ import graftkit
 import pytest
 from graftkit import Answered, Conversation, Provider, hookimpl
 from graftkit.errors import Cancelled, DataError, PluginCallError, RecipeError
-from graftkit.flow.run import plan
+from graftkit.flow.plan_of_run import plan
 from made_records import written
 
 

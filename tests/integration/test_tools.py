@@ -86,7 +86,7 @@ def test_init_takes_its_template_back_where_the_recipe_can_not_be_written(
             raise StorageError("can't be written: No space left on device", where=str(path))
         write_new_text(path, text)
 
-    monkeypatch.setattr("graftkit.cli.init.write_new_text", full)
+    monkeypatch.setattr("graftkit.flow.first_recipe.write_new_text", full)
     for there_before in (True, False):
         done = CliRunner().invoke(init, ["two.yaml", "--model", model, "--train", "records.jsonl"])
         assert isinstance(done.exception, StorageError) and place.exists() == there_before

@@ -31,7 +31,7 @@ from graftkit.visible import one_line
 if TYPE_CHECKING:
     from graftkit.flow.evaluate import Evaluation
     from graftkit.flow.preparation.plan_adapter import TokenizerOf
-    from graftkit.flow.run import Measured
+    from graftkit.flow.run_result import Measured
     from graftkit.flow.training.answers import Answer
 
 __all__ = ["command"]

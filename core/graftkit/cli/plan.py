@@ -17,9 +17,9 @@ from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import json_line
 from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.folders.folder import default_folder
+from graftkit.flow.plan_of_run import plan
 from graftkit.flow.planning.describe_plan import describe, described_memory, described_training
 from graftkit.flow.planning.run_plan import RunPlan
-from graftkit.flow.run import plan
 from graftkit.host.host import PluginHost
 from graftkit.recipe.load import recipe_name
 from graftkit.report.run_manifest import MemoryForecast, RunManifest

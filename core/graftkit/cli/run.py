@@ -22,7 +22,8 @@ from graftkit.cli.terminal import json_line
 from graftkit.errors import Cancelled, FolderError, FolderInUseError, GraftkitError, ProcessError, RunError
 from graftkit.flow.folders.folder import default_folder
 from graftkit.flow.follow import follow
-from graftkit.flow.run import RunResult, run
+from graftkit.flow.run import run
+from graftkit.flow.run_result import RunResult
 from graftkit.flow.state.resume import telling_versions
 from graftkit.recipe.load import recipe_name
 from graftkit.report.next_commands import next_commands

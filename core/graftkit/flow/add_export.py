@@ -10,7 +10,8 @@ from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.events import OnEvent
 from graftkit.flow.exports.asked_export import asked_export
 from graftkit.flow.exports.record_proof import complete_recorded
-from graftkit.flow.run import RunResult, go_on
+from graftkit.flow.run import go_on
+from graftkit.flow.run_result import RunResult
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost
 from graftkit.recipe.assignment import read_assignments

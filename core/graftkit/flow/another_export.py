@@ -16,7 +16,7 @@ from graftkit.flow.answering.plugins_of_run import plugins_of_run
 from graftkit.flow.events import OnEvent, ignore
 from graftkit.flow.folders.adapter_folder import is_adapter_folder
 from graftkit.flow.preparation.plan_adapter import PlannedAdapter, TokenizerOf, plan_adapter
-from graftkit.flow.run import RunResult
+from graftkit.flow.run_result import RunResult
 from graftkit.flow.state.cancel import CancelToken, check_follower
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if

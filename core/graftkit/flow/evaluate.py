@@ -16,11 +16,11 @@ from graftkit.flow.answering.plugins_of_run import plugins_of_run
 from graftkit.flow.device import refuse_device, refuse_torch_settings
 from graftkit.flow.events import OnEvent, ignore
 from graftkit.flow.folders.adapter_folder import is_adapter_folder
+from graftkit.flow.planning.earlier_run import day_of
 from graftkit.flow.planning.evaluation import EvaluationPlan, Records, plan_evaluation, recipe_of_evaluation
 from graftkit.flow.records.handed_records import KeptForAPlan, Rows, naming_rows
-from graftkit.flow.run import Measured
+from graftkit.flow.run_result import Measured
 from graftkit.flow.state.cancel import CancelToken, check_follower
-from graftkit.flow.state.resume import day_of
 from graftkit.flow.state.told_stage import ToldStage, told_stage
 from graftkit.host.guard import naming_plugins
 from graftkit.host.host import PluginHost

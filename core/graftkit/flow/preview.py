@@ -14,10 +14,10 @@ from graftkit.arguments import check_number, check_text
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.tokenize import encoded_parts
 from graftkit.errors import DataError
+from graftkit.flow.plan_of_run import plan
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.preparation.tokenizer import make_vocabulary
 from graftkit.flow.records.handed_records import Rows
-from graftkit.flow.run import plan
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample

@@ -1,42 +1,36 @@
-"""The whole flow on one screen, and what it gives back."""
+"""Runs a recipe, or goes on with a run: what is done before its stages and after them, however they end."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from graftkit.arguments import check_flags, check_is, check_path
+from graftkit.arguments import check_flags, check_path
 from graftkit.errors import FolderError, GraftkitError, RequestError, StorageError
-from graftkit.flow.device import refuse_device, refuse_torch_settings
-from graftkit.flow.events import Chosen, Notice, OnEvent, Planned, RunFailed, RunFinished, ignore
+from graftkit.flow.chain import run_stages
+from graftkit.flow.device import refuse_torch_settings
+from graftkit.flow.events import Notice, OnEvent, Planned, RunFailed, RunFinished, ignore
 from graftkit.flow.exports.record_proof import complete_recorded
 from graftkit.flow.folders.folder import ClaimedFolder, claim, claim_again, default_folder, forget_checkpoints
-from graftkit.flow.plan_of_run import plan_of_run, settings_kept
+from graftkit.flow.plan_of_run import plan_of_run, prepared
 from graftkit.flow.planning.inputs_in_run import refuse_inputs_in, refuse_paths_in
-from graftkit.flow.planning.plan import make_plan
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.planning.unsettled import refuse_unsettled
-from graftkit.flow.preparation.corpus import TOKENS, Corpus, build_corpus
-from graftkit.flow.preparation.shared_weights import share_weights, sharing_of
-from graftkit.flow.preparation.tokenizer import prepare_tokenizer
+from graftkit.flow.preparation.corpus import TOKENS
 from graftkit.flow.records.handed_records import (
     RECORDS,
     Handed,
-    KeptForAPlan,
     Rows,
-    as_handed,
-    handed_for_a_plan,
     keep_records,
     naming_rows,
     rows_of,
     same_records,
 )
+from graftkit.flow.run_result import RunResult
 from graftkit.flow.state.cancel import CancelToken, check_follower
 from graftkit.flow.state.context import RunContext, describe_error
 from graftkit.flow.state.resume import Resumed, find_run, telling_versions
@@ -49,135 +43,9 @@ from graftkit.report.run_manifest import RunManifest
 from graftkit.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
-    from graftkit.flow.preparation.check_model import PlannedBase
-    from graftkit.interfaces.exporter import Exporter
+    pass
 
-__all__ = ["Measured", "RunResult", "go_on", "plan", "run"]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What the holdout records said of the model.
-
-    Attributes:
-        holdout_loss: Mean negative log-likelihood of a token in the loss, in nats, or what the objective minimizes.
-        bits_per_byte: The same in bits, of a byte of the text in the loss: comparable whatever the vocabulary is. None
-            where the objective minimizes something else.
-        scores: The mean score of the answers by each metric; empty where no answer was asked for.
-        answers: How many answers were compared.
-        metrics: What else the objective tells, by name.
-    """
-
-    holdout_loss: float
-    bits_per_byte: float | None
-    scores: Mapping[str, float] = field(default_factory=dict)
-    answers: int = 0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Measured:
-        """Returns what a manifest says was measured."""
-        return cls(
-            facts["holdout_loss"],
-            facts.get("bits_per_byte"),
-            facts.get("scores", {}),
-            facts.get("answers", 0),
-            facts.get("metrics", {}),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run leaves.
-
-    Attributes:
-        folder: The run's folder.
-        manifest: What its manifest.json says.
-    """
-
-    folder: Path
-    manifest: Mapping[str, Any]
-
-    @property
-    def metrics(self) -> Mapping[str, Mapping[str, float]]:
-        """Holdout loss, bits per byte and the scores of answers, under "before" and "after" training.
-
-        Where the vocabulary changed, "base" has what the base model gave with its own.
-        """
-        found: Mapping[str, Mapping[str, float]] = self.manifest.get("metrics", {})
-        return found
-
-    @property
-    def before(self) -> Measured | None:
-        """What was measured before training, or None where no record is held out."""
-        return _measured(self.metrics.get("before"))
-
-    @property
-    def after(self) -> Measured | None:
-        """What was measured after training."""
-        return _measured(self.metrics.get("after"))
-
-    @property
-    def exports(self) -> dict[str, Path]:
-        """The folder of each export."""
-        return {name: Path(facts["folder"]) for name, facts in self.manifest.get("exports", {}).items()}
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the folder and the manifest, as `toolkit run --json` prints them."""
-        return {"folder": str(self.folder), **self.manifest}
-
-
-def _measured(facts: Mapping[str, Any] | None) -> Measured | None:
-    return None if facts is None else Measured.of(facts)
-
-
-def plan(
-    recipe: RecipeSource,
-    *,
-    overrides: Sequence[str] = (),
-    host: PluginHost | None = None,
-    as_run: bool = False,
-    train: Rows | None = None,
-    holdout: Rows | None = None,
-    offline: bool = False,
-) -> RunPlan:
-    """Checks a recipe without running it: every name resolved, every record read, no weight loaded.
-
-    Args:
-        recipe: A recipe, a mapping of its form, or a file's path.
-        overrides: "section.key=value", each as `--set` takes it.
-        host: The plugins; those that installed distributions announce when left out.
-        as_run: Whether to check as well what `run` refuses here before it encodes a record, which takes torch: that the
-            device is there, the architecture and its layers, the new vocabulary, that each export can be written.
-        train: As for `run`; kept in a temporary file as long as the plan is.
-        holdout: Likewise.
-        offline: As for `run`.
-
-    Raises:
-        RequestError: Something in it is wrong.
-    """
-    check_flags(as_run=as_run, offline=offline)
-    kept = handed_for_a_plan(train, holdout)
-    files = kept.files if kept else {}
-    with no_network_if(offline), naming_plugins(), naming_rows(files):
-        loaded, host = _prepare(recipe, overrides, host, files)
-        if not as_run:
-            return _with_handed(settings_kept(partial(make_plan, loaded, host)), kept)
-
-        def made() -> RunPlan:
-            from graftkit.flow.preflight import check_as_run
-
-            planned = make_plan(loaded, host, before_records=lambda: refuse_device(loaded.recipe.training.device))
-            return check_as_run(planned, host)
-
-        return _with_handed(settings_kept(made), kept)
-
-
-def _with_handed(planned: RunPlan, kept: KeptForAPlan | None) -> RunPlan:
-    """Returns a plan that keeps the records that were handed in, and names them as they were."""
-    if kept is None:
-        return planned
-    return replace(planned, handed=kept, notices=[as_handed(notice, kept.files) for notice in planned.notices])
+__all__ = ["go_on", "run"]
 
 
 def run(
@@ -238,7 +106,7 @@ def run(
         telling_versions(folder if resume else None),
         _records_in(folder, rows, partial(load_recipe, recipe, overrides), overwrite, resume) as (files, claimed),
     ):
-        loaded, host = _prepare(recipe, overrides, host, files)
+        loaded, host = prepared(recipe, overrides, host, files)
         on_event, cancel = on_event or ignore, cancel or CancelToken()
         return _run(loaded, host, folder, overwrite, resume, on_event, cancel, processes=processes, claimed=claimed)
 
@@ -299,7 +167,7 @@ def go_on(
     """
     folder = folder.absolute()
     with naming_plugins(), telling_versions(folder):
-        loaded, host = _prepare(recipe, (), host)
+        loaded, host = prepared(recipe, (), host)
         for place, section in enumerate(loaded.recipe.export):
             if section.folder == asked:  # no key of a recipe's
                 loaded.document.origins["export", place] = "--to"
@@ -338,7 +206,7 @@ def _run(
         if on_event is not ignore:
             context.emit(Planned(planned.to_json()))
         with context.naming_plugins():
-            _flow(context)
+            run_stages(context)
         context.finish("finished")
     except BaseException as error:
         if isinstance(error, RequestError) and (resumed or not (folder / TOKENS).exists()):
@@ -360,52 +228,6 @@ def _run(
     result = RunResult(claimed.path, context.manifest.to_json())
     context.emit(RunFinished(str(result.folder), result.manifest))
     return result
-
-
-def _flow(run: RunContext) -> None:
-    """The chain. What needs no torch comes first: importing it takes seconds that a wrong request need not wait."""
-    run.broadcast("graftkit_run_started")
-    if run.resumed and run.resumed.made_by_others:
-        run.notice("plan", f"{run.resumed.made_by_others}: what follows may be computed otherwise")
-    for message in run.plan.notices:
-        run.notice("plan", message)
-    if run.plan.chosen:
-        run.emit(Chosen(run.plan.chosen))
-    prepare_tokenizer(run)
-
-    from graftkit.flow.exports.export import check_exports_replaceable, make_exporters, prove_exports
-    from graftkit.flow.exports.refusals import refuse_early
-    from graftkit.flow.planning.targets import settle_targets
-    from graftkit.flow.preparation.check_model import check_model
-    from graftkit.flow.preparation.settle_dtype import settle_dtype
-    from graftkit.flow.preparation.settle_memory_apart import settle_memory_apart
-    from graftkit.flow.reporting.report import write_report
-    from graftkit.flow.training.answers import check_answerable
-    from graftkit.flow.training.rewards import check_rewarded
-    from graftkit.model.memory_back import give_memory_back
-    from graftkit.model.whole_transformers import import_transformers
-
-    check_exports_replaceable(run)
-    import_transformers()
-    run.settle(settle_dtype(run.plan).settled)
-    run.plan = settle_targets(run.plan, run.vocabulary.change)
-    run.record(forecast=dict(run.plan.forecast))
-    for message in run.plan.notices:
-        run.notice("plan", message)
-    share_weights(run)
-    exporters = make_exporters(run.plan, run.host)
-    if not (run.resumed and run.resumed.finished):
-        check_answerable(run.plan.bound, run.host, run.vocabulary.encoder, run.plan.samples.holdout)
-    refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
-    planned, corpus = check_model(run), build_corpus(run)
-    if not (run.resumed and run.resumed.finished):
-        check_rewarded(run, corpus)
-    settle_memory_apart(run, planned, corpus)
-    _train_and_export(run, planned, corpus, exporters)
-    del exporters
-    prove_exports(run)
-    write_report(run)
-    give_memory_back()
 
 
 def _find(folder: Path, planned: RunPlan, asked: str | None) -> Resumed | None:
@@ -439,49 +261,6 @@ def _forget(run: RunContext) -> None:
         forget_checkpoints(run.folder, run.manifest.exported.step if run.manifest.exported else None)
     except StorageError as error:
         run.emit(Notice("report", f"the checkpoints are not needed any more and were not deleted: {error}"))
-
-
-def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exporters: Mapping[str, Exporter]) -> None:
-    """Does what needs the model. Nothing holds it afterwards: proofs load what was exported into its room."""
-    from graftkit.flow.exports.export import export_all
-    from graftkit.flow.exports.refusals import refuse_merges
-    from graftkit.flow.follow import lead, let_go
-    from graftkit.flow.preparation.base_model import load_base, prepare_model
-    from graftkit.flow.preparation.reference import with_reference
-    from graftkit.flow.preparation.teacher import with_teacher
-    from graftkit.flow.training.evaluate import evaluate, evaluate_base
-    from graftkit.flow.training.training import train
-    from graftkit.model.memory_back import give_freed_back
-
-    corpus = with_teacher(run, planned, corpus)
-    base = load_base(run, planned)
-    evaluate_base(run, base)
-    loaded = prepare_model(run, base, corpus.train)
-    give_freed_back()
-    refuse_merges(run, loaded, exporters)
-    lead(run, loaded.device)
-    corpus = with_reference(run, loaded, corpus)
-    evaluate(run, loaded, corpus, "before")
-    train(run, loaded, corpus)
-    give_freed_back()
-    evaluate(run, loaded, corpus, "after")
-    if not sharing_of(run):
-        let_go(run)
-    export_all(run, loaded, corpus, exporters)
-    if sharing_of(run):  # the others have handed over their parts of the weights
-        let_go(run)
-
-
-def _prepare(
-    recipe: RecipeSource,
-    overrides: Sequence[str],
-    host: PluginHost | None,
-    records: Handed = MappingProxyType({}),
-) -> tuple[LoadedRecipe, PluginHost]:
-    if host is not None:
-        check_is(host, PluginHost, "host")
-    loaded = load_recipe(recipe, overrides, records)
-    return loaded, host or PluginHost(disable=loaded.recipe.plugins.disable)
 
 
 def _check_processes(processes: Processes) -> None:

@@ -11,7 +11,8 @@ import pytest
 from graftkit.errors import FolderError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.folders.folder import claim
-from graftkit.flow.state.resume import day_of_run, find_run
+from graftkit.flow.planning.earlier_run import EarlierRun
+from graftkit.flow.state.resume import find_run
 from graftkit.report.run_manifest import FORMAT, MANIFEST, RunManifest
 from pydantic import ValidationError
 
@@ -89,7 +90,7 @@ def readers(folder: Path) -> tuple[Callable[[], object], ...]:
     """Whatever in the flow reads a run's manifest."""
     return (
         lambda: find_run(folder, {}),
-        lambda: day_of_run(folder),
+        lambda: EarlierRun.read(folder),
         lambda: reload(str(folder)),
         lambda: claim(folder, overwrite=True),
     )

@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from graftkit.flow import chain as chain_module
 from graftkit.flow import run as run_module
 from graftkit.flow.exports import export as export_module
 from graftkit.flow.folders.metrics import METRICS
@@ -100,8 +101,8 @@ class Ends:
             self.met.append(key)
 
         flow, build, export, prove = (
-            run_module._flow,
-            run_module.build_corpus,
+            run_module.run_stages,
+            chain_module.build_corpus,
             export_module.export_all,
             export_module.prove_exports,
         )
@@ -126,8 +127,8 @@ class Ends:
             prove(run)
 
         with (
-            mock.patch.object(run_module, "_flow", flow_watched),
-            mock.patch.object(run_module, "build_corpus", build_watched),
+            mock.patch.object(run_module, "run_stages", flow_watched),
+            mock.patch.object(chain_module, "build_corpus", build_watched),
             mock.patch.object(export_module, "export_all", export_watched),
             mock.patch.object(export_module, "prove_exports", prove_watched),
         ):
@@ -157,7 +158,7 @@ def _key(run: RunContext, root: Path, point: str, held: Sequence[bytes]) -> str:
         [hashlib.sha256(data).hexdigest() for data in held],
         run.folder.name,
         run.plan.today.isoformat(),
-        run._theirs,
+        run.files.others,
         _said(run.manifest.to_json() | {"written": []}),
         before and [{key: before.get(key) for key in _READ}, before.get("artifacts", {}).get(METRICS)],
         sorted(tree.items()),

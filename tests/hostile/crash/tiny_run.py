@@ -93,7 +93,7 @@ def quick() -> Iterator[None]:
         mock.patch("graftkit.flow.exports.proof.prove", prove),
         mock.patch("graftkit.flow.exports.proof_process.forks_for", lambda *_: contextlib.nullcontext()),
         mock.patch("graftkit.flow.exports.export.give_memory_back"),
-        mock.patch("graftkit.flow.state.context.end_if_forked"),  # the tests go on in forks
+        mock.patch("graftkit.flow.state.run_folder.end_if_forked"),  # the tests go on in forks
         mock.patch("graftkit.host.guard.end_if_forked"),
         warnings.catch_warnings(action="ignore", category=FutureWarning),
     ):

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from graftkit.flow.folders.listed_files import is_changed
 from graftkit.flow.folders.metrics import to_line
-from graftkit.flow.state.resume import day_of_run, find_run
+from graftkit.flow.planning.earlier_run import EarlierRun
+from graftkit.flow.state.resume import find_run
 from graftkit.flow.training.go_on import go_back
 from graftkit.host.lifecycle import StepInfo
 from graftkit.recipe.schema import TrainingSection
@@ -160,7 +161,7 @@ def make(draw: random.Random, folder: Path) -> list[str]:
 def read(folder: Path) -> None:
     manifest = RunManifest.read(folder)
     assert manifest is None or isinstance(manifest.to_json(), dict)
-    day = day_of_run(folder)
+    day = EarlierRun.read(folder).day
     assert day is None or isinstance(day, date)
     find_run(folder, _RECIPE)
     store = TokenStore.load(folder / "tokens.safetensors")
@@ -172,13 +173,9 @@ def read(folder: Path) -> None:
 def _go_on(folder: Path) -> None:
     optimizers, notices = _optimizers(), []
     resumed = find_run(folder, _RECIPE)
-    run = SimpleNamespace(
-        folder=folder,
-        resumed=resumed,
-        is_changed=lambda name: resumed is not None and is_changed(folder, resumed.manifest, name),
-        keep=lambda name, facts: None,
-        save=lambda: None,
-    )
+    files = SimpleNamespace(is_changed=lambda name: resumed is not None and is_changed(folder, resumed.manifest, name))
+    manifest_file = SimpleNamespace(keep=lambda name, facts: None)
+    run = SimpleNamespace(folder=folder, resumed=resumed, files=files, manifest_file=manifest_file, save=lambda: None)
     trainer = SimpleNamespace(load_state=optimizers.load_state, watch=LossWatch(2.0, 10))
     stage = SimpleNamespace(notice=notices.append)
     go_back(cast(Any, run), cast(Any, trainer), cast(Any, stage))

@@ -106,9 +106,9 @@ def check_exports_replaceable(run: RunContext) -> None:
     for use, _ in _to_write(run):
         folder = f"exports/{use.folder}"
         own = listed_in(run.folder / folder)
-        wrote = (name for name in run.theirs(folder) if f"{folder}/{name}" in listed or name in own)
+        wrote = (name for name in run.files.theirs(folder) if f"{folder}/{name}" in listed or name in own)
         edited = [f"{folder}/{name}" for name in wrote if name != CARD]
-        link = [folder] if use.folder in run.theirs("exports") else []
+        link = [folder] if use.folder in run.files.theirs("exports") else []
         name = next(iter([*link, *edited]), None)
         if name is not None:
             raise FolderError(
@@ -206,7 +206,7 @@ def _put_in_place(run: RunContext, proved: Mapping[str, Mapping[str, Any]]) -> N
     for name in proved:
         folder, new = run.folder / "exports" / name, _place(run, name)
         if new != folder:
-            replace_folder(folder, new, keep=run.theirs(f"exports/{name}"))
+            replace_folder(folder, new, keep=run.files.theirs(f"exports/{name}"))
     asked = [use.folder for use, _ in run.plan.bound.exports]
     old = sorted(run.manifest.exports.keys() - set(asked))
     if old:
@@ -285,7 +285,7 @@ def _write(
     request: MergeRequest,
 ) -> None:
     changed = run.folder / VOCABULARY if run.vocabulary.change else None
-    keep = run.theirs(f"exports/{name}")
+    keep = run.files.theirs(f"exports/{name}")
     with settle_merge(loaded, exporter, request) as merge:
         said = _said(run).with_parts(merge=merge)
         write_export(loaded.model, exporter, choice, folder, said, changed, keep=keep, run=run.folder)

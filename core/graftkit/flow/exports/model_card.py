@@ -45,7 +45,7 @@ def write_model_card(
     Raises:
         ExportError: The exporter says something else than a card's part.
     """
-    if CARD in run.theirs(f"exports/{name}"):
+    if CARD in run.files.theirs(f"exports/{name}"):
         run.notice("export", f"exports/{name}/{CARD} is not as the run wrote it, and stays: no other is written")
         return
     data = run.manifest.data

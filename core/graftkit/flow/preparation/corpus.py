@@ -98,7 +98,7 @@ def build_corpus(run: RunContext) -> Corpus:
         tallies = _sealed(run, sides) or _written(run, stage, encoder, sides)
         if (run.folder / PARTIAL).exists():
             remove_tree(run.folder / PARTIAL)
-        stores = {name: TokenStore.load(run.watch(run.folder / TOKENS / f"{name}.safetensors")) for name in sides}
+        stores = {name: TokenStore.load(run.files.watch(run.folder / TOKENS / f"{name}.safetensors")) for name in sides}
         stage.facts |= _facts(run, stores, tallies) | {"encoder": getattr(encoder.tokenizer, "encoder", None)}
         refuse_alike(run.plan.bound, stores["train"], str(run.plan.datasets[0].source))
         for told in told_of_holdout(run.plan.bound, stores["holdout"]):
@@ -196,7 +196,7 @@ def _written(run: RunContext, stage: StageScope, encoder: Encoder, sides: Mappin
         tallies = {name: _encode(encoder, side, writers[name]) for name, side in sides.items()}
         _check(run, stage, encoder, tallies)
         about = {"format": "graftkit", "tokenizer": encoder.tokenizer.fingerprint}
-        with atomic_folder(run.folder / TOKENS, keep=run.theirs(TOKENS)) as folder:
+        with atomic_folder(run.folder / TOKENS, keep=run.files.theirs(TOKENS)) as folder:
             for name, writer in writers.items():
                 writer.seal(folder / f"{name}.safetensors", about)
     return tallies

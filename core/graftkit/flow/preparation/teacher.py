@@ -68,7 +68,9 @@ def with_teacher(run: RunContext, planned: PlannedBase, corpus: Corpus) -> Corpu
             remove_tree(run.folder / _PARTIAL)
         stage.facts |= {"tokens": int(corpus.train.loss_tokens.sum() + corpus.holdout.loss_tokens.sum()), **notes}
         stage.notice(_described(teacher, notes))
-        found = {name: TokenStore.load(run.watch(run.folder / TEACHER / f"{name}.safetensors")) for name in stores}
+        found = {
+            name: TokenStore.load(run.files.watch(run.folder / TEACHER / f"{name}.safetensors")) for name in stores
+        }
         return replace(corpus, train=found["train"], holdout=found["holdout"])
 
 
@@ -116,7 +118,7 @@ def _scored(
             done += len(store)
         del network, scoring
         give_memory_back()
-        with atomic_folder(run.folder / TEACHER, keep=run.theirs(TEACHER)) as folder:
+        with atomic_folder(run.folder / TEACHER, keep=run.files.theirs(TEACHER)) as folder:
             for name, writer in writers.items():
                 writer.seal(folder / f"{name}.safetensors", {"format": "graftkit"})
         return {name: writer.note for name, writer in writers.items()}

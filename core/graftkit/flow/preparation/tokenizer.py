@@ -47,7 +47,7 @@ def prepare_tokenizer(run: RunContext) -> None:
         tokenizer = run.vocabulary.tokenizer
         found = {"fingerprint": tokenizer.fingerprint, "chat_template": template_hash(tokenizer)}
         _check_resumed(run, found)
-        with atomic_folder(run.folder / "tokenizer", keep=run.theirs("tokenizer")) as folder:
+        with atomic_folder(run.folder / "tokenizer", keep=run.files.theirs("tokenizer")) as folder:
             tokenizer.save(folder)
         stage.facts |= {
             "backend": run.vocabulary.registered.provider.name,

@@ -40,11 +40,11 @@ def write_report(run: RunContext) -> None:
         keep_sections(run.folder / SECTIONS, _sections(run))
         for damage in read_run(run.folder, run.manifest).damage:
             stage.notice(damage)
-        if run.is_theirs(REPORT):
+        if run.files.is_theirs(REPORT):
             stage.notice(f"{REPORT} is not as the run wrote it, and stays: no other is drawn")
             return
         drawn = draw_report(run.folder, run.manifest).encode()
-        run.announce(REPORT, drawn)
+        run.manifest_file.announce(REPORT, drawn)
         write_bytes(run.folder / REPORT, drawn)
 
 

@@ -6,32 +6,23 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-from pydantic import ValidationError
 
 from graftkit._version import __version__
 from graftkit.articles import counted
 from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
 from graftkit.flow.folders.listed_files import is_changed, vouched_checkpoints
 from graftkit.flow.folders.own_files import CHECKPOINTS
-from graftkit.flow.planning.unsettled import SETTLED_KEYS
-from graftkit.recipe.schema import Recipe, TrainingSection, with_defaults
+from graftkit.recipe.schema import with_defaults
 from graftkit.report.model_card import CARD
-from graftkit.report.run_manifest import RunManifest, SettledKey
+from graftkit.report.run_manifest import RunManifest
 
 __all__ = [
     "Resumed",
     "check_state",
-    "chosen_of_run",
-    "day_of",
-    "day_of_run",
     "find_run",
-    "revisions_of_run",
-    "settled_of_run",
     "telling_versions",
 ]
 
@@ -265,77 +256,6 @@ def check_state(folder: Path, taken: int, manifest: RunManifest) -> None:
             where=str(folder),
             hint="Put the folder back if it was moved, or train anew with --out or --overwrite.",
         )
-
-
-def chosen_of_run(folder: Path) -> Mapping[str, Any]:
-    """Returns the keys of `training` that the run in a folder chose itself; none where there is no run yet.
-
-    Raises:
-        FolderError: The run's manifest is damaged.
-    """
-    manifest = RunManifest.read(folder)
-    if manifest is None:
-        return {}
-    try:
-        TrainingSection.model_validate(manifest.chosen)
-    except ValidationError as error:
-        key = ".".join(map(str, error.errors()[0]["loc"]))
-        raise FolderError(f"the run's manifest is damaged: 'chosen.{key}'", where=str(folder)) from None
-    return manifest.chosen
-
-
-def settled_of_run(folder: Path) -> dict[str, SettledKey]:
-    """Returns what keys of a recipe that say `auto` are in the run in a folder; none where there is no run yet.
-
-    Raises:
-        FolderError: The run's manifest is damaged.
-    """
-    manifest = RunManifest.read(folder)
-    found: dict[str, SettledKey] = {}
-    for key in SETTLED_KEYS if manifest else ():
-        assert manifest is not None
-        section, _, name = key.partition(".")
-        said = manifest.recipe.get(section)
-        value = said.get(name) if isinstance(said, Mapping) else None
-        if value in (None, "auto"):
-            continue
-        try:
-            Recipe.model_fields[section].annotation.model_validate({name: value})  # type: ignore[union-attr]
-            known = manifest.settled.get(key)
-            found[key] = SettledKey(value=value, reason=known.reason if known else "as the run was started")
-        except ValidationError:
-            raise FolderError(f"the run's manifest is damaged: 'recipe.{key}'", where=str(folder)) from None
-    return found
-
-
-def day_of_run(folder: Path) -> date | None:
-    """Returns the day that the records of the run in a folder were laid out for; None where there is none yet.
-
-    Raises:
-        FolderError: The run's manifest is damaged.
-    """
-    manifest = RunManifest.read(folder)
-    return None if manifest is None else day_of(manifest)
-
-
-def day_of(run: RunManifest) -> date | None:
-    """Returns the day that a run's records were laid out for; None where they were not."""
-    if run.data is None:
-        return None
-    try:
-        return date.fromisoformat(run.data.date)
-    except ValueError:
-        return None
-
-
-def revisions_of_run(folder: Path) -> dict[str, str]:
-    """Returns the commits of the hub's data sets that the run in a folder reads; none where there is no run yet.
-
-    Raises:
-        FolderError: The run's manifest is damaged.
-    """
-    manifest = RunManifest.read(folder)
-    return dict(manifest.data.revisions) if manifest and manifest.data else {}
 
 
 def _differences(old: Any, new: Any, free: Collection[str], path: str = "") -> Iterator[str]:

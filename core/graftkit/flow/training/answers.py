@@ -221,7 +221,7 @@ def keep_answers(run: RunContext, when: str, answers: Sequence[Answer]) -> None:
     fingerprint = run.vocabulary.tokenizer.fingerprint
     text = to_json({"tokenizer_fingerprint": fingerprint, "answers": data})
     write_text(run.folder / answers_file(when), text)
-    run.keep(answers_file(when), FileFacts.of(text))
+    run.manifest_file.keep(answers_file(when), FileFacts.of(text))
 
 
 def scores_of(metrics: Mapping[str, Metric], answered: Answered) -> dict[str, float]:

@@ -107,7 +107,7 @@ def _known_already(run: RunContext, when: When) -> bool:
     known = run.resumed.manifest.metrics.get(when) if run.resumed else None
     if known is None:
         return False
-    changed = next(filter(run.is_changed, [answers_file(when), *([WORST_FILE] if when == "after" else [])]), None)
+    changed = next(filter(run.files.is_changed, [answers_file(when), *([WORST_FILE] if when == "after" else [])]), None)
     if changed is not None:
         stage = f"evaluation {when}"
         run.notice(stage, f"{changed} is not the file that the run wrote before: the model is evaluated anew")

@@ -79,7 +79,7 @@ def take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, trainer
     taken, exported = resumed.trained_steps or 0, resumed.manifest.exported
     expected = exported.step if exported else taken
     facts, state = read_adapter(run.folder)
-    if run.is_changed(ADAPTER):
+    if run.files.is_changed(ADAPTER):
         raise FolderError("it is not the file that was written", where=str(run.folder / ADAPTER), hint=_PUT_BACK)
     if facts.get("step") != expected:
         where = str(run.folder / "adapter")
@@ -88,7 +88,7 @@ def take_adapter(run: RunContext, resumed: Resumed, model: AdaptedModel, trainer
         model.load_adapter_state(state)
     trainer.step = taken
     run.record(exported=exported)
-    _tell_of_damage(stage, "", changed=run.is_changed(METRICS))
+    _tell_of_damage(stage, "", changed=run.files.is_changed(METRICS))
     stage.notice(f"nothing is trained: the run took its {counted(taken, 'step')} before")
 
 
@@ -112,7 +112,7 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
     step, path = found
     with named(str(path)):
         trainer.load_state(step, read_checkpoint(path))
-    vouched, changed = run.resumed.manifest.vouched(METRICS) if run.resumed else None, run.is_changed(METRICS)
+    vouched, changed = run.resumed.manifest.vouched(METRICS) if run.resumed else None, run.files.is_changed(METRICS)
     metrics = read_metrics(run.folder / METRICS, vouched.bytes if vouched and not changed else None)
     kept = kept_evaluations(read_evaluations(path))
     missing = (missing_steps(metrics.steps, step), missing_evaluations(metrics, kept))
@@ -126,7 +126,7 @@ def go_back(run: RunContext, trainer: Trainer, stage: StageScope) -> None:
 
 def _write_metrics(run: RunContext, text: str) -> None:
     """Writes the lines that a run goes on with; its manifest vouches for them before, as they began the older file."""
-    run.keep(METRICS, FileFacts.of(text))
+    run.manifest_file.keep(METRICS, FileFacts.of(text))
     run.save()
     write_text(run.folder / METRICS, text)
 

@@ -149,7 +149,7 @@ def _take_steps(
         watch.after_step()  # a run may have been stopped before it was evaluated
         trainer.run(_on_step(run, trainer, watch, SampleAnswers(run, loaded, corpus)), run.poll, on_pass)
     except BaseException as error:
-        run.check_folder()  # whatever fails, fails of that where a file was changed under it
+        run.files.check()  # whatever fails, fails of that where a file was changed under it
         if trainer.whole and trainer.step > start:
             _write_checkpoint(run, trainer, watch)
             save_adapter(run, loaded.model, trainer.step)
@@ -227,7 +227,7 @@ def _on_step(
 
     def on_step(step: StepInfo) -> None:
         nonlocal seconds, taken
-        run.check_folder()
+        run.files.check()
         seconds, taken = seconds + step.seconds, taken + 1
         run.put_back(state, "training")
         watch.lines.append(to_line(step))
@@ -264,11 +264,11 @@ def _naming_records(run: RunContext, corpus: Corpus, error: LossError) -> LossEr
 
 
 def _write_checkpoint(run: RunContext, trainer: Trainer, watch: HoldoutWatch) -> None:
-    run.check_folder()
+    run.files.check()
     watch.lines.sync()  # a machine that dies must not lose lines of steps that are not taken again
     state = f"{CHECKPOINTS}/{state_file(trainer.step)}"
     run.record(kept={name: facts for name, facts in run.manifest.kept.items() if name != state})
-    run.keep(METRICS, FileFacts.model_validate(watch.lines.facts))
+    run.manifest_file.keep(METRICS, FileFacts.model_validate(watch.lines.facts))
     run.save()  # before the checkpoint, so that each line of its steps is vouched for
     fingerprint = run.vocabulary.tokenizer.fingerprint
     path = write_checkpoint(
@@ -282,9 +282,9 @@ def _write_checkpoint(run: RunContext, trainer: Trainer, watch: HoldoutWatch) ->
         ],
         keep=run.plan.bound.recipe.training.keep_checkpoints,
         also=() if watch.best is None else (watch.best,),
-        others=run.theirs(CHECKPOINTS),
+        others=run.files.theirs(CHECKPOINTS),
     )
-    run.keep(state, FileFacts.model_validate(state_facts(path)))
+    run.manifest_file.keep(state, FileFacts.model_validate(state_facts(path)))
     run.save()
 
 
@@ -302,7 +302,7 @@ def save_adapter(run: RunContext, model: AdaptedModel, step: int) -> None:
         model: Its model.
         step: After which step that is.
     """
-    with atomic_folder(run.folder / "adapter", keep=run.theirs("adapter")) as folder:
+    with atomic_folder(run.folder / "adapter", keep=run.files.theirs("adapter")) as folder:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in model.adapter_state().items()}
         fingerprint = run.vocabulary.tokenizer.fingerprint
         # One entry alone: safetensors writes several in another order each time, and the same run gives the same bytes.

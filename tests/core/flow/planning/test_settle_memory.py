@@ -10,9 +10,9 @@ import torch
 from graftkit.errors import FolderError
 from graftkit.flow.memory.fit_memory import MemoryLimits
 from graftkit.flow.memory.free_memory import available_memory, free_memory
+from graftkit.flow.planning.earlier_run import EarlierRun
 from graftkit.flow.planning.settle_memory import pass_sizes, settle_memory
 from graftkit.flow.preparation import settle_dtype
-from graftkit.flow.state.resume import settled_of_run
 from graftkit.recipe.load import load_recipe
 from graftkit.recipe.schema import Recipe
 from graftkit.report.run_manifest import MemoryForecast, RunManifest, StageMemory
@@ -90,4 +90,4 @@ def test_a_product_is_timed_on_a_cpu_and_nothing_is_drawn() -> None:
 def test_a_damaged_value_in_a_manifest_is_refused(tmp_path: Any) -> None:
     RunManifest(graftkit="0", status="interrupted", recipe={"training": {"dtype": "float8"}}).write(tmp_path)
     with pytest.raises(FolderError, match="training.dtype"):
-        settled_of_run(tmp_path)
+        EarlierRun.read(tmp_path)

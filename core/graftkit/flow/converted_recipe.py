@@ -1,4 +1,4 @@
-"""`toolkit init --from`: a recipe of what another program is told."""
+"""Writes a recipe of what another program is told."""
 
 from __future__ import annotations
 
@@ -8,34 +8,48 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from graftkit.cli.options import open_host
-from graftkit.cli.streams import output_to_stderr
 from graftkit.errors import DataError, ProviderError, RecipeError, RequestError
+from graftkit.flow.records.starting_point import find_starting_point
+from graftkit.host.host import PluginHost
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.recipe.bind import bind
 from graftkit.recipe.conversion.convert import Conversion, convert
 from graftkit.recipe.document import read_document
 from graftkit.recipe.load import load_recipe
 from graftkit.recipe.paths import anchored_reference, seen_from
+from graftkit.store.files import check_new_file, write_new_text
 from graftkit.visible import one_line
 
-__all__ = ["converted_recipe"]
+__all__ = ["write_converted_recipe"]
 
 _MOST_KEYS = 100
 """How many keys that are not converted are named."""
 
 
-def converted_recipe(source: Path, target: Path, disable: tuple[str, ...]) -> tuple[str, list[str]]:
-    """Returns the text of a recipe, and what its writer is told.
+def write_converted_recipe(source: Path, path: str, host: PluginHost) -> list[str]:
+    """Writes a recipe of what another program is told: Axolotl, LLaMA-Factory or TRL.
 
     Args:
-        source: The other program's file.
-        target: The recipe that is to be written; its relative paths start at its folder.
-        disable: Plugins to leave out.
+        source: That program's file.
+        path: The recipe's file, which is not there yet.
+        host: The plugins.
+
+    Returns:
+        What the user should know of it.
 
     Raises:
-        RecipeError: The file can't be read, is of no program that is known, or says what no recipe can.
+        FolderError: There is such a file already.
+        RecipeError: The other file can't be read, is of no program that is known, or says what no recipe can.
     """
+    target = Path(path)
+    check_new_file(target)
+    text, told = _converted(source, target, host)
+    write_new_text(target, text)
+    return told
+
+
+def _converted(source: Path, target: Path, host: PluginHost) -> tuple[str, list[str]]:
+    """Returns the text of a recipe, whose relative paths start at its file's folder, and what its writer is told."""
     settings = read_document(source).data
     try:
         found = convert(settings, _data_sets(settings), is_there=os.path.lexists)
@@ -44,10 +58,9 @@ def converted_recipe(source: Path, target: Path, disable: tuple[str, ...]) -> tu
     told = [*found.told]
     recipe = {name: dict(value) if isinstance(value, dict) else value for name, value in found.recipe.items()}
     if found.examples_per_step:
-        told.append(_count_tokens(recipe, found.examples_per_step, disable))
+        told.append(_count_tokens(recipe, found.examples_per_step, host))
     try:
-        with output_to_stderr():
-            bind(load_recipe(recipe), open_host(disable))
+        bind(load_recipe(recipe), host)
     except (RecipeError, ProviderError) as error:
         raise RecipeError(
             f"what it says makes no recipe: {error.message}", where=str(source), hint=error.hint or "Mend it there."
@@ -70,14 +83,12 @@ def _data_sets(settings: Mapping[str, Any]) -> dict[str, Any]:
     return read_json_object(folder / "dataset_info.json", 4 << 20, DataError)
 
 
-def _count_tokens(recipe: dict[str, Any], examples: int, disable: tuple[str, ...]) -> str:
+def _count_tokens(recipe: dict[str, Any], examples: int, host: PluginHost) -> str:
     """Says `training.tokens_per_step` by the records' lengths, where records and model can be looked at.
 
     Returns:
         What is told of it.
     """
-    from graftkit.flow.records.starting_point import find_starting_point
-
     counted = f"training.tokens_per_step counts tokens: {examples} examples a step"
     left = f"{counted}; left out, a sample of the records chooses about eight"
     train, model = recipe["data"]["train"], recipe["model"]
@@ -85,8 +96,7 @@ def _count_tokens(recipe: dict[str, Any], examples: int, disable: tuple[str, ...
     if not isinstance(train, str) or not os.path.lexists(train) or not os.path.lexists(model):
         return left
     try:
-        with output_to_stderr():
-            found = find_starting_point(open_host(disable), anchored_reference(model, Path.cwd()), train)
+        found = find_starting_point(host, anchored_reference(model, Path.cwd()), train)
     except RequestError:
         return left
     tokens = max(1, math.ceil(found.tokens_per_step * examples / 8))
