@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -57,13 +58,17 @@ class Tags(NumberWords):
         return None
 
     def reading(self, record: Mapping[str, Any]) -> str:
-        """Says which words a file keeps for its tags."""
+        """Says which words a file keeps for its tags, and that places of entities cut words."""
+        if _has_places(record):
+            with suppress(DataError):  # which `sample` raises with the place
+                return _CUT if _cuts_words(self.sample(record, "")) else ""
+            return ""
         key = next((name for name in _TAGS if name in record), _TAGS[0])
         return self.told_words(key, record.get(key))
 
     def sample(self, record: Mapping[str, Any], where: str) -> TaggedText:
         """Returns the text with its words' tags."""
-        if "text" in record and not any(name in record for name in (*_WORDS, "tags", "ner_tags", "pos_tags")):
+        if _has_places(record):
             named = [name for name in _SPANS if name in record]
             spans = next((name for name in named if isinstance(record[name], list)), next(iter(named), None))
             if spans is None:
@@ -91,8 +96,37 @@ class Tags(NumberWords):
         return tag
 
 
+_CUT = (
+    "entities begin or end within a word, which is cut there: places count characters, and an end is the place after "
+    "the last one"
+)
 _ALONE = "To learn the text alone, say format: text."
+_PLACE = (
+    "Places count characters from 0, and an end is the place after the last one. Programs in JavaScript count most "
+    "emoji as two."
+)
 _EMPTY = "A word is a text with something but white space in it: leave the others out, with their tags."
+
+
+def _has_places(record: Mapping[str, Any]) -> bool:
+    """Tells whether a record is a text with the places of its entities, and no list of words."""
+    return "text" in record and not any(name in record for name in (*_WORDS, "tags", "ner_tags", "pos_tags"))
+
+
+def _cuts_words(sample: TaggedText) -> bool:
+    """Tells whether two words with different tags are one: letters with a case, or digits, that follow one another.
+
+    Other scripts, such as Chinese, may have no spaces.
+    """
+    tagged = zip(sample.places, sample.tags, strict=True)
+    return any(
+        end == start and tag != other and _is_cased(sample.text[end - 1]) and _is_cased(sample.text[start])
+        for ((_, end), tag), ((start, _), other) in pairwise(tagged)
+    )
+
+
+def _is_cased(character: str) -> bool:
+    return character.lower() != character.upper() or character.isdecimal()
 
 
 def _is_list(column: Column) -> bool:
@@ -129,6 +163,7 @@ def _of_spans(text: str, spans: object, key: str, where: str) -> TaggedText:
 
 def _entity(span: object, text: str, key: str, where: str) -> tuple[int, int, str]:
     """Returns where an entity begins and ends, without white space around it, and its label."""
+    told_text = span.get("text") if isinstance(span, dict) else None
     if isinstance(span, dict):
         span = [next((span[name] for name in names if name in span), None) for names in (_STARTS, _ENDS, _LABELS)]
     match span:
@@ -146,7 +181,15 @@ def _entity(span: object, text: str, key: str, where: str) -> tuple[int, int, st
             f"{told}; the text has {len(text):,} characters, and an entity one that is no space", where=where
         )
     inside = text[start:end]
+    if isinstance(told_text, str) and _unspaced(told_text) != _unspaced(inside):
+        told = f"the entity {label[:40]!r} of {key!r} has the text {told_text[:40]!r}, and from {start:,} to {end:,}"
+        raise DataError(f"{told} stands {inside[:40]!r}", where=where, hint=_PLACE)
     return start + len(inside) - len(inside.lstrip()), start + len(inside.rstrip()), label
+
+
+def _unspaced(text: str) -> str:
+    """Returns a text without white space, and without line breaks that are written out, as some programs have them."""
+    return re.sub(r"\s|\\n", "", text)
 
 
 def _words(text: str, entities: Sequence[tuple[int, int, str]]) -> Iterator[tuple[tuple[int, int], str]]:
