@@ -29,7 +29,7 @@ from graftkit.flow.planning.head import (
     with_objective_of,
     with_run_head,
 )
-from graftkit.flow.planning.plan_notices import told_of_losses, told_of_own_code, told_of_records
+from graftkit.flow.planning.plan_notices import told_of_losses, told_of_own_code, told_of_records, told_of_words
 from graftkit.flow.planning.plan_teacher import open_teacher
 from graftkit.flow.planning.read_records import read_records
 from graftkit.flow.planning.run_plan import RunPlan, chats, seen_an_epoch
@@ -148,6 +148,7 @@ def make_plan(
         *told_of_own_code(own_files.config),
         *told_of_prompts(bound, own_files),
         *told_of_texts(bound, own_files, known, length),
+        *told_of_words(bound, known),
         *(told_of_origin(origin, bound, files, tokenizer, beside, brought) if origin else []),
         *told_of_several(bound, own_files.config, origin),
         *joined,
