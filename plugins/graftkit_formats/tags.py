@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -57,13 +58,17 @@ class Tags(NumberWords):
         return None
 
     def reading(self, record: Mapping[str, Any]) -> str:
-        """Says which words a file keeps for its tags."""
+        """Says which words a file keeps for its tags, and that places of entities cut words."""
+        if _has_places(record):
+            with suppress(DataError):  # which `sample` raises with the place
+                return _CUT if _cuts_words(self.sample(record, "")) else ""
+            return ""
         key = next((name for name in _TAGS if name in record), _TAGS[0])
         return self.told_words(key, record.get(key))
 
     def sample(self, record: Mapping[str, Any], where: str) -> TaggedText:
         """Returns the text with its words' tags."""
-        if "text" in record and not any(name in record for name in (*_WORDS, "tags", "ner_tags", "pos_tags")):
+        if _has_places(record):
             named = [name for name in _SPANS if name in record]
             spans = next((name for name in named if isinstance(record[name], list)), next(iter(named), None))
             if spans is None:
@@ -91,8 +96,38 @@ class Tags(NumberWords):
         return tag
 
 
+_CUT = (
+    "entities begin or end within a word, which is cut there: places count characters, and an end is the place after "
+    "the last one"
+)
 _ALONE = "To learn the text alone, say format: text."
+_PLACE = (
+    "Places count characters from 0, and an end is the place after the last one. Programs in JavaScript count most "
+    "emoji as two."
+)
+_OVERLAP = "A word has one tag: keep one of the two."
 _EMPTY = "A word is a text with something but white space in it: leave the others out, with their tags."
+
+
+def _has_places(record: Mapping[str, Any]) -> bool:
+    """Tells whether a record is a text with the places of its entities, and no list of words."""
+    return "text" in record and not any(name in record for name in (*_WORDS, "tags", "ner_tags", "pos_tags"))
+
+
+def _cuts_words(sample: TaggedText) -> bool:
+    """Tells whether two words with different tags are one: letters with a case, or digits, that follow one another.
+
+    Other scripts, such as Chinese, may have no spaces.
+    """
+    tagged = zip(sample.places, sample.tags, strict=True)
+    return any(
+        end == start and tag != other and _is_cased(sample.text[end - 1]) and _is_cased(sample.text[start])
+        for ((_, end), tag), ((start, _), other) in pairwise(tagged)
+    )
+
+
+def _is_cased(character: str) -> bool:
+    return character.lower() != character.upper() or character.isdecimal()
 
 
 def _is_list(column: Column) -> bool:
@@ -116,19 +151,27 @@ def _list(value: object, key: str, where: str) -> list[Any]:
 
 def _of_spans(text: str, spans: object, key: str, where: str) -> TaggedText:
     """Returns a text whose words have the tags that the places of its entities say."""
-    entities = sorted(_entity(span, text, key, where) for span in _list(spans, key, where))
+    entities, covered = list[tuple[int, int, str]](), 0
+    for span in _list(spans, key, where):
+        start, end, label = _said(span, text, key, where)
+        covered += end - start
+        if covered > 2 * len(text):  # or looking at each would take hours
+            told = f'the entities of "{key}" overlap: together they are more than twice as long as the text'
+            raise DataError(told, where=where, hint=_OVERLAP)
+        entities.append(_entity(span, text, (start, end, label), key, where))
+    entities.sort()
     for (_, end, label), (start, _, other) in pairwise(entities):
         if start < end:
             told = f'the entities {label[:40]!r} up to {end:,} and {other[:40]!r} from {start:,} of "{key}" overlap'
-            raise DataError(told, where=where, hint="A word has one tag: keep one of the two.")
+            raise DataError(told, where=where, hint=_OVERLAP)
     if not text.strip():
         raise NothingToLearn('"text" is empty: there is nothing to learn', where=where)
     found = list(_words(text, entities))
     return TaggedText(text, where, tuple(place for place, _ in found), tuple(tag for _, tag in found))
 
 
-def _entity(span: object, text: str, key: str, where: str) -> tuple[int, int, str]:
-    """Returns where an entity begins and ends, without white space around it, and its label."""
+def _said(span: object, text: str, key: str, where: str) -> tuple[int, int, str]:
+    """Returns where an entity begins and ends, as it says so, and its label."""
     if isinstance(span, dict):
         span = [next((span[name] for name in names if name in span), None) for names in (_STARTS, _ENDS, _LABELS)]
     match span:
@@ -136,17 +179,43 @@ def _entity(span: object, text: str, key: str, where: str) -> tuple[int, int, st
             told = f'an entity of "{key}" has {len(labels):,} labels'
             raise DataError(told, where=where, hint="A word has one tag: keep one of them.")
         case [int(start), int(end), str(label) | [str(label)]] if bool not in (type(start), type(end)):
-            pass
-        case _:
-            told = f'one of "{key}" is no object with "start" and "end", whole numbers, and "label", a text'
-            raise DataError(f"{told}, nor a list of the three", where=where, hint=_ALONE)
-    if not 0 <= start < end <= len(text) or not text[start:end].strip() or not label:
-        told = f'the entity {label[:40]!r} of "{key}" is from {start:,} to {end:,}'
-        raise DataError(
-            f"{told}; the text has {len(text):,} characters, and an entity one that is no space", where=where
-        )
+            if 0 <= start < end <= len(text) and label:
+                return start, end, label
+            raise _misplaced(text, (start, end, label), key, where)
+    told = f'one of "{key}" is no object with "start" and "end", whole numbers, and "label", a text'
+    raise DataError(f"{told}, nor a list of the three", where=where, hint=_ALONE)
+
+
+def _misplaced(text: str, entity: tuple[int, int, str], key: str, where: str) -> DataError:
+    start, end, label = entity
+    told = f'the entity {label[:40]!r} of "{key}" is from {start:,} to {end:,}'
+    return DataError(f"{told}; the text has {len(text):,} characters, and an entity one that is no space", where=where)
+
+
+def _entity(span: object, text: str, entity: tuple[int, int, str], key: str, where: str) -> tuple[int, int, str]:
+    """Returns an entity without white space around it.
+
+    Args:
+        span: What the record says of it, its own text, too, in some programs' files.
+        text: The text.
+        entity: Where it begins and ends, and its label.
+        key: The column.
+        where: File and line.
+    """
+    start, end, label = entity
     inside = text[start:end]
+    if inside.isspace():
+        raise _misplaced(text, entity, key, where)
+    own = span.get("text") if isinstance(span, dict) else None
+    if isinstance(own, str) and _unspaced(own) != _unspaced(inside):
+        told = f"the entity {label[:40]!r} of {key!r} has the text {own[:40]!r}, and from {start:,} to {end:,}"
+        raise DataError(f"{told} stands {inside[:40]!r}", where=where, hint=_PLACE)
     return start + len(inside) - len(inside.lstrip()), start + len(inside.rstrip()), label
+
+
+def _unspaced(text: str) -> str:
+    """Returns a text without white space, and without line breaks that are written out, as some programs have them."""
+    return re.sub(r"\s|\\n", "", text)
 
 
 def _words(text: str, entities: Sequence[tuple[int, int, str]]) -> Iterator[tuple[tuple[int, int], str]]:

@@ -60,7 +60,7 @@ _FILES = [
     *_PROCESSOR_FILES,
     "modules.json",
     SENTENCE_SETTINGS,
-    TRANSFORMER_SETTINGS,
+    *TRANSFORMER_SETTINGS,
     "*_Pooling/config.json",
 ]
 _INDEX = "model.safetensors.index.json"

@@ -19,6 +19,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from graftkit.cli.generate import _lines, command
+from graftkit.cli.main import cli as toolkit
 from graftkit.cli.terminal import guarded_streams, say_answer
 from graftkit.errors import RequestError
 from graftkit.flow.answering.reload import reload
@@ -103,11 +104,18 @@ def test_each_line_of_standard_input_is_answered(run: Any) -> None:
     assert "note: blank lines have no answer: 1 of them" in done.stderr
 
 
+@pytest.mark.parametrize("size", ["1", "3"])
+def test_an_error_names_the_line_of_standard_input(run: Any, size: str) -> None:
+    line = ["generate", str(run.folder), "--max-new-tokens", "2", "--batch-size", size]
+    done = CliRunner().invoke(toolkit, line, input="say 1\n\n" + "say " * 900 + "\nsay 2\n")
+    assert isinstance(done.exception, RequestError) and done.exception.where == "standard input:3"
+
+
 def test_lines_are_prompts_whatever_system_wrote_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python leaves another system's ends of lines in standard input, and the mark that a text is UTF-8."""
     written = io.BytesIO(b"\xef\xbb\xbfsay 1\r\n\r\nsay\r2\nsay 3")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(written, encoding="utf-8", newline="\n"))
-    assert [*_lines()] == ["say 1", "say\r2", "say 3"]
+    assert [text for _, text in _lines()] == ["say 1", "say\r2", "say 3"]
 
 
 def test_a_turn_that_follows_knows_what_was_said(run: Any) -> None:

@@ -755,6 +755,8 @@ def test_commands_know_of_heads(with_head: Any, tmp_path: Path) -> None:
     done = cli.invoke(toolkit, ["run", str(path), "--out", str(out)])
     assert done.exit_code == 0 and "toolkit verify" in done.output
     assert re.search(r"toolkit generate \S+ 'the film \d+ was \w+ and long'", done.output)
+    halted = cli.invoke(toolkit, ["generate", str(out)], input="a great film\n" + "film " * 900)
+    assert isinstance(halted.exception, RequestError) and halted.exception.where == "standard input:2"
     lines = cli.invoke(toolkit, ["generate", str(out), "--json"], input="a great film\n\nan awful film\n")
     judged = [json.loads(line) for line in lines.stdout.splitlines()]
     assert [found["prompt"] for found in judged] == ["a great film", "an awful film"], lines.output

@@ -139,6 +139,20 @@ def test_a_decoder_learns_parts_of_speech(folder: Path) -> None:
         graftkit.plan(recipe_of(Path(done.exports["merged"]), texts, objective="classification"))
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "llama"])
+def test_a_pipeline_that_takes_other_words_is_told(kind: str, tmp_path: Path) -> None:
+    """It looks for a mark of the tokens within words, and else for spaces."""
+    from transformers import AutoTokenizer
+
+    model = tiny_model_folder(tmp_path / kind) if kind == "llama" else encoder_folder(tmp_path / kind, kind)
+    records = written(tmp_path / "records.jsonl", RECORDS)
+    told = [text for text in graftkit.plan(recipe_of(model, records, ["merged"])).notices if "two spaces" in text]
+    theirs = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    by_words = getattr(theirs.backend_tokenizer.model, "continuing_subword_prefix", None)
+    assert len(told) == (not by_words) and bool(by_words) == (kind == "bert")
+    assert not any("two spaces" in text for text in graftkit.plan(recipe_of(model, records)).notices)
+
+
 def test_a_tag_that_every_text_has_is_learnt(bert: Path, tmp_path: Path) -> None:
     records = written(tmp_path / "records.jsonl", [record for record in RECORDS if "O" in record["tags"]])
     notices = graftkit.plan(recipe_of(bert, records)).notices

@@ -429,6 +429,15 @@ def test_what_sentence_transformers_does_with_texts_is_told(folder: Path, tmp_pa
     (place / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 128}))
     [earlier] = told(max_seq_length=32)
     assert "cut texts after 32 tokens, and here 128 are learnt" in earlier
+    [first] = told(max_seq_length=32, tokenizer_args={"model_max_length": 16})
+    assert "cut texts after 16 tokens, and here 128 are learnt" in first
+    (place / "sentence_roberta_config.json").write_text('{"max_seq_length": 8}')  # of an early version
+    (place / "sentence_bert_config.json").unlink()
+    [old] = [text for text in graftkit.plan(recipe_of(place, records, ["merged"])).notices if "are learnt" in text]
+    assert "cut texts after 8 tokens, and here 128 are learnt" in old
+    (place / "config_sentence_transformers.json").write_text('{"truncate_dim": 16}')
+    planned = graftkit.plan(recipe_of(place, records, ["merged"]))
+    assert any("keep the first 16 numbers of a vector (truncate_dim)" in told for told in planned.notices)
 
 
 _POOLS = {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
@@ -460,6 +469,45 @@ def test_what_graftkit_does_not_make_vectors_by_is_refused(
     (base / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     with pytest.raises(ModelError, match=told):
         graftkit.plan(recipe_of(base, written(folder / "records.jsonl", RECORDS)))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"transformer_task": "fill-mask"}, "transformer_task: fill-mask"),
+        ({"module_output_name": "sentence_embedding"}, "module_output_name: sentence_embedding"),
+        (
+            {"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}}},
+            r"modality_config: \{'text': .*'pooler_output'",
+        ),
+        ({"modality_config": {"message": {"method": "forward"}}}, "modality_config: {'message'"),
+        ({"modality_config": [5]}, r"modality_config: \[5\]"),
+        ({"config_args": {"num_hidden_layers": 1}}, "config_args: {'num_hidden_layers': 1}"),
+        ({"model_kwargs": [1]}, r"model_kwargs: \[1\]"),
+        ({"processor_kwargs": {"truncation_side": "left"}}, "processor_kwargs: {'truncation_side': 'left'}"),
+        ({"processing_kwargs": {"text": {"add_special_tokens": False}}}, "processing_kwargs.text: {'add_special"),
+        ({"query_length": 4}, "query_length: 4"),
+        (None, "the model lies in a folder of its own"),
+    ],
+)
+def test_a_model_that_gives_other_states_to_sentence_transformers_is_refused(
+    bert: Path, folder: Path, tmp_path: Path, said: Any, told: str
+) -> None:
+    """Such as those of fewer layers, or of the weights in another folder."""
+    base = shutil.copytree(bert, tmp_path / "base")
+    (base / "modules.json").write_text(json.dumps([{**_READS, "path": "" if said else "0_Transformer"}, _POOLS]))
+    (base / "1_Pooling").mkdir()
+    (base / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    (base / "sentence_bert_config.json").write_text(json.dumps(said or {}))
+    records = written(folder / "records.jsonl", RECORDS)
+    with pytest.raises(ModelError, match=f"{told}.*which graftkit does not follow"):
+        graftkit.plan(recipe_of(base, records))
+    graftkit.plan(recipe_of(base, records, objective={"use": "embedding", "pooling": "mean"}))
+    usual = {"model_args": {"torch_dtype": "float32"}, "tokenizer_args": {"padding_side": "left"}, "query_length": None}
+    ways = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}, "message": {"format": "flat"}}
+    (base / "sentence_bert_config.json").write_text(json.dumps({**usual, "modality_config": ways}))
+    (base / "modules.json").write_text(json.dumps([_READS, _POOLS]))
+    graftkit.plan(recipe_of(base, records))
 
 
 def test_training_goes_on_where_it_stopped(bert: Path, folder: Path) -> None:

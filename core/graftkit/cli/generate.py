@@ -116,7 +116,7 @@ def command(
     from graftkit.flow.answering.reload import reload_any, unfinished
     from graftkit.flow.answering.reload_base import reload_base
     from graftkit.flow.answering.reloaded_head import HeadModel
-    from graftkit.flow.generate import Asking
+    from graftkit.flow.generate import Asking, Turn
 
     on = adapter_base(base, quantizer, tokenizer)
     asking = Asking(system, None if tools is None else _read_tools(tools), plain, max_new_tokens, seed, sampling)
@@ -139,13 +139,15 @@ def command(
         if talks and without is None:
             converse(asking.of(model), remembers=not (model.asks_plainly if plain is None else plain))
             return
-        lines = iter([prompt] if prompt is not None else _lines())
+        lines = iter([(source, prompt)] if prompt is not None else _lines())
         while texts := list(islice(lines, batch_size)):
             asked, beside = asking.of(model), asking.of(without) if without else None
             if len(texts) == 1:
-                _say(texts[0], asked, beside, as_json)
+                [(where, text)] = texts
+                with named(where):
+                    _say(text, asked, beside, as_json)
                 continue
-            for answer in asked.answers(texts, beside):
+            for answer in asked.answers([Turn(text, where=where) for where, text in texts], beside):
                 _say_whole(answer, as_json)
 
 
@@ -176,8 +178,9 @@ def _judge(model: HeadModel, prompt: str | None, as_json: bool) -> None:
         converse(lambda text, _: model.judge(text), remembers=False)
         return
     told = not model.pairs
-    for text in [prompt] if prompt is not None else _lines():
-        found = model.judge(text)
+    for where, text in [("", prompt)] if prompt is not None else _lines():
+        with named(where):
+            found = model.judge(text)
         if not told and model.pair_in(text) is None:
             click.echo(f"note: {ONE_OF_TWO}", err=True)
             told = True
@@ -239,16 +242,20 @@ def _read_tools(path: Path) -> list[dict[str, Any]]:
     return tools
 
 
-def _lines() -> Iterable[str]:
-    """Yields the lines of standard input, whatever system they were written on; in the end says how many were blank."""
+def _lines() -> Iterable[tuple[str, str]]:
+    """Yields standard input line by line, whatever system wrote it, and says in the end how many lines were blank.
+
+    Yields:
+        Which line it is, for errors, and the line.
+    """
     typed, blank = sys.stdin.isatty(), 0
     if typed:
         click.echo("A prompt a line; Ctrl-D ends.", err=True)
-    for number, line in enumerate(sys.stdin):
+    for number, line in enumerate(sys.stdin, 1):
         text = line.removesuffix("\n").removesuffix("\r")
-        text = text if number else text.removeprefix(_MARK)
+        text = text.removeprefix(_MARK) if number == 1 else text
         if text.strip():
-            yield text
+            yield f"standard input:{number}", text
         else:
             blank += 1
     if blank and not typed:

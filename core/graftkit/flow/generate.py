@@ -25,7 +25,7 @@ from graftkit.interfaces.samples import Message
 if TYPE_CHECKING:
     from graftkit.flow.answering.reload import AdapterBase, ReloadedModel, Reply
 
-__all__ = ["SEEDS", "Answer", "Asking", "Prompt", "generate"]
+__all__ = ["SEEDS", "Answer", "Asking", "Prompt", "Turn", "generate"]
 
 Prompt = str | Sequence[Mapping[str, Any]]
 """A text, or a conversation: mappings with a role and a content, the last one of the user."""
@@ -151,7 +151,7 @@ def generate(
     return answers
 
 
-class _Turn(NamedTuple):
+class Turn(NamedTuple):
     """A prompt as a model is asked.
 
     Attributes:
@@ -169,21 +169,21 @@ class _Turn(NamedTuple):
     where: str = "prompts"
 
 
-def _turns(prompts: Prompt | Iterable[Prompt]) -> list[_Turn]:
+def _turns(prompts: Prompt | Iterable[Prompt]) -> list[Turn]:
     """Returns prompts as a model is asked; a list of mappings is one conversation.
 
     Raises:
         RequestError: Something else was given.
     """
     if isinstance(prompts, str):
-        return [_Turn(prompts)]
+        return [Turn(prompts)]
     check_several(prompts, "prompts", "prompts", _PROMPTS, RequestError)
     found: list[Any] = list(prompts)
     if found and isinstance(found[0], Mapping):
         return [_conversation(found, "prompts")]
     where = [f"prompts[{number}]" for number in range(len(found))]
     return [
-        _Turn(one, where=at) if isinstance(one, str) else _conversation(one, at)
+        Turn(one, where=at) if isinstance(one, str) else _conversation(one, at)
         for one, at in zip(found, where, strict=True)
     ]
 
@@ -191,7 +191,7 @@ def _turns(prompts: Prompt | Iterable[Prompt]) -> list[_Turn]:
 _PROMPTS = 'Give texts, or conversations, each a list of messages such as {"role": "user", "content": "..."}.'
 
 
-def _conversation(messages: Any, where: str) -> _Turn:
+def _conversation(messages: Any, where: str) -> Turn:
     if not isinstance(messages, list | tuple) or not messages:
         raise RequestError("it is neither a text nor a list of messages", where=where, hint=_PROMPTS)
     for number, message in enumerate(messages):
@@ -206,7 +206,7 @@ def _conversation(messages: Any, where: str) -> _Turn:
     if said[-1].role != "user":
         raise RequestError(f"its last message is of the role {said[-1].role}", where=where, hint="Let the user ask.")
     begins = said[0].role == "system"
-    return _Turn(said[-1].content, tuple(said[begins:-1]), said[0].content if begins else None, talk=True, where=where)
+    return Turn(said[-1].content, tuple(said[begins:-1]), said[0].content if begins else None, talk=True, where=where)
 
 
 _ROLES = ("system", "user", "assistant")
@@ -296,9 +296,9 @@ class Asked:
         """
         return self._model.stream(prompt, history=history, sampler=self._sampler, **self._asked(system, talk=talk))
 
-    def answers(self, asked: Sequence[str | _Turn], base: Asked | None = None) -> list[Answer]:
+    def answers(self, asked: Sequence[str | Turn], base: Asked | None = None) -> list[Answer]:
         """Returns the whole answers to some prompts, computed side by side, and what another model says to them."""
-        turns = [_Turn(one) if isinstance(one, str) else one for one in asked]
+        turns = [Turn(one) if isinstance(one, str) else one for one in asked]
         if len(turns) == 1:
             with named(turns[0].where):
                 return [self.answer(turns[0], base)]
@@ -309,7 +309,7 @@ class Asked:
             found.append(Answer(turn.text, text, reply.prompt_tokens, reply.tokens, reply.stopped, other))
         return found
 
-    def _together(self, turns: Sequence[_Turn]) -> list[Reply]:
+    def _together(self, turns: Sequence[Turn]) -> list[Reply]:
         laid_out: dict[bool | None, list[tuple[int, list[int]]]] = {}
         for number, turn in enumerate(turns):
             asked = self._asked(turn.system, talk=turn.talk)
@@ -328,9 +328,9 @@ class Asked:
         own = {} if system is None else {"system": system}
         return {**self._options, **own, **({"plain": False} if talk else {})}
 
-    def answer(self, asked: str | _Turn, base: Asked | None = None) -> Answer:
+    def answer(self, asked: str | Turn, base: Asked | None = None) -> Answer:
         """Returns the whole answer to a prompt, and what another model says to it."""
-        turn = _Turn(asked) if isinstance(asked, str) else asked
+        turn = Turn(asked) if isinstance(asked, str) else asked
         reply = self(turn.text, turn.history, system=turn.system, talk=turn.talk)
         text = "".join(reply)
         beside = base.answer(turn) if base else None

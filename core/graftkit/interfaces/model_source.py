@@ -164,7 +164,8 @@ class SentenceModules(Protocol):
         """The settings of each module that a text goes through, by its `type` of modules.json; empty without that file.
 
         Under "" stand those of config_sentence_transformers.json, where there is such a file. Those of the model
-        itself, the `Transformer`, are of sentence_bert_config.json, with the tokenizer's `model_max_length`.
+        itself, the `Transformer`, are of sentence_bert_config.json, with the tokenizer's `model_max_length`, be it
+        None.
         """
 
 

@@ -642,8 +642,11 @@ class SampledObjective(Objective, Protocol):
     """
 
     def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
-        """Returns how much better each answer is than the others, `[prompts, group_size]`, float32; 0 learns nothing.
+        """Returns how much better each answer is than the others, `[prompts, group_size]`; 0 learns nothing.
+
+        They are learnt from in float32, and may be given in double precision.
 
         Args:
-            rewards: What the answers of a step are worth, `[prompts, group_size]`, float32.
+            rewards: What the answers of a step are worth, `[prompts, group_size]`, float64: what they differ by may be
+                small beside what they are.
         """

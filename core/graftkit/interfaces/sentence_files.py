@@ -23,8 +23,12 @@ __all__ = [
 SENTENCE_SETTINGS = "config_sentence_transformers.json"
 """The file of what holds for all modules, such as prompts."""
 
-TRANSFORMER_SETTINGS = "sentence_bert_config.json"
-"""The file of what becomes of texts before the model sees them, such as where they are cut."""
+TRANSFORMER_SETTINGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""The file of what becomes of texts before the model sees them, such as where they are cut: the first one that says
+anything. All versions write the first name; the others are of early ones."""
 
 POOLING_KEYS: Mapping[str, str] = {
     "pooling_mode_mean_tokens": "mean",
@@ -54,7 +58,7 @@ def sentence_modules_in(folder: Path, error: type[GraftkitError]) -> Mapping[str
     """Returns the settings of each module by its type, and under "" those for all; empty without a list of modules.
 
     A type that is listed again has its number in the list behind it. Those of the model itself have what its
-    tokenizer_config.json says as `model_max_length`, too.
+    tokenizer_config.json says as `model_max_length`, too, be it None; another folder's have not.
 
     Args:
         folder: The folder.
@@ -94,10 +98,10 @@ def pooling_modes(settings: Mapping[str, Any]) -> list[object]:
 def _settings_of(folder: Path, module: str, error: type[GraftkitError]) -> Mapping[str, Any]:
     """Returns the config.json of a module that has a folder of its own, and the settings of one that has not."""
     if module == "":  # the model itself
-        paths = [path for name in ("tokenizer_config.json", TRANSFORMER_SETTINGS) if _is_file(path := folder / name)]
-        said = {path.name: _read(path, error) for path in paths}
-        cut = {"model_max_length": said.get("tokenizer_config.json", {}).get("model_max_length")}
-        return {**said.get(TRANSFORMER_SETTINGS, {}), **cut}
+        said = (_read(path, error) for name in TRANSFORMER_SETTINGS if _is_file(path := folder / name))
+        tokenizer = folder / "tokenizer_config.json"
+        cut = (_read(tokenizer, error) if _is_file(tokenizer) else {}).get("model_max_length")
+        return {**next(filter(None, said), {}), "model_max_length": cut}
     path = folder / module / "config.json"
     own = module not in ("", ".", "..") and "/" not in module and "\\" not in module
     return _read(path, error) if own and _is_file(path) else {}

@@ -255,7 +255,7 @@ class SampledLoss:
 
     def _learnt(self, groups: Sequence[_Group]) -> TokenStore:
         """Returns the answers that are learnt from."""
-        rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float32)
+        rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
         advantages = self._objective.advantages(rewards).flatten().tolist()
         every = [(group.prompt, answer) for group in groups for answer in group.answers]
         masks = self._sampling.config.mask_truncated_completions

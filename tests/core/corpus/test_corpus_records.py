@@ -659,6 +659,26 @@ def test_what_is_no_list_in_a_table_is_refused(tmp_path: Path, value: str, messa
 
 
 @pytest.mark.parametrize(
+    "text,start,end,cut",
+    [
+        ("by Ada Love.", 3, 11, False),
+        ("by Ada Love.", 3, 10, True),  # an end that is the last character's place
+        ("\U0001f600 by Ada Love.", 6, 14, True),  # places in UTF-16, where this character counts as two
+        ("x12", 1, 3, True),
+        ("Love,ly", 0, 4, False),
+        ("住在北京市", 2, 4, False),  # no spaces between words
+        ("by\r\nAda", 4, 7, False),
+    ],
+)
+def test_places_of_entities_that_cut_a_word_are_told(
+    tmp_path: Path, text: str, start: int, end: int, cut: bool
+) -> None:
+    (tmp_path / "placed.jsonl").write_text(json.dumps({"text": text, "entities": [[start, end, "PER"]]}))
+    [dataset] = open_path(PluginHost(), str(tmp_path / "placed.jsonl"))
+    assert ("entities begin or end within a word" in dataset.reading) == cut
+
+
+@pytest.mark.parametrize(
     "record,message",
     [
         ({"tokens": ["a"], "tags": ["O", "O"]}, '"tokens" has 1 words, and "tags" 2 tags'),
@@ -682,6 +702,14 @@ def test_what_is_no_list_in_a_table_is_refused(tmp_path: Path, value: str, messa
         (
             {"text": "abc", "entities": [{"start": a, "end": a + 2, "label": "A"} for a in (0, 1)]},
             "the entities 'A' up to 2 and 'A' from 1 of \"entities\" overlap",
+        ),
+        (
+            {"text": "abc", "entities": [[0, 3, "A"]] * 3},  # 400,000 of a text of 25 MB took minutes
+            'the entities of "entities" overlap: together they are more than twice as long as the text',
+        ),
+        (
+            {"text": "\U0001f600 Ada came", "entities": [{"start": 3, "end": 6, "text": "Ada", "label": "A"}]},
+            "the entity 'A' of 'entities' has the text 'Ada', and from 3 to 6 stands 'da '",
         ),
     ],
 )

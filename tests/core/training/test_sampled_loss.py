@@ -60,6 +60,26 @@ def test_no_more_answers_are_made_side_by_side_than_asked(
     assert every == [derived_seed(first, "answer", f"{place}:{number}") for place in (0, 1) for number in range(5)]
 
 
+def test_rewards_keep_what_they_differ_by_beside_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a number of bytes or a time: in single precision all of these are the same."""
+    given: list[torch.Tensor] = []
+
+    class Seen(Unlearnt):
+        def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
+            given.append(rewards)
+            return super().advantages(rewards)
+
+    def sampled(network: Any, prompts: Any, seeds: Sequence[Sequence[int]], **options: Any) -> list[Any]:
+        return [[SampledAnswer([number, 2], ended=True) for number, _ in enumerate(each)] for each in seeds]
+
+    monkeypatch.setattr(sampled_loss, "sample_answers", sampled)
+    asked = [Asked([3, 4], lambda ids: {"": 1e9 + ids[0] / 8})]
+    sampling = SamplingPlan(SampledConfig(group_size=3), lambda store, numbers: asked, [2], 100, 64, 0)
+    loss: Any = SampledLoss(torch.nn.Linear(1, 1), Seen(), Passes(64, True, torch.device("cpu")), sampling)  # type: ignore[arg-type]
+    loss.backward(TokenStore.of([Example(np.array([3, 4, 5]), np.ones(3, np.float32), 2)]), [[0]], StepCalls())
+    assert [(rewards - 1e9).tolist() for rewards in given] == [[[0.0, 0.125, 0.25]]]
+
+
 @pytest.mark.parametrize("error", [LogitsError("no finite numbers"), ModelError("what else is wrong with the model")])
 def test_answers_that_end_in_no_numbers_leave_no_loss(error: ModelError, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where those to a prompt are made a few at a time, and the first ones are whole, too; other errors are told."""

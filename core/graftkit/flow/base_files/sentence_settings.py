@@ -12,7 +12,15 @@ from graftkit.interfaces.model_source import BaseModelFiles, SentenceModules
 from graftkit.interfaces.sentence_files import pooling_modes, sentence_modules_in
 from graftkit.visible import one_line
 
-__all__ = ["lowers_case", "own_prompts", "pooling_of", "pooling_of_adapter", "prompts_of", "text_limits"]
+__all__ = [
+    "lowers_case",
+    "numbers_kept",
+    "own_prompts",
+    "pooling_of",
+    "pooling_of_adapter",
+    "prompts_of",
+    "text_limits",
+]
 
 _KNOWN: Mapping[str, PooledBy] = {"mean": "mean", "cls": "cls", "lasttoken": "lasttoken"}
 
@@ -22,6 +30,29 @@ _THEIRS = "sentence_transformers."
 """What the types of sentence-transformers' own modules begin with; others are code of the model's authors."""
 
 _SAY = "Say objective.pooling to leave that out: what is trained is then another model than its authors made."
+
+
+_USUAL: Mapping[str, object] = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "query_length": None,
+    "document_length": None,
+    "query_expansion": None,
+}
+"""What a Transformer's settings may say: what they mean where they say nothing."""
+
+_LAST_STATES = {"method": "forward", "method_output_name": "last_hidden_state"}
+_MODEL_ARGUMENTS = frozenset(
+    {"attn_implementation", "device_map", "dtype", "low_cpu_mem_usage", "torch_dtype", "trust_remote_code", "use_cache"}
+)
+_TOKENIZER_ARGUMENTS = frozenset({"model_max_length", "pad_token", "padding_side", "trust_remote_code", "use_fast"})
+_CALL_ARGUMENTS = frozenset({"padding", "return_tensors", "truncation"})
+_ARGUMENTS: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(("config_args", "config_kwargs", "model_args", "model_kwargs"), _MODEL_ARGUMENTS),
+    **dict.fromkeys(("tokenizer_args", "processor_kwargs"), _TOKENIZER_ARGUMENTS),
+}
+"""What those may hold that the model, its configuration or its tokenizer is made with: it changes no vector of a text
+that is not cut."""
 
 
 _NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
@@ -122,9 +153,46 @@ def _pooled_by_modules(modules: Mapping[str, Mapping[str, Any]], reference: str)
         kind = _kind_of(name)
         if kind == "Pooling":
             said = _pooled_by(settings, reference)
+        elif kind == "Transformer":
+            _check_made_as_usual(settings, reference)
         elif kind not in ("", "Transformer", "Normalize"):
             raise _refused(f"its vectors go through a module {one_line(kind, 80)}", reference)
     return said
+
+
+def _check_made_as_usual(settings: Mapping[str, Any], reference: str) -> None:
+    """Makes sure that a Transformer gives the last hidden states of the model that lies there, as its config.json says.
+
+    Args:
+        settings: The module's.
+        reference: The model, for errors.
+
+    Raises:
+        ModelError: It does something else.
+    """
+    if "model_max_length" not in settings:
+        raise _made_otherwise("that the model lies in a folder of its own", reference)
+    said = {key: settings.get(key, usual) for key, usual in _USUAL.items()}
+    others = [f"{key}: {value}" for key, value in said.items() if value is not None and value != _USUAL[key]]
+    ways = settings.get("modality_config")
+    if ways is not None:
+        text = ways.get("text") if isinstance(ways, Mapping) else None
+        if not isinstance(text, Mapping) or {key: text.get(key) for key in _LAST_STATES} != _LAST_STATES:
+            others.append(f"modality_config: {ways}")
+    calls = settings.get("processing_kwargs")
+    calls = {} if not isinstance(calls, Mapping) else {key: calls.get(key) for key in ("common", "text")}
+    for name, given, known in (
+        *((key, settings.get(key), known) for key, known in _ARGUMENTS.items()),
+        *((f"processing_kwargs.{key}", given, _CALL_ARGUMENTS) for key, given in calls.items()),
+    ):
+        if given and (not isinstance(given, Mapping) or not given.keys() <= known):
+            others.append(f"{name}: {given}")
+    if others:
+        raise _made_otherwise(one_line("; ".join(others), 160), reference)
+
+
+def _made_otherwise(what: str, reference: str) -> ModelError:
+    return ModelError(f"{_FILES} say {what}, which graftkit does not follow", where=reference, hint=_SAY)
 
 
 def prompts_of(files: BaseModelFiles) -> Mapping[str, str]:
@@ -144,12 +212,23 @@ def text_limits(files: BaseModelFiles) -> Mapping[str, int]:
     """Returns after how many tokens a model's sentence-transformers files cut texts, by what says so."""
     said = _of_texts(files)
     found = {name: said.get(name) for name in ("max_seq_length", "model_max_length")}
+    for key in ("tokenizer_args", "processor_kwargs"):  # whose limit goes before the other
+        given = said.get(key)
+        if isinstance(given, Mapping) and "model_max_length" in given:
+            found["max_seq_length"] = given["model_max_length"]
     return {name: limit for name, limit in found.items() if type(limit) is int and limit > 0}
 
 
 def lowers_case(files: BaseModelFiles) -> bool:
     """Tells whether a model's sentence-transformers files write texts in lower case."""
     return _of_texts(files).get("do_lower_case") is True
+
+
+def numbers_kept(files: BaseModelFiles) -> int | None:
+    """Returns how many numbers of a vector a model's sentence-transformers files keep; None where that is all."""
+    modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
+    kept = modules.get("", {}).get("truncate_dim")
+    return kept if type(kept) is int and kept > 0 else None
 
 
 def _of_texts(files: BaseModelFiles) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from graftkit.flow.planning.head import refuse_with_head, told_of_several
 from graftkit.flow.planning.learnt import Encoding, Learnt, plan_encoding, what_is_learnt
 from graftkit.flow.planning.likely_targets import likely_forecast, likely_targets
 from graftkit.flow.planning.opened_base import OpenedBase, PlannedTokenizer, open_base, plan_tokenizer
-from graftkit.flow.planning.plan_notices import told_of_losses, told_of_own_code, told_of_records
+from graftkit.flow.planning.plan_notices import told_of_losses, told_of_own_code, told_of_records, told_of_words
 from graftkit.flow.planning.plan_teacher import open_teacher
 from graftkit.flow.planning.read_records import read_records
 from graftkit.flow.planning.run_plan import RunPlan, seen_an_epoch
@@ -162,6 +162,7 @@ def _told(
         *told_of_own_code(base.own.config),
         *told_of_prompts(bound, base.own),
         *told_of_texts(bound, base.own, tokenizer.known, encoding.length),
+        *told_of_words(bound, tokenizer.known),
         *(told_of_origin(origin, bound, files, of_base, beside, brought) if origin else []),
         *told_of_several(bound, base.own.config, origin),
         *encoding.joined,

@@ -25,7 +25,7 @@ from graftkit.training.order import DatasetShare
 from graftkit.visible import first_of, one_line
 from graftkit.vocabulary.losses import describe_losses, lost_characters
 
-__all__ = ["told_of_files", "told_of_losses", "told_of_own_code", "told_of_records"]
+__all__ = ["told_of_files", "told_of_losses", "told_of_own_code", "told_of_records", "told_of_words"]
 
 
 _WITH_LABELS = ("labels", "label_sets", "tags")
@@ -114,6 +114,30 @@ def told_of_own_code(config: Mapping[str, Any]) -> list[str]:
         f"the base model brings code of its own ({one_line(own, 80)}), which is never run: transformers' own for "
         f"{kind} computes it, in training and in exports, and may not do the same"
     ]
+
+
+def told_of_words(bound: BoundRecipe, tokenizer: Tokenizer) -> list[str]:
+    """Returns a notice where transformers' pipeline takes other words for the tagged ones.
+
+    It knows where words begin by a mark of the tokens within them, such as WordPiece's `##`, and else by spaces.
+
+    Args:
+        bound: The recipe.
+        tokenizer: The tokenizer.
+    """
+    if bound.objective_config.learns_from != "tags" or not bound.exports:
+        return []
+    ids = tokenizer.encode(_LETTERS)
+    if not ids or tokenizer.decode(ids[-1:]).strip() not in _LETTERS:
+        return []
+    return [
+        "transformers' pipeline, which loads merged exports, takes all between two spaces for a word with this "
+        "tokenizer, punctuation included; `toolkit generate` goes by words"
+    ]
+
+
+_LETTERS = "qzxvkjqwzx"
+"""What is no word, and ends with a token within it."""
 
 
 def told_of_losses(tokenizer: Tokenizer, vocabulary: VocabularyRequest | None, *, extends: bool) -> list[str]:

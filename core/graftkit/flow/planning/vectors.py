@@ -9,6 +9,7 @@ import numpy as np
 from graftkit.errors import DataError
 from graftkit.flow.base_files.sentence_settings import (
     lowers_case,
+    numbers_kept,
     pooling_of,
     pooling_of_adapter,
     prompts_of,
@@ -65,6 +66,8 @@ def told_of_prompts(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
 def told_of_texts(bound: BoundRecipe, files: BaseModelFiles, tokenizer: Tokenizer, length: int) -> list[str]:
     """Returns notices where the base model's authors cut or write texts otherwise before the model sees them.
 
+    And where they cut vectors.
+
     Args:
         bound: The recipe.
         files: The base model.
@@ -91,6 +94,12 @@ def told_of_texts(bound: BoundRecipe, files: BaseModelFiles, tokenizer: Tokenize
             "the base model's sentence-transformers files write texts in lower case (do_lower_case), which its "
             'tokenizer.json does not: texts are learnt as they are. Put {"type": "Lowercase"} first in the '
             '"normalizer" there, and exports do so, too'
+        )
+    numbers = numbers_kept(files)
+    if numbers:
+        told.append(
+            f"the base model's sentence-transformers files keep the first {numbers:,} numbers of a vector "
+            f"(truncate_dim), and exports all of them: objective.dimensions: [{numbers}] has these do as well"
         )
     return told
 

@@ -174,8 +174,9 @@ class NamedSampled(NamedObjective):
             raise self.wrong(
                 f"gave advantages that are {_kind(found)}: a dense tensor of floating-point numbers is due"
             )
-        if not (found.abs() <= LARGEST_SCORE).all():
-            raise self.wrong(f"gave advantages that are no numbers up to {LARGEST_SCORE:g}")
+        most = torch.finfo(torch.float32).max
+        if not (found.abs() <= most).all():
+            raise self.wrong(f"gave advantages that are no numbers up to {most:.2g}")
         return found.detach().float()
 
 

@@ -267,16 +267,16 @@ class ObjectiveContract(Contract):
             )
 
     def test_advantages_compare_answers(self) -> None:
-        """`[prompts, group_size]`, float32; of answers to a prompt the larger, the more they are worth."""
+        """`[prompts, group_size]`, floating-point; of answers to a prompt the larger, the more they are worth."""
         if not isinstance(self.config, SampledConfig):
             return
         objective, size = self.make(), self.config.group_size
-        rewards = torch.randn(MOST, size, generator=torch.Generator().manual_seed(0))
+        rewards = torch.randn(MOST, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         kept, found = rewards.clone(), objective.advantages(rewards)
         assert torch.equal(rewards, kept), "advantages() changes the rewards that it is given"
         assert isinstance(found, torch.Tensor), f"advantages() returned a {type(found).__name__}, no tensor"
         shape = f"{list(found.shape)} {found.dtype}"
-        assert found.shape == rewards.shape and found.dtype == torch.float32, f"advantages are {shape}"
+        assert found.shape == rewards.shape and found.is_floating_point(), f"advantages are {shape}"
         assert found.isfinite().all(), "an advantage is no number"
         same_order = torch.equal(rewards.argsort(1), found.argsort(1))
         assert same_order, "an answer that is worth more than another to the same prompt has a smaller advantage"

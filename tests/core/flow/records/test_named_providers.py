@@ -298,6 +298,7 @@ def test_an_objective_gives_a_number_an_example_of_each_metric(metrics: Any, mes
         (lambda rewards: rewards[0], "advantages of .2, 3. answers: one each is due"),
         (lambda rewards: rewards.long(), "floating-point numbers is due"),
         (lambda rewards: rewards / 0, "no numbers up to"),
+        (lambda rewards: rewards.double() + 1e39, r"no numbers up to 3.4e\+38"),
     ],
 )
 def test_an_objective_of_sampled_answers_gives_each_an_advantage(advantages: Any, message: str) -> None:
