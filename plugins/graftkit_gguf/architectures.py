@@ -11,8 +11,8 @@ from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import head_of
 
 from graftkit_gguf.parts import Part, Setting, get_setting, is_outer, put_setting, sizes
+from graftkit_gguf.pooling import pooling_metadata
 from graftkit_gguf.rope import rope_factors, rope_metadata
-from graftkit_gguf.sequence_scores import score_metadata
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +57,8 @@ class Architecture:
         ties: Whether the output layer may be the embedding: else the file has it once more.
         is_square: Whether the widths of all heads have to add up to the model's.
         scores: What a classifier has in the place of the output layer; None where llama.cpp computes no such scores.
+        body: What the names of all weights but the output layer's begin with, which they do not where a model is its
+            body alone, as one is that gives vectors.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Architecture:
     ties: bool = True
     is_square: bool = False
     scores: Part | None = None
+    body: str = "model."
 
     @property
     def is_mixture(self) -> bool:
@@ -102,7 +105,7 @@ class Architecture:
                 f"rotating {rotated} of {config['head_dim']} dimensions can't be written as GGUF for this architecture"
             )
         found |= rope_metadata(rope, self.ropes, config["max_position_embeddings"])
-        found |= score_metadata(config)
+        found |= pooling_metadata(config)
         return {"general.architecture": self.name, **{f"{self.name}.{key}": value for key, value in found.items()}}
 
     def _refuse(self, config: Complete) -> None:
@@ -144,7 +147,7 @@ class Architecture:
         Raises:
             ModelError: Such a model has no weight of this name.
         """
-        layer, part, kind = self._place(name)
+        layer, part, kind = self._place(f"{self.body}{name}" if head_of(config) == "embedding" else name)
         if part.heads and self.rotates_pairs:
             heads = config.get(part.heads) or config["num_attention_heads"]
             values = _paired_rows(values, heads)
@@ -181,7 +184,11 @@ class Architecture:
             config: See `complete_config`; where `tie_word_embeddings` holds there is no output layer, nor has a
                 classifier one.
         """
-        scores = self.scores if head_of(config) == "sequence" else None
+        head = head_of(config)
+        for name, part, kind, stored in self._weights(config, self.scores if head == "sequence" else None):
+            yield name.removeprefix(self.body) if head == "embedding" else name, part, kind, stored
+
+    def _weights(self, config: Complete, scores: Part | None) -> Iterator[tuple[str, Part, str, tuple[str, ...]]]:
         for part in (*filter(is_outer, self.parts), *([scores] if scores else [])):
             if part.name != "lm_head" or not (config["tie_word_embeddings"] or scores):
                 for kind, suffix in part.parameters(config):
@@ -240,6 +247,8 @@ _OF_EVERY_MODEL = frozenset(
 def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config.json in today's names, with every setting that it has by default in transformers.
 
+    A model of vectors has no output layer: where llama.cpp asks for one, it is given the embedding.
+
     That takes transformers' own class, which is imported in seconds; a llama's that says all is taken as it is.
     """
     if config.get("model_type") == "llama" and config.keys() >= _OF_EVERY_MODEL:
@@ -248,6 +257,7 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
         found = _with_defaults(config)
     found["num_key_value_heads"] = found.get("num_key_value_heads") or found["num_attention_heads"]
     found["head_dim"] = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
+    found["tie_word_embeddings"] = found["tie_word_embeddings"] or head_of(config) == "embedding"
     return found
 
 

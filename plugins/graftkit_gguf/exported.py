@@ -10,8 +10,8 @@ from graftkit.errors import ModelError
 from graftkit_gguf.architectures import SIZES
 from graftkit_gguf.header import GgufHeader
 from graftkit_gguf.metadata import Metadata
+from graftkit_gguf.pooling import SCORES, SCORES_WIDTH
 from graftkit_gguf.reading import model_config, model_weights
-from graftkit_gguf.sequence_scores import SCORES, SCORES_WIDTH
 from graftkit_gguf.stored_types import FILE_TYPE_KEYS
 from graftkit_gguf.tensor_types import READABLE_TYPES
 from graftkit_gguf.tokenizer import read_tokenizer

@@ -14,7 +14,7 @@ from graftkit.interfaces.architecture import head_of
 
 from graftkit_gguf.architectures import Architecture
 from graftkit_gguf.parts import Part, Setting, get_setting
-from graftkit_gguf.sequence_scores import SCORES
+from graftkit_gguf.pooling import SCORES
 
 __all__ = ["ARCHITECTURES", "architecture_named", "architecture_of"]
 

@@ -8,7 +8,10 @@ from typing import Any
 
 from graftkit.interfaces.architecture import labels_of
 
-__all__ = ["Part", "Setting", "get_setting", "is_outer", "put_setting", "sizes"]
+__all__ = ["EMBEDDING", "OUTPUT", "Part", "Setting", "get_setting", "is_outer", "put_setting", "sizes"]
+
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
+"""The names of the embedding and of the output layer in a file."""
 
 
 @dataclass(frozen=True, slots=True)

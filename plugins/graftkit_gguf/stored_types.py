@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from graftkit_gguf.parts import EMBEDDING, OUTPUT
+from graftkit_gguf.pooling import SCORES
 from graftkit_gguf.quantize import GGML_TYPES_BY_NAME, NEEDS_GGML
-from graftkit_gguf.sequence_scores import SCORES
 
 __all__ = ["FILE_TYPE_KEYS", "StoredTypes", "file_type"]
 
@@ -24,7 +25,6 @@ _IN_PLACE_OF = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
 
 _WRITTEN = frozenset({"f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", *NEEDS_GGML})
 
-_EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 _FINER_IN_SOME = ("attn_v.weight", "ffn_down.weight", "ffn_down_exps.weight")
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 
@@ -124,10 +124,10 @@ class StoredTypes:
             return "f32"
         if self.of_base.get(name) in _WRITTEN:
             return self.of_base[name]
-        if name == _OUTPUT or (name == _EMBEDDING and self.ties):
-            given = self.output or (self.embeddings if name == _EMBEDDING else None)
+        if name == OUTPUT or (name == EMBEDDING and self.ties):
+            given = self.output or (self.embeddings if name == EMBEDDING else None)
             return given or self._usual_of_output()
-        if name == _EMBEDDING and self.embeddings:
+        if name == EMBEDDING and self.embeddings:
             return self.embeddings
         return self._usual(name)
 

@@ -128,8 +128,8 @@ def test_sentence_transformers_computes_the_same(result: Any) -> None:
 
 def test_an_export_that_holds_no_vectors_is_refused_by_its_name(result: Any) -> None:
     with pytest.raises(RecipeError, match="the objective embedding trains a model with another head") as refused:
-        graftkit.export(result.folder, "gguf")
-    assert str(refused.value).startswith("--to: the export 'gguf' can't be written"), refused.value
+        graftkit.export(result.folder, "gguf-lora")
+    assert str(refused.value).startswith("--to: the export 'gguf-lora' can't be written"), refused.value
 
 
 def test_a_proof_is_of_what_sentence_transformers_files_say(result: Any, tmp_path: Path) -> None:
@@ -243,6 +243,46 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
     assert answer.base is not None and answer.base.tokens
     taught = recipe_of(whole, texts, objective={"use": "distill", "teacher": str(body)}, training={"steps": 1})
     assert graftkit.run(taught, out=folder / "taught").after.holdout_loss > 0
+
+
+def test_llama_cpp_is_given_a_decoder_that_makes_vectors(folder: Path, tmp_path: Path) -> None:
+    """Proved by its vectors, exact and quantized; read again as what it is, and trained further."""
+    from graftkit.flow.exports.probes import Probes, compare
+    from graftkit.interfaces.exporter import ProofRequest
+    from graftkit_gguf.model_exporter import GgufExporter
+
+    whole = tiny_model_folder(folder / "llama", model_type="llama", architectures=["LlamaForCausalLM"])
+    records = written(folder / "records.jsonl", RECORDS)
+    exports = [{"use": "gguf", "name": type_, "type": type_} for type_ in ("f32", "q4_0")]
+    objective = {"use": "embedding", "pooling": "mean", "query_prompt": "find "}
+    done = graftkit.run(recipe_of(whole, records, exports, objective=objective), out=folder / "as gguf")
+    proofs = {name: facts["proof"] for name, facts in done.manifest["exports"].items()}
+    assert {proof["status"] for proof in proofs.values()} == {"proved"}
+    assert proofs["f32"]["covers"][:2] == ["vectors", "tokens"]
+    rounding = proofs["q4_0"]["rounding"]
+    assert 1e-5 < rounding["divergence"] < rounding["allowed"] and rounding["top1_agreement"] is None
+    page, card = (path.read_text() for path in (done.folder / "report.html", done.exports["q4_0"] / "README.md"))
+    assert "the distance of vectors, 1 - cosine" in page and "likeliest" not in page and "vectors within" in card
+    prompt = "llama.cpp and Ollama put no prompt before texts: put 'find ' before queries yourself"
+    assert prompt in card and f"the export q4_0: {prompt}" in done.manifest["notices"]
+    assert '"input": "find Hello"' in card
+    assert (done.exports["q4_0"] / "Modelfile").read_text() == "FROM ./model.gguf\n"
+
+    file = done.exports["f32"] / "model.gguf"
+    expected = vectors_of(done.folder, ASKED)
+    assert torch.allclose(vectors_of(file, ASKED), expected, atol=1e-5)
+    again = recipe_of(file, records, training={"steps": 1})
+    assert graftkit.run(again, out=folder / "from gguf").manifest["head"]["pooled_by"] == "mean"
+
+    copied = tmp_path / "copied"
+    shutil.copytree(done.exports["f32"], copied)
+    data = (copied / "model.gguf").read_bytes()
+    start = data.index(b"llama.pooling_type") + len(b"llama.pooling_type") + 4
+    (copied / "model.gguf").write_bytes(data[:start] + b"\x03" + data[start + 1 :])
+    probes = Probes.load(done.folder / "probes.safetensors")
+    for place, off in ((done.exports["f32"], False), (copied, True)):
+        found = GgufExporter().logits(ProofRequest(place, probes.requested, base=lambda: torch.nn.Identity()))
+        assert (compare(probes, found, log_probabilities=True).largest > 0.1) == off
 
 
 @pytest.mark.fresh_children
@@ -722,7 +762,7 @@ def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> Non
     with pytest.raises(RecipeError, match="dimensions: 8 is there twice"):
         graftkit.plan({**recipe, "objective": {"use": "embedding", "dimensions": [8, 4, 8]}})
     with pytest.raises(RecipeError, match="the objective embedding trains a model with another head"):
-        graftkit.run({**recipe, "export": ["gguf"]}, out=tmp_path / "gguf")
+        graftkit.run({**recipe, "export": ["gguf-lora"]}, out=tmp_path / "gguf")
 
 
 def test_numbers_of_pairs_by_which_nothing_is_told_apart_are_told(bert: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftkit.interfaces.report_section import ReportChart, ReportPart, ReportSection, ReportTable
+from graftkit.report.compared_numbers import compared_in
 from graftkit.report.figures import (
     bits_per_byte_bars,
     length_bars,
@@ -171,14 +172,17 @@ def _parity(proof: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Returns the headings, and what was compared of an export's logits; nothing where nothing was."""
     if proof.get("status") != "proved":
         return []
-    rows = [("largest difference of a logit", f"{proof['max_abs_diff']:.1e}", f"{proof['tolerance']:.1e}")]
+    numbers = compared_in(proof)
+    rows = [(f"largest difference of {numbers.one}", f"{proof['max_abs_diff']:.1e}", f"{proof['tolerance']:.1e}")]
     if "mean_abs_diff" in proof:
         rows.append(("mean difference", f"{proof['mean_abs_diff']:.1e}", ""))
     if "top1_agreement" in proof:
-        rows.append(("the same likeliest token", f"{proof['top1_agreement']:.2%}", ""))
+        rows.append((f"the same likeliest {numbers.likeliest}", f"{proof['top1_agreement']:.2%}", ""))
     rounding = proof.get("rounding")
     if rounding:
-        rows.append(("divergence by rounding, nats", f"{rounding['divergence']:.1e}", f"{rounding['allowed']:.1e}"))
+        rows.append(
+            (f"{numbers.divergence} by rounding", f"{rounding['divergence']:.1e}", f"{rounding['allowed']:.1e}")
+        )
     return [("", "measured", "allowed"), *rows]
 
 

@@ -393,7 +393,7 @@ def compare(probes: Probes, found: Sequence[torch.Tensor], *, log_probabilities:
         probes: What is expected.
         found: For each probe the logits at its positions, `[positions, vocabulary]`.
         log_probabilities: Whether they are log-probabilities, NaN for tokens of which none is given: those of the kept
-            logits are compared with them.
+            logits are compared with them. The numbers of vectors are never.
     """
     differences, agreeing = [], []
     for expected, logits in zip(probes.logits, found, strict=True):
@@ -403,7 +403,7 @@ def compare(probes: Probes, found: Sequence[torch.Tensor], *, log_probabilities:
         width = min(expected.shape[1], kept.shape[1])
         expected, kept = expected[:, :width], kept[:, :width]
         given = torch.ones_like(kept, dtype=torch.bool)
-        if log_probabilities:
+        if log_probabilities and probes.head != "embedding":
             expected, given = expected.log_softmax(1), ~kept.isnan()
         if not given.any(1).all():
             return Comparison(float("inf"), float("inf"), 0.0)
