@@ -45,6 +45,7 @@ from graftkit_gguf.stored_types import StoredTypes, file_type
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 from graftkit_gguf.unicode_form import in_form
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
+from graftkit_gguf.wordpiece import notices_of_scripts
 
 if TYPE_CHECKING:
     from graftkit_gguf.llama_cpp import LlamaCpp
@@ -97,8 +98,9 @@ class GgufExporter:
             *self._types(planned).notices(shapes),
             *self._notices_of_changes(planned),
             *stop_notices(planned.tokenizer, stop_tokens_of(planned.generation_config)),
-            *rope_notices(get_setting(config, architecture.rope)),
+            *rope_notices(get_setting(config, architecture.rope) or {}),
             *_notices_of_prompts(config.get(EMBEDDING_PROMPTS) or {}),
+            *notices_of_scripts(_tokenizer(planned, planned.tokenizer.adds_bos, []) if not architecture.ropes else {}),
         ]
 
     def _notices_of_changes(self, planned: PlannedModel) -> Iterator[str]:

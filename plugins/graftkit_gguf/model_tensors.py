@@ -127,7 +127,7 @@ def _in_the_file(
     architecture = architecture_of(config)
     tied = bool(complete_config(config)["tie_word_embeddings"])
     for name, tensor in tensors:
-        if tied and name == "lm_head.weight":
+        if (tied and name == "lm_head.weight") or name.startswith(architecture.needless):
             continue
         for stored_name, values in architecture.tensors(name, tensor, config):
             yield stored_name, values

@@ -106,7 +106,8 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
     config |= _sizes(metadata, architecture.name) | {"vocab_size": vocabulary}
     for setting in architecture.settings:
         put_setting(config, setting.path, _value(metadata, architecture.name, setting))
-    _put_rope(config, header, metadata, architecture)
+    if architecture.ropes:
+        _put_rope(config, header, metadata, architecture)
     config["tie_word_embeddings"] = OUTPUT not in header.tensors or _output_is_needless(architecture, pooled_by)
     for part in architecture.parts:
         if part.bias not in ("", "always"):
@@ -152,7 +153,11 @@ def _output_is_needless(architecture: Architecture, pooled_by: str | None) -> bo
 
 
 def _refuse_variants(metadata: Metadata, architecture: Architecture, more: frozenset[str]) -> None:
-    read = more | ROPE_KEYS | {setting.key for setting in (*SIZES, *architecture.settings)}
+    for key, value in architecture.constants.items():
+        if metadata.values.get(f"{architecture.name}.{key}") != value:
+            raise metadata.refused(f"'{architecture.name}.{key}' is not {value}, as it is of every such model")
+    known = {setting.key for setting in (*SIZES, *architecture.settings)}
+    read = more | ROPE_KEYS | known | architecture.constants.keys()
     for key, value in metadata.values.items():
         name = key.removeprefix(f"{architecture.name}.")
         if name == key or name in read or name in _REMARKS:
@@ -186,7 +191,7 @@ def _sizes(metadata: Metadata, name: str) -> dict[str, int]:
 
 
 def _value(metadata: Metadata, name: str, setting: Setting) -> int | float:
-    key = f"{name}.{setting.key}"
+    key = setting.named(name)
     if setting.kind is int:
         return metadata.integer(key, setting.default, least=1)
     return shortest(metadata.positive(key, setting.default))

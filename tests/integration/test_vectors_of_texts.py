@@ -245,17 +245,19 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
     assert graftkit.run(taught, out=folder / "taught").after.holdout_loss > 0
 
 
-def test_llama_cpp_is_given_a_decoder_that_makes_vectors(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_llama_cpp_is_given_a_model_that_makes_vectors(kind: str, bert: Path, folder: Path, tmp_path: Path) -> None:
     """Proved by its vectors, exact and quantized; read again as what it is, and trained further."""
     from graftkit.flow.exports.probes import Probes, compare
     from graftkit.interfaces.exporter import ProofRequest
     from graftkit_gguf.model_exporter import GgufExporter
 
-    whole = tiny_model_folder(folder / "llama", model_type="llama", architectures=["LlamaForCausalLM"])
+    llama = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    whole = bert if kind == "bert" else tiny_model_folder(folder / "llama", **llama)
     records = written(folder / "records.jsonl", RECORDS)
     exports = [{"use": "gguf", "name": type_, "type": type_} for type_ in ("f32", "q4_0")]
     objective = {"use": "embedding", "pooling": "mean", "query_prompt": "find "}
-    done = graftkit.run(recipe_of(whole, records, exports, objective=objective), out=folder / "as gguf")
+    done = graftkit.run(recipe_of(whole, records, exports, objective=objective), out=tmp_path / "run")
     proofs = {name: facts["proof"] for name, facts in done.manifest["exports"].items()}
     assert {proof["status"] for proof in proofs.values()} == {"proved"}
     assert proofs["f32"]["covers"][:2] == ["vectors", "tokens"]
@@ -272,12 +274,12 @@ def test_llama_cpp_is_given_a_decoder_that_makes_vectors(folder: Path, tmp_path:
     expected = vectors_of(done.folder, ASKED)
     assert torch.allclose(vectors_of(file, ASKED), expected, atol=1e-5)
     again = recipe_of(file, records, training={"steps": 1})
-    assert graftkit.run(again, out=folder / "from gguf").manifest["head"]["pooled_by"] == "mean"
+    assert graftkit.run(again, out=tmp_path / "again").manifest["head"]["pooled_by"] == "mean"
 
     copied = tmp_path / "copied"
     shutil.copytree(done.exports["f32"], copied)
     data = (copied / "model.gguf").read_bytes()
-    start = data.index(b"llama.pooling_type") + len(b"llama.pooling_type") + 4
+    start = data.index(b".pooling_type") + len(b".pooling_type") + 4
     (copied / "model.gguf").write_bytes(data[:start] + b"\x03" + data[start + 1 :])
     probes = Probes.load(done.folder / "probes.safetensors")
     for place, off in ((done.exports["f32"], False), (copied, True)):
