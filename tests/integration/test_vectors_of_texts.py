@@ -287,6 +287,25 @@ def test_llama_cpp_is_given_a_model_that_makes_vectors(kind: str, bert: Path, fo
         assert (compare(probes, found, log_probabilities=True).largest > 0.1) == off
 
 
+def test_an_architecture_that_computes_padding_with_a_text_is_told_of(bert: Path, tmp_path: Path) -> None:
+    """FNet mixes all positions: sentence-transformers gives a text the vector that was learnt where it is alone."""
+    from sentence_transformers import SentenceTransformer
+    from transformers import FNetConfig, FNetModel
+
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "max_position_embeddings": 130}
+    rows = json.loads((bert / "config.json").read_text())["vocab_size"]
+    base = tmp_path / "fnet"
+    shutil.copytree(bert, base, ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
+    FNetModel(FNetConfig(**size, vocab_size=rows, pad_token_id=0)).save_pretrained(base)
+    records = written(tmp_path / "records.jsonl", RECORDS)
+    done = graftkit.run(recipe_of(base, records, ["merged"], training={"steps": 1}), out=tmp_path / "run")
+    assert sum("it computes padding with it" in notice for notice in done.manifest["notices"]) == 1
+    theirs = SentenceTransformer(str(done.exports["merged"]), device="cpu", local_files_only=True)
+    expected = vectors_of(done.folder, ASKED)
+    assert torch.allclose(torch.from_numpy(theirs.encode(ASKED, batch_size=1)), expected, atol=1e-4)
+    assert not torch.allclose(torch.from_numpy(theirs.encode(ASKED)), expected, atol=1e-2)
+
+
 @pytest.mark.fresh_children
 def test_a_plan_of_vectors_imports_no_torch(bert: Path, folder: Path) -> None:
     """Where the base model is called by its head, encoder or decoder."""
