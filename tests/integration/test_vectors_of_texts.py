@@ -457,6 +457,14 @@ def test_a_model_of_sentence_transformers_goes_on_as_it_was_made(bert: Path, fol
     few = graftkit.plan(recipe_of(place, records, training={"tokens_per_step": 64})).notices
     assert any("a step has about" in told and "raise training.tokens_per_step" in told for told in few), few
     assert any("put a prompt before texts: 'query: ' (query); the recipe puts none" in told for told in planned.notices)
+    said = json.loads((settings := place / "config_sentence_transformers.json").read_text())
+    settings.write_text(json.dumps({**said, "default_prompt_name": "query", "similarity_fn_name": "dot"}))
+    told = " ".join(graftkit.plan(recipe_of(place, records)).notices)
+    assert "'query: ' (query, unless asked otherwise)" in told and "compare vectors by" not in told, "of the length 1"
+    settings.write_text(json.dumps({**said, "similarity_fn_name": "euclidean"}))
+    told = " ".join(graftkit.plan(recipe_of(place, records)).notices)
+    assert "compare vectors by euclidean: here their cosine is learnt" in told
+    settings.write_text(json.dumps(said))
     said = {"use": "embedding", "query_prompt": ""}
     assert not any("prompt" in told for told in graftkit.plan(recipe_of(place, records, objective=said)).notices)
 
