@@ -264,6 +264,7 @@ def test_llama_cpp_is_given_a_model_that_makes_vectors(kind: str, bert: Path, fo
     rounding = proofs["q4_0"]["rounding"]
     assert 1e-5 < rounding["divergence"] < rounding["allowed"] and rounding["top1_agreement"] is None
     page, card = (path.read_text() for path in (done.folder / "report.html", done.exports["q4_0"] / "README.md"))
+    assert "in the loss" not in page + card and "examples, " in card
     assert "the distance of vectors, 1 - cosine" in page and "likeliest" not in page and "vectors within" in card
     prompt = "llama.cpp and Ollama put no prompt before texts: put 'find ' before queries yourself"
     assert prompt in card and f"the export q4_0: {prompt}" in done.manifest["notices"]
