@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import head_of
 
-from graftkit_gguf.parts import Part, Setting, get_setting, is_outer, put_setting, sizes
+from graftkit_gguf.parts import Part, Setting, get_setting, put_setting, sizes
+from graftkit_gguf.pooling import pooling_metadata
 from graftkit_gguf.rope import rope_factors, rope_metadata
-from graftkit_gguf.sequence_scores import score_metadata
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,6 @@ SIZES = (
     Setting("attention.value_length", "head_dim", int),
     Setting("vocab_size", "vocab_size", int),
 )
-_LAYERS = "model.layers."
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Architecture:
         settings: What the metadata says besides sizes.
         fixed: Settings of config.json that llama.cpp knows in one value alone.
         lacks: Says what a complete config.json has that llama.cpp has not, or "".
-        ropes: The types of rotary embedding that there may be.
+        ropes: The types of rotary embedding that there may be; none where it has embeddings of positions.
         rope: The place of the rotary embedding's settings in config.json.
         implied: Gives the settings of config.json that follow from those that a file has.
         rotates_pairs: Whether it rotates neighbouring dimensions, where transformers rotates halves: then the rows of q
@@ -57,6 +56,11 @@ class Architecture:
         ties: Whether the output layer may be the embedding: else the file has it once more.
         is_square: Whether the widths of all heads have to add up to the model's.
         scores: What a classifier has in the place of the output layer; None where llama.cpp computes no such scores.
+        body: What the names of all weights but the output layer's begin with, which they do not where a model is its
+            body alone, as one is that gives vectors; empty where there are such bodies alone.
+        layers: What the names of the layers' weights begin with.
+        constants: Keys of the metadata that are the same for every such model.
+        needless: What the names of tensors begin with that a file has no place for, since no vector is made of them.
     """
 
     name: str
@@ -73,6 +77,10 @@ class Architecture:
     ties: bool = True
     is_square: bool = False
     scores: Part | None = None
+    body: str = "model."
+    layers: str = "model.layers."
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    needless: tuple[str, ...] = ()
 
     @property
     def is_mixture(self) -> bool:
@@ -89,21 +97,26 @@ class Architecture:
             ModelError: The model has a part that its architecture in llama.cpp lacks.
         """
         self._refuse(config)
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"general.architecture": self.name}
         for setting in (*SIZES, *self.settings):
             value = get_setting(config, setting.path)
             if value is None:
                 raise ModelError(f"a model without {setting.path} can't be written as GGUF for this architecture")
-            found[setting.key] = setting.kind(value)
+            found[setting.named(self.name)] = setting.kind(value)
+        others = {**self.constants, **self._rope_metadata(config), **pooling_metadata(config)}
+        return found | {f"{self.name}.{key}": value for key, value in others.items()}
+
+    def _rope_metadata(self, config: Complete) -> dict[str, Any]:
+        if not self.ropes:
+            return {}
         rope = get_setting(config, self.rope)
-        found["rope.dimension_count"] = rotated = _rotated(config, rope)
+        rotated = _rotated(config, rope)
         if rotated != config["head_dim"] and not self.rotates_a_part:
             raise ModelError(
                 f"rotating {rotated} of {config['head_dim']} dimensions can't be written as GGUF for this architecture"
             )
-        found |= rope_metadata(rope, self.ropes, config["max_position_embeddings"])
-        found |= score_metadata(config)
-        return {"general.architecture": self.name, **{f"{self.name}.{key}": value for key, value in found.items()}}
+        found = rope_metadata(rope, self.ropes, config["max_position_embeddings"])
+        return {"rope.dimension_count": rotated, **found}
 
     def _refuse(self, config: Complete) -> None:
         for path, value in self.fixed.items():
@@ -144,7 +157,7 @@ class Architecture:
         Raises:
             ModelError: Such a model has no weight of this name.
         """
-        layer, part, kind = self._place(name)
+        layer, part, kind = self._place(f"{self.body}{name}" if head_of(config) == "embedding" else name)
         if part.heads and self.rotates_pairs:
             heads = config.get(part.heads) or config["num_attention_heads"]
             values = _paired_rows(values, heads)
@@ -158,8 +171,8 @@ class Architecture:
 
     def _place(self, name: str) -> tuple[str, Part, str]:
         """Returns what stands before the names of a weight's part in the file, the part, and "weight" or "bias"."""
-        number, _, inner = name.removeprefix(_LAYERS).partition(".")
-        inside = name.startswith(_LAYERS) and number.isdigit()
+        number, _, inner = name.removeprefix(self.layers).partition(".")
+        inside = name.startswith(self.layers) and number.isdigit()
         found = self._by_name.get(inner if inside else name)
         if found is None:
             raise ModelError(f"the weight '{name}' has no name in a GGUF file of the architecture {self.name}")
@@ -181,17 +194,21 @@ class Architecture:
             config: See `complete_config`; where `tie_word_embeddings` holds there is no output layer, nor has a
                 classifier one.
         """
-        scores = self.scores if head_of(config) == "sequence" else None
-        for part in (*filter(is_outer, self.parts), *([scores] if scores else [])):
+        head = head_of(config)
+        for name, part, kind, stored in self._weights(config, self.scores if head == "sequence" else None):
+            yield name.removeprefix(self.body) if head == "embedding" else name, part, kind, stored
+
+    def _weights(self, config: Complete, scores: Part | None) -> Iterator[tuple[str, Part, str, tuple[str, ...]]]:
+        for part in (*(part for part in self.parts if part.is_outer), *([scores] if scores else [])):
             if part.name != "lm_head" or not (config["tie_word_embeddings"] or scores):
                 for kind, suffix in part.parameters(config):
                     yield f"{part.name}{suffix}", part, kind, tuple(f"{stored}.{kind}" for stored in part.stored)
-        inner = [part for part in self.parts if not is_outer(part)]
+        inner = [part for part in self.parts if not part.is_outer]
         for layer in range(config["num_hidden_layers"]):
             for part in inner:
                 for kind, suffix in part.parameters(config):
                     stored = tuple(f"blk.{layer}.{name}.{kind}" for name in part.stored)
-                    yield f"{_LAYERS}{layer}.{part.name}{suffix}", part, kind, stored
+                    yield f"{self.layers}{layer}.{part.name}{suffix}", part, kind, stored
 
     def stored_shapes(self, config: Complete) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yields the name and shape of every tensor of the file that a model is written to, factors of ropes left out.
@@ -211,8 +228,8 @@ class Architecture:
 
     def factors(self, config: Complete) -> dict[str, np.ndarray[Any, Any]]:
         """Returns by what frequencies of the rotary embedding are divided, `[rotated / 2]`, by the tensors' names."""
-        rope = get_setting(config, self.rope)
-        return rope_factors(rope, _rotated(config, rope))
+        rope = get_setting(config, self.rope) if self.ropes else None
+        return rope_factors(rope, _rotated(config, rope)) if rope else {}
 
     def empty_config(self) -> dict[str, Any]:
         """Returns what config.json says of every model of the architecture."""
@@ -240,6 +257,8 @@ _OF_EVERY_MODEL = frozenset(
 def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config.json in today's names, with every setting that it has by default in transformers.
 
+    A model of vectors has no output layer: where llama.cpp asks for one, it is given the embedding.
+
     That takes transformers' own class, which is imported in seconds; a llama's that says all is taken as it is.
     """
     if config.get("model_type") == "llama" and config.keys() >= _OF_EVERY_MODEL:
@@ -248,6 +267,7 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
         found = _with_defaults(config)
     found["num_key_value_heads"] = found.get("num_key_value_heads") or found["num_attention_heads"]
     found["head_dim"] = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
+    found["tie_word_embeddings"] = found["tie_word_embeddings"] or head_of(config) == "embedding"
     return found
 
 

@@ -10,17 +10,19 @@ from graftkit.errors import ModelError
 from graftkit_gguf.architectures import SIZES
 from graftkit_gguf.header import GgufHeader
 from graftkit_gguf.metadata import Metadata
+from graftkit_gguf.parts import TOKEN_TYPES
+from graftkit_gguf.pooling import SCORES, SCORES_WIDTH
 from graftkit_gguf.reading import model_config, model_weights
-from graftkit_gguf.sequence_scores import SCORES, SCORES_WIDTH
 from graftkit_gguf.stored_types import FILE_TYPE_KEYS
 from graftkit_gguf.tensor_types import READABLE_TYPES
 from graftkit_gguf.tokenizer import read_tokenizer
 from graftkit_gguf.unicode_form import UNICODE_FORM
+from graftkit_gguf.wordpiece import NORMALIZER_KEYS
 
 __all__ = ["check_exported"]
 
 _AGAIN = "Export it again, or take the export from where it came from."
-_IDS = tuple(f"{role}_token_id" for role in ("bos", "eos", "unknown", "padding", "eot", "eom"))
+_IDS = tuple(f"{role}_token_id" for role in ("bos", "eos", "unknown", "padding", "eot", "eom", "seperator"))
 _TOKENIZER = (
     *("model", "pre", "tokens", "token_type", "merges", "scores", "add_bos_token", "add_eos_token", "add_space_prefix"),
     *_IDS,
@@ -31,6 +33,8 @@ _OTHERS = frozenset(
         *FILE_TYPE_KEYS,
         "tokenizer.chat_template",
         UNICODE_FORM,
+        TOKEN_TYPES,
+        *NORMALIZER_KEYS,
         *(f"tokenizer.ggml.{key}" for key in _TOKENIZER),
     }
 )

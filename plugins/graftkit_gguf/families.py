@@ -7,14 +7,15 @@ llama.cpp computes the same as transformers is what a proof says.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import head_of
 
 from graftkit_gguf.architectures import Architecture
-from graftkit_gguf.parts import Part, Setting, get_setting
-from graftkit_gguf.sequence_scores import SCORES
+from graftkit_gguf.parts import TOKEN_TYPES, Part, Setting, get_setting
+from graftkit_gguf.pooling import SCORES
 
 __all__ = ["ARCHITECTURES", "architecture_named", "architecture_of"]
 
@@ -29,8 +30,12 @@ def _norm(name: str, stored: str, size: str = "hidden", bias: str = "", plus_one
     return Part(name, (stored,), (size,), bias, plus_one=plus_one)
 
 
+def _outside(*parts: Part) -> tuple[Part, ...]:
+    return tuple(replace(part, is_outer=True) for part in parts)
+
+
 def _outer(bias: str = "", plus_one: bool = False) -> tuple[Part, ...]:
-    return (
+    return _outside(
         _layer("model.embed_tokens", "token_embd", "vocabulary", "hidden"),
         _norm("model.norm", "output_norm", bias=bias, plus_one=plus_one),
         _layer("lm_head", "output", "vocabulary", "hidden"),
@@ -171,6 +176,29 @@ def _all_mixtures(config: Mapping[str, Any]) -> str:
     return _window(config)
 
 
+def _bert(config: Mapping[str, Any]) -> str:
+    if config.get("is_decoder") or config.get("add_cross_attention"):
+        return "an encoder that is a decoder"
+    types = config.get("position_embedding_type", "absolute")
+    return "" if types == "absolute" else f"positions of the type {types}"
+
+
+_BERT = (
+    *_outside(
+        _layer("embeddings.word_embeddings", "token_embd", "vocabulary", "hidden"),
+        _layer("embeddings.position_embeddings", "position_embd", "positions", "hidden"),
+        _layer("embeddings.token_type_embeddings", "token_types", "types", "hidden"),
+        _norm("embeddings.LayerNorm", "token_embd_norm", bias="always"),
+    ),
+    _layer("attention.self.query", "attn_q", "queries", "hidden", "always"),
+    _layer("attention.self.key", "attn_k", "keys", "hidden", "always"),
+    _layer("attention.self.value", "attn_v", "keys", "hidden", "always"),
+    _layer("attention.output.dense", "attn_output", "hidden", "queries", "always"),
+    _norm("attention.output.LayerNorm", "attn_output_norm", bias="always"),
+    _layer("intermediate.dense", "ffn_up", "inner", "hidden", "always"),
+    _layer("output.dense", "ffn_down", "hidden", "inner", "always"),
+    _norm("output.LayerNorm", "layer_output_norm", bias="always"),
+)
 _LLAMA = (*_before(), *_attention("attention_bias", "attention_bias"), *_mlp("mlp_bias"))
 _QWEN_NORMED = (*_before(), *_head_norms(), *_attention())
 
@@ -372,6 +400,23 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         is_square=True,
         ropes=_SCALED,
     ),
+    Architecture(
+        "bert",
+        ("bert", "BertModel"),
+        _BERT,
+        (
+            Setting("attention.layer_norm_epsilon", "layer_norm_eps", float),
+            Setting(TOKEN_TYPES, "type_vocab_size", int),
+        ),
+        {"hidden_act": "gelu"},
+        _bert,
+        ropes=(),
+        is_square=True,
+        body="",
+        layers="encoder.layer.",
+        constants={"attention.causal": False},
+        needless=("pooler.", "embeddings.position_ids"),
+    ),
 )
 
 
@@ -391,6 +436,11 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
             f"a head on sequences of the architecture '{config.get('model_type')}' can't be written as GGUF: of "
             f"{scored} alone llama.cpp's scores are written and proved",
             hint="Export merged, which transformers loads, or peft; or train the head on such a model.",
+        )
+    if found is not None and not found.body and head_of(config) != "embedding":
+        raise ModelError(
+            f"the architecture '{config.get('model_type')}' can be written as GGUF only where it gives vectors",
+            hint="Export merged, which transformers loads, or peft.",
         )
     if found is None:
         known = ", ".join(one.model[0] for one in ARCHITECTURES)

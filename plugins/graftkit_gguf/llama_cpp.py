@@ -31,11 +31,11 @@ class LlamaCpp:
         context: Tokens of a sequence at most.
         adapter: A GGUF adapter to put on it, or None.
         template: The chat template; the file's own when empty.
-        scores: Whether sequences are to be scored, as the file's classifier does, rather than gone on with.
+        wholes: Whether something is said of whole sequences, their scores or a vector, rather than of next tokens.
     """
 
     def __init__(
-        self, model: Path, context: int, adapter: Path | None = None, *, template: str = "", scores: bool = False
+        self, model: Path, context: int, adapter: Path | None = None, *, template: str = "", wholes: bool = False
     ) -> None:
         import xllamacpp
 
@@ -45,9 +45,9 @@ class LlamaCpp:
         if adapter is not None:
             params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
         params.n_ctx = context
-        if scores:
+        if wholes:
             params.embedding = True
-            params.n_batch = params.n_ubatch = context  # a sequence that is scored is not cut
+            params.n_batch = params.n_ubatch = context  # such a sequence is not cut
         params.n_parallel = 1
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
         params.port = 0
@@ -142,9 +142,17 @@ class LlamaCpp:
         Args:
             ids: The sequence.
         """
-        [answer] = self._post("/embedding", content=list(ids), embd_normalize=-1)
-        shares = torch.tensor(answer["embedding"])
+        shares = self.vector(ids)
         return shares.masked_fill(shares < _LEAST_SHARE, torch.nan).log()
+
+    def vector(self, ids: Sequence[int]) -> torch.Tensor:
+        """Returns a sequence's vector, `[1, hidden]`, float32, which is not brought to a length of 1.
+
+        Args:
+            ids: The sequence.
+        """
+        [answer] = self._post("/embedding", content=list(ids), embd_normalize=-1)
+        return torch.tensor(answer["embedding"])
 
     def _post(self, route: str, **request: Any) -> Any:
         self._connection.request("POST", route, json.dumps(request), {"Content-Type": "application/json"})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,11 @@ from graftkit import (
     PlannedModel,
     Probe,
     ProofRequest,
+    Tokenizer,
     TrainedModel,
 )
 from graftkit.errors import ExportError, ModelError, RequestError
-from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.architecture import EMBEDDING_PROMPTS, head_of
 from graftkit.interfaces.exporter import added_ids
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.interfaces.tokenizer import PutsAround
@@ -34,15 +36,16 @@ from graftkit_gguf.header import GgufHeader
 from graftkit_gguf.model_tensors import BaseTensors, Kept, stored_tensors
 from graftkit_gguf.modelfile import model_modelfile, stop_line
 from graftkit_gguf.parts import get_setting
+from graftkit_gguf.pooling import SCORES, gives_vectors
 from graftkit_gguf.quantize import ggml_is_there
 from graftkit_gguf.reading import original_context
 from graftkit_gguf.rope import rope_notices
-from graftkit_gguf.sequence_scores import SCORES
 from graftkit_gguf.stop_tokens import stop_notices, stop_tokens_of, stored_stops
 from graftkit_gguf.stored_types import StoredTypes, file_type
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 from graftkit_gguf.unicode_form import in_form
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
+from graftkit_gguf.wordpiece import notices_of_scripts
 
 if TYPE_CHECKING:
     from graftkit_gguf.llama_cpp import LlamaCpp
@@ -65,7 +68,7 @@ class GgufExporter:
 
     proved_with = ("xllamacpp",)
     log_probabilities = True
-    heads = ("language", "sequence")
+    heads = ("language", "sequence", "embedding")
 
     def __init__(self, config: GgufConfig | None = None) -> None:
         self._config = config or GgufConfig()
@@ -75,7 +78,7 @@ class GgufExporter:
         try:
             architecture, config = architecture_of(planned.config), complete_config(planned.config)
             architecture.metadata(config)
-            _tokenizer(planned, _put_around(planned, planned.tokenizer.adds_bos), [])
+            _tokenizer(planned, planned.tokenizer.adds_bos, [])
             types = self._types(planned)
         except (RequestError, ExportError) as error:
             return str(error)
@@ -95,7 +98,9 @@ class GgufExporter:
             *self._types(planned).notices(shapes),
             *self._notices_of_changes(planned),
             *stop_notices(planned.tokenizer, stop_tokens_of(planned.generation_config)),
-            *rope_notices(get_setting(config, architecture.rope)),
+            *rope_notices(get_setting(config, architecture.rope) or {}),
+            *_notices_of_prompts(config.get(EMBEDDING_PROMPTS) or {}),
+            *notices_of_scripts(_tokenizer(planned, planned.tokenizer.adds_bos, []) if not architecture.ropes else {}),
         ]
 
     def _notices_of_changes(self, planned: PlannedModel) -> Iterator[str]:
@@ -136,14 +141,14 @@ class GgufExporter:
         stop = stop_tokens_of(trained.generation_config)
         metadata = {
             **architecture_of(trained.config).metadata(complete_config(trained.config)),
-            **_tokenizer(trained, _put_around(trained, _adds_bos(trained)), stop),
+            **_tokenizer(trained, _adds_bos(trained), stop),
         }
         base = BaseTensors.open(trained.reference) if self._config.type == "base" else None
         metadata |= file_type(self._config.type, base.header.metadata if base else {})
         kept = Kept(base)
         tensors = stored_tensors(trained.config, trained.merged_tensors(), self._types(trained), kept)
         size = write_gguf(folder / _FILE, metadata, tensors)
-        if head_of(trained.config) == "language":  # Ollama gives no scores of a sequence
+        if head_of(trained.config) != "sequence":  # Ollama gives no scores
             (folder / "Modelfile").write_bytes(model_modelfile(trained, _FILE).encode())
         own = {"tensors_of_base": kept.count} if base else {}
         return {"format": "gguf", "type": self._config.type, "bytes": size, **own}
@@ -165,17 +170,22 @@ class GgufExporter:
         return export_reading(_checked(request).path)
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
-        """Loads the file with llama.cpp; gives log-probabilities, since llama.cpp gives nothing else."""
+        """Loads the file with llama.cpp; gives vectors, or log-probabilities, since llama.cpp gives nothing else."""
         from graftkit_gguf.llama_cpp import LlamaCpp
 
         header = _checked(request)
         vocabulary, scores = header.tensors["token_embd.weight"].shape[1], SCORES in header.tensors
+        vectors = gives_vectors(header)
         found: list[torch.Tensor] = []
         for longest, probes in _by_context(header, request.probes):
-            with LlamaCpp(header.path, longest + 8, scores=scores) as program:
+            with LlamaCpp(header.path, longest + 8, wholes=scores or vectors) as program:
                 for probe in probes:
-                    next_tokens = partial(program.log_probabilities, probe.ids, probe.positions, vocabulary)
-                    found.append(program.log_shares(probe.ids) if scores else next_tokens())
+                    if vectors:
+                        found.append(program.vector(probe.ids))
+                    elif scores:
+                        found.append(program.log_shares(probe.ids))
+                    else:
+                        found.append(program.log_probabilities(probe.ids, probe.positions, vocabulary))
         return found
 
     def assets(self, request: ProofRequest) -> LoadedAssets:
@@ -196,7 +206,7 @@ class GgufExporter:
                 tokens=[program.tokens(in_form(text, metadata)) for text in request.texts],
                 rendered=_left_out_bos(metadata) + program.rendered([dict(turn) for turn in request.conversation]),
                 stop_tokens=[id for id in request.stop_tokens if id in left_to_ollama or program.ends_at(id)],
-                added=_added(program) if SCORES in header.tensors else None,
+                added=_added(program) if SCORES in header.tensors or gives_vectors(header) else None,
             )
 
     def card(self, request: CardRequest) -> ExportCard:
@@ -208,16 +218,39 @@ class GgufExporter:
         ]
         notes = []
         if request.head == "sequence":
-            loading = [LoadingExample("llama.cpp", "sh", _CLASSIFY.format(file=_FILE))]
+            asked = {"content": "Hello", "embd_normalize": -1}  # scores are no vector to be brought to a length
+            loading = [LoadingExample("llama.cpp", "sh", _served(_FILE, "/embedding", asked))]
             notes = [
                 "llama.cpp answers with the probability of each label, in this order: " + ", ".join(request.labels)
             ]
+        if request.head == "embedding":
+            text = next(iter(request.prompts.values()), "") + "Hello"
+            loading = [
+                LoadingExample("llama.cpp", "sh", _served(_FILE, "/v1/embeddings", {"input": text})),
+                LoadingExample("Ollama", "sh", _in_ollama({"model": "my-model", "input": text})),
+            ]
+            notes = _notices_of_prompts(request.prompts)
         return ExportCard("gguf", "quantized", tags=["gguf", self._config.type], loading=loading, notes=notes)
 
 
-_CLASSIFY = """llama-server -m {file} --embedding -c 4096 -ub 4096
-curl http://localhost:8080/embedding -d '{{"content": "Hello", "embd_normalize": -1}}'"""
-"""A sequence is scored in one batch, and its scores are no vector to be brought to a length."""
+def _served(file: str, route: str, asked: Mapping[str, Any]) -> str:
+    """Returns how llama.cpp is asked for something of a whole sequence, which it computes in one batch."""
+    ask = f"curl http://localhost:8080{route} -d {shlex.quote(json.dumps(asked))}"
+    return f"llama-server -m {file} --embedding -c 4096 -ub 4096\n{ask}"
+
+
+def _in_ollama(asked: Mapping[str, Any]) -> str:
+    ask = f"curl http://localhost:11434/api/embed -d {shlex.quote(json.dumps(asked))}"
+    return f"ollama create my-model -f Modelfile\n{ask}"
+
+
+def _notices_of_prompts(prompts: Mapping[str, str]) -> list[str]:
+    """Says what has to be put before texts, as it was in training: nothing in the file does."""
+    named = ", ".join(f"{text!r} before {_ASKED[name]}" for name, text in prompts.items() if text)
+    return [f"llama.cpp and Ollama put no prompt before texts: put {named} yourself"] if named else []
+
+
+_ASKED = {"query": "queries", "document": "documents"}
 
 
 def _by_context(header: GgufHeader, probes: Sequence[Probe]) -> Iterator[tuple[int, list[Probe]]]:
@@ -265,34 +298,44 @@ def _added(program: LlamaCpp) -> list[list[int]]:
     return added_ids(tokenize)
 
 
-def _put_around(planned: PlannedModel, adds_bos: bool) -> tuple[bool, bool]:
-    """Tells whether llama.cpp is to put the token of the role bos before a text, and that of the role eos after it.
+def _put_around(tokenizer: Tokenizer) -> dict[str, int]:
+    """Returns the tokens that llama.cpp is to put around a text of which something is said as a whole, by its roles.
 
-    Before an answer it never does the latter. A text that is scored has around it what its tokenizer puts there.
+    They are what the model's tokenizer puts there: bos before it, eos after it, whatever their roles are elsewhere,
+    since such a text is not gone on with.
 
     Raises:
-        ExportError: These are other tokens, of which llama.cpp has none to put there.
+        ExportError: They are several, of which llama.cpp puts none there.
     """
-    if head_of(planned.config) == "language":
-        return adds_bos, False
-    tokenizer = planned.tokenizer
-    bos, eos = ([tokenizer.role_token(role)] for role in ("bos", "eos"))
-    before, after = map(list, tokenizer.put_around) if isinstance(tokenizer, PutsAround) else (bos * adds_bos, [])
-    if before not in ([], bos) or after not in ([], eos):
-        raise ExportError(
-            "its tokenizer puts other tokens around a text than llama.cpp can, which knows the token of the role bos "
-            "before it and that of the role eos after it"
-        )
-    return bool(before), bool(after)
+    if not isinstance(tokenizer, PutsAround):
+        bos = tokenizer.role_token("bos")
+        return {"bos": bos} if tokenizer.adds_bos and bos is not None else {}
+    around = dict(zip(("bos", "eos"), tokenizer.put_around, strict=True))
+    if any(len(ids) > 1 for ids in around.values()):
+        raise ExportError("its tokenizer puts several tokens before a text or after it, where llama.cpp puts one")
+    return {role: ids[0] for role, ids in around.items() if ids}
 
 
-def _tokenizer(planned: PlannedModel, put_around: tuple[bool, bool], stop: list[int]) -> dict[str, Any]:
-    """Returns the metadata of the model's tokenizer."""
+def _tokenizer(planned: PlannedModel, adds_bos: bool, stop: list[int]) -> dict[str, Any]:
+    """Returns the metadata of the model's tokenizer.
+
+    Args:
+        planned: The model.
+        adds_bos: Whether llama.cpp is to put the token of the role bos before a text that is gone on with.
+        stop: The tokens that end an answer.
+
+    Raises:
+        ExportError: It has no form in GGUF.
+    """
     tokenizer = planned.tokenizer
+    roles = {role: tokenizer.role_token(role) for role in ("bos", "eos", "unk", "pad")}
+    added = (adds_bos, False)
+    if head_of(planned.config) != "language":
+        around = _put_around(tokenizer)
+        roles, added = {**roles, **around}, ("bos" in around, "eos" in around)
     with temporary_folder() as folder:
         tokenizer.save(folder)
-        roles = {role: tokenizer.role_token(role) for role in ("bos", "eos", "unk", "pad")}
-        found = tokenizer_metadata(folder, planned.config["vocab_size"], roles, put_around, stop)
+        found = tokenizer_metadata(folder, planned.config["vocab_size"], roles, added, stop)
     template = tokenizer.chat_template
     return found | ({"tokenizer.chat_template": template} if template else {})
 

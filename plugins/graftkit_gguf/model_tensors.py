@@ -14,6 +14,7 @@ from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import StoredTensor
 from graftkit_gguf.header import MAGIC, GgufHeader, read_header
+from graftkit_gguf.parts import EMBEDDING, OUTPUT
 from graftkit_gguf.quantize import quantize_rows
 from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.weights import read_bytes, read_numbers
@@ -124,13 +125,14 @@ def _in_the_file(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yields names and values in the file; an embedding that is the output layer, too, twice where that has to be."""
     architecture = architecture_of(config)
-    tied = bool(config.get("tie_word_embeddings"))
+    tied = bool(complete_config(config)["tie_word_embeddings"])
     for name, tensor in tensors:
-        if tied and name == "lm_head.weight":
+        if (tied and name == "lm_head.weight") or name.startswith(architecture.needless):
             continue
-        twice = tied and not architecture.ties and name == "model.embed_tokens.weight"
-        for own in (name, "lm_head.weight") if twice else (name,):
-            yield from architecture.tensors(own, tensor, config)
+        for stored_name, values in architecture.tensors(name, tensor, config):
+            yield stored_name, values
+            if stored_name == EMBEDDING and tied and not architecture.ties:
+                yield OUTPUT, values
 
 
 def _stored(name: str, values: torch.Tensor, type_: str) -> StoredTensor:

@@ -8,7 +8,13 @@ from typing import Any
 
 from graftkit.interfaces.architecture import labels_of
 
-__all__ = ["Part", "Setting", "get_setting", "is_outer", "put_setting", "sizes"]
+__all__ = ["EMBEDDING", "OUTPUT", "TOKEN_TYPES", "Part", "Setting", "get_setting", "put_setting", "sizes"]
+
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
+"""The names of the embedding and of the output layer in a file."""
+
+TOKEN_TYPES = "tokenizer.ggml.token_type_count"
+"""The key of how many types of tokens an encoder has embeddings of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,7 @@ class Part:
         plus_one: Whether the file holds one more than transformers, whose layer adds it.
         is_flat: Whether the file has the one row of a matrix as a vector.
         is_parameter: Whether `name` is a parameter's own, to which `.weight` is not added.
+        is_outer: Whether it is outside the layers.
     """
 
     name: str
@@ -34,6 +41,7 @@ class Part:
     plus_one: bool = False
     is_flat: bool = False
     is_parameter: bool = False
+    is_outer: bool = False
 
     def parameters(self, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yields the kinds of parameters that it has in a model, and the suffix of their names in transformers."""
@@ -54,7 +62,7 @@ class Setting:
     """A setting of the configuration that the file's metadata holds.
 
     Attributes:
-        key: The key, without the architecture's name.
+        key: The key, without the architecture's name; one of the tokenizer's whole.
         path: Its place in config.json, as names with dots between them.
         kind: int, float or bool.
         default: What it is where the file does not say; None where the file has to. Its value is then not written.
@@ -65,10 +73,13 @@ class Setting:
     kind: type
     default: Any = None
 
+    def named(self, architecture: str) -> str:
+        """Returns the whole key.
 
-def is_outer(part: Part) -> bool:
-    """Tells whether a part is outside the layers."""
-    return part.name == "lm_head" or part.name.startswith("model.")
+        Args:
+            architecture: The architecture's name.
+        """
+        return self.key if self.key == TOKEN_TYPES else f"{architecture}.{self.key}"
 
 
 def get_setting(config: Mapping[str, Any], path: str) -> Any:
@@ -100,6 +111,8 @@ def sizes(config: Mapping[str, Any]) -> dict[str, int]:
         "one": 1,
         "labels": len(labels_of(config)),
         "vocabulary": config["vocab_size"],
+        "positions": config["max_position_embeddings"],
+        "types": config.get("type_vocab_size") or 0,
         "hidden": config["hidden_size"],
         "queries": queries,
         "keys": keys,

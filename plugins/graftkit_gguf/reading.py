@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.architecture import with_head
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, with_head
 
 from graftkit_gguf.architectures import SIZES, Architecture
 from graftkit_gguf.families import architecture_named
 from graftkit_gguf.header import GgufHeader, GgufTensor
 from graftkit_gguf.metadata import NOT_SUPPORTED, Metadata
-from graftkit_gguf.parts import Setting, get_setting, put_setting, sizes
+from graftkit_gguf.parts import OUTPUT, Setting, get_setting, put_setting, sizes
+from graftkit_gguf.pooling import POOLING, SCORE_KEYS, SCORES, read_labels, read_pooling
 from graftkit_gguf.rope import LONG_FACTORS, ROPE_KEYS, factor_tensors, rope_from_factors, rope_from_metadata, shortest
-from graftkit_gguf.sequence_scores import SCORE_KEYS, SCORES, read_labels
 from graftkit_gguf.tensor_types import KEPT_TYPES
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
 
@@ -99,20 +99,24 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
     architecture = architecture_of_file(header)
     metadata = Metadata(header.path, header.metadata)
     labels = read_labels(metadata, architecture.name) if architecture.scores and SCORES in header.tensors else []
-    _refuse_variants(metadata, architecture, SCORE_KEYS if labels else frozenset())
+    pooled_by = None if labels else read_pooling(metadata, architecture.name)
+    _refuse_variants(metadata, architecture, SCORE_KEYS if labels else frozenset({POOLING} if pooled_by else ()))
     config = architecture.empty_config()
     vocabulary = _vocabulary(header)
     config |= _sizes(metadata, architecture.name) | {"vocab_size": vocabulary}
     for setting in architecture.settings:
         put_setting(config, setting.path, _value(metadata, architecture.name, setting))
-    _put_rope(config, header, metadata, architecture)
-    config["tie_word_embeddings"] = "output.weight" not in header.tensors
+    if architecture.ropes:
+        _put_rope(config, header, metadata, architecture)
+    config["tie_word_embeddings"] = OUTPUT not in header.tensors or _output_is_needless(architecture, pooled_by)
     for part in architecture.parts:
         if part.bias not in ("", "always"):
             there = f"blk.0.{part.stored[0]}.bias" in header.tensors
             config[part.bias] = there or config.get(part.bias, False)
     config |= {f"{role}_token_id": _token_id(metadata, ROLE_KEYS[role], vocabulary) for role in _ROLES}
     config |= architecture.implied(config)
+    if pooled_by:
+        return with_head(config, "embedding", pooled_by=pooled_by)
     return with_head(config, "sequence", labels) if labels else config
 
 
@@ -137,13 +141,23 @@ def model_weights(header: GgufHeader, config: Mapping[str, Any]) -> dict[str, St
         heads = int(config[part.heads]) if part.heads and architecture.rotates_pairs else 0
         found[name] = StoredWeight(tensors, shape, heads, part.plus_one)
     used = {tensor.name for weight in found.values() for tensor in weight.tensors}
-    _refuse_left_over(header, used | factor_tensors(architecture.ropes))
+    needless = {OUTPUT} if _output_is_needless(architecture, config.get(EMBEDDING_POOLING)) else set()
+    _refuse_left_over(header, used | factor_tensors(architecture.ropes) | needless)
     places = {name: place for place, name in enumerate(header.tensors)}
     return dict(sorted(found.items(), key=lambda item: places[item[1].tensors[0].name]))
 
 
+def _output_is_needless(architecture: Architecture, pooled_by: str | None) -> bool:
+    """Tells whether a model that gives vectors has an output layer for llama.cpp's sake alone, which asks for one."""
+    return pooled_by is not None and not architecture.ties
+
+
 def _refuse_variants(metadata: Metadata, architecture: Architecture, more: frozenset[str]) -> None:
-    read = more | ROPE_KEYS | {setting.key for setting in (*SIZES, *architecture.settings)}
+    for key, value in architecture.constants.items():
+        if metadata.values.get(f"{architecture.name}.{key}") != value:
+            raise metadata.refused(f"'{architecture.name}.{key}' is not {value}, as it is of every such model")
+    known = {setting.key for setting in (*SIZES, *architecture.settings)}
+    read = more | ROPE_KEYS | known | architecture.constants.keys()
     for key, value in metadata.values.items():
         name = key.removeprefix(f"{architecture.name}.")
         if name == key or name in read or name in _REMARKS:
@@ -177,7 +191,7 @@ def _sizes(metadata: Metadata, name: str) -> dict[str, int]:
 
 
 def _value(metadata: Metadata, name: str, setting: Setting) -> int | float:
-    key = f"{name}.{setting.key}"
+    key = setting.named(name)
     if setting.kind is int:
         return metadata.integer(key, setting.default, least=1)
     return shortest(metadata.positive(key, setting.default))

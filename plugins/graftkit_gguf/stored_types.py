@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from graftkit_gguf.parts import EMBEDDING, OUTPUT
+from graftkit_gguf.pooling import SCORES
 from graftkit_gguf.quantize import GGML_TYPES_BY_NAME, NEEDS_GGML
-from graftkit_gguf.sequence_scores import SCORES
 
 __all__ = ["FILE_TYPE_KEYS", "StoredTypes", "file_type"]
 
@@ -24,7 +25,8 @@ _IN_PLACE_OF = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
 
 _WRITTEN = frozenset({"f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", *NEEDS_GGML})
 
-_EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
+_SMALL = ("position_embd.weight", "token_types.weight")
+"""Embeddings of an encoder that llama.cpp never rounds."""
 _FINER_IN_SOME = ("attn_v.weight", "ffn_down.weight", "ffn_down_exps.weight")
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 
@@ -56,7 +58,7 @@ def file_type(type_: str, of_base: Mapping[str, Any]) -> dict[str, int]:
 class StoredTypes:
     """Which type each tensor of a file is stored in.
 
-    Vectors stay in float32, and so does what chooses experts or makes the scores of a classifier.
+    Vectors stay in float32, and so does what chooses experts, makes the scores of a classifier, or embeds positions.
 
     Attributes:
         type: What the recipe calls it: a type in lower case, or the mixture q4_k_m or q5_k_m.
@@ -120,14 +122,14 @@ class StoredTypes:
         return sorted(NEEDS_GGML & {self.type_of(name, shape) for name, shape in shapes})
 
     def _wanted(self, name: str, shape: tuple[int, ...]) -> str:
-        if len(shape) < 2 or ".ffn_gate_inp" in name or name == SCORES:
+        if len(shape) < 2 or ".ffn_gate_inp" in name or name in (SCORES, *_SMALL):
             return "f32"
         if self.of_base.get(name) in _WRITTEN:
             return self.of_base[name]
-        if name == _OUTPUT or (name == _EMBEDDING and self.ties):
-            given = self.output or (self.embeddings if name == _EMBEDDING else None)
+        if name == OUTPUT or (name == EMBEDDING and self.ties):
+            given = self.output or (self.embeddings if name == EMBEDDING else None)
             return given or self._usual_of_output()
-        if name == _EMBEDDING and self.embeddings:
+        if name == EMBEDDING and self.embeddings:
             return self.embeddings
         return self._usual(name)
 

@@ -1,8 +1,9 @@
 """Converts the tokenizer of a GGUF file to the files that `tokenizers` and `transformers` read.
 
-Two kinds (`tokenizer.ggml.model`, see `docs/gguf.md` in the ggml project): "gpt2" has merges of byte-level pieces and
+Three kinds (`tokenizer.ggml.model`, see `docs/gguf.md` in the ggml project): "gpt2" has merges of byte-level pieces and
 the name of a way to split text (`tokenizer.ggml.pre`), whose meaning is a part of llama.cpp; "llama" has pieces with
-scores and `▁` for a space, as SentencePiece writes them, and a piece for each byte.
+scores and `▁` for a space, as SentencePiece writes them, and a piece for each byte; "bert" is WordPiece
+(`wordpiece.py`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from graftkit_gguf.metadata import Metadata
 from graftkit_gguf.splitting import SPLITTINGS, Splitting, missing_bytes_apart
 from graftkit_gguf.unicode_form import UNICODE_FORM, UnicodeForm, form_of
 from graftkit_gguf.vocabulary_keys import CONTROL, ROLE_KEYS, UNKNOWN, USER_DEFINED
+from graftkit_gguf.wordpiece import WordPieceTokenizer
 
 __all__ = ["GgufTokenizer", "read_tokenizer", "save_tokenizer"]
 
@@ -132,7 +134,7 @@ class GgufTokenizer:
         return template(before={token: ids[token] for token in before}, after={token: ids[token] for token in after})
 
 
-def read_tokenizer(header: GgufHeader) -> GgufTokenizer:
+def read_tokenizer(header: GgufHeader) -> GgufTokenizer | WordPieceTokenizer:
     """Reads the tokenizer from a file's metadata.
 
     Raises:
@@ -143,13 +145,15 @@ def read_tokenizer(header: GgufHeader) -> GgufTokenizer:
     if "tokenizer.ggml.model" not in metadata:
         raise ModelError("the file has no tokenizer", where=str(metadata.path), hint="Name one in the recipe.")
     kind = metadata.text("tokenizer.ggml.model")
-    if kind not in ("gpt2", "llama"):
+    if kind not in ("gpt2", "llama", "bert"):
         raise _unsupported(metadata, f"its tokenizer is of the kind {kind[:80]!r}, which is not supported")
     splitting = _splitting(metadata) if kind == "gpt2" else None
     tokens = metadata.texts("tokenizer.ggml.tokens")
     vocabulary = _vocabulary(metadata, tokens)
     types = _types(metadata, len(tokens))
     roles = _roles(metadata, tokens)
+    if kind == "bert":
+        return WordPieceTokenizer.read(metadata, vocabulary, types, roles, _context(metadata))
     return GgufTokenizer(
         vocabulary=vocabulary,
         types=types,
@@ -202,7 +206,7 @@ def _unsupported(metadata: Metadata, message: str) -> ModelError:
     return ModelError(
         message,
         where=str(metadata.path),
-        hint="Supported: tokenizer.ggml.model 'llama', and 'gpt2' with one of these as tokenizer.ggml.pre: "
+        hint="Supported: tokenizer.ggml.model 'llama' and 'bert', and 'gpt2' with one of these as tokenizer.ggml.pre: "
         f"{supported}.",
     )
 

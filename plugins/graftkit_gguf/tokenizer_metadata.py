@@ -16,6 +16,7 @@ from graftkit_gguf.splitting import SPLITTINGS, missing_bytes_apart
 from graftkit_gguf.stop_tokens import stored_stops
 from graftkit_gguf.unicode_form import UNICODE_FORM, UnicodeForm, form_of
 from graftkit_gguf.vocabulary_keys import BYTE, CONTROL, NORMAL, ROLE_KEYS, UNKNOWN, UNUSED, USER_DEFINED
+from graftkit_gguf.wordpiece import wordpiece_metadata, wordpieces
 
 __all__ = ["splitting_name", "tokenizer_metadata"]
 
@@ -49,8 +50,12 @@ def tokenizer_metadata(
     """
     spec = _tokenizer_json(folder)
     tokens, types = _tokens(spec, rows)
+    if spec["model"].get("type") == "WordPiece":
+        tokens, cut = wordpieces(tokens, types), wordpiece_metadata(spec, added, roles.get("eos"))
+    else:
+        cut = _scores(spec, tokens) if _marks_spaces(spec) else _merges(spec)
     found: dict[str, Any] = {
-        **(_scores(spec, tokens) if _marks_spaces(spec) else _merges(spec)),
+        **cut,
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": types,
         **{key: roles[role] for role, key in ROLE_KEYS.items() if roles.get(role) is not None},
@@ -64,15 +69,15 @@ def _tokenizer_json(folder: Path) -> dict[str, Any]:
     """Reads tokenizer.json.
 
     Raises:
-        ExportError: There is none, or its model is no BPE.
+        ExportError: There is none, or its model is neither BPE nor WordPiece.
     """
     path = folder / "tokenizer.json"
     if not path.exists():
         raise ExportError("no tokenizer.json gives the ids of this SentencePiece model, so it has no form in GGUF here")
     spec: dict[str, Any] = json.loads(path.read_bytes())
     kind = spec["model"].get("type")
-    if kind != "BPE":
-        raise ExportError(f"a tokenizer of the kind {kind} has no form in GGUF here: only BPE has")
+    if kind not in ("BPE", "WordPiece"):
+        raise ExportError(f"a tokenizer of the kind {kind} has no form in GGUF here: only BPE and WordPiece have")
     return spec
 
 

@@ -55,6 +55,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
     "a start that is observed": {"adapter": {"use": "lora", "rank": 4, "init": "eva", "eva_tokens": 512}},
     "vectors": {"objective": "embedding", "evaluation": {"every": 2}},
+    "vectors by numbers": {"objective": "similarity"},
     "a head": {"objective": "reward", "memory": {"checkpoint": "blocks"}},
 }
 AGREE = 5e-4
@@ -82,8 +83,9 @@ def write(make_recipe: Any, tmp_path: Path) -> Callable[..., str]:
                     "reward": {"chosen": good, "rejected": bad},
                     "kto": {"completion": bad if n % 3 else good, "label": not n % 3},
                     "embedding": {"positive": good, "negative": bad},
+                    "similarity": {"sentence2": good, "score": n % 7 / 3},
                 }[objective]
-                asked = "query" if objective == "embedding" else "prompt"
+                asked = {"embedding": "query", "similarity": "sentence1"}.get(objective, "prompt")
                 file.write(json.dumps({asked: f"say {n} " + "or so " * (n % 6), **answers}) + "\n")
         path, data = tmp_path / "recipe.yaml", {"train": str(records), "holdout": 0.1, "max_length": 128}
         path.write_text(yaml.safe_dump(make_recipe(**{"data": data, **SHORT, **sections})))

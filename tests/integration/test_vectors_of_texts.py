@@ -128,8 +128,8 @@ def test_sentence_transformers_computes_the_same(result: Any) -> None:
 
 def test_an_export_that_holds_no_vectors_is_refused_by_its_name(result: Any) -> None:
     with pytest.raises(RecipeError, match="the objective embedding trains a model with another head") as refused:
-        graftkit.export(result.folder, "gguf")
-    assert str(refused.value).startswith("--to: the export 'gguf' can't be written"), refused.value
+        graftkit.export(result.folder, "gguf-lora")
+    assert str(refused.value).startswith("--to: the export 'gguf-lora' can't be written"), refused.value
 
 
 def test_a_proof_is_of_what_sentence_transformers_files_say(result: Any, tmp_path: Path) -> None:
@@ -243,6 +243,68 @@ def test_a_decoder_is_pooled_by_its_last_token(folder: Path) -> None:
     assert answer.base is not None and answer.base.tokens
     taught = recipe_of(whole, texts, objective={"use": "distill", "teacher": str(body)}, training={"steps": 1})
     assert graftkit.run(taught, out=folder / "taught").after.holdout_loss > 0
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_llama_cpp_is_given_a_model_that_makes_vectors(kind: str, bert: Path, folder: Path, tmp_path: Path) -> None:
+    """Proved by its vectors, exact and quantized; read again as what it is, and trained further."""
+    from graftkit.flow.exports.probes import Probes, compare
+    from graftkit.interfaces.exporter import ProofRequest
+    from graftkit_gguf.model_exporter import GgufExporter
+
+    llama = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    whole = bert if kind == "bert" else tiny_model_folder(folder / "llama", **llama)
+    records = written(folder / "records.jsonl", RECORDS)
+    exports = [{"use": "gguf", "name": type_, "type": type_} for type_ in ("f32", "q4_0")]
+    objective = {"use": "embedding", "pooling": "mean", "query_prompt": "find "}
+    done = graftkit.run(recipe_of(whole, records, exports, objective=objective), out=tmp_path / "run")
+    proofs = {name: facts["proof"] for name, facts in done.manifest["exports"].items()}
+    assert {proof["status"] for proof in proofs.values()} == {"proved"}
+    assert proofs["f32"]["covers"][:2] == ["vectors", "tokens"]
+    rounding = proofs["q4_0"]["rounding"]
+    assert 1e-5 < rounding["divergence"] < rounding["allowed"] and rounding["top1_agreement"] is None
+    page, card = (path.read_text() for path in (done.folder / "report.html", done.exports["q4_0"] / "README.md"))
+    assert "in the loss" not in page + card and "examples, " in card
+    assert "the distance of vectors, 1 - cosine" in page and "likeliest" not in page and "vectors within" in card
+    prompt = "llama.cpp and Ollama put no prompt before texts: put 'find ' before queries yourself"
+    assert prompt in card and f"the export q4_0: {prompt}" in done.manifest["notices"]
+    assert '"input": "find Hello"' in card
+    assert (done.exports["q4_0"] / "Modelfile").read_text() == "FROM ./model.gguf\n"
+
+    file = done.exports["f32"] / "model.gguf"
+    expected = vectors_of(done.folder, ASKED)
+    assert torch.allclose(vectors_of(file, ASKED), expected, atol=1e-5)
+    again = recipe_of(file, records, training={"steps": 1})
+    assert graftkit.run(again, out=tmp_path / "again").manifest["head"]["pooled_by"] == "mean"
+
+    copied = tmp_path / "copied"
+    shutil.copytree(done.exports["f32"], copied)
+    data = (copied / "model.gguf").read_bytes()
+    start = data.index(b".pooling_type") + len(b".pooling_type") + 4
+    (copied / "model.gguf").write_bytes(data[:start] + b"\x03" + data[start + 1 :])
+    probes = Probes.load(done.folder / "probes.safetensors")
+    for place, off in ((done.exports["f32"], False), (copied, True)):
+        found = GgufExporter().logits(ProofRequest(place, probes.requested, base=lambda: torch.nn.Identity()))
+        assert (compare(probes, found, log_probabilities=True).largest > 0.1) == off
+
+
+def test_an_architecture_that_computes_padding_with_a_text_is_told_of(bert: Path, tmp_path: Path) -> None:
+    """FNet mixes all positions: sentence-transformers gives a text the vector that was learnt where it is alone."""
+    from sentence_transformers import SentenceTransformer
+    from transformers import FNetConfig, FNetModel
+
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "max_position_embeddings": 130}
+    rows = json.loads((bert / "config.json").read_text())["vocab_size"]
+    base = tmp_path / "fnet"
+    shutil.copytree(bert, base, ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
+    FNetModel(FNetConfig(**size, vocab_size=rows, pad_token_id=0)).save_pretrained(base)
+    records = written(tmp_path / "records.jsonl", RECORDS)
+    done = graftkit.run(recipe_of(base, records, ["merged"], training={"steps": 1}), out=tmp_path / "run")
+    assert sum("it computes padding with it" in notice for notice in done.manifest["notices"]) == 1
+    theirs = SentenceTransformer(str(done.exports["merged"]), device="cpu", local_files_only=True)
+    expected = vectors_of(done.folder, ASKED)
+    assert torch.allclose(torch.from_numpy(theirs.encode(ASKED, batch_size=1)), expected, atol=1e-4)
+    assert not torch.allclose(torch.from_numpy(theirs.encode(ASKED)), expected, atol=1e-2)
 
 
 @pytest.mark.fresh_children
@@ -396,6 +458,14 @@ def test_a_model_of_sentence_transformers_goes_on_as_it_was_made(bert: Path, fol
     few = graftkit.plan(recipe_of(place, records, training={"tokens_per_step": 64})).notices
     assert any("a step has about" in told and "raise training.tokens_per_step" in told for told in few), few
     assert any("put a prompt before texts: 'query: ' (query); the recipe puts none" in told for told in planned.notices)
+    said = json.loads((settings := place / "config_sentence_transformers.json").read_text())
+    settings.write_text(json.dumps({**said, "default_prompt_name": "query", "similarity_fn_name": "dot"}))
+    told = " ".join(graftkit.plan(recipe_of(place, records)).notices)
+    assert "'query: ' (query, unless asked otherwise)" in told and "compare vectors by" not in told, "of the length 1"
+    settings.write_text(json.dumps({**said, "similarity_fn_name": "euclidean"}))
+    told = " ".join(graftkit.plan(recipe_of(place, records)).notices)
+    assert "compare vectors by euclidean: here their cosine is learnt" in told
+    settings.write_text(json.dumps(said))
     said = {"use": "embedding", "query_prompt": ""}
     assert not any("prompt" in told for told in graftkit.plan(recipe_of(place, records, objective=said)).notices)
 
@@ -770,7 +840,7 @@ def test_negatives_that_are_too_many_are_told(bert: Path, tmp_path: Path) -> Non
     with pytest.raises(RecipeError, match="dimensions: 8 is there twice"):
         graftkit.plan({**recipe, "objective": {"use": "embedding", "dimensions": [8, 4, 8]}})
     with pytest.raises(RecipeError, match="the objective embedding trains a model with another head"):
-        graftkit.run({**recipe, "export": ["gguf"]}, out=tmp_path / "gguf")
+        graftkit.run({**recipe, "export": ["gguf-lora"]}, out=tmp_path / "gguf")
 
 
 def test_numbers_of_pairs_by_which_nothing_is_told_apart_are_told(bert: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ __all__ = [
     "EMBEDDING_POOLING",
     "EMBEDDING_PROMPTS",
     "NUMBERED_FROM_PADDING",
+    "OF_WHOLES",
     "SCORING",
     "SEVERAL_LABELS",
     "WITHOUT_LOGITS",
@@ -49,6 +50,9 @@ SCORING: frozenset[Head] = frozenset({"sequence", "token"})
 
 WITHOUT_LOGITS: frozenset[Head] = SCORING | {"embedding"}
 """The heads of models that give a few numbers, or a vector, and no logits over a vocabulary."""
+
+OF_WHOLES: frozenset[Head] = frozenset({"sequence", "embedding"})
+"""The heads of models that say something of a whole sequence, once."""
 
 NUMBERED_FROM_PADDING = frozenset(
     {

@@ -381,7 +381,8 @@ class Exporter(Protocol):
     Attributes:
         proved_with: Import names, which are also distributions, of the programs that `logits` loads the export with.
         log_probabilities: Whether `logits` gives log-probabilities, for programs that give nothing else: NaN for tokens
-            of which the program gives none. An exporter without this attribute gives logits.
+            of which the program gives none. An exporter without this attribute gives logits. Vectors are given as they
+            are, whatever it says.
         heads: The heads of models that it writes, of `graftkit.interfaces.architecture.Head`; of another model core
             refuses the export. An exporter without this attribute writes language models.
     """

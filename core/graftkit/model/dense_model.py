@@ -19,7 +19,7 @@ from graftkit.model.file_tensors import read_tensors
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model
 from graftkit.model.parts import compute_in_float32, is_text
-from graftkit.model.skeleton import build_skeleton
+from graftkit.model.skeleton import build_skeleton, leave_out_pooler
 from graftkit.store.files import guarded
 from graftkit.visible import first_of
 
@@ -78,6 +78,7 @@ def load_plain_model(
         ModelError: A tensor is missing, unknown to the architecture, or of another shape.
     """
     model: Any = build_skeleton(files.config, files.reference, tensors=len(files.tensors))
+    leave_out_pooler(model, files)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     for name, found in read_tensors(files):
         tensor = found.float() if isinstance(found, torch.Tensor) else found.dequantize() if found.dequantize else None

@@ -27,7 +27,7 @@ from graftkit.model.linear import FrozenLinear
 from graftkit.model.outer_layers import outer_layers, outer_weight
 from graftkit.model.parts import move_text, tower_tensors
 from graftkit.model.sharded import BlockSharder, SharedBlocks
-from graftkit.model.skeleton import build_skeleton
+from graftkit.model.skeleton import build_skeleton, leave_out_pooler
 from graftkit.model.weight_names import PlannedWeight, plan_weights
 from graftkit.visible import first_of
 
@@ -153,7 +153,7 @@ class Loader:
         self._device = device
         self._dtype = dtype
         self._model: Any = build_skeleton(files.config, files.reference, dtype, len(files.tensors))
-        self._leave_out_pooler()
+        leave_out_pooler(self._model, files)
         self.head = head_modules(self._model)
         self._in_float32 = _kept_in_float32(self._model, head_parameters(self._model, self.head))
         self.layers = [layer for layer in linear_layers(self._model) if not is_of_head(layer.path, self.head)]
@@ -173,13 +173,6 @@ class Loader:
         self._sharder: BlockSharder | None = None
         self._check_names()
         self._check_types()
-
-    def _leave_out_pooler(self) -> None:
-        """Takes a pooler that the files lack from a model which gives vectors: none of them is made by it."""
-        if head_of(self._files.config) != "embedding" or any("pooler." in name for name in self._files.tensors):
-            return
-        if isinstance(getattr(self._model, "pooler", None), nn.Module):
-            self._model.pooler = None
 
     @property
     def skeleton(self) -> Any:

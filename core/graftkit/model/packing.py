@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from inspect import signature
 from itertools import accumulate
 from typing import Any
 
@@ -52,10 +53,13 @@ class Packing:
     Attributes:
         packed: Whether several sequences share a pass.
         reason: Why not, where they don't.
+        sees_padding: Whether the tokens of a sequence get other states where padding stands after them, though it is
+            masked; told of models that give sequences, or their tokens, scores or vectors, and compute one by one.
     """
 
     packed: bool
     reason: str = ""
+    sees_padding: bool = False
 
 
 def choose_packing(config: Mapping[str, Any], where: str = "", most_weights: int | None = None) -> Packing:
@@ -119,7 +123,30 @@ def _of_configuration(text: str, most_weights: int | None) -> Packing:
             hint=_OTHER_HEADS,
         )
     packing = _tried(twin, sequences, torch.cat(expected))
+    if scores and not packing.packed:
+        return replace(packing, sees_padding=_sees_padding(twin, sequences[1]))
     return _beyond_windows(config, twin, most_weights) if packing.packed else packing
+
+
+@torch.no_grad()
+def _sees_padding(network: Any, ids: torch.Tensor) -> bool:
+    """Tells whether a sequence's last hidden states are others with padding after it, as programs batch sequences.
+
+    The embedding of the padding token is filled: a twin's is zero, which a trained model's need not be.
+    """
+    pad = getattr(network.config.get_text_config(), "pad_token_id", None) or 0
+    network.get_input_embeddings().weight[pad].normal_(generator=torch.Generator().manual_seed(0))
+    padded = torch.cat([ids, torch.full_like(ids, pad)]).unsqueeze(0)
+    states = []
+    for row in (ids.unsqueeze(0), padded):
+        given = {"input_ids": row, "attention_mask": (torch.arange(row.shape[1]) < len(ids)).long().unsqueeze(0)}
+        taken = signature(network.base_model.forward).parameters
+        try:
+            found = network.base_model(**{name: value for name, value in given.items() if name in taken})
+        except Exception:  # no program gives it such a batch
+            return False
+        states.append(found.last_hidden_state[0, : len(ids)])
+    return relative_difference(states[1], states[0]) > _TOLERANCE
 
 
 def _takes(network: Any, attention: str) -> bool:

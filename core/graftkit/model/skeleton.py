@@ -14,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import head_of, model_class
 from graftkit.interfaces.block_memory import keep_exact
+from graftkit.interfaces.model_source import BaseModelFiles
 
-__all__ = ["EmptyOnMeta", "build_config", "build_skeleton"]
+__all__ = ["EmptyOnMeta", "build_config", "build_skeleton", "leave_out_pooler"]
 
 _NOT_FOR_US = ("auto_map", "quantization_config", "transformers_version", "torch_dtype", "dtype")
 _NOWHERE = ("auto_map", "attn_implementation", "experts_implementation")
@@ -110,6 +111,19 @@ def _without_code(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_code(inner) for key, inner in value.items() if str(key).strip("_") not in _LEFT_OUT}
     return [_without_code(inner) for inner in value] if isinstance(value, list) else value
+
+
+def leave_out_pooler(model: Any, files: BaseModelFiles) -> None:
+    """Takes a pooler that the files lack from a model which gives vectors: none of them is made by it.
+
+    Args:
+        model: The model.
+        files: Its files.
+    """
+    if head_of(files.config) != "embedding" or any("pooler." in name for name in files.tensors):
+        return
+    if isinstance(getattr(model, "pooler", None), nn.Module):
+        model.pooler = None
 
 
 def build_skeleton(

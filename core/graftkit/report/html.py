@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graftkit.interfaces.architecture import OF_WHOLES
 from graftkit.interfaces.report_section import ReportChart, ReportPart, ReportSection, ReportTable
+from graftkit.report.compared_numbers import compared_in
 from graftkit.report.figures import (
     bits_per_byte_bars,
     length_bars,
@@ -72,7 +74,7 @@ def render_report(run: RunData, sections: Sequence[tuple[str, ReportSection]] = 
         worst=run.worst,
         examined=f"{run.examined:,}",
         sampled=sampled,
-        lengths=_length_rows(run.lengths, sampled=sampled),
+        lengths=_length_rows(run.lengths, _learnt(manifest, sampled=sampled)),
         length_charts=[(name, length_bars(figures)) for name, figures in run.lengths.items()],
         exports=[_export(name, facts) for name, facts in manifest.exports.items()],
         sections=[_section(plugin, section) for plugin, section in sections],
@@ -136,16 +138,25 @@ def _right(run: RunData) -> str:
     return f"right: {before} before training, {after} after it" if known else ""
 
 
-def _length_rows(lengths: Mapping[str, LengthFigures], *, sampled: bool) -> list[tuple[str, ...]]:
+def _learnt(manifest: RunManifest, *, sampled: bool) -> str:
+    """Says which tokens are counted beside all; nothing where something is learnt of whole sequences."""
+    if manifest.head is not None and manifest.head.kind in OF_WHOLES:
+        return ""
+    return "tokens of expected answers" if sampled else "tokens in the loss"
+
+
+def _length_rows(lengths: Mapping[str, LengthFigures], learnt: str) -> list[tuple[str, ...]]:
     if not lengths:
         return []
     figures = lengths.values()
     rows = {
         "examples": [f"{each.examples:,}" for each in figures],
         "tokens": [f"{each.tokens:,}" for each in figures],
-        "tokens of expected answers" if sampled else "tokens in the loss": [
-            f"{each.loss_tokens:,} ({each.loss_tokens / each.tokens:.0%})" for each in figures
-        ],
+        **(
+            {learnt: [f"{each.loss_tokens:,} ({each.loss_tokens / each.tokens:.0%})" for each in figures]}
+            if learnt
+            else {}
+        ),
         "shortest": [f"{each.shortest:,}" for each in figures],
         "median": [f"{each.median:,}" for each in figures],
         "95 in 100 up to": [f"{each.long:,}" for each in figures],
@@ -171,14 +182,17 @@ def _parity(proof: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Returns the headings, and what was compared of an export's logits; nothing where nothing was."""
     if proof.get("status") != "proved":
         return []
-    rows = [("largest difference of a logit", f"{proof['max_abs_diff']:.1e}", f"{proof['tolerance']:.1e}")]
+    numbers = compared_in(proof)
+    rows = [(f"largest difference of {numbers.one}", f"{proof['max_abs_diff']:.1e}", f"{proof['tolerance']:.1e}")]
     if "mean_abs_diff" in proof:
         rows.append(("mean difference", f"{proof['mean_abs_diff']:.1e}", ""))
     if "top1_agreement" in proof:
-        rows.append(("the same likeliest token", f"{proof['top1_agreement']:.2%}", ""))
+        rows.append((f"the same likeliest {numbers.likeliest}", f"{proof['top1_agreement']:.2%}", ""))
     rounding = proof.get("rounding")
     if rounding:
-        rows.append(("divergence by rounding, nats", f"{rounding['divergence']:.1e}", f"{rounding['allowed']:.1e}"))
+        rows.append(
+            (f"{numbers.divergence} by rounding", f"{rounding['divergence']:.1e}", f"{rounding['allowed']:.1e}")
+        )
     return [("", "measured", "allowed"), *rows]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from graftkit._version import __version__
+from graftkit.interfaces.architecture import OF_WHOLES
 from graftkit.interfaces.export_card import ExportCard
 from graftkit.redact import without_secret_values, without_secrets
 from graftkit.report.card_facts import CardFacts
@@ -152,8 +153,10 @@ def _method(facts: CardFacts) -> str:
 def _data(facts: CardFacts) -> str:
     lines = [f"- {code(_shown_path(path))}: {records:,} records" for path, records in facts.data_sets]
     what = "expected answers" if samples_answers(facts.recipe) else "in the loss"
+    whole = facts.head is not None and facts.head.kind in OF_WHOLES
     counts = [
-        f"- {count.part}: {count.examples:,} examples, {count.tokens:,} tokens, {count.loss_tokens:,} of them {what}"
+        f"- {count.part}: {count.examples:,} examples, {count.tokens:,} tokens"
+        + ("" if whole else f", {count.loss_tokens:,} of them {what}")
         for count in facts.examples
     ]
     return "\n".join(["## Data", "", *lines, *counts]) if lines or counts else ""

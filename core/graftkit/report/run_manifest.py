@@ -339,7 +339,7 @@ class RoundingFacts(Facts):
 
     divergence: float
     allowed: float
-    top1_agreement: float
+    top1_agreement: float | None = None
     loss_difference: float | None
     weights: ComparedWeights | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graftkit.report.compared_numbers import ComparedNumbers, compared_in
 from graftkit.report.figure_text import number_text, score_text
 from graftkit.report.run_manifest import MergeFacts, MergeScore, RunManifest, required
 
@@ -123,21 +124,21 @@ def proof_text(proof: Mapping[str, Any]) -> str:
     if proof["status"] != "proved":
         return f"not proved: {proof['reason']}"
     programs = " and ".join(f"{name} {version}" for name, version in proof["loaded_with"].items())
-    within = f"logits within {proof['max_abs_diff']:.1e} of {proof['tolerance']:.1e} allowed"
+    numbers, covered = compared_in(proof), proof.get("covers", ["logits"])
+    within = f"{numbers.name} within {proof['max_abs_diff']:.1e} of {proof['tolerance']:.1e} allowed"
     longest = proof.get("coverage", {}).get("longest")
-    covers = ", ".join(proof.get("covers", ["logits"]))
     parts = [
         within + (f", up to {longest} tokens" if longest else ""),
         _chosen_otherwise(proof.get("chosen_otherwise")),
         _set_aside(proof.get("set_aside")),
-        _rounded(proof.get("rounding")),
+        _rounded(proof.get("rounding"), numbers),
         _on_base(proof.get("base_stored_by")),
         "transformers makes another tokenizer of the base model's files: take this one"
         if proof.get("base_tokenizer")
         else "",
         _from_trained(proof),
         _on_base_file(proof.get("on_base_file")),
-        f"covers: {covers}",
+        f"covers: {', '.join(covered)}",
         f"claims: loaded with {programs}" if programs else "",
     ]
     return f"proved: {'; '.join(filter(None, parts))}"
@@ -157,16 +158,15 @@ def _set_aside(found: Sequence[int] | None) -> str:
     return f"{found[0]} of {found[1]} positions set aside, where nearly even choices of experts move the logits"
 
 
-def _rounded(found: Mapping[str, Any] | None) -> str:
+def _rounded(found: Mapping[str, Any] | None, numbers: ComparedNumbers) -> str:
     """Says how a quantized export differs from what was trained."""
     if found is None:
         return ""
-    loss = found["loss_difference"]
+    loss, same = found["loss_difference"], found.get("top1_agreement")
     parts = [
         f"quantized: each of {found['weights']['compared']:,} weights within rounding" if found.get("weights") else "",
-        f"next tokens' divergence from what was trained {found['divergence']:.1e} nats of {found['allowed']:.1e} that "
-        "rounding explains",
-        f"the same likeliest token at {found['top1_agreement']:.0%} of positions",
+        f"{numbers.divergence} {found['divergence']:.1e} of {found['allowed']:.1e} that rounding explains",
+        f"the same likeliest {numbers.likeliest} at {same:.0%} of positions" if same is not None else "",
         f"loss {loss:+.4f}" if loss is not None else "",
     ]
     return ", ".join(filter(None, parts))
@@ -183,7 +183,7 @@ def _from_trained(proof: Mapping[str, Any]) -> str:
     if not found:
         return ""
     off = f"off from the trained model by {found['largest']:.1e}, {found['mean']:.1e} in the mean"
-    same = f", the same likeliest token at {found['top1']:.1%}" if "top1" in found else ""
+    same = f", the same likeliest {compared_in(proof).likeliest} at {found['top1']:.1%}" if "top1" in found else ""
     return f"merged onto {proof['merged_onto']}: {off}{same}"
 
 

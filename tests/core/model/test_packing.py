@@ -116,6 +116,24 @@ def test_where_sequences_would_see_one_another_they_run_one_by_one(name: str) ->
     assert not found.packed and reason in found.reason
 
 
+@pytest.mark.parametrize(
+    "kind,architecture,sees",
+    [
+        ("convbert", "ConvBertModel", True),
+        ("mobilebert", "MobileBertModel", True),
+        ("nystromformer", "NystromformerModel", True),
+        ("yoso", "YosoModel", True),
+        ("fnet", "FNetModel", True),
+        ("longformer", "LongformerModel", False),
+        ("deberta-v2", "DebertaV2Model", False),
+        ("roformer", "RoFormerModel", False),
+    ],
+)
+def test_architectures_that_compute_padding_with_a_text_are_known(kind: str, architecture: str, sees: bool) -> None:
+    config = {**CONFIG_MAPPING[kind]().to_dict(), "architectures": [architecture], "num_hidden_layers": 2}
+    assert choose_packing(with_head(config, "embedding", pooled_by="mean")).sees_padding == sees
+
+
 def test_settings_of_layers_that_are_not_there_are_passed_over() -> None:
     """However many there are, and however long their numbers: a configuration may have been written by anybody."""
     config = {**LLAMA, "num_hidden_layers": 1000, "own": {str(number): {} for number in range(20_000)}}

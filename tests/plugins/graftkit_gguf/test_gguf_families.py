@@ -12,7 +12,8 @@ import torch
 from gguf.quants import dequantize
 from gguf_models import write_llama
 from graftkit.errors import ModelError
-from graftkit.interfaces.architecture import head_of, labels_of, with_head
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, PooledBy, head_of, labels_of, with_head
+from graftkit.interfaces.forward import pooled
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import check_stored_weights, load_base_model, plan_base_model
 from graftkit.testing import ModelSourceContract
@@ -187,11 +188,34 @@ def test_llama_cpp_scores_sequences_as_transformers_does(labels: int, tmp_path: 
     assert state.keys() == own.keys() and all(torch.equal(state[name], own[name]) for name in own)
     assert check_exported(read_header(path)) == config["vocab_size"]
     generator = torch.Generator().manual_seed(1)
-    with LlamaCpp(path, 700, scores=True) as program, torch.no_grad():
+    with LlamaCpp(path, 700, wholes=True) as program, torch.no_grad():
         for length in (1, 40, 600):
             ids = torch.randint(1, 256, (length,), generator=generator).tolist()
             scores = model(input_ids=torch.tensor([ids])).logits
             torch.testing.assert_close(program.log_shares(ids), scores.log_softmax(-1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "by"), [("llama", "mean"), ("qwen3", "lasttoken"), ("gemma2", "mean"), ("olmo2", "cls")]
+)
+def test_llama_cpp_makes_vectors_as_transformers_does(family: str, by: PooledBy, tmp_path: Path) -> None:
+    """Of a body alone; where llama.cpp asks for an output layer, too, whose place the embedding takes."""
+    long = {**settings(family), "max_position_embeddings": 1024, "tie_word_embeddings": False}
+    config = with_head(long, "embedding", pooled_by=by)
+    model = made(family).base_model
+    path = write_llama(tmp_path / "model.gguf", StoredTypes("f32"), config, model.state_dict())
+    files = GgufSource().open(str(path))
+    assert head_of(files.config) == "embedding" and files.config[EMBEDDING_POOLING] == by
+    state, own = dict(files.read()), model.state_dict()
+    assert state.keys() == own.keys() and all(torch.allclose(state[name], own[name], atol=1e-6) for name in own)
+    assert check_exported(read_header(path)) == config["vocab_size"]
+    generator = torch.Generator().manual_seed(1)
+    with LlamaCpp(path, 700, wholes=True) as program, torch.no_grad():
+        for length in (1, 40, 600):
+            ids = torch.randint(1, 256, (length,), generator=generator).tolist()
+            vector = pooled(model(input_ids=torch.tensor([ids])).last_hidden_state[0], by)
+            off = (program.vector(ids)[0] - vector).abs().max() / vector.abs().max()
+            assert off < (1e-3 if family == "gemma2" else 1e-5)  # whose GELU llama.cpp looks up in a table
 
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
@@ -308,6 +332,7 @@ def test_an_older_configuration_says_the_same() -> None:
 
 def test_the_table_in_the_documentation_is_this_one() -> None:
     text = (Path(__file__).parents[3] / "docs" / "gguf.md").read_text()
-    rows = [f"| `{one.model[0]}` | `{one.name}` | {', '.join(one.ropes)} |" for one in ARCHITECTURES_OF_GGUF]
+    none = "none: [vectors](#vectors) alone"
+    rows = [f"| `{one.model[0]}` | `{one.name}` | {', '.join(one.ropes) or none} |" for one in ARCHITECTURES_OF_GGUF]
     table = text.partition("\n| transformers | llama.cpp |")[2].partition("\n\n")[0]
     assert [line for line in table.splitlines() if line.startswith("| `")] == rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -93,15 +94,24 @@ def test_a_text_that_is_scored_has_around_it_what_its_tokenizer_puts_there(
     around: Any, expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("graftkit_gguf.model_exporter._tokenizer", lambda planned, put, stop: asked.append(put) or {})
+
+    def metadata(folder: Path, rows: int, roles: Mapping[str, int], added: Any, stop: list[int]) -> dict[str, Any]:
+        asked.append((added, [roles[role] for role in ("bos", "eos")]))
+        return {}
+
+    monkeypatch.setattr("graftkit_gguf.model_exporter.tokenizer_metadata", metadata)
     sizes = {**TINY_CONFIG, "model_type": "qwen3", "head_dim": 16}
     config = with_head({**sizes, "architectures": ["Qwen3ForCausalLM"]}, "sequence", ["bad", "good"])
     roles = {"bos": 1, "eos": 2}
-    tokenizer = SimpleNamespace(adds_bos=bool(around[0]), role_token=roles.get, put_around=around)
+    tokenizer = SimpleNamespace(
+        adds_bos=bool(around[0]), role_token=roles.get, put_around=around, chat_template=None, save=lambda folder: None
+    )
     planned: Any = SimpleNamespace(config=config, tokenizer=tokenizer, reference="")
-    assert GgufExporter().refusal(planned) is None and asked == [expected]
-    tokenizer.put_around = ([], [3])
-    assert "puts other tokens around a text" in (GgufExporter().refusal(planned) or "")
+    assert GgufExporter().refusal(planned) is None and asked.pop() == (expected, [1, 2])
+    tokenizer.put_around = ([4], [3])  # as Qwen's embedders end a text with another token than an answer
+    assert GgufExporter().refusal(planned) is None and asked.pop() == ((True, True), [4, 3])
+    tokenizer.put_around = ([], [3, 2])
+    assert "puts several tokens before a text or after it" in (GgufExporter().refusal(planned) or "")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from graftkit.interfaces.sentence_files import pooling_modes, sentence_modules_i
 from graftkit.visible import one_line
 
 __all__ = [
+    "compared_by",
+    "default_prompt_of",
     "lowers_case",
     "numbers_kept",
     "own_prompts",
@@ -201,11 +203,34 @@ def prompts_of(files: BaseModelFiles) -> Mapping[str, str]:
     Raises:
         ModelError: They are no texts.
     """
-    modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
-    said = modules.get("", {}).get("prompts") or {}
+    said = _of_all(files).get("prompts") or {}
     if not isinstance(said, Mapping) or not all(isinstance(text, str | None) for text in said.values()):
         raise ModelError(f"the prompts of {_FILES} are no texts by their names", where=files.reference)
     return {name: text for name, text in said.items() if text}
+
+
+def default_prompt_of(files: BaseModelFiles) -> str | None:
+    """Returns the name of the prompt that a model's files put before every text which is asked without one."""
+    said = _of_all(files).get("default_prompt_name")
+    return said if isinstance(said, str) else None
+
+
+def compared_by(files: BaseModelFiles) -> str | None:
+    """Returns by what a model's files compare vectors, where that is not their cosine; None where it is.
+
+    The product of two vectors of the length 1 is their cosine.
+    """
+    said = _of_all(files).get("similarity_fn_name")
+    modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
+    normalized = any(_kind_of(name).partition(" ")[0] == "Normalize" for name in modules)
+    if not isinstance(said, str) or said == "cosine" or (said in ("dot", "dot_score") and normalized):
+        return None
+    return said
+
+
+def _of_all(files: BaseModelFiles) -> Mapping[str, Any]:
+    """Returns what they say that holds for all modules."""
+    return files.sentence_modules.get("", {}) if isinstance(files, SentenceModules) else {}
 
 
 def text_limits(files: BaseModelFiles) -> Mapping[str, int]:
@@ -226,8 +251,7 @@ def lowers_case(files: BaseModelFiles) -> bool:
 
 def numbers_kept(files: BaseModelFiles) -> int | None:
     """Returns how many numbers of a vector a model's sentence-transformers files keep; None where that is all."""
-    modules = files.sentence_modules if isinstance(files, SentenceModules) else {}
-    kept = modules.get("", {}).get("truncate_dim")
+    kept = _of_all(files).get("truncate_dim")
     return kept if type(kept) is int and kept > 0 else None
 
 

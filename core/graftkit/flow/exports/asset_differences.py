@@ -10,16 +10,18 @@ from typing import Any
 from graftkit.flow.exports.assets import OF_A_FILE, ExpectedAssets, as_json, as_transformers_loads_it
 from graftkit.flow.folders.refused_files import refuse_bad_tokenizers
 from graftkit.host.records import shortened
+from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.exporter import LoadedAssets, added_ids
 from graftkit.interfaces.tokenizer import ROLES
+from graftkit.report.compared_numbers import compared_of
 from graftkit.visible import one_line
 
 __all__ = ["covered", "differences", "tokens_of_base_differ"]
 
 
-def covered(expected: ExpectedAssets | None, found: LoadedAssets) -> list[str]:
-    """Returns what of an export is compared, logits first, in the words of the proof."""
-    parts = ["logits"]
+def covered(head: Head, expected: ExpectedAssets | None, found: LoadedAssets) -> list[str]:
+    """Returns what of an export is compared, in the words of the proof: logits, scores or vectors first."""
+    parts = [compared_of(head).name]
     if expected is None:
         return parts
     parts += ["tokens"] if found.tokens is not None else []

@@ -222,7 +222,7 @@ def _told(found: _Computed, exporter: Exporter, probes: Probes, odd: list[str]) 
     compared, difference = found.compared, found.difference
     return {
         "status": "proved" if found.holds and not odd else "different",
-        "covers": covered(probes.assets, found.assets),
+        "covers": covered(probes.head, probes.assets, found.assets),
         "differences": odd,
         "not_covered_because": found.lacking,
         "max_abs_diff": min(difference.largest, 1e308),

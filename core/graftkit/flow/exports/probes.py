@@ -22,7 +22,7 @@ from graftkit.flow.exports.expert_choices import watched
 from graftkit.flow.exports.same_experts import RouterChoices, choices_by_sequence
 from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
-from graftkit.interfaces.architecture import WITHOUT_LOGITS, Head, head_of
+from graftkit.interfaces.architecture import OF_WHOLES, WITHOUT_LOGITS, Head, head_of
 from graftkit.interfaces.block_memory import float32_by_block
 from graftkit.interfaces.exporter import MergeBase, Probe
 from graftkit.interfaces.forward import logits_at
@@ -55,10 +55,6 @@ _ROUNDING = 1e-5
 """How far logits may be off that another number of threads computes, as a share of the largest one."""
 SHARE = 0.05
 """And the share of the tokens trained on, where that is more: what proving costs stays a small part of the run."""
-
-
-_OF_WHOLES: tuple[Head, ...] = ("sequence", "embedding")
-"""Heads that say something of a whole sequence, once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +278,7 @@ def make_probes(loaded: LoadedModel, corpus: Corpus, trained_tokens: int = 0) ->
     """
     store = corpus.holdout if len(corpus.holdout) else corpus.train
     head = head_of(loaded.model.config)
-    count = SCORED if head in _OF_WHOLES else COUNT
+    count = SCORED if head in OF_WHOLES else COUNT
     ids, types = _sequences(store, max(LEAST, int(SHARE * trained_tokens)), count)
     return run_probes(loaded, ids, max(store.longest_sequence, corpus.train.longest_sequence), types)
 
@@ -306,10 +302,10 @@ def run_probes(
     order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]))
     ids, types = [sequences[number] for number in order], [types[number] for number in order if types]
     network, head = loaded.model.network, head_of(loaded.model.config)
-    positions = [[len(probe) - 1] if head in _OF_WHOLES else _spread(len(probe)) for probe in ids]
+    positions = [[len(probe) - 1] if head in OF_WHOLES else _spread(len(probe)) for probe in ids]
     tensors = [torch.tensor(probe, device=loaded.device) for probe in ids]
     with float32_by_block(network):
-        if head in _OF_WHOLES:
+        if head in OF_WHOLES:
             compute = partial(_scores, network, tensors, types)
         else:
             compute = partial(_logits, network, tensors, positions)
@@ -393,7 +389,7 @@ def compare(probes: Probes, found: Sequence[torch.Tensor], *, log_probabilities:
         probes: What is expected.
         found: For each probe the logits at its positions, `[positions, vocabulary]`.
         log_probabilities: Whether they are log-probabilities, NaN for tokens of which none is given: those of the kept
-            logits are compared with them.
+            logits are compared with them. The numbers of vectors are never.
     """
     differences, agreeing = [], []
     for expected, logits in zip(probes.logits, found, strict=True):
@@ -403,7 +399,7 @@ def compare(probes: Probes, found: Sequence[torch.Tensor], *, log_probabilities:
         width = min(expected.shape[1], kept.shape[1])
         expected, kept = expected[:, :width], kept[:, :width]
         given = torch.ones_like(kept, dtype=torch.bool)
-        if log_probabilities:
+        if log_probabilities and probes.head != "embedding":
             expected, given = expected.log_softmax(1), ~kept.isnan()
         if not given.any(1).all():
             return Comparison(float("inf"), float("inf"), 0.0)

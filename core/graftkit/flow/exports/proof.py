@@ -19,6 +19,7 @@ from graftkit.host.guard import note_once
 from graftkit.host.records import BUILT_IN, MOST_NOTICES, shortened
 from graftkit.interfaces.file_state import FileState
 from graftkit.redact import without_secrets
+from graftkit.report.compared_numbers import compared_in
 from graftkit.report.model_card import CARD
 from graftkit.store.file_hashes import sha256_of
 from graftkit.store.file_states import changed_files, file_states
@@ -76,7 +77,9 @@ def prove_and_tell(
     if proof["status"] == "not possible":
         notice(f"the export {called} could not be proved: {proof['reason']}")
     if proof.get("not_covered_because"):
-        notice(f"the proof of the export {called} covers logits alone: {proof['not_covered_because']}")
+        notice(
+            f"the proof of the export {called} covers {compared_in(proof).name} alone: {proof['not_covered_because']}"
+        )
     if proof.get("chosen_otherwise"):
         turned, choices = proof["chosen_otherwise"]
         notice(
@@ -233,16 +236,16 @@ def read_proof(folder: Path, code: int, output: str, errors: str) -> dict[str, A
         )
     if rounding and rounding["divergence"] > rounding["allowed"]:
         raise ExportError(
-            "it computes something else than what was trained: the divergence of its next tokens is "
-            f"{rounding['divergence']:.2g} nats, where the rounding of its weights explains {rounding['allowed']:.2g}",
+            f"it computes something else than what was trained: {compared_in(proof).divergence} is "
+            f"{rounding['divergence']:.2g}, where the rounding of its weights explains {rounding['allowed']:.2g}",
             where=str(folder),
             hint="Do not use it. Rounding takes back changes of less than half a step: export it with a finer type. "
             "It is kept for a look.",
         )
     if proof["status"] == "different":
         raise ExportError(
-            f"it computes something else than what was trained: logits differ by {proof['max_abs_diff']:.2g}, "
-            f"where the format explains {proof['tolerance']:.2g}",
+            f"it computes something else than what was trained: {compared_in(proof).name} differ by "
+            f"{proof['max_abs_diff']:.2g}, where the format explains {proof['tolerance']:.2g}",
             where=str(folder),
             hint="Do not use it. It is kept for a look.",
         )

@@ -5,9 +5,10 @@ Its weights are compared one by one (`weight_sketch.py`), and what they compute 
 A weight that was rounded to levels a step apart is off by anything within half a step, as good as at random. So the
 export's own weights are moved at random within half a step, and what they compute then differs from what they computed
 before as the export differs from what was trained, to first order: by weights that are off as much. The largest of a
-few such differences, by Kullback-Leibler divergence, is what rounding explains. Three things make the export's own
-differ from it: the chance of the draw, blocks whose scale was rounded, too, and Q4_0, which may cut off the value at
-its upper end by a whole step. Measured, it is between 0.5 and 1.6 times that; `_TIMES` it is allowed.
+few such differences, by Kullback-Leibler divergence, or by 1 - cosine of vectors, is what rounding explains. Three
+things make the export's own differ from it: the chance of the draw, blocks whose scale was rounded, too, and Q4_0,
+which may cut off the value at its upper end by a whole step. Measured, it is between 0.5 and 1.6 times that; `_TIMES`
+it is allowed.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from graftkit.flow.exports.expert_choices import choosing, made_otherwise, nearl
 from graftkit.flow.exports.probes import Probes
 from graftkit.flow.exports.weight_sketch import SketchProof, compare_sketches
 from graftkit.flow.folders.export_manifest import MAX_TOLERANCE
+from graftkit.interfaces.architecture import Head, head_of
 from graftkit.interfaces.exporter import Exporter, ExportReading, ProofRequest, QuantizingExporter
 from graftkit.model.dense_model import load_plain_model
 
 __all__ = [
+    "MAX_DISTANCE",
     "MAX_DIVERGENCE",
     "ReadComparison",
     "ReadLogits",
@@ -49,21 +52,26 @@ MAX_DIVERGENCE = 0.7
 """Nats beyond which nothing is explained by rounding, whatever steps an exporter claims: an even choice."""
 
 
+MAX_DISTANCE = 0.1
+"""Of vectors, likewise: 1 - cosine."""
+
+
 @dataclass(frozen=True, slots=True)
 class RoundingProof:
     """How a quantized export's own reading differs from what was trained.
 
     Attributes:
-        divergence: The mean Kullback-Leibler divergence of its next tokens from those of what was trained, in nats.
+        divergence: The mean Kullback-Leibler divergence of its next tokens, or labels, from those of what was trained,
+            in nats; of vectors the mean of 1 - cosine.
         allowed: How large that may be.
-        top1_agreement: The share of positions at which both find the same token likeliest.
+        top1_agreement: The share of positions at which both find the same token, or label, likeliest; None of vectors.
         loss_difference: By how much its loss at the probes' own next tokens is larger, in nats a token; None without.
         weights: How its weights differ, one by one; None where nothing was kept of the trained ones.
     """
 
     divergence: float
     allowed: float
-    top1_agreement: float
+    top1_agreement: float | None
     loss_difference: float | None
     weights: SketchProof | None = None
 
@@ -111,7 +119,9 @@ class ReadLogits:
         turned = torch.cat(self.turned)
         limit = max(least, turned.median().item())
         kept = [moved <= limit for moved in self.turned]
-        tolerance = least + _FLIPPED * _furthest(self.exact, self.smooth) + turned[turned <= limit].max().item()
+        tolerance = (
+            least + _FLIPPED * _furthest(self.exact, self.smooth, probes.head) + turned[turned <= limit].max().item()
+        )
         if limit > most:
             raise ExportError(
                 "it can't be proved: choices of experts that are nearly even move the logits of more than half of the "
@@ -157,13 +167,15 @@ def _counted(kept: Sequence[torch.Tensor]) -> int:
     return sum(int((~of_probe).sum()) for of_probe in kept)
 
 
-def _furthest(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
-    return max(_moved_by(one, other).max().item() for one, other in zip(ours, theirs, strict=True))
+def _furthest(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], head: Head) -> float:
+    return max(_moved_by(one, other, head).max().item() for one, other in zip(ours, theirs, strict=True))
 
 
-def _moved_by(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-    """Returns how far a log-probability differs at most, `[positions]`."""
-    return (ours.log_softmax(1) - theirs.log_softmax(1)).abs().amax(1)
+def _moved_by(ours: torch.Tensor, theirs: torch.Tensor, head: Head) -> torch.Tensor:
+    """Returns how far a log-probability, or a number of a vector, differs at most, `[positions]`."""
+    if head != "embedding":
+        ours, theirs = ours.log_softmax(1), theirs.log_softmax(1)
+    return (ours - theirs).abs().amax(1)
 
 
 def quantizes(exporter: Exporter) -> bool:
@@ -186,6 +198,8 @@ def read_logits(reading: ExportReading, request: ProofRequest, folder: Path) -> 
     """
     model = load_plain_model(reading.files, folder, _as_it_is)
 
+    head = head_of(reading.files.config)
+
     def compute() -> list[torch.Tensor]:
         return request.run(model)
 
@@ -196,7 +210,7 @@ def read_logits(reading: ExportReading, request: ProofRequest, folder: Path) -> 
     even = nearly_even(made, list(zip(chosen, scored, strict=True)), _FLIPPED)
     others = made_otherwise(even, compute) if any(each.any() for each in even) else []
     turned = [
-        torch.stack([torch.zeros(len(own)), *(_moved_by(own, other[number]) for other in others)]).amax(0)
+        torch.stack([torch.zeros(len(own)), *(_moved_by(own, other[number], head) for other in others)]).amax(0)
         for number, own in enumerate(rounded)
     ]
     return ReadLogits(exact, rounded, smooth, turned)
@@ -214,17 +228,18 @@ def compare_rounding(
         request: The probes.
         folder: Where weights are kept while they are needed.
     """
-    explained = []
+    of_vectors, explained = probes.head == "embedding", []
+    diverge, most = (_distance, MAX_DISTANCE) if of_vectors else (_divergence, MAX_DIVERGENCE)
     for draw in range(_DRAWS):
         moved = _moved(reading, torch.Generator().manual_seed(draw))
-        explained.append(_divergence(read, request.run(load_plain_model(reading.files, folder, moved))))
+        explained.append(diverge(read, request.run(load_plain_model(reading.files, folder, moved))))
     trained = probes.logits
     agreeing = [ours.argmax(1) == theirs.argmax(1) for ours, theirs in zip(trained, read, strict=True)]
     return RoundingProof(
-        min(_divergence(trained, read), 1e308),
-        min(MAX_DIVERGENCE, _TIMES * max(explained) + _LEAST),
-        torch.cat(agreeing).float().mean().item(),
-        _loss_difference(probes, read),
+        min(diverge(trained, read), 1e308),
+        min(most, _TIMES * max(explained) + _LEAST),
+        None if of_vectors else torch.cat(agreeing).float().mean().item(),
+        None if of_vectors else _loss_difference(probes, read),
         compare_sketches(reading, probes.sketches),
     )
 
@@ -253,6 +268,16 @@ def _divergence(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor])
             return float("inf")
         every.append((p.exp() * (p - q)).sum(1))
     mean = torch.cat(every).mean().item()
+    return mean if mean == mean else float("inf")
+
+
+def _distance(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
+    """Returns the mean of 1 - cosine over vectors; infinite where a number is not finite or shapes differ."""
+    if any(ours.shape != theirs.shape for ours, theirs in zip(expected, found, strict=True)):
+        return float("inf")
+    mean = (
+        1 - torch.cosine_similarity(torch.cat(list(expected)).double(), torch.cat(list(found)).double()).mean().item()
+    )
     return mean if mean == mean else float("inf")
 
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from graftkit.errors import DataError
 from graftkit.flow.base_files.sentence_settings import (
+    compared_by,
+    default_prompt_of,
     lowers_case,
     numbers_kept,
     pooling_of,
@@ -23,6 +25,7 @@ from graftkit.interfaces.objective import SCORE, EmbeddingConfig, SimilarityConf
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.store.token_store import TokenStore
+from graftkit.visible import one_line
 
 __all__ = ["own_pooling", "refuse_alike", "told_of_few_compared", "told_of_holdout", "told_of_prompts", "told_of_texts"]
 
@@ -50,16 +53,34 @@ def own_pooling(files: BaseModelFiles, origin: AdapterFolder | None) -> PooledBy
 
 
 def told_of_prompts(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
-    """Returns a notice where the base model's authors put something before texts, and the recipe says nothing of it."""
+    """Returns notices where the base model's authors put something before texts, and the recipe says nothing of it.
+
+    And where they compare vectors otherwise than by their cosine, which is learnt.
+    """
     config = bound.objective_config
     said = {"query_prompt", "document_prompt"} & config.model_fields_set
-    known = prompts_of(files) if isinstance(config, EmbeddingConfig) and not said else {}
-    if not known:
+    if not isinstance(config, EmbeddingConfig):
         return []
-    listed = ", ".join(f"{text!r:.60} ({name[:40]})" for name, text in list(known.items())[:_SHOWN_PROMPTS])
+    compared = compared_by(files)
+    told = (
+        [
+            f"the base model's sentence-transformers files compare vectors by {one_line(compared, 40)}: here their "
+            "cosine is learnt, and exports compare by it"
+        ]
+        if compared
+        else []
+    )
+    known, default = {} if said else prompts_of(files), default_prompt_of(files)
+    if not known:
+        return told
+    listed = ", ".join(
+        f"{text!r:.60} ({name[:40]}{', unless asked otherwise' if name == default else ''})"
+        for name, text in list(known.items())[:_SHOWN_PROMPTS]
+    )
     return [
+        *told,
         f"the base model's sentence-transformers files put a prompt before texts: {listed}; the recipe puts none: "
-        "objective.query_prompt and objective.document_prompt do"
+        "objective.query_prompt and objective.document_prompt do",
     ]
 
 

@@ -25,6 +25,12 @@ from graftkit.report.run_manifest import SequenceFacts
 __all__ = ["PlannedBase", "check_model", "offloads", "pick_device", "plan_base"]
 
 
+_OF_PADDING = (
+    "in a batch with longer texts this architecture computes a text otherwise, since it computes padding with it, "
+    "masked or not: texts are learnt alone. Ask it one text at a time, with batch_size=1"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedBase:
     """Where and how the base model will compute.
@@ -47,7 +53,8 @@ class PlannedBase:
     def notices(self) -> list[str]:
         """What the user should know of it."""
         packing = [] if self.packing.packed else [f"sequences run one by one in training: {self.packing.reason}"]
-        return [*self.stored, *packing]
+        padding = [_OF_PADDING] if self.packing.sees_padding else []
+        return [*self.stored, *packing, *padding]
 
 
 def check_model(run: RunContext) -> PlannedBase:

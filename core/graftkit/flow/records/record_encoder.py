@@ -81,6 +81,7 @@ def longest_example(bound: BoundRecipe, config: Mapping[str, Any]) -> int:
         raise RecipeError(
             f"data.max_length is {asked}; the model's context is {context} tokens",
             where=bound.document.where(("data", "max_length")),
+            hint=f"Set it to {context} at most, or leave it out.",
         )
     return min(bound.recipe.max_length, context)
 
