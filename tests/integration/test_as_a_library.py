@@ -187,6 +187,8 @@ def test_plan_and_preview_take_records_in_memory(tiny_model: Path) -> None:
     found = graftkit.preview(short(tiny_model), train=ROWS, records=2)
     assert len(found.lengths.lengths) == 57 and len(as_json(found)["examples"]) == 2
     assert any(found.examples[0].loss_weight) and "say" in "".join(found.examples[0].tokens)
+    found = graftkit.preview(short(tiny_model), train=[{**row, "id": 1} for row in ROWS])
+    assert [*found.notices] == [*more.notices]
 
 
 def test_of_a_long_text_the_first_examples_are_shown(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

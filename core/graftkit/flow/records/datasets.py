@@ -34,7 +34,7 @@ from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.reader import NamesNumbers, Reader
-from graftkit.interfaces.record_format import Column, DescribesReading, RecordFormat
+from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.record_source import RecordSource
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.choice import Choice, judge
@@ -213,10 +213,13 @@ class _Opener:
             self._refuse_left_out(found, known, first, source, entry.columns)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
-        told = _reading(means, first)
-        return Dataset(
-            source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip, reading=told
+        describe = means.reading if isinstance(means, NamedFormat) and means.describes else None
+        dataset = Dataset(
+            source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip, describe=describe
         )
+        for _, record in first if describe else ():
+            dataset.note_reading(record)
+        return dataset
 
     def _readable(self, path: Path) -> bool:
         """Tells whether a file of a folder is one of records, by a reader that accepts it, installed or not."""
@@ -395,17 +398,6 @@ def _check_local(path: str, where: str) -> None:
 def _shortest(registered: RegisteredProvider, names: Mapping[str, int]) -> str:
     """Returns the name by which a recipe chooses a provider."""
     return registered.provider.name if names[registered.provider.name] == 1 else registered.qualified_name
-
-
-def _reading(format: RecordFormat, first: _FirstRecords) -> str:
-    """Returns what a format reads into the first records of a file, each thing once; "" where that is nothing."""
-    if not isinstance(format, DescribesReading):
-        return ""
-    told = dict.fromkeys(format.reading(record) for _, record in first)
-    return "; ".join([text for text in told if text][:_SHOWN_READINGS])
-
-
-_SHOWN_READINGS = 3
 
 
 def _with_names(format: RecordFormat, reader: Reader, source: RecordSource, columns: Mapping[str, str]) -> RecordFormat:

@@ -19,7 +19,7 @@ from graftkit import load_recipe
 from graftkit.corpus.dataset import Dataset
 from graftkit.errors import DataError
 from graftkit.flow.planning.plan_notices import told_of_files
-from graftkit.flow.records.datasets import open_datasets
+from graftkit.flow.records.datasets import open_datasets, read_for
 from graftkit.recipe.bind import bind
 from graftkit.testing import isolated_host
 
@@ -270,6 +270,13 @@ def test_what_is_read_into_later_records_is_told_too(tmp_path: Path) -> None:
     lines.write_text("\n".join(map(json.dumps, languages)))
     [dataset] = opened({"path": str(lines), "format": said})
     assert dataset.reading.count("not read: ") == 3 and "not read: de; en is" in dataset.reading
+    late = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}] * 100
+    lines.write_text("\n".join(map(json.dumps, [*late, {"conversation": ["q", "a"]}])))
+    [dataset] = opened({"path": str(lines), "format": "messages"})
+    assert dataset.reading == "" and len([*dataset]) == 101
+    assert "in turn" in dataset.reading
+    [learnt] = read_for("labelled", opened({"path": str(lines), "format": "messages"}))
+    assert len([*learnt]) == 101 and "in turn" in learnt.reading
 
 
 def test_a_label_of_none_is_left_out_where_others_have_words(tmp_path: Path) -> None:
