@@ -20,9 +20,9 @@ from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError, UnknownFormatError
 from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
+from graftkit.flow.records.remade_records import choices_left_out, remade, remade_texts
 from graftkit.flow.records.suggest_format import (
     Guess,
-    choices_left_out,
     context_left_out,
     lists_as_text,
     misspelt_columns,
@@ -210,7 +210,8 @@ class _Opener:
         )
         means = _with_names(means, reads, source, entry.columns)
         if format is None and entry.unused == "report":
-            self._refuse_left_out(found, known, first, source, entry.columns)
+            unanswered = getattr(means, "unanswered", False)
+            self._refuse_left_out(found, known, first, source, entry.columns, unanswered=unanswered)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
         describe = means.reading if isinstance(means, NamedFormat) and means.describes else None
@@ -274,8 +275,12 @@ class _Opener:
                     where=str(source),
                     hint=f"Say which: {' or '.join(_line_of(fit.name, source) for fit in fitting)}.",
                 )
-        of_text = None if reader_name != "csv" else lists_as_text((one for _, one in first), source.path.name)
-        hint, suggested = of_text or suggest_format(found, self._formats(), source.path.name, alone=first.count == 1)
+        path, rows = source.path.name, (one for _, one in first)
+        offered: tuple[str, Guess | None] | None = None if reader_name != "csv" else lists_as_text(rows, path)
+        by_texts = remade_texts((one for _, one in first), path) if offered is None else None
+        if by_texts:
+            offered = f"Where {by_texts[0]}: {by_texts[1]}", None
+        hint, suggested = offered or suggest_format(found, self._formats(), path, alone=first.count == 1)
         raise _unknown(f"no format fits the first records: {described(found)}", first, hint, suggested)
 
     def _chosen_format(
@@ -313,16 +318,20 @@ class _Opener:
         first: _FirstRecords,
         source: RecordSource,
         columns: Mapping[str, str],
+        *,
+        unanswered: bool,
     ) -> None:
-        """Refuses a file whose format leaves out what is likely meant: a misspelt column, or a question's context."""
+        """Refuses a file whose format leaves out what is likely meant, such as a misspelt column."""
         told = misspelt_columns(found, known, self._formats(), source.path.name)
         told = told or context_left_out(found, known, self._formats(), source.path.name, columns)
         if told:
             message, hint, suggested = told
             raise _unknown(message, first, hint, suggested)
-        choices = choices_left_out(found, known, source.path.name)
-        if choices:
-            message, hint = choices
+        other = choices_left_out(found, known, source.path.name)
+        if unanswered:
+            other = other or remade(found, known, source.path.name)
+        if other:
+            message, hint = other
             raise _unknown(message, first, hint, None)
 
     def _formats(self) -> dict[str, RecordFormat]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -470,6 +471,128 @@ def test_an_answer_that_is_no_text_becomes_one_by_the_command_that_is_told(
         subprocess.run(command, shell=True, check=True, cwd=tmp_path)
         made = json.loads((tmp_path / "records.jsonl").read_text())
         assert {key: made[key] for key in expected} == expected and keys(str(tmp_path / "records.jsonl"))
+
+
+TWO = {"prompt": "q", "response_1": "b", "response_2": "a"}
+GLAIVE = "\n\n\n".join(
+    [
+        "USER: q\nr",
+        "ASSISTANT: <functioncall> {} <|endoftext|>",
+        "FUNCTION RESPONSE: {}",
+        "ASSISTANT: a <|endoftext|>\n",
+    ]
+)
+COMMENT = {"id": "0f", "comment_text": "a comment of some words", "toxic": 1}
+JIGSAW = [{**COMMENT, "an obscene one": mark} for mark in (0, 1, 1)]
+PAIR = {"chosen": [*QA[:1], ["assistant", "a"]], "rejected": [*QA[:1], ["assistant", "b"]]}
+
+REMADE: dict[str, tuple[Any, str, list[Any]]] = {
+    "the second of two answers": ({**TWO, "preference_strength": 1}, "says the better one", [PAIR]),
+    "the first of two answers": (
+        {"context": [user("q")], "response1": "a", "response2": "b", "overall_preference": -2, "domain": "code"},
+        "says the better one",
+        [PAIR],
+    ),
+    "two answers and the number of one": (
+        {"prompt": "q", "response_0": "b", "response_1": "a", "better_response_id": 1, "is_response_0_safe": True},
+        "'better_response_id' says",
+        [PAIR],
+    ),
+    "two answers and their scores": (
+        {"question": {"full_text": "q"}, "answer_0": "a", "answer_1": "b", "score_0": 1.0, "score_1": -1.0},
+        "'score_0' and 'score_1' say the better one",
+        [PAIR],
+    ),
+    "two conversations": (
+        {
+            "conversation_a": [user("q"), assistant("b")],
+            "conversation_b": [user("q"), assistant("a")],
+            "winner": "model_b",
+        },
+        "'winner' says",
+        [PAIR],
+    ),
+    "ranks": (
+        {
+            "prompt": "\n\nHuman: q\n\nAssistant: ",
+            "answers": [{"answer": text, "rank": rank} for text, rank in (("c", 2.0), ("a", 1.0), ("b", 3.0))],
+        },
+        "says the best and the worst one",
+        [PAIR],
+    ),
+    "ratings": (
+        {
+            "instruction": "q",
+            "completions": [{"response": "b", "overall_score": 2}, {"response": "a", "overall_score": 7}],
+        },
+        "says the best and the worst one",
+        [PAIR],
+    ),
+    "questions in turn": (
+        {"story": "s", "questions": ["q", "r"], "answers": {"input_text": ["a", "b"], "answer_start": [0, 1]}},
+        "a conversation",
+        [[["user", "s\n\nq"], ["assistant", "a"], ["user", "r"], ["assistant", "b"]]],
+    ),
+    "endings": (
+        {"activity_label": "x", "ctx": "q", "endings": ["b", "a"], "label": "1"},
+        "says the right one",
+        [["q", " a"]],
+    ),
+    "pairs in several languages": (
+        {
+            "premise": {"en": "p", "de": "q"},
+            "hypothesis": {"language": ["de", "en"], "translation": ["r", "s"]},
+            "label": "x",
+        },
+        "in several languages",
+        [
+            {"pair": ["q", "r"], "label": [["user", "q\n\nr"], ["assistant", "x"]]},
+            {"pair": ["p", "s"], "label": [["user", "p\n\ns"], ["assistant", "x"]]},
+        ],
+    ),
+    "turns in one text": (
+        {"system": "SYSTEM: s", "chat": GLAIVE},
+        "holds turns of USER:",
+        [
+            [
+                *[["system", "s"], ["user", "q\nr"], ["assistant", "<functioncall> {}"]],
+                *[["user", "FUNCTION RESPONSE: {}"], ["assistant", "a"]],
+            ]
+        ],
+    ),
+    "a column a label": (
+        JIGSAW,
+        "'toxic' and 1 more column",
+        [
+            {"text": JIGSAW[0]["comment_text"], "labels": found}
+            for found in (["toxic"], *[["an obscene one", "toxic"]] * 2)
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"), [*((name, "jsonl") for name in REMADE), *(("a column a label", s) for s in ("json", "csv"))]
+)
+def test_records_of_known_shapes_are_made_by_the_command_that_is_told(tmp_path: Path, name: str, suffix: str) -> None:
+    records, told, expected = REMADE[name]
+    rows = records if isinstance(records, list) else [records]
+    path = tmp_path / f"a.{suffix}"
+    with path.open("w") as file:
+        if suffix == "csv":
+            table = csv.DictWriter(file, rows[0].keys())
+            table.writeheader()
+            table.writerows(rows)
+        else:
+            file.write(json.dumps(rows) if suffix == "json" else "\n".join(map(json.dumps, rows)))
+    found = refusal(str(path))
+    assert told in found
+    [command] = re.findall(r"This makes records of them: (.* > records\.jsonl)(?:$|; or)", found)
+    if shutil.which("jq"):
+        command = command.replace("FILE", str(path)).replace("python ", f"{sys.executable} ")
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+        made = [sample.key() for file in opened(str(tmp_path / "records.jsonl")) for sample in file]
+        assert json.loads(json.dumps(made).replace(', {"weight": 0.0}', "")) == expected
 
 
 def test_records_with_nothing_to_learn_are_left_out_counted_and_read_again_alike(tmp_path: Path) -> None:
