@@ -12,6 +12,7 @@ from graftkit.corpus.split import Split
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import TargetError
 from graftkit.flow.base_files.open_model import check_fits, embedding_rows, load_tokenizer, open_model
+from graftkit.flow.base_files.own_head import mask_token
 from graftkit.flow.planning.continued_adapter import (
     filled_from_folder,
     folder_vocabulary,
@@ -21,7 +22,6 @@ from graftkit.flow.planning.continued_adapter import (
 from graftkit.flow.planning.head import (
     head_facts,
     labels_in_order,
-    mask_token,
     refuse_with_head,
     told_of_pairs,
     told_of_several,
