@@ -24,6 +24,7 @@ from graftkit.flow.records.remade_records import choices_left_out, remade, remad
 from graftkit.flow.records.suggest_format import (
     Guess,
     context_left_out,
+    label_left_out,
     lists_as_text,
     misspelt_columns,
     suggest_format,
@@ -324,6 +325,7 @@ class _Opener:
         """Refuses a file whose format leaves out what is likely meant, such as a misspelt column."""
         told = misspelt_columns(found, known, self._formats(), source.path.name)
         told = told or context_left_out(found, known, self._formats(), source.path.name, columns)
+        told = told or label_left_out(found, known, self._formats(), source.path.name)
         if told:
             message, hint, suggested = told
             raise _unknown(message, first, hint, suggested)

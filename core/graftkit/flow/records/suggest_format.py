@@ -16,6 +16,7 @@ from graftkit.visible import one_line
 __all__ = [
     "Guess",
     "context_left_out",
+    "label_left_out",
     "lists_as_text",
     "misspelt_columns",
     "scored_texts",
@@ -249,6 +250,33 @@ def context_left_out(
     left = ", ".join(yaml_word(columns.get(name, name)) for name in found if name not in read)
     line = f"{{path: {path}, {_entry(guess)}}}, or, where it is not meant, {{path: {path}, unused: [{left}]}}"
     return f"'{context}' beside '{pair[0]}' and '{pair[1]}' would not be read", f"Write {line}.", guess
+
+
+def label_left_out(
+    found: Mapping[str, Column], read: Collection[str], formats: Mapping[str, RecordFormat], path: str
+) -> tuple[str, str, Guess] | None:
+    """Returns a label of a text that would be read without it, what to write, and what that says; None without one.
+
+    Args:
+        found: The file's columns.
+        read: Those that the format that fits reads.
+        formats: The formats, by the names that a recipe gives them.
+        path: The path that the recipe gives.
+    """
+    plain = {"number", "string", "boolean", "null"}
+    label = next((name for name in found if _A_LABEL.fullmatch(name) and found[name].types <= plain), None)
+    if label is None or label in read or not {*read} <= {"text", "content"}:
+        return None
+    guess = _fitting_as({name: "label" if name == label else name for name in found}, found, formats)
+    if guess is None or guess["format"] != "label":
+        return None
+    left = ", ".join(yaml_word(name) for name in found if name not in read)
+    line = f"{{path: {path}, {_entry(guess)}}}, or, where it is not meant, {{path: {path}, unused: [{left}]}}"
+    return f"'{label}' beside '{next(iter(read))}' would not be read", f"Write {line}.", guess
+
+
+_A_LABEL = re.compile(r"(?:\w+[_-])?label(?:[_-]\w+)?", re.IGNORECASE)
+"""What data sets call the label of a text where it has several, such as TREC's."""
 
 
 def _line(

@@ -398,6 +398,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         [{"question": "q", "context": "c", "answers": {"text": texts, "answer_start": []}} for texts in (["a"], [])],
         ":2: the question has no answer",
     ),
+    "a text with several labels": (
+        {"text": "q", "coarse_label": "a", "fine_label": "b"},
+        "'coarse_label' beside 'text' would not be read",
+    ),
     "one text of another name": ({"sample": "a", "id": 3}, "no format fits"),
     "a text and a number": ({"sentence": "q", "label": 1}, "no format fits"),
 }
@@ -405,7 +409,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 def as_said(hint: str, path: Path) -> dict[str, Any]:
     """The entry that a hint writes: whole, the first one of several, or the last key of one."""
-    whole = re.search(r"\{path: .*\}", hint.partition(" or {path")[0])
+    whole = re.search(r"\{path: .*\}", re.split(r" or(?:, where .*?,)? \{path", hint)[0])
     said = whole[0] if whole else re.findall(r"(?:format|columns): (?:\{.*\}|[\w-]+)", hint)[-1]
     entry = yaml.safe_load(said.replace("FIRST", "zero").replace("SECOND", "a"))
     return {**entry, "path": str(path)}
