@@ -18,6 +18,7 @@ from graftkit.corpus.dataset import Dataset, first_records
 from graftkit.corpus.file_names import check_one_split, check_parts
 from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError, UnknownFormatError
+from graftkit.flow.records.handed_records import words_beside
 from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
 from graftkit.flow.records.remade_records import choices_left_out, remade, remade_texts
@@ -420,10 +421,11 @@ def _with_names(format: RecordFormat, reader: Reader, source: RecordSource, colu
         source: The file.
         columns: The format's names of columns -> the file's.
     """
-    if not isinstance(format, NamedFormat) or not format.takes_names or not isinstance(reader, NamesNumbers):
+    if not isinstance(format, NamedFormat) or not format.takes_names:
         return format
     theirs = {name: ours for ours, name in columns.items()}
-    kept = {theirs.get(name, name): words for name, words in reader.names(source).items()}
+    found = {**words_beside(source.path), **(reader.names(source) if isinstance(reader, NamesNumbers) else {})}
+    kept = {theirs.get(name, name): words for name, words in found.items()}
     return format.with_names(kept) if kept else format
 
 
