@@ -65,7 +65,7 @@ def remade_texts(records: Iterable[Mapping[str, Any]], path: str) -> tuple[str, 
         path: The path that the recipe gives.
     """
     rows = list(records)
-    shape = _marked_labels(rows) or _marked_turns(rows)
+    shape = _marked_labels(rows) or _marked_turns(rows) or _listed_turns(rows)
     return None if shape is None else (shape[0], _offered(shape[1], {}, (), path))
 
 
@@ -270,6 +270,15 @@ def _marked_turns(rows: Sequence[Mapping[str, Any]]) -> _Found:
 
 
 _TURNS = re.compile(r"\s*USER: .*\nASSISTANT: ", re.DOTALL)
+
+
+def _listed_turns(rows: Sequence[Mapping[str, Any]]) -> _Found:
+    """A conversation whose list is written as text."""
+    for name in ("conversation", "dialog", "dialogue", "turns", "chat"):
+        texts = [row.get(name) for row in rows]
+        if texts and all(isinstance(text, str) and text.lstrip().startswith("[") for text in texts):
+            return f"'{name}' holds lists, written as text", f".{name} |= fromjson"
+    return None
 
 
 def yaml_word(name: str) -> str:

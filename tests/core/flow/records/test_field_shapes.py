@@ -575,6 +575,22 @@ REMADE: dict[str, tuple[Any, str, list[Any]]] = {
 }
 
 
+@pytest.mark.parametrize("name", ["conversation", "conversations"])
+@pytest.mark.parametrize("turns", [["q", "a"], [{"input": "q", "output": "a"}], [user("q"), assistant("a")]])
+def test_turns_that_are_written_as_text_are_read_as_it_is_told(tmp_path: Path, turns: Any, name: str) -> None:
+    record = {name: json.dumps(turns)}
+    path = written(tmp_path, record)
+    [command] = re.findall(r"jq -c '.*' FILE > records\.jsonl", refusal(str(path)))
+    if shutil.which("jq"):
+        subprocess.run(command.replace("FILE", str(path)), shell=True, check=True, cwd=tmp_path)
+        assert keys(str(tmp_path / "records.jsonl")) == [QA]
+    with (tmp_path / "a.csv").open("w") as file:
+        table = csv.DictWriter(file, record)
+        table.writeheader()
+        table.writerow(record)
+    assert keys({"path": str(tmp_path / "a.csv"), "reader": {"use": "csv", "lists": [name]}}) == [QA]
+
+
 @pytest.mark.parametrize(
     ("name", "suffix"), [*((name, "jsonl") for name in REMADE), *(("a column a label", s) for s in ("json", "csv"))]
 )
