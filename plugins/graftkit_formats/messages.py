@@ -16,6 +16,12 @@ from graftkit_formats.without_roles import describe_turns, holds_turns_without_r
 
 __all__ = ["Messages", "ShareGpt"]
 
+_WRITTEN = (
+    "Its list is written as text, which says less of what it holds. In a csv, have lists read: reader: {{use: csv, "
+    "lists: [{name}]}}. Of JSON lines this makes lists: jq -c '.{name} |= fromjson' FILE > records.jsonl"
+)
+"""What to do where a table, or another file, holds turns of another shape as JSON text."""
+
 
 class Messages:
     """Reads `{"messages": [{"role": ..., "content": ...}, ...]}`; columns "system" and "tools" go with them.
@@ -76,7 +82,12 @@ class Messages:
         turns = turns_of(record, name, where)
         if name in self.without_roles:
             turns = with_roles(turns, self._config.ignore, where)
-        messages = messages_of(turns, where, self._config, self.keys)
+        try:
+            messages = messages_of(turns, where, self._config, self.keys)
+        except DataError as error:
+            if error.hint or not isinstance(record[name], str):
+                raise
+            raise DataError(error.message, where=error.where, hint=_WRITTEN.format(name=name)) from None
         return conversation_or_prompt(with_system(record, messages, where), where, tools_of(record, where))
 
     def _column(self, record: Mapping[str, Any], where: str) -> str:

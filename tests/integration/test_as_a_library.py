@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import graftkit
@@ -26,6 +27,7 @@ from graftkit.cli.main import cli
 from graftkit.errors import Cancelled, DataError, FolderError, FolderInUseError, PluginError, RecipeError, RequestError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.events import StepFinished
+from graftkit.flow.records.handed_records import keep_records, same_records, words_beside
 from graftkit.interfaces.samples import Message
 from odd_mappings import Raising
 from safetensors.torch import load_file
@@ -187,6 +189,31 @@ def test_plan_and_preview_take_records_in_memory(tiny_model: Path) -> None:
     found = graftkit.preview(short(tiny_model), train=ROWS, records=2)
     assert len(found.lengths.lengths) == 57 and len(as_json(found)["examples"]) == 2
     assert any(found.examples[0].loss_weight) and "say" in "".join(found.examples[0].tokens)
+    found = graftkit.preview(short(tiny_model), train=[{**row, "id": 1} for row in ROWS])
+    assert [*found.notices] == [*more.notices]
+
+
+class Table(list[Any]):
+    """Rows with what a `datasets.Dataset` says of its columns."""
+
+    def __init__(self, rows: Any, **features: Any) -> None:
+        super().__init__(rows)
+        self.features = features
+
+
+def test_numbers_of_a_table_in_memory_are_the_words_that_it_keeps(tiny_model: Path, tmp_path: Path) -> None:
+    words = SimpleNamespace(names=["poor", "good"])
+    rows = [{"text": f"film {n}", "label": n % 2} for n in range(40)]
+    recipe = short(tiny_model, objective="classification", data={"holdout": 0.1})
+    planned = graftkit.plan(recipe, train=Table(rows, text=SimpleNamespace(dtype="string"), label=words))
+    assert {sample.label for sample in planned.samples.train} == {"poor", "good"}  # type: ignore[union-attr]
+    of_lists = [{"text": row["text"], "labels": [row["label"]]} for row in rows]
+    lists = Table(of_lists, labels=SimpleNamespace(feature=words))
+    kept = keep_records({"train": lists}, tmp_path)
+    assert words_beside(kept["train"]) == {"labels": ["poor", "good"]}
+    assert same_records({"train": lists}, tmp_path) == kept
+    with pytest.raises(RecipeError, match="not those that the run was started with"):
+        same_records({"train": [*lists]}, tmp_path)
 
 
 def test_of_a_long_text_the_first_examples_are_shown(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -797,6 +797,23 @@ def test_labelled_records_take_three_commands(bert: str, tmp_path: Path, monkeyp
     assert re.match(r"(bad|good) 0\.\d{4}, ", said.stdout), said.output
 
 
+def test_init_writes_no_objective_that_does_not_train_the_model(bert: str, tiny_model: Path, tmp_path: Path) -> None:
+    path, cli, recipe = str(written(tmp_path / "train.jsonl", PLAIN)), CliRunner(), tmp_path / "r.yaml"
+
+    def init(model: str | Path, *more: str) -> Any:
+        return cli.invoke(toolkit, ["init", str(recipe), "--model", str(model), "--train", path, *more])
+
+    for model, objective, message in (
+        (tiny_model, "masked-lm", "no mask token"),
+        (bert, "sft", "trains language models"),
+    ):
+        refused = init(model, "--objective", objective)
+        assert isinstance(refused.exception, ModelError) and message in str(refused.exception)
+        assert not recipe.exists()
+    assert init(bert).exit_code == 0
+    assert graftkit.plan(str(recipe)).bound.objective.use == "masked-lm"
+
+
 @pytest.mark.parametrize(
     "records,objective,shown",
     [
@@ -832,7 +849,10 @@ def test_init_takes_lists_of_few_labels_and_numbers(
         lambda n: "abcdefghijkl"[n % 12],
     ],
 )
-def test_init_takes_few_short_labels_for_classes_alone(bert: str, tmp_path: Path, label: Any) -> None:
+def test_init_takes_few_short_labels_for_classes_alone(tiny_model: Path, tmp_path: Path, label: Any) -> None:
+    """Others are answers, which a language model writes."""
     records = written(tmp_path / "train.jsonl", [{"text": f"film {n}", "label": label(n)} for n in range(40)])
-    found = CliRunner().invoke(toolkit, ["init", str(tmp_path / "r.yaml"), "--model", bert, "--train", str(records)])
+    recipe = tmp_path / "r.yaml"
+    found = CliRunner().invoke(toolkit, ["init", str(recipe), "--model", str(tiny_model), "--train", str(records)])
     assert found.exit_code == 0 and "classification" not in found.output, found.output
+    assert graftkit.plan(recipe).bound.objective.use == "sft"

@@ -12,6 +12,7 @@ from graftkit.cli.options import disable_option, host_of, json_option, offline_o
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.terminal import Styled, say
 from graftkit.flow.preview import Lengths, PreviewedExample, preview
+from graftkit.visible import further_lines_indented
 
 __all__ = ["command"]
 
@@ -38,13 +39,17 @@ def command(
 
     Of words with tags each learnt token has its tag: [Ada/B-PER].
 
-    After them come the share that is learnt and the lengths of up to 500 records. With --json each record is a line
-    with its tokens, ids, weights in the loss, and who wrote which part of its text.
+    What `plan` tells of the recipe comes first, on standard error. After the records come the share that is learnt
+    and the lengths of up to 500 records. With --json each record is a line with its tokens, ids, weights in the loss,
+    and who wrote which part of its text.
     """
     with output_to_stderr():
         host = host_of(recipe, overrides, disable)
         measured = 0 if as_json else _MEASURED
         found = preview(recipe, records=records, where=where, measured=measured, overrides=overrides, host=host)
+        host.take_notices()  # they are among the recipe's
+        for notice in found.notices:
+            click.echo(further_lines_indented(f"note: {notice}"), err=True)
     for example in found.examples:
         if as_json:
             click.echo(json.dumps(example.to_json()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -80,11 +80,12 @@ class Dataset:
         first: How many of its records are read, from its beginning on; None for all.
         later: The files that its entry names after it.
         answers_itself: Whether the model answers records itself, so that they need no expected answer.
-        reading: What is read into its records that they don't say themselves; "" for nothing.
+        describe: Says what is read into a record that it doesn't say itself; None where nothing ever is.
         by: The file's own name of a column whose value records share that are held out together; None for no such one.
         left: Filled while the file is read: each column that is neither -> where it was found first.
         skipped: Filled likewise: the numbers of the records that are left out, from 0.
         counted: Filled once it is known: how many records are read.
+        described: Filled while the file is read: what `describe` said, each thing once, in order; the first few.
     """
 
     source: RecordSource
@@ -101,11 +102,22 @@ class Dataset:
     first: int | None = None
     later: Sequence[Path] = ()
     answers_itself: bool = False
-    reading: str = ""
+    describe: Callable[[Mapping[str, Any]], str] | None = None
     by: str | None = None
     left: dict[str, str] = field(default_factory=dict)
     skipped: array[int] = field(default_factory=lambda: array("Q"))
     counted: list[int] = field(default_factory=list)
+    described: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def reading(self) -> str:
+        """What is read into its records, as far as they were read, that they don't say; "" for nothing."""
+        return "; ".join(self.described)
+
+    def note_reading(self, record: Mapping[str, Any]) -> None:
+        """Keeps what is read into a record, under the format's names of columns, that it doesn't say itself."""
+        if self.describe is not None and len(self.described) < _SHOWN_READINGS and (told := self.describe(record)):
+            self.described[told] = None
 
     def facts(self) -> dict[str, Any]:
         """Returns what is read, and as what, as JSON."""
@@ -201,6 +213,7 @@ class Dataset:
             hint = error.hint or f"The file is read as {self.format_name}, as its first records are."
             raise DataError(error.message, where=error.where, hint=hint) from None
         _check_size(sample)
+        self.note_reading(values)
         return sample
 
     @property
@@ -342,6 +355,9 @@ def _shared(values: Mapping[str, Any], by: str, where: str) -> str:
         hint=f"{'' if by in values else nearest(by, map(one_line, values))}Every record needs one.",
     )
 
+
+_SHOWN_READINGS = 3
+"""How many things are told that are read into a file's records."""
 
 _MOST_COLUMNS = 10_000
 """Columns that are kept count of; more than any table of texts has."""

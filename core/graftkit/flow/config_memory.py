@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from graftkit.errors import ModelError
+from graftkit.flow.base_files.own_head import refuse_head
 from graftkit.flow.memory.fit_memory import MemoryLimits
 from graftkit.flow.memory.forecast_memory import (
     MemoryRequest,
@@ -20,7 +21,7 @@ from graftkit.flow.memory.forecast_memory import (
     request_of,
     teacher_model,
 )
-from graftkit.flow.planning.head import config_of_objective, own_labels, refuse_head
+from graftkit.flow.planning.head import config_of_objective, own_labels
 from graftkit.flow.planning.settle_memory import available, settle_memory
 from graftkit.flow.planning.targets import chosen_targets
 from graftkit.flow.planning.unsettled import DTYPE, settled_recipe, unsettled

@@ -83,12 +83,14 @@ class Preview:
         not_shown: Where a record has further examples: its place -> how many.
         sampled: Whether none of it is learnt: the model's own answers are, and the records' are what these are compared
             with.
+        notices: What the user should know of the recipe, as `plan` tells it.
     """
 
     examples: Sequence[PreviewedExample]
     lengths: Lengths
     not_shown: Mapping[str, int] = field(default_factory=dict)
     sampled: bool = False
+    notices: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON."""
@@ -136,7 +138,7 @@ def preview(
     for number, sample in enumerate(islice(planned.samples.train, 0 if where else max(records, measured))):
         looked.look(sample, show=number < records, measure=number < measured)
     sampled = isinstance(planned.bound.objective_config, SampledConfig)
-    return Preview(looked.shown, Lengths(looked.lengths, looked.learnt), looked.not_shown, sampled)
+    return Preview(looked.shown, Lengths(looked.lengths, looked.learnt), looked.not_shown, sampled, planned.notices)
 
 
 class _Looked:

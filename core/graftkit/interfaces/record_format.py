@@ -83,7 +83,7 @@ class DescribesReading(Protocol):
         """Says what is read into a record, for a notice; "" where it says all of it.
 
         Args:
-            record: One of the file's first hundred, as `sample` is given it.
+            record: One of the file's, as `sample` is given it.
         """
 
 

@@ -16,12 +16,13 @@ from graftkit.flow.answering.whole_model import model_of_export, plain_quantizer
 from graftkit.flow.base_files.base_facts import base_facts, check_unchanged
 from graftkit.flow.base_files.generation_settings import generation_config
 from graftkit.flow.base_files.open_model import open_model, open_named_base
+from graftkit.flow.base_files.own_head import does
 from graftkit.flow.base_files.recreate import MakeProvider
 from graftkit.flow.folders.adapter_state import saved_names, state_from_peft
 from graftkit.flow.folders.export_manifest import ExportManifest
 from graftkit.flow.folders.run_adapter import WholeParameters, read_adapter, read_tensors, whole_of_run
 from graftkit.flow.folders.vocabulary_file import read_change
-from graftkit.flow.planning.head import does, with_facts
+from graftkit.flow.planning.head import with_facts
 from graftkit.flow.preparation.check_model import pick_device
 from graftkit.flow.preparation.new_rows import changed_config
 from graftkit.flow.records.chat import options_of

@@ -16,7 +16,8 @@ from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RequestError
 from graftkit.flow.answering.grouped_tags import grouped
 from graftkit.flow.answering.reloaded_model import LayOut
-from graftkit.flow.planning.head import mask_token, scored_of
+from graftkit.flow.base_files.own_head import mask_token
+from graftkit.flow.planning.head import scored_of
 from graftkit.interfaces.architecture import token_types
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.chat_options import ChatOptions

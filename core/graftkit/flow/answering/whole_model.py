@@ -16,8 +16,9 @@ from graftkit.flow.answering.reloaded_head import HeadModel
 from graftkit.flow.answering.reloaded_model import ReloadedModel
 from graftkit.flow.base_files.generation_settings import generation_config, stop_tokens
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
+from graftkit.flow.base_files.own_head import refuse_head
 from graftkit.flow.folders.export_manifest import ExportManifest
-from graftkit.flow.planning.head import refuse_head, with_facts
+from graftkit.flow.planning.head import with_facts
 from graftkit.flow.preparation.check_model import pick_device
 from graftkit.flow.preparation.settle_dtype import faster_dtype
 from graftkit.flow.records.chat import options_of

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from graftkit.corpus.encode import Encoder
-from graftkit.errors import DataError, ModelError, RecipeError
+from graftkit.errors import DataError, RecipeError
+from graftkit.flow.base_files.own_head import check_head, named_head
 from graftkit.flow.base_files.sentence_settings import own_prompts, pooling_of
 from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.planning.named_fields import NamedFields, listed_labels
@@ -17,30 +18,25 @@ from graftkit.flow.planning.vectors import own_pooling
 from graftkit.interfaces.architecture import (
     EMBEDDING_POOLING,
     EMBEDDING_PROMPTS,
-    SCORING,
     SEVERAL_LABELS,
     Head,
     head_of,
-    is_multimodal,
     labels_of,
     with_head,
 )
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.objective import EmbeddingConfig
-from graftkit.interfaces.tokenizer import NamedTokens, Tokenizer
+from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.run_manifest import HeadFacts
 
 __all__ = [
     "NUMBER",
     "config_of_objective",
-    "does",
     "head_facts",
     "labels_in_order",
-    "mask_token",
     "own_labels",
     "refuse_answers",
-    "refuse_head",
     "refuse_with_head",
     "scored_of",
     "told_of_pairs",
@@ -82,23 +78,9 @@ def config_of_objective(
     """
     head, objective = bound.objective_config.head, bound.objective.use
     config, reference = files.config, files.reference
+    check_head(config, head, objective, reference)
     if head == "language":
-        config = _of_language(config)
-        refuse_head(config, reference, f"the objective {objective} trains language models")
-        return config
-    if is_multimodal(config):
-        raise ModelError(
-            f"the objective {objective} puts a head on models of text alone, and this one has towers beside it",
-            where=reference,
-            hint="Give its language model alone, as transformers saves it.",
-        )
-    own, named = head_of(config), (config.get("architectures") or [""])[0]
-    if {own, head} == SCORING:
-        raise ModelError(
-            f"the model {_DOES[own]} ({named}), and the objective {objective} trains {_HEADS[head]}",
-            where=reference,
-            hint="Give the model that it was made from, or one without a head, as AutoModel saves it.",
-        )
+        return _of_language(config)
     if isinstance(bound.objective_config, EmbeddingConfig):
         asked, prompts = bound.objective_config.pooling, bound.objective_config.prompts
         pooled_by = own_pooling(files, origin) if asked == "auto" else asked
@@ -197,32 +179,6 @@ def _head_of_adapter(origin: AdapterFolder, head: Head) -> Head | None:
     if origin.manifest and origin.manifest.head:
         return origin.manifest.head.kind
     return "language" if head == "embedding" and origin.fields.get("task_type") == "CAUSAL_LM" else None
-
-
-_HEADS: Mapping[Head, str] = {
-    "language": "a language model's own head",
-    "sequence": "a head on sequences",
-    "token": "a head on tokens",
-    "masked": "the head that fills in masked tokens",
-    "embedding": "vectors of whole sequences",
-}
-
-
-_DOES: Mapping[Head, str] = {
-    "sequence": "scores whole sequences",
-    "token": "scores each token",
-    "masked": "fills in masked tokens",
-    "embedding": "gives sequences vectors",
-}
-
-
-def does(head: Head) -> str:
-    """Returns what a model with a head that is no language model's does, in words.
-
-    Args:
-        head: The head.
-    """
-    return _DOES[head]
 
 
 def labels_in_order(
@@ -381,62 +337,6 @@ def own_labels(config: Mapping[str, Any]) -> list[str]:
     return [] if own == [f"LABEL_{number}" for number in range(len(own))] else own
 
 
-def refuse_head(config: Mapping[str, Any], reference: str, why: str) -> None:
-    """Refuses a base model that is no causal language model by its own config.json.
-
-    Raises:
-        ModelError: It is none.
-    """
-    head, named = head_of(config), (config.get("architectures") or [""])[0]
-    if head in SCORING:
-        raise ModelError(
-            f"the model {_DOES[head]} ({named}), and {why}",
-            where=reference,
-            hint="Such models are trained with objective: token-classification."
-            if head == "token"
-            else "Such models are trained with objective: classification, multi-label-classification, regression or "
-            "reward.",
-        )
-    if head == "embedding":
-        raise ModelError(
-            f"the model gives sequences vectors ({named}), and {why}",
-            where=reference,
-            hint="Such models are trained with objective: embedding.",
-        )
-    if head == "masked":
-        raise ModelError(
-            f"the model fills in masked tokens ({named}), and is no causal language model: {why}",
-            where=reference,
-            hint="Such models are trained with objective: masked-lm, classification, token-classification or "
-            "embedding.",
-        )
-
-
-def mask_token(tokenizer: Tokenizer, where: str, rows: int | None = None) -> int:
-    """Returns the id of a tokenizer's mask token.
-
-    Args:
-        tokenizer: The tokenizer.
-        where: What the error names.
-        rows: How many rows the model's embedding has, where that is known.
-
-    Raises:
-        ModelError: It has none, or the embedding has no row for it.
-    """
-    named: object = tokenizer.named_tokens if isinstance(tokenizer, NamedTokens) else None
-    text = named.get("mask_token") if isinstance(named, Mapping) else None
-    found = tokenizer.special_tokens.get(text) if isinstance(text, str) else None
-    if found is None:
-        raise ModelError("its tokenizer names no mask token, which masked-lm puts in the place of others", where=where)
-    if rows is not None and found >= rows:
-        raise ModelError(
-            f"the mask token {text!r} has the id {found}; the model's embedding has {rows:,} rows, none for it",
-            where=where,
-            hint="Tokenizer and weights do not belong together: take both from the same model.",
-        )
-    return found
-
-
 def refuse_answers(bound: BoundRecipe) -> None:
     """Refuses answers of a model whose head writes none.
 
@@ -466,8 +366,8 @@ def refuse_with_head(bound: BoundRecipe, origin: AdapterFolder | None) -> None:
     trained = _head_of_adapter(origin, head) if origin else None
     if trained and trained != head:
         raise RecipeError(
-            f"adapter.from: the adapter was trained with {_HEADS[trained]}, and the objective "
-            f"{bound.objective.use} trains {_HEADS[head]}",
+            f"adapter.from: the adapter was trained with {named_head(trained)}, and the objective "
+            f"{bound.objective.use} trains {named_head(head)}",
             where=where(("adapter", "from")),
             hint="Go on with the objective that it was trained by, or export it first (toolkit export ADAPTER --to "
             "merged), and train a new adapter on the merged model.",

@@ -9,11 +9,11 @@ from datetime import date
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.tokenizer_template import chat_template_of
+from graftkit.flow.base_files.own_head import mask_token
 from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.planning.head import (
     head_facts,
     labels_in_order,
-    mask_token,
     told_of_pairs,
     with_facts,
     with_objective_of,

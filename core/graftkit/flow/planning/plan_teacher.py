@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from graftkit.errors import ModelError, RecipeError
 from graftkit.flow.base_files.open_model import embedding_rows, load_tokenizer, open_model
-from graftkit.flow.planning.head import refuse_head, with_facts
+from graftkit.flow.base_files.own_head import refuse_head
+from graftkit.flow.planning.head import with_facts
 from graftkit.flow.planning.vocabulary import VocabularyRequest
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider

@@ -18,12 +18,14 @@ from graftkit.corpus.dataset import Dataset, first_records
 from graftkit.corpus.file_names import check_one_split, check_parts
 from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError, UnknownFormatError
+from graftkit.flow.records.handed_records import words_beside
 from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
+from graftkit.flow.records.remade_records import choices_left_out, remade, remade_texts
 from graftkit.flow.records.suggest_format import (
     Guess,
-    choices_left_out,
     context_left_out,
+    label_left_out,
     lists_as_text,
     misspelt_columns,
     suggest_format,
@@ -34,7 +36,7 @@ from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.reader import NamesNumbers, Reader
-from graftkit.interfaces.record_format import Column, DescribesReading, RecordFormat
+from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.record_source import RecordSource
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.choice import Choice, judge
@@ -210,13 +212,17 @@ class _Opener:
         )
         means = _with_names(means, reads, source, entry.columns)
         if format is None and entry.unused == "report":
-            self._refuse_left_out(found, known, first, source, entry.columns)
+            unanswered = getattr(means, "unanswered", False)
+            self._refuse_left_out(found, known, first, source, entry.columns, unanswered=unanswered)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
-        told = _reading(means, first)
-        return Dataset(
-            source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip, reading=told
+        describe = means.reading if isinstance(means, NamedFormat) and means.describes else None
+        dataset = Dataset(
+            source, reads, reader_name, means, name, entry.columns, known, unused, skip_empty=skip, describe=describe
         )
+        for _, record in first if describe else ():
+            dataset.note_reading(record)
+        return dataset
 
     def _readable(self, path: Path) -> bool:
         """Tells whether a file of a folder is one of records, by a reader that accepts it, installed or not."""
@@ -271,8 +277,12 @@ class _Opener:
                     where=str(source),
                     hint=f"Say which: {' or '.join(_line_of(fit.name, source) for fit in fitting)}.",
                 )
-        of_text = None if reader_name != "csv" else lists_as_text((one for _, one in first), source.path.name)
-        hint, suggested = of_text or suggest_format(found, self._formats(), source.path.name, alone=first.count == 1)
+        path, rows = source.path.name, (one for _, one in first)
+        offered: tuple[str, Guess | None] | None = None if reader_name != "csv" else lists_as_text(rows, path)
+        by_texts = remade_texts((one for _, one in first), path) if offered is None else None
+        if by_texts:
+            offered = f"Where {by_texts[0]}: {by_texts[1]}", None
+        hint, suggested = offered or suggest_format(found, self._formats(), path, alone=first.count == 1)
         raise _unknown(f"no format fits the first records: {described(found)}", first, hint, suggested)
 
     def _chosen_format(
@@ -310,16 +320,21 @@ class _Opener:
         first: _FirstRecords,
         source: RecordSource,
         columns: Mapping[str, str],
+        *,
+        unanswered: bool,
     ) -> None:
-        """Refuses a file whose format leaves out what is likely meant: a misspelt column, or a question's context."""
+        """Refuses a file whose format leaves out what is likely meant, such as a misspelt column."""
         told = misspelt_columns(found, known, self._formats(), source.path.name)
         told = told or context_left_out(found, known, self._formats(), source.path.name, columns)
+        told = told or label_left_out(found, known, self._formats(), source.path.name)
         if told:
             message, hint, suggested = told
             raise _unknown(message, first, hint, suggested)
-        choices = choices_left_out(found, known, source.path.name)
-        if choices:
-            message, hint = choices
+        other = choices_left_out(found, known, source.path.name)
+        if unanswered:
+            other = other or remade(found, known, source.path.name)
+        if other:
+            message, hint = other
             raise _unknown(message, first, hint, None)
 
     def _formats(self) -> dict[str, RecordFormat]:
@@ -397,17 +412,6 @@ def _shortest(registered: RegisteredProvider, names: Mapping[str, int]) -> str:
     return registered.provider.name if names[registered.provider.name] == 1 else registered.qualified_name
 
 
-def _reading(format: RecordFormat, first: _FirstRecords) -> str:
-    """Returns what a format reads into the first records of a file, each thing once; "" where that is nothing."""
-    if not isinstance(format, DescribesReading):
-        return ""
-    told = dict.fromkeys(format.reading(record) for _, record in first)
-    return "; ".join([text for text in told if text][:_SHOWN_READINGS])
-
-
-_SHOWN_READINGS = 3
-
-
 def _with_names(format: RecordFormat, reader: Reader, source: RecordSource, columns: Mapping[str, str]) -> RecordFormat:
     """Returns a format with the words that a file keeps for its numbers, where it keeps any and the format takes them.
 
@@ -417,10 +421,11 @@ def _with_names(format: RecordFormat, reader: Reader, source: RecordSource, colu
         source: The file.
         columns: The format's names of columns -> the file's.
     """
-    if not isinstance(format, NamedFormat) or not format.takes_names or not isinstance(reader, NamesNumbers):
+    if not isinstance(format, NamedFormat) or not format.takes_names:
         return format
     theirs = {name: ours for ours, name in columns.items()}
-    kept = {theirs.get(name, name): words for name, words in reader.names(source).items()}
+    found = {**words_beside(source.path), **(reader.names(source) if isinstance(reader, NamesNumbers) else {})}
+    kept = {theirs.get(name, name): words for name, words in found.items()}
     return format.with_names(kept) if kept else format
 
 

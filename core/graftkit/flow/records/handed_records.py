@@ -14,8 +14,10 @@ from typing import Any
 
 from graftkit.arguments import check_several
 from graftkit.errors import DataError, GraftkitError, RecipeError
+from graftkit.interfaces.bounded_json import parse_json
+from graftkit.interfaces.regular_file import read_regular
 from graftkit.store.file_hashes import sha256_of
-from graftkit.store.files import guarded, make_folder, write_atomic
+from graftkit.store.files import guarded, make_folder, write_atomic, write_json
 
 __all__ = [
     "RECORDS",
@@ -28,6 +30,7 @@ __all__ = [
     "naming_rows",
     "rows_of",
     "same_records",
+    "words_beside",
 ]
 
 RECORDS = "records"
@@ -72,7 +75,53 @@ def keep_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
         with _errors_of_the_caller():
             lines = _lines(key, given)
             write_atomic(kept[key], lambda file, lines=lines: file.writelines(lines))  # type: ignore[misc]
+        words = _words_of(given)
+        if words:
+            write_json(_beside(kept[key]), words)
     return kept
+
+
+def words_beside(path: Path) -> dict[str, list[str]]:
+    """Returns the words that numbers of columns stand for in records that were handed in, from 0 on.
+
+    Args:
+        path: The file that they became; of any other there are none.
+    """
+    beside = _beside(path)
+    if path.suffix != ".jsonl" or not beside.is_file():
+        return {}
+    try:
+        found = parse_json(read_regular(beside, _MOST_WORDS))
+    except (OSError, ValueError):
+        return {}
+    return _words_in(found) if isinstance(found, Mapping) else {}
+
+
+_MOST_WORDS = 1 << 22
+"""Bytes of the words for numbers at most."""
+
+
+def _beside(path: Path) -> Path:
+    """Returns the hidden file, which no reader takes for records, of the words for a file's numbers."""
+    return path.with_name(f".{path.stem}.words.json")
+
+
+def _words_of(rows: Rows) -> dict[str, list[str]]:
+    """Returns the words for numbers that a `datasets.Dataset` keeps as its features: of labels, or of lists of them."""
+    features = getattr(rows, "features", None)
+    if not isinstance(features, Mapping):
+        return {}
+    within = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
+    return _words_in({name: getattr(feature, "names", None) for name, feature in within.items()})
+
+
+def _words_in(found: Mapping[Any, Any]) -> dict[str, list[str]]:
+    """Returns the columns that have words for numbers, and those."""
+    return {
+        name: [*words]
+        for name, words in found.items()
+        if isinstance(name, str) and isinstance(words, list) and all(isinstance(word, str) for word in words)
+    }
 
 
 def _file_of(key: str, folder: Path) -> Path:
@@ -92,7 +141,8 @@ def same_records(rows: Mapping[str, Rows], folder: Path) -> dict[str, Path]:
         with _errors_of_the_caller():
             for line in _lines(key, given):
                 digest.update(line)
-        if not kept[key].is_file() or digest.hexdigest() != sha256_of(kept[key]):
+        same = kept[key].is_file() and digest.hexdigest() == sha256_of(kept[key])
+        if not same or _words_of(given) != words_beside(kept[key]):
             raise RecipeError(
                 "the records that are handed in are not those that the run was started with",
                 where=key,

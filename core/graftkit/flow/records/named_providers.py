@@ -146,6 +146,7 @@ class NamedFormat(Named):
         self._format = format
         self.unanswered = bool(getattr(format, "unanswered", False))
         self.takes_names = isinstance(format, TakesNames)
+        self.describes = isinstance(format, DescribesReading)
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
         """Asks the format."""
@@ -169,7 +170,7 @@ class NamedFormat(Named):
         """Asks the format what it reads into a file's records."""
         if not isinstance(self._format, DescribesReading):
             return ""
-        told: object = self._call("a file's first records", self._format.reading, record)
+        told: object = self._call("a file's records", self._format.reading, record)
         if not isinstance(told, str):
             raise self.wrong(f"gave {kind_named(told)} for what it reads into records, not a text")
         return str.__str__(told)

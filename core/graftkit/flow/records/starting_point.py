@@ -16,10 +16,12 @@ from graftkit.corpus.text_targets import TEXT_SHAPES, TextTargets, is_pair, labe
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RecipeError, UnknownFormatError
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
+from graftkit.flow.base_files.own_head import check_head, mask_token
 from graftkit.flow.records.datasets import look_at_path, open_path, read_for
 from graftkit.flow.records.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps
 from graftkit.flow.records.suggest_format import Guess, scored_texts
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.architecture import Head, head_of
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.model_source import PLAIN, SentenceModules
@@ -28,10 +30,12 @@ from graftkit.interfaces.samples import (
     Completion,
     Conversation,
     LabelledAnswer,
+    LongText,
     PreferencePair,
     Sample,
     ScoredText,
     SimilarTexts,
+    Text,
 )
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
@@ -67,11 +71,11 @@ class StartingPoint:
         max_length: Tokens of an example at most: 99 of 100 fit.
         tokens_per_step: Tokens of an optimizer step: about eight examples.
         epochs: How often every record is seen: three times, or as often as thirty steps take.
-        objective: What suits the records: sft; dpo for pairs, kto for answers that are wanted or not,
-            classification for texts with one of a few labels, multi-label-classification where they have any number of
-            them, regression for texts with a number, token-classification for words with tags, embedding for texts
-            that are to be found by others, similarity for pairs of texts with a number where the model is one of
-            sentence-transformers'.
+        objective: What suits the records: sft; dpo for pairs, kto for answers that are wanted or not, classification
+            for texts with one of a few labels, multi-label-classification where they have any number of them,
+            regression for texts with a number, token-classification for words with tags, embedding for texts that are
+            to be found by others, masked-lm for texts alone where the model fills in masked tokens, similarity for
+            pairs of texts with a number where the model is one of sentence-transformers'.
         quantizer: How frozen weights are stored: as they lie where the file holds them quantized, else in NF4.
         learning_rate: The highest rate of a low-rank adapter for a model of this size.
         steps: How many steps that makes, about.
@@ -124,7 +128,7 @@ def find_starting_point(
     Raises:
         UnknownFormatError: No format fits the records as they are.
         DataError: The records can't be read, or the objective does not learn from such.
-        ModelError: The model's files can't be used.
+        ModelError: The model's files can't be used, or the objective does not train such a model.
         ProviderError: No model source knows the reference, or no plugin offers the objective.
         RecipeError: The objective has fields that can't be told from records and model.
     """
@@ -144,7 +148,7 @@ def find_starting_point(
     targets = _targets_of(samples, vectors=asked.learns_from == "scored_pairs" if objective else by_vectors)
     shape = TEXT_SHAPES.get(targets.kind) if targets else None
     of_vectors = _OF_VECTORS.get(targets.kind) if targets else None
-    suited = of_vectors or (shape.objective if shape else _objective_for(next(iter(samples))))
+    suited = of_vectors or (shape.objective if shape else _objective_for(next(iter(samples)), head_of(files.config)))
     if objective not in (None, suited):
         targets = None
     objective = objective or suited
@@ -160,6 +164,9 @@ def find_starting_point(
     corpus = replace(corpus, lengths=[round(n * share) for n, share in zip(corpus.lengths, kept, strict=True)])
     learnt = host.registry.config_class(host.registry.resolve("objective", objective))
     assert issubclass(learnt, ObjectiveConfig)  # or the registry had refused it
+    check_head(files.config, learnt.head, objective, model)
+    if learnt.head == "masked":
+        mask_token(tokenizer, model)
     fitting = choose_training(recipe, corpus, files, learnt.rate_scale, learnt.examples_per_step)
     chosen = recipe.training.model_copy(update=fitting)
     steps = estimate_steps(recipe.model_copy(update={"training": chosen}), corpus).steps
@@ -256,8 +263,10 @@ def numbers_beside_texts(host: PluginHost, train: str, said: Guess) -> Guess | N
     return guess if as_they_are == {"text"} else None
 
 
-def _objective_for(sample: Sample) -> str:
+def _objective_for(sample: Sample, own: Head) -> str:
     match sample:
+        case Text() | LongText() if type(sample) in (Text, LongText) and own == "masked":
+            return "masked-lm"
         case PreferencePair():
             return "dpo"
         case LabelledAnswer():

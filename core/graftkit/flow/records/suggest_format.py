@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from graftkit.corpus.columns import columns_of, fits
+from graftkit.flow.records.remade_records import by_jq, choices_left_out, remade, yaml_word
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.visible import one_line
 
 __all__ = [
     "Guess",
-    "choices_left_out",
     "context_left_out",
+    "label_left_out",
     "lists_as_text",
     "misspelt_columns",
     "scored_texts",
@@ -75,6 +75,9 @@ def suggest_format(
         path: The path that the recipe gives.
         alone: Whether the file is a single record.
     """
+    other = remade(found, (), path)
+    if other:
+        return f"{other[0]}. {other[1]}", None
     line, guess = _line(found, formats, path, alone=alone)
     if line and len(line) <= _LONGEST + len(path):
         return line, guess
@@ -106,7 +109,7 @@ def lists_as_text(records: Iterable[Mapping[str, Any]], path: str) -> tuple[str,
     names = [name for name, found in listed.items() if found]
     if not names:
         return None
-    told = ", ".join(map(_word, names))
+    told = ", ".join(map(yaml_word, names))
     hint = f"Where '{one_line(names[0])}' holds lists, written as text, say so: "
     return f"{hint}{{path: {path}, reader: {{use: csv, lists: [{told}]}}}}.", {"reader": {"use": "csv", "lists": names}}
 
@@ -213,7 +216,7 @@ def misspelt_columns(
         return None
     ours, theirs = next(iter(guess["columns"].items()))
     meant = f"'{theirs}' would be read, as {guess['format']}, if it was called {ours}"
-    left = ", ".join(_word(name) for name in found if name not in read)
+    left = ", ".join(yaml_word(name) for name in found if name not in read)
     line = f"{{path: {path}, {_entry(guess)}}}, or, where it is not meant, {{path: {path}, unused: [{left}]}}"
     return meant, f"Write {line}.", guess
 
@@ -244,45 +247,36 @@ def context_left_out(
     if [fit.name for fit in fitting] != ["alpaca"]:
         return None
     guess = _guess("alpaca", {ours: columns.get(name, name) for ours, name in mapped.items()})
-    left = ", ".join(_word(columns.get(name, name)) for name in found if name not in read)
+    left = ", ".join(yaml_word(columns.get(name, name)) for name in found if name not in read)
     line = f"{{path: {path}, {_entry(guess)}}}, or, where it is not meant, {{path: {path}, unused: [{left}]}}"
     return f"'{context}' beside '{pair[0]}' and '{pair[1]}' would not be read", f"Write {line}.", guess
 
 
-def choices_left_out(found: Mapping[str, Column], read: Collection[str], path: str) -> tuple[str, str] | None:
-    """Returns what a question is asked to choose from where that is not read, and what to do; None without such.
+def label_left_out(
+    found: Mapping[str, Column], read: Collection[str], formats: Mapping[str, RecordFormat], path: str
+) -> tuple[str, str, Guess] | None:
+    """Returns a label of a text that would be read without it, what to write, and what that says; None without one.
 
     Args:
         found: The file's columns.
         read: Those that the format that fits reads.
+        formats: The formats, by the names that a recipe gives them.
         path: The path that the recipe gives.
     """
-    name = next((name for name in _CHOICES if name in found and name not in read), None)
-    question = next((name for name in _QUESTIONS if name in found and found[name].is_text), None)
-    if name is None or question is None:
+    plain = {"number", "string", "boolean", "null"}
+    label = next((name for name in found if _A_LABEL.fullmatch(name) and found[name].types <= plain), None)
+    if label is None or label in read or not {*read} <= {"text", "content"}:
         return None
-    if found[name].items == {"string"}:
-        joined = f'(.{name} | join("\\n"))'
-    elif {"label", "text"} <= found[name].keys and "object" in found[name].types:
-        joined = f'([.{name}.label, .{name}.text] | transpose | map(join(". ")) | join("\\n"))'
-    else:
+    guess = _fitting_as({name: "label" if name == label else name for name in found}, found, formats)
+    if guess is None or guess["format"] != "label":
         return None
-    answers = {
-        "answer": "" if "answer" not in found or found["answer"].is_text else f" | .answer = .{name}[.answer]",
-        "answerKey": " | .answer = .answerKey",
-    }
-    answer = next((answer for answer in answers if answer in found), None)
-    if answer is None or (answer == "answer" and answers[answer] and found[name].items != {"string"}):
-        return None
-    made = f'.question = .{question} + "\\n" + {joined}{answers[answer]} | del(.{name})'
-    left = ", ".join(_word(other) for other in found if other not in read)
-    unread = f"; or, where they are not meant, {{path: {path}, unused: [{left}]}}." if read else ""
-    told = f"'{name}' beside '{question}' would not be read"
-    return told, f"This puts them into the question: {_by_jq(made, path)}{unread}"
+    left = ", ".join(yaml_word(name) for name in found if name not in read)
+    line = f"{{path: {path}, {_entry(guess)}}}, or, where it is not meant, {{path: {path}, unused: [{left}]}}"
+    return f"'{label}' beside '{next(iter(read))}' would not be read", f"Write {line}.", guess
 
 
-_CHOICES, _QUESTIONS = ("choices", "options"), ("question", "question_stem")
-"""What data sets call the answers to choose from, and the question that they belong to."""
+_A_LABEL = re.compile(r"(?:\w+[_-])?label(?:[_-]\w+)?", re.IGNORECASE)
+"""What data sets call the label of a text where it has several, such as TREC's."""
 
 
 def _line(
@@ -353,20 +347,7 @@ def _made_text(name: str, found: Mapping[str, Column], path: str) -> str:
         meant, made = f"its {inner} is meant", f".{name} |= .{inner}"
     else:
         meant, made = "its JSON is meant", f".{name} |= tostring"
-    return f"Where {meant}, this makes it one: {_by_jq(made, path)}"
-
-
-def _by_jq(made: str, path: str) -> str:
-    """Returns the command that makes other records of a file."""
-    table = path.endswith((".parquet", ".pq"))
-    return f"{f'{_LINES} FILE | jq -c' if table else 'jq -c'} '{made}'{'' if table else ' FILE'} > records.jsonl"
-
-
-_LINES = (
-    "python -c 'import json, sys, pyarrow.parquet as p; "
-    "[print(json.dumps(row, default=str)) for row in p.read_table(sys.argv[1]).to_pylist()]'"
-)
-"""What makes JSON of a Parquet file, a line a record."""
+    return f"Where {meant}, this makes it one: {by_jq(made, path)}"
 
 
 def _languages(found: Mapping[str, Column]) -> list[str]:
@@ -461,20 +442,10 @@ def _guess(format: str, columns: Mapping[str, str]) -> Guess:
 def _entry(guess: Guess) -> str:
     format = guess["format"]
     if isinstance(format, Mapping):
-        format = f"{{{', '.join(f'{key}: {_word(value)}' for key, value in format.items())}}}"
+        format = f"{{{', '.join(f'{key}: {yaml_word(value)}' for key, value in format.items())}}}"
     return f"format: {format}{_columns(guess['columns'])}"
 
 
 def _columns(columns: Mapping[str, str]) -> str:
-    told = [f"{ours}: {_word(theirs)}" for ours, theirs in columns.items() if ours != theirs]
+    told = [f"{ours}: {yaml_word(theirs)}" for ours, theirs in columns.items() if ours != theirs]
     return f", columns: {{{', '.join(told)}}}" if told else ""
-
-
-def _word(name: str) -> str:
-    """Returns a name as YAML reads it."""
-    bare = re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) and name.lower() not in _NO_WORDS
-    return name if bare else json.dumps(name)
-
-
-_NO_WORDS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null"])
-"""What YAML takes for true, false or nothing; "no" is Norwegian, too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ from graftkit import load_recipe
 from graftkit.corpus.dataset import Dataset
 from graftkit.errors import DataError
 from graftkit.flow.planning.plan_notices import told_of_files
-from graftkit.flow.records.datasets import open_datasets
+from graftkit.flow.records.datasets import open_datasets, read_for
 from graftkit.recipe.bind import bind
 from graftkit.testing import isolated_host
 
@@ -270,6 +271,13 @@ def test_what_is_read_into_later_records_is_told_too(tmp_path: Path) -> None:
     lines.write_text("\n".join(map(json.dumps, languages)))
     [dataset] = opened({"path": str(lines), "format": said})
     assert dataset.reading.count("not read: ") == 3 and "not read: de; en is" in dataset.reading
+    late = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}] * 100
+    lines.write_text("\n".join(map(json.dumps, [*late, {"conversation": ["q", "a"]}])))
+    [dataset] = opened({"path": str(lines), "format": "messages"})
+    assert dataset.reading == "" and len([*dataset]) == 101
+    assert "in turn" in dataset.reading
+    [learnt] = read_for("labelled", opened({"path": str(lines), "format": "messages"}))
+    assert len([*learnt]) == 101 and "in turn" in learnt.reading
 
 
 def test_a_label_of_none_is_left_out_where_others_have_words(tmp_path: Path) -> None:
@@ -390,6 +398,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         [{"question": "q", "context": "c", "answers": {"text": texts, "answer_start": []}} for texts in (["a"], [])],
         ":2: the question has no answer",
     ),
+    "a text with several labels": (
+        {"text": "q", "coarse_label": "a", "fine_label": "b"},
+        "'coarse_label' beside 'text' would not be read",
+    ),
     "one text of another name": ({"sample": "a", "id": 3}, "no format fits"),
     "a text and a number": ({"sentence": "q", "label": 1}, "no format fits"),
 }
@@ -397,7 +409,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 def as_said(hint: str, path: Path) -> dict[str, Any]:
     """The entry that a hint writes: whole, the first one of several, or the last key of one."""
-    whole = re.search(r"\{path: .*\}", hint.partition(" or {path")[0])
+    whole = re.search(r"\{path: .*\}", re.split(r" or(?:, where .*?,)? \{path", hint)[0])
     said = whole[0] if whole else re.findall(r"(?:format|columns): (?:\{.*\}|[\w-]+)", hint)[-1]
     entry = yaml.safe_load(said.replace("FIRST", "zero").replace("SECOND", "a"))
     return {**entry, "path": str(path)}
@@ -463,6 +475,144 @@ def test_an_answer_that_is_no_text_becomes_one_by_the_command_that_is_told(
         subprocess.run(command, shell=True, check=True, cwd=tmp_path)
         made = json.loads((tmp_path / "records.jsonl").read_text())
         assert {key: made[key] for key in expected} == expected and keys(str(tmp_path / "records.jsonl"))
+
+
+TWO = {"prompt": "q", "response_1": "b", "response_2": "a"}
+GLAIVE = "\n\n\n".join(
+    [
+        "USER: q\nr",
+        "ASSISTANT: <functioncall> {} <|endoftext|>",
+        "FUNCTION RESPONSE: {}",
+        "ASSISTANT: a <|endoftext|>\n",
+    ]
+)
+COMMENT = {"id": "0f", "comment_text": "a comment of some words", "toxic": 1}
+JIGSAW = [{**COMMENT, "an obscene one": mark} for mark in (0, 1, 1)]
+PAIR = {"chosen": [*QA[:1], ["assistant", "a"]], "rejected": [*QA[:1], ["assistant", "b"]]}
+
+REMADE: dict[str, tuple[Any, str, list[Any]]] = {
+    "the second of two answers": ({**TWO, "preference_strength": 1}, "says the better one", [PAIR]),
+    "the first of two answers": (
+        {"context": [user("q")], "response1": "a", "response2": "b", "overall_preference": -2, "domain": "code"},
+        "says the better one",
+        [PAIR],
+    ),
+    "two answers and the number of one": (
+        {"prompt": "q", "response_0": "b", "response_1": "a", "better_response_id": 1, "is_response_0_safe": True},
+        "'better_response_id' says",
+        [PAIR],
+    ),
+    "two answers and their scores": (
+        {"question": {"full_text": "q"}, "answer_0": "a", "answer_1": "b", "score_0": 1.0, "score_1": -1.0},
+        "'score_0' and 'score_1' say the better one",
+        [PAIR],
+    ),
+    "two conversations": (
+        {
+            "conversation_a": [user("q"), assistant("b")],
+            "conversation_b": [user("q"), assistant("a")],
+            "winner": "model_b",
+        },
+        "'winner' says",
+        [PAIR],
+    ),
+    "ranks": (
+        {
+            "prompt": "\n\nHuman: q\n\nAssistant: ",
+            "answers": [{"answer": text, "rank": rank} for text, rank in (("c", 2.0), ("a", 1.0), ("b", 3.0))],
+        },
+        "says the best and the worst one",
+        [PAIR],
+    ),
+    "ratings": (
+        {
+            "instruction": "q",
+            "completions": [{"response": "b", "overall_score": 2}, {"response": "a", "overall_score": 7}],
+        },
+        "says the best and the worst one",
+        [PAIR],
+    ),
+    "questions in turn": (
+        {"story": "s", "questions": ["q", "r"], "answers": {"input_text": ["a", "b"], "answer_start": [0, 1]}},
+        "a conversation",
+        [[["user", "s\n\nq"], ["assistant", "a"], ["user", "r"], ["assistant", "b"]]],
+    ),
+    "endings": (
+        {"activity_label": "x", "ctx": "q", "endings": ["b", "a"], "label": "1"},
+        "says the right one",
+        [["q", " a"]],
+    ),
+    "pairs in several languages": (
+        {
+            "premise": {"en": "p", "de": "q"},
+            "hypothesis": {"language": ["de", "en"], "translation": ["r", "s"]},
+            "label": "x",
+        },
+        "in several languages",
+        [
+            {"pair": ["q", "r"], "label": [["user", "q\n\nr"], ["assistant", "x"]]},
+            {"pair": ["p", "s"], "label": [["user", "p\n\ns"], ["assistant", "x"]]},
+        ],
+    ),
+    "turns in one text": (
+        {"system": "SYSTEM: s", "chat": GLAIVE},
+        "holds turns of USER:",
+        [
+            [
+                *[["system", "s"], ["user", "q\nr"], ["assistant", "<functioncall> {}"]],
+                *[["user", "FUNCTION RESPONSE: {}"], ["assistant", "a"]],
+            ]
+        ],
+    ),
+    "a column a label": (
+        JIGSAW,
+        "'toxic' and 1 more column",
+        [
+            {"text": JIGSAW[0]["comment_text"], "labels": found}
+            for found in (["toxic"], *[["an obscene one", "toxic"]] * 2)
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["conversation", "conversations"])
+@pytest.mark.parametrize("turns", [["q", "a"], [{"input": "q", "output": "a"}], [user("q"), assistant("a")]])
+def test_turns_that_are_written_as_text_are_read_as_it_is_told(tmp_path: Path, turns: Any, name: str) -> None:
+    record = {name: json.dumps(turns)}
+    path = written(tmp_path, record)
+    [command] = re.findall(r"jq -c '.*' FILE > records\.jsonl", refusal(str(path)))
+    if shutil.which("jq"):
+        subprocess.run(command.replace("FILE", str(path)), shell=True, check=True, cwd=tmp_path)
+        assert keys(str(tmp_path / "records.jsonl")) == [QA]
+    with (tmp_path / "a.csv").open("w") as file:
+        table = csv.DictWriter(file, record)
+        table.writeheader()
+        table.writerow(record)
+    assert keys({"path": str(tmp_path / "a.csv"), "reader": {"use": "csv", "lists": [name]}}) == [QA]
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"), [*((name, "jsonl") for name in REMADE), *(("a column a label", s) for s in ("json", "csv"))]
+)
+def test_records_of_known_shapes_are_made_by_the_command_that_is_told(tmp_path: Path, name: str, suffix: str) -> None:
+    records, told, expected = REMADE[name]
+    rows = records if isinstance(records, list) else [records]
+    path = tmp_path / f"a.{suffix}"
+    with path.open("w") as file:
+        if suffix == "csv":
+            table = csv.DictWriter(file, rows[0].keys())
+            table.writeheader()
+            table.writerows(rows)
+        else:
+            file.write(json.dumps(rows) if suffix == "json" else "\n".join(map(json.dumps, rows)))
+    found = refusal(str(path))
+    assert told in found
+    [command] = re.findall(r"This makes records of them: (.* > records\.jsonl)(?:$|; or)", found)
+    if shutil.which("jq"):
+        command = command.replace("FILE", str(path)).replace("python ", f"{sys.executable} ")
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+        made = [sample.key() for file in opened(str(tmp_path / "records.jsonl")) for sample in file]
+        assert json.loads(json.dumps(made).replace(', {"weight": 0.0}', "")) == expected
 
 
 def test_records_with_nothing_to_learn_are_left_out_counted_and_read_again_alike(tmp_path: Path) -> None:
