@@ -61,6 +61,7 @@ class Int8:
         """
         found = stored_int8(stored)
         if found is not None:
+            self._look_at(found.codes.device)
             found.rounds_products = self._rounds_products
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from architectures import settings
@@ -21,6 +22,7 @@ from graftkit_quantizers.config import Int8Config
 from graftkit_quantizers.dense import Dense
 from graftkit_quantizers.int8 import Int8
 from graftkit_quantizers.nf4 import Nf4
+from quantized_files import Packed, quantized_folder
 from reference import training_loss
 
 pytestmark = pytest.mark.gpu
@@ -91,3 +93,19 @@ def test_products_of_whole_numbers_are_told_to_be_for_cpus(cuda: torch.device, m
     quantizer, layer = Int8(Int8Config(products="int8")), LayerInfo("", "linear", 30, 20)
     with pytest.warns(UserWarning, match="products: int8 has no effect: it is for CPUs, and this is cuda"):
         quantizer.quantize(torch.ones(30, 20, device=cuda), layer)
+
+
+def bitsandbytes_int8(numbers: np.random.Generator, rows: int, columns: int) -> Packed:
+    codes = torch.from_numpy(numbers.integers(-127, 128, (rows, columns)).astype(np.int8))
+    largest = torch.from_numpy(numbers.uniform(0.05, 0.1, rows).astype(np.float32))
+    return {"weight": codes, "SCB": largest}, codes * largest.unsqueeze(1) / 127
+
+
+def test_so_they_are_where_the_file_holds_int8_already(tmp_path: Path, cuda: torch.device, monkeypatch: Any) -> None:
+    monkeypatch.setattr(int8_products, "sums_are_exact", lambda: True)
+    quantized_folder(tmp_path, {"quant_method": "bitsandbytes", "load_in_8bit": True}, bitsandbytes_int8)
+    loss, gradient = trained(tmp_path, torch.device("cpu"), torch.float32, Int8())
+    with pytest.warns(UserWarning, match="products: int8 has no effect: it is for CPUs, and this is cuda") as told:
+        found, same = trained(tmp_path, cuda, torch.float32, Int8(Int8Config(products="int8")))
+    assert len([each for each in told if "products: int8" in str(each.message)]) == 1
+    assert found == pytest.approx(loss, rel=1e-4) and off(same, gradient) < 1e-3

@@ -37,8 +37,9 @@ class AdoptingQuantizer(Protocol):
         """Takes over a stored weight, without rounding it again.
 
         Args:
-            stored: What a model source gives. A plain tensor is offered, too, before it is rounded to the type of the
-                computation: under the name of its type ("F32", "F16", "BF16"), as the one tensor "weight".
+            stored: What a model source gives, its tensors on the device that computes. A plain tensor is offered, too,
+                before it is rounded to the type of the computation: under the name of its type ("F32", "F16", "BF16"),
+                as the one tensor "weight".
             layer: Whose weight it is.
 
         Returns:

@@ -487,8 +487,9 @@ class Loader:
 
     def _adopted(self, name: str, layer: LayerInfo, stored: StoredWeight) -> FrozenWeight | None:
         assert isinstance(self._quantizer, AdoptingQuantizer)
+        placed = {key: tensor.to(self._device) for key, tensor in stored.tensors.items()}
         try:
-            frozen = self._quantizer.adopt(stored, layer)
+            frozen = self._quantizer.adopt(replace(stored, tensors=placed), layer)
         except ValueError as error:
             raise self._damaged(name, stored, str(error)) from None
         if frozen is None:
