@@ -103,7 +103,7 @@ def test_an_isolated_host_has_the_built_ins_and_what_it_is_given() -> None:
         "ternary",
     }
     assert {record.distribution for record in host.records} == {""}
-    assert {registered.kind for registered in isolated_host().registry.providers()} == {*KINDS} - {"callback"}
+    assert {registered.kind for registered in isolated_host().registry.providers()} == {*KINDS}
     with pytest.raises(PluginError, match="failed to load"):
         isolated_host(SimpleNamespace(graftkit_quantizers=hookimpl(lambda: None)))
 
