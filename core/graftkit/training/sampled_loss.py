@@ -167,7 +167,8 @@ class SampledLoss:
         Raises:
             TrainingError: They are none.
         """
-        self._batch = SampledBatch.from_state(state)
+        network: Any = self._network
+        self._batch = SampledBatch.from_state(state, network.get_input_embeddings().num_embeddings)
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Samples an answer to each prompt; the same numbers draw them each time."""

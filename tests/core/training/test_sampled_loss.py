@@ -115,10 +115,10 @@ def test_answers_that_further_steps_learn_from_outlast_a_stop() -> None:
     examples = [Example(np.array([3, 4, 5]), np.array([0, 1, 1], np.float32), 1, old, told)] * 2
     score = StepScore(-0.5, 12, 8, {"reward": 0.5}, [0.5, -1.5])
     for kept in (SampledBatch(TokenStore.of(examples), 4, score), SampledBatch(TokenStore.of([]), 4, score)):
-        found = SampledBatch.from_state(kept.state())
+        found = SampledBatch.from_state(kept.state(), 6)
         assert (found.count, found.score, len(found.store)) == (4, score, len(kept.store))
         for ours, theirs in zip(found.store, kept.store, strict=True):
             assert ours.ids.tolist() == theirs.ids.tolist() and ours.prompt_length == theirs.prompt_length
             assert ours.loss_weight.tolist() == [0, 1, 1] and ours.by_token["old"].tolist() == [0, -1, -2.5]
     with pytest.raises(TrainingError, match="has not the sampled answers"):
-        SampledBatch.from_state({})
+        SampledBatch.from_state({}, 6)
