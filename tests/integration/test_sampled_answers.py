@@ -172,6 +172,7 @@ def test_what_can_not_be_sampled_is_refused_before_work_is_done(sampling: Any, t
     for fields, message in (
         ({"rewards": {"regexp": 1}}, r"evaluation.metrics has no 'regexp'"),
         ({"rewards": {"regex": 0}}, "all weights are 0"),
+        ({"top_k": 1}, "all answers to a prompt are the same"),
         ({"max_new_tokens": 64}, "no room for a prompt"),
         ({"epsilon_high": 0.28}, "epsilon_high: with num_iterations 1 .* every ratio is 1, and nothing is clipped"),
     ):
