@@ -80,16 +80,16 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
 def _sketches(run: RunContext, loaded: LoadedModel, exporters: Mapping[str, Exporter]) -> dict[str, torch.Tensor]:
     """Returns what quantized exports of the run are compared with; one that is absent may be such."""
     if run.plan.bound.absent_exports:
-        return all_sketches(loaded.model)
+        return _all_sketches(loaded.model)
     return sketches_for(exporters.values(), loaded.model)
 
 
 def sketches_for(exporters: Iterable[Exporter], model: AdaptedModel) -> dict[str, torch.Tensor]:
     """Returns sketches of the trained weights where an export is quantized, which is compared with them."""
-    return all_sketches(model) if any(map(quantizes, exporters)) else {}
+    return _all_sketches(model) if any(map(quantizes, exporters)) else {}
 
 
-def all_sketches(model: AdaptedModel) -> dict[str, torch.Tensor]:
+def _all_sketches(model: AdaptedModel) -> dict[str, torch.Tensor]:
     """Returns sketches of the trained weights."""
     found = sketches_of(model.merged_tensors())
     # A format that ties no output layer to the embedding holds the matrix twice.

@@ -125,7 +125,7 @@ def _providers(plan: RunPlan, resumed: Resumed | None) -> dict[str, Any]:
                 return said.get(("exporters", exports[place].folder))
             case ("evaluation", "metrics", int(place)):
                 return said.get(("metrics", metrics[place].label))
-            case (_, name):
+            case ("plugins", name):
                 return said.get(("callbacks", str(name)))
         return None
 
