@@ -15,6 +15,7 @@ import pytest
 from graftkit.cli.main import main
 from graftkit.errors import ExportError, ProviderError
 from graftkit.flow.answering.reload import reload
+from graftkit.flow.exports.probes import PROBES_FILE, Probes
 from graftkit.flow.exports.proof import prove
 from graftkit.host.records import LONGEST_NOTICE, MOST_NOTICES, PluginRecord
 from graftkit.report.run_of_folder import run_around, run_of
@@ -190,6 +191,7 @@ def test_a_finished_run_is_used_without_its_other_plugins(
     assert now == then
     told = [notice for notice in found.manifest["notices"] if "which followed the run" in notice]
     assert len(told) == 2 and "callback quiet" in told[0] and "scoring" in told[1]
+    assert Probes.load(run.folder / PROBES_FILE).sketches, "an export that is absent may be quantized"
     assert graftkit.verify(found.exports["peft"]).proof["status"] == "proved"
     assert graftkit.compare([run.folder, run.folder]).differences == []
     list(reload(run.folder).stream("say 1", max_new_tokens=1))
