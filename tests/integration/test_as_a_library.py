@@ -193,6 +193,20 @@ def test_plan_and_preview_take_records_in_memory(tiny_model: Path) -> None:
     assert [*found.notices] == [*more.notices]
 
 
+def test_preview_tells_what_encoding_cuts_and_leaves_out(tiny_model: Path) -> None:
+    """As a run tells of all records, of those that are measured."""
+    recipe = short(tiny_model, data={"max_length": 32, "holdout": 0})
+    rows = [{"prompt": f"say {n}", "completion": "much " * (40 if n % 2 else 1) + str(n)} for n in range(9)]
+    planned = graftkit.plan(recipe, train=rows)
+    found = graftkit.preview(recipe, train=rows)
+    long, lost = [text for text in found.notices if text not in planned.notices]
+    assert long.startswith("4 of 9 records are longer than 32 tokens and end with the last answer that fits: ")
+    assert lost == "4 of 9 records have nothing left to learn and are not used"
+    some = graftkit.preview(recipe, train=rows, measured=4).notices
+    assert "2 of 4 measured records have nothing left to learn and are not used" in some
+    assert [*graftkit.preview(recipe, train=rows, measured=0).notices] == [*planned.notices]
+
+
 class Table(list[Any]):
     """Rows with what a `datasets.Dataset` says of its columns."""
 

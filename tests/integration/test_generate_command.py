@@ -74,6 +74,26 @@ def test_base_and_tuned_answer_side_by_side(run: Any, tiny_model: Path) -> None:
     assert isinstance(refused.exception, RequestError) and "Compare a run" in str(refused.exception)
 
 
+def test_answers_stand_side_by_side_on_a_wide_terminal(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many prompts are answered together."""
+    monkeypatch.setattr("graftkit.cli.generate.is_terminal", lambda: True)
+    line = ["generate", str(run.folder), "--max-new-tokens", "6", "--compare", "--batch-size"]
+
+    def shown(columns: str, size: str) -> str:
+        monkeypatch.setenv("COLUMNS", columns)
+        done = CliRunner().invoke(toolkit, [*line, size], input="say 3\nsay 4\n")
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    wide, narrow = shown("120", "1"), shown("80", "1")
+    assert (
+        wide.count("base") == wide.count("tuned") == 2
+        and "base:" not in wide
+        and max(map(len, wide.split("\n"))) == 120
+    )
+    assert shown("120", "2") == wide and shown("80", "2") == narrow and narrow.count("base:\n") == 2
+
+
 def test_a_run_with_new_tokens_is_compared_with_the_base_and_its_own_tokenizer(run: Any, tmp_path: Path) -> None:
     records = Path(run.manifest["recipe"]["data"]["train"][0]["path"])
     recipe = {key: value for key, value in run.manifest["recipe"].items() if key in ("model", "adapter")} | {

@@ -15,6 +15,7 @@ import pytest
 from graftkit.cli.main import main
 from graftkit.errors import ExportError, ProviderError
 from graftkit.flow.answering.reload import reload
+from graftkit.flow.exports.probes import PROBES_FILE, Probes
 from graftkit.flow.exports.proof import prove
 from graftkit.host.records import LONGEST_NOTICE, MOST_NOTICES, PluginRecord
 from graftkit.report.run_of_folder import run_around, run_of
@@ -121,28 +122,60 @@ def test_what_a_recipe_leaves_out_and_what_a_proof_warns_of(
 SCORING = """
 from graftkit import Provider, hookimpl
 
+from graftkit_exporters.merged import MergedExporter
+
 class Long:
     def score(self, answered):
         return float(len(answered.answer) > 3)
 
+class Other(MergedExporter):
+    pass
+
+class Quiet:
+    @hookimpl
+    def graftkit_run_started(self, run): pass
+
 @hookimpl
 def graftkit_metrics():
     return [Provider(name="long", target="scoring:Long")]
+
+@hookimpl
+def graftkit_exporters():
+    return [Provider(name="other", target="scoring:Other")]
+
+@hookimpl
+def graftkit_callbacks():
+    return [Provider(name="quiet", target="scoring:Quiet")]
+"""
+
+FOLLOWING = """
+from graftkit import Provider, hookimpl
+
+class Following:
+    @hookimpl
+    def graftkit_run_started(self, run): pass
+
+@hookimpl
+def graftkit_callbacks():
+    return [Provider(name="following", target="following:Following", requires=("scoring",))]
 """
 
 
 @pytest.mark.parametrize("objective", ["sft", {"use": "grpo", "group_size": 2, "max_new_tokens": 4}])
-def test_another_export_needs_no_metric_of_the_run(
+def test_a_finished_run_is_used_without_its_other_plugins(
     objective: Any, tmp_path: Path, make_recipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was measured stays, and so does what the manifest says of the plugin; measuring anew needs it.
+    """Its metrics, which may even have been learnt from, its callbacks, and the exporters of other exports.
 
-    One may even have been learnt from.
+    What was measured stays, and so does what the manifest says of plugins; who measures answers anew needs a metric.
     """
-    monkeypatch.syspath_prepend(tmp_path / "site")
+    for site in ("site", "stays"):
+        monkeypatch.syspath_prepend(tmp_path / site)
     install(tmp_path / "site", "scoring", SCORING)
+    install(tmp_path / "stays", "following", FOLLOWING)
     answered = {"answers": 1, "max_new_tokens": 2, "metrics": ["long", "exact-match"]}
-    recipe = make_recipe(evaluation=answered, objective=objective, export=[])
+    recipe = make_recipe(evaluation=answered, objective=objective, export=["other"], proof="later")
+    recipe["plugins"] = {"quiet": {}, "following": {}}
     recipe["training"]["steps"] = 1
     run = graftkit.run(recipe, out=tmp_path / "run")
     shutil.rmtree(tmp_path / "site")
@@ -152,8 +185,23 @@ def test_another_export_needs_no_metric_of_the_run(
     assert found is not None and found.metrics == run.metrics
     same = ("recipe", "providers")
     now, then = ({key: manifest[key] for key in same} for manifest in (found.manifest, run.manifest))
-    now["recipe"]["export"], now["providers"]["exporters"] = then["recipe"]["export"], then["providers"]["exporters"]
+    for manifest, count in ((now, 2), (then, 1)):
+        assert len(manifest["recipe"].pop("export")) == len(manifest["providers"]["exporters"]) == count
+    assert now["providers"].pop("exporters")[0] == then["providers"].pop("exporters")[0]
     assert now == then
+    told = [notice for notice in found.manifest["notices"] if "which followed the run" in notice]
+    assert len(told) == 2 and "callback quiet" in told[0] and "scoring" in told[1]
+    assert Probes.load(run.folder / PROBES_FILE).sketches, "an export that is absent may be quantized"
+    assert graftkit.verify(found.exports["peft"]).proof["status"] == "proved"
+    assert graftkit.compare([run.folder, run.folder]).differences == []
+    list(reload(run.folder).stream("say 1", max_new_tokens=1))
+    measured = graftkit.evaluate(run.folder, overrides=["evaluation.answers=0"])[0].measured
+    assert measured.holdout_loss == run.after.holdout_loss or objective != "sft"
+    with pytest.raises(ProviderError, match="'long'") as refused:
+        graftkit.evaluate(run.folder)
+    assert "--answers 0" in refused.value.hint
+    with pytest.raises(ProviderError, match="'other'"):
+        graftkit.export(run.folder, "peft", {"name": "further"}, proof="now")
     (run.folder / "answers-after.json").write_text("{}")
     with pytest.raises(ProviderError, match="'long'"):
         graftkit.export(run.folder, "merged")

@@ -18,13 +18,14 @@ from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError, LossError, RecipeError
 from graftkit.flow.events import Event, Notice, StepFinished
 from graftkit.flow.planning.describe_plan import described_training
-from graftkit.flow.training import rewards
+from graftkit.flow.training import answers, rewards
 from graftkit.flow.training.answers import metrics_of
 from graftkit.interfaces.objective import SAMPLED_METRICS
 from graftkit.model.sampled import sample_answers
 from graftkit.model.sampling import check_logits
 from graftkit.training import sampled_loss
 from graftkit.training.loop import planned_steps
+from graftkit_metrics.json_values import JsonEqual
 from made_records import written
 from stopped_runs import run_until
 from tokenizers import Tokenizer
@@ -171,6 +172,7 @@ def test_what_can_not_be_sampled_is_refused_before_work_is_done(sampling: Any, t
     for fields, message in (
         ({"rewards": {"regexp": 1}}, r"evaluation.metrics has no 'regexp'"),
         ({"rewards": {"regex": 0}}, "all weights are 0"),
+        ({"top_k": 1}, "all answers to a prompt are the same"),
         ({"max_new_tokens": 64}, "no room for a prompt"),
         ({"epsilon_high": 0.28}, "epsilon_high: with num_iterations 1 .* every ratio is 1, and nothing is clipped"),
     ):
@@ -211,6 +213,38 @@ def test_held_out_records_that_can_not_be_rewarded_are_refused_before_one_is_ans
     recipe = sampling(data=data, evaluation={"metrics": "json-equal"}, export=[])
     with pytest.raises(DataError, match="held.jsonl:1.*json-equal compares JSON"):
         graftkit.run(recipe, out=tmp_path / "run")
+
+
+def test_a_plan_checks_each_record_once_that_is_rewarded(
+    sampling: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are held out, and of the training records the first ones, where each is seen by some step."""
+    checked: list[str] = []
+    check = JsonEqual.check
+    monkeypatch.setattr(JsonEqual, "check", lambda self, one: checked.append(one.record.where) or check(self, one))
+    monkeypatch.setattr(answers, "_CHECKED_FIRST", 2)
+    said = [{"prompt": f"say {n}", "completion": f"{n}"} for n in range(4)]
+    asked = [{"prompt": f"ask {n}", "completion": f"{n}"} for n in range(3)]
+    train, held = written(tmp_path / "train.jsonl", said), written(tmp_path / "held.jsonl", asked)
+    data = {"train": str(train), "holdout": str(held)}
+    metrics = {"answers": 2, "metrics": ["json-equal", VOWELS]}
+    recipe = sampling(None, data=data, evaluation=metrics, objective={"rewards": {"json-equal": 1.0}}, export=[])
+    recipe["training"]["epochs"] = 1
+    graftkit.plan(recipe, as_run=True)
+    assert checked == [f"{held}:1", f"{held}:2", f"{held}:3", f"{train}:1", f"{train}:2"]
+    checked.clear()
+    graftkit.plan(recipe, overrides=["training.epochs=0.5"], as_run=True)
+    assert checked == [f"{held}:1", f"{held}:2", f"{held}:3"]
+    written(train, [*said, {"prompt": "say", "completion": "no JSON"}])
+    monkeypatch.setattr(answers, "_CHECKED_FIRST", 9)
+    with pytest.raises(DataError, match="train.jsonl:5.*json-equal compares JSON"):
+        graftkit.plan(recipe, as_run=True)
+    checked.clear()
+    written(train, said)
+    monkeypatch.setattr(sampled_loss, "sample_answers", lambda *args, **named: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        graftkit.run(recipe, out=tmp_path / "run")
+    assert [checked.count(f"{path}:{n}") for path in (train, held) for n in (1, 2, 3)] == [1] * 6
 
 
 def test_preview_says_that_answers_are_compared_and_not_learnt(sampling: Any, tmp_path: Path) -> None:

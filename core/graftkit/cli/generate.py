@@ -197,7 +197,7 @@ def _say(text: str, tuned: Asked, base: Asked | None, as_json: bool) -> None:
         click.echo(json_line(tuned.answer(text, base).to_json()))
     elif base is None:
         _stream(tuned(text))
-    elif is_terminal() and console().width >= _COLUMNS:
+    elif _stands_side_by_side():
         replies = base(text), tuned(text)
         for reply in replies:
             list(reply)
@@ -208,12 +208,20 @@ def _say(text: str, tuned: Asked, base: Asked | None, as_json: bool) -> None:
             _stream(ask(text))
 
 
+def _stands_side_by_side() -> bool:
+    """Tells whether there is room for two answers beside each other."""
+    return is_terminal() and console().width >= _COLUMNS
+
+
 def _say_whole(answer: Answer, as_json: bool) -> None:
     """Says an answer that is there, or both."""
     if as_json:
         click.echo(json_line(answer.to_json()))
         return
     texts = {"base": answer.base.answer, "tuned": answer.answer} if answer.base else {"": answer.answer}
+    if answer.base and _stands_side_by_side():
+        side_by_side(list(texts), list(texts.values()))
+        return
     for name, text in texts.items():
         if name:
             say([Styled(f"{name}:", "bold")])

@@ -39,9 +39,10 @@ def command(
 
     Of words with tags each learnt token has its tag: [Ada/B-PER].
 
-    What `plan` tells of the recipe comes first, on standard error. After the records come the share that is learnt
-    and the lengths of up to 500 records. With --json each record is a line with its tokens, ids, weights in the loss,
-    and who wrote which part of its text.
+    What `plan` tells of the recipe comes first, on standard error, and what encoding cuts or leaves out of the first
+    500 records. After the records come the share that is learnt and the lengths of those 500. With --json, which looks
+    at no more records than it shows, each is a line with its tokens, ids, weights in the loss, and who wrote which part
+    of its text.
     """
     with output_to_stderr():
         host = host_of(recipe, overrides, disable)

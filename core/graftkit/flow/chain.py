@@ -61,7 +61,7 @@ def run_stages(run: RunContext) -> None:
     share_weights(run)
     exporters = make_exporters(run.plan, run.host)
     if not (run.resumed and run.resumed.finished):
-        check_answerable(run.plan.bound, run.host, run.vocabulary.encoder, run.plan.samples.holdout)
+        check_answerable(run.plan, run.host, run.vocabulary.encoder)
     refuse_early(run.plan, run.vocabulary, run.host, exporters, partial(run.notice, "plan"))
     planned, corpus = check_model(run), build_corpus(run)
     if not (run.resumed and run.resumed.finished):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from graftkit.host.guard import listed, naming_plugins
 from graftkit.host.host import PluginHost
 from graftkit.host.process_state import ProcessState
 from graftkit.interfaces.offline import no_network_if
+from graftkit.recipe.document import KeyPath
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe
 
 __all__ = ["plan", "plan_of_run", "prepared"]
@@ -80,18 +81,20 @@ def _with_handed(planned: RunPlan, kept: KeptForAPlan | None) -> RunPlan:
     return replace(planned, handed=kept, notices=[as_handed(notice, kept.files) for notice in planned.notices])
 
 
-def plan_of_run(loaded: LoadedRecipe, host: PluginHost, folder: Path | None, *, needs_metrics: bool = True) -> RunPlan:
+def plan_of_run(
+    loaded: LoadedRecipe, host: PluginHost, folder: Path | None, *, unused: Collection[KeyPath] = ()
+) -> RunPlan:
     """Makes the plan of a run.
 
     Args:
         loaded: The recipe.
         host: The plugins.
         folder: Of the run that it may go on with: what that has settled is taken from it.
-        needs_metrics: As for `bind`.
+        unused: As for `bind`.
     """
     earlier = NO_RUN if folder is None else EarlierRun.read(folder)
     refuse = partial(refuse_device, loaded.recipe.training.device)
-    return _settings_kept(partial(make_plan, loaded, host, earlier, before_records=refuse, needs_metrics=needs_metrics))
+    return _settings_kept(partial(make_plan, loaded, host, earlier, before_records=refuse, unused=unused))
 
 
 def prepared(

@@ -52,7 +52,7 @@ def check_as_run(plan: RunPlan, host: PluginHost) -> RunPlan:
     vocabulary = make_vocabulary(plan)[0] if plan.vocabulary else kept
     settled = settle_targets(plan, vocabulary.change)
     told: list[str] = []
-    check_answerable(settled.bound, host, vocabulary.encoder, settled.samples.holdout)
+    check_answerable(settled, host, vocabulary.encoder)
     refuse_early(settled, vocabulary, host, make_exporters(settled, host), told.append)
     base = plan_base(settled, host)
     checked: dict[str, str | bool | int] = {

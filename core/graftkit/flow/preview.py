@@ -12,15 +12,17 @@ import numpy as np
 
 from graftkit.arguments import check_number, check_text
 from graftkit.corpus.encode import Encoder
-from graftkit.corpus.tokenize import encoded_parts
+from graftkit.corpus.tally import Tally
+from graftkit.corpus.tokenize import Position, encoded_parts, tokenize
 from graftkit.errors import DataError
 from graftkit.flow.plan_of_run import plan
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.preparation.tokenizer import make_vocabulary
 from graftkit.flow.records.handed_records import Rows
+from graftkit.flow.records.told_of_encoding import told_of_encoding
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.objective import SampledConfig
-from graftkit.interfaces.samples import LabelledAnswer, PreferencePair, Sample
+from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.load import RecipeSource
 from graftkit.store.token_store import TARGET, Example
@@ -83,7 +85,7 @@ class Preview:
         not_shown: Where a record has further examples: its place -> how many.
         sampled: Whether none of it is learnt: the model's own answers are, and the records' are what these are compared
             with.
-        notices: What the user should know of the recipe, as `plan` tells it.
+        notices: What the user should know of the recipe, as `plan` tells it, and of how the first records are encoded.
     """
 
     examples: Sequence[PreviewedExample]
@@ -133,54 +135,55 @@ def preview(
     planned = plan(recipe, overrides=overrides, host=host, train=train, holdout=holdout, offline=offline)
     encoder = make_vocabulary(planned)[0].encoder if planned.vocabulary else planned.encoder
     looked = _Looked(encoder)
-    if where is not None:
-        looked.look(_at(planned, where), show=True, measure=False)
-    for number, sample in enumerate(islice(planned.samples.train, 0 if where else max(records, measured))):
-        looked.look(sample, show=number < records, measure=number < measured)
+    for sample in [_at(planned, where)] if where is not None else islice(planned.samples.train, records):
+        looked.look(sample)
+    lengths, told = _measured(planned, encoder, 0 if where is not None else measured)
     sampled = isinstance(planned.bound.objective_config, SampledConfig)
-    return Preview(looked.shown, Lengths(looked.lengths, looked.learnt), looked.not_shown, sampled, planned.notices)
+    return Preview(looked.shown, lengths, looked.not_shown, sampled, [*planned.notices, *told])
+
+
+def _measured(planned: RunPlan, encoder: Encoder, most: int) -> tuple[Lengths, list[str]]:
+    """Encodes the first training records as a run does.
+
+    Returns:
+        What they come to, and what the user should know of what was cut or left out.
+    """
+    train, lengths, learnt, tally = planned.samples.train, list[int](), 0, Tally()
+    for chunk in tokenize(encoder, train.at(range(min(most, len(train)))), Position()) if most else ():
+        lengths += chunk.tokens.lengths.tolist()
+        learnt += int(np.count_nonzero(chunk.tokens.loss_weight))
+        tally = tally.plus(chunk.tally, 0)
+    side = "records" if tally.records == len(train) else "measured records"
+    return Lengths(lengths, learnt), list(told_of_encoding(tally, side, encoder, planned.bound.objective_config))
 
 
 class _Looked:
-    """What is shown and counted of records that are looked at one after the other, of which none is held.
+    """What is shown of records that are looked at one after the other, of which none is held.
 
     Attributes:
         shown: The examples that are shown.
         not_shown: A record's place -> how many further examples it has.
-        lengths: The tokens of each example that is measured.
-        learnt: How many of them are learnt.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
         self.shown: list[PreviewedExample] = []
         self.not_shown: dict[str, int] = {}
-        self.lengths: list[int] = []
-        self.learnt = 0
 
-    def look(self, sample: Sample, *, show: bool, measure: bool) -> None:
+    def look(self, sample: Sample) -> None:
         """Encodes a record."""
-        compares = isinstance(sample, PreferencePair | LabelledAnswer)  # several sequences are one example of training
         tokens = further = 0
-        for part in self._encoder.turns(sample) if show or not compares else ():
+        for part in self._encoder.turns(sample):
             authors: list[dict[str, str]] = []
             for example in chain.from_iterable(encoded_parts(self._encoder, part)):
                 tokens += len(example.ids)
-                if show and (tokens <= _SHOWN or tokens == len(example.ids)):
+                if tokens <= _SHOWN or tokens == len(example.ids):
                     authors = authors or [{"author": who, "text": text} for text, who in self._encoder.authors(part)]
                     self.shown.append(_previewed(self._encoder, part.where, example, authors))
                 else:
                     further += 1
-                if measure and not compares:
-                    self._measure(example)
-        if show and further:
+        if further:
             self.not_shown[sample.where] = further
-        for example in self._encoder.encode(sample).examples if measure and compares else ():
-            self._measure(example)
-
-    def _measure(self, example: Example) -> None:
-        self.lengths.append(len(example.ids))
-        self.learnt += int(np.count_nonzero(example.loss_weight))
 
 
 def _at(planned: RunPlan, where: str) -> Sample:

@@ -38,6 +38,7 @@ from graftkit.host.guard import is_stop, naming_plugins
 from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus
 from graftkit.interfaces.offline import no_network_if
+from graftkit.recipe.document import KeyPath
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe, recipe_name
 from graftkit.report.run_manifest import RunManifest
 from graftkit.training.processes import ALONE, Processes
@@ -187,7 +188,7 @@ def _run(
     claimed: ClaimedFolder | None = None,
     asked: str | None = None,
 ) -> RunResult:
-    planned = plan_of_run(loaded, host, folder if resume else None, needs_metrics=asked is None)
+    planned = plan_of_run(loaded, host, folder if resume else None, unused=_unused(loaded, asked))
     if processes.count > 1:
         refuse_unsettled(planned.bound)
     resumed = _find(folder, planned, asked) if resume else None
@@ -228,6 +229,16 @@ def _run(
     result = RunResult(claimed.path, context.manifest.to_json())
     context.emit(RunFinished(str(result.folder), result.manifest))
     return result
+
+
+def _unused(loaded: LoadedRecipe, asked: str | None) -> list[KeyPath]:
+    """Returns what of a recipe is not used where nothing but an export is asked of a finished run."""
+    if asked is None:
+        return []
+    others: list[KeyPath] = [
+        ("export", place) for place, entry in enumerate(loaded.recipe.export) if entry.folder != asked
+    ]
+    return [("evaluation", "metrics"), ("plugins",), *others]
 
 
 def _find(folder: Path, planned: RunPlan, asked: str | None) -> Resumed | None:

@@ -232,8 +232,9 @@ class SampledConfig(ObjectiveConfig):
     Before each step core samples `group_size` answers to the prompt of each of its examples, and scores each by metrics
     of the recipe's `evaluation.metrics`. The weighted sum of the scores is an answer's reward. The objective says what
     follows from the rewards (`SampledObjective.advantages`), and is then asked for losses as any other is; an example
-    is one answer, with its `ADVANTAGE` and the step's `MEAN_TOKENS`. Its log-probabilities are those that it was
-    sampled with, of logits that are divided by the temperature. With `num_iterations` above 1 as many steps learn from
+    is one answer, with its `ADVANTAGE` and the step's `MEAN_TOKENS`. Its log-probabilities are those of logits that are
+    divided by the temperature, among all tokens: also where `top_k`, `top_p` or `min_p` leave some out that are not
+    sampled. With `num_iterations` above 1 as many steps learn from
     the same answers, by a model that has moved since it sampled them (`Scores.old`).
 
     What core reports as the loss is minus the mean reward: what `losses` gives has the gradient alone.
@@ -249,6 +250,26 @@ class SampledConfig(ObjectiveConfig):
         le=100,
         description="what logits are divided by before answers are sampled, and before their log-probabilities are "
         "taken",
+    )
+    top_k: int = Field(
+        default=0,
+        ge=0,
+        le=1 << 31,
+        description="answers are sampled from so many of the likeliest tokens; 0 for all. Log-probabilities are taken "
+        "among all tokens, whatever top_k, top_p and min_p leave out",
+    )
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="answers are sampled from the likeliest tokens that have this share of the probability together; "
+        "from all when left out",
+    )
+    min_p: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="answers are sampled from tokens with at least this share of the likeliest one's probability",
     )
     rewards: dict[str, Annotated[float, Field(ge=-_LARGEST_WEIGHT, le=_LARGEST_WEIGHT)]] = Field(
         default_factory=dict,
@@ -271,6 +292,13 @@ class SampledConfig(ObjectiveConfig):
     def repeats(self) -> int:
         """As many as learn from the same answers."""
         return self.num_iterations
+
+    @field_validator("top_k")
+    @classmethod
+    def _leaves_a_choice(cls, top_k: int) -> int:
+        if top_k == 1:
+            raise ValueError("top_k: with 1 all answers to a prompt are the same: nothing would be learnt")
+        return top_k
 
     @property
     def compares_with_start(self) -> bool:

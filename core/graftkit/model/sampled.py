@@ -11,10 +11,17 @@ import torch
 from graftkit.model.continuation import Continuation
 from graftkit.model.decoding import Decoding
 from graftkit.model.decoding_trial import choose_decoding
-from graftkit.model.sampling import Sampler, check_logits
+from graftkit.model.sampling import Sampler, Sampling, check_logits
 from graftkit.model.side_by_side import Batch, side_by_side
 
-__all__ = ["SampledAnswer", "draw", "sample_answers"]
+__all__ = ["AS_IT_IS", "SampledAnswer", "draw", "sample_answers"]
+
+
+AS_IT_IS = Sampling(temperature=1.0)
+"""By the softmax of the logits."""
+
+_TOGETHER = 1 << 22
+"""Logits that are sorted and summed up at a time: each takes some forty bytes meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +37,30 @@ class SampledAnswer:
     ended: bool
 
 
-def draw(logits: torch.Tensor, numbers: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+def draw(logits: torch.Tensor, numbers: torch.Tensor, sampling: Sampling = AS_IT_IS) -> torch.Tensor:
     """Returns the token of each row at which the distribution function passes a number: `[rows]`, int64.
 
     Args:
         logits: `[rows, vocabulary]`.
         numbers: One a row, from 0, below 1, float64, `[rows]`. Of numbers that are drawn uniformly each token comes
             with its probability, the softmax of the logits.
-        temperature: What the logits are divided by before.
+        sampling: What the logits are divided by before, and which tokens are left out; the others come with their
+            probability beside one another. It penalizes no repetition.
 
     Example:
         >>> draw(torch.tensor([[0.25, 0.75]]).log().expand(3, 2), torch.tensor([0.0, 0.24, 0.26], dtype=torch.float64))
         tensor([0, 0, 1])
     """
-    sums = (logits.float() / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
-    found = torch.searchsorted(sums, (numbers.to(sums) * sums[:, -1]).unsqueeze(1), right=True).squeeze(1)
-    return found.clamp(max=logits.shape[-1] - 1)
+    rows = max(1, _TOGETHER // logits.shape[-1])
+    parts = [slice(first, first + rows) for first in range(0, len(logits), rows)]
+    return torch.cat([_drawn(logits[part], numbers[part], sampling) for part in parts])
+
+
+def _drawn(logits: torch.Tensor, numbers: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    sums = sampling.left(logits.float() / sampling.temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
+    every = sums[:, -1]
+    passed = torch.minimum(numbers.to(sums) * every, every.nextafter(torch.zeros_like(every)))
+    return torch.searchsorted(sums, passed.unsqueeze(1), right=True).squeeze(1)
 
 
 def sample_answers(
@@ -55,7 +70,7 @@ def sample_answers(
     *,
     limits: Sequence[int],
     stop: Sequence[int],
-    temperature: float = 1.0,
+    sampling: Sampling = AS_IT_IS,
     poll: Callable[[int], None] = lambda made: None,
 ) -> list[list[SampledAnswer]]:
     """Draws answers to prompts: the same ones for the same weights, prompts and seeds.
@@ -69,7 +84,7 @@ def sample_answers(
         seeds: Those of each prompt's answers; of each prompt equally many.
         limits: How many tokens the answers to each prompt have at most.
         stop: Tokens that end an answer.
-        temperature: What logits are divided by before a token is drawn.
+        sampling: As for `draw`.
         poll: Called after each token with how many the longest answer has by now; raises to stop.
 
     Returns:
@@ -79,9 +94,7 @@ def sample_answers(
         LogitsError: They are no finite numbers.
     """
     decoding, copies = choose_decoding(network), len(seeds[0])
-    drawn = [
-        _Drawn(seed, limit, temperature) for seeds_of, limit in zip(seeds, limits, strict=True) for seed in seeds_of
-    ]
+    drawn = [_Drawn(seed, limit, sampling) for seeds_of, limit in zip(seeds, limits, strict=True) for seed in seeds_of]
     every = [prompt for prompt in prompts for _ in range(copies)]
     for numbers in side_by_side(network, every, max(limits), decoding):
         if len(numbers) == 1:
@@ -89,7 +102,7 @@ def sample_answers(
         else:  # all answers to a prompt are in one group
             group = [prompts[number] for number in sorted({number // copies for number in numbers})]
             answers = [drawn[number] for number in numbers]
-            steps = _together(network, group, copies, answers, stop, temperature, decoding)
+            steps = _together(network, group, copies, answers, stop, sampling, decoding)
         for made in steps:
             poll(made)
     found = [SampledAnswer(each.ids, each.ids[-1] in stop) for each in drawn]
@@ -102,16 +115,15 @@ class _Drawn(Sampler):
     Args:
         seed: What its numbers are drawn from, one a token.
         limit: How many tokens it has at most.
-        temperature: What logits are divided by before a token is drawn.
+        sampling: As for `draw`.
 
     Attributes:
         ids: Its tokens so far.
         numbers: What decides its tokens, `[limit]`.
     """
 
-    def __init__(self, seed: int, limit: int, temperature: float) -> None:
-        super().__init__()
-        self._temperature = temperature
+    def __init__(self, seed: int, limit: int, sampling: Sampling) -> None:
+        super().__init__(sampling)
         random = torch.Generator().manual_seed(seed)
         self.ids: list[int] = []
         self.numbers = torch.rand(limit, dtype=torch.float64, generator=random)
@@ -123,7 +135,7 @@ class _Drawn(Sampler):
             LogitsError: As for `check_logits`.
         """
         check_logits(logits)
-        self.ids.append(int(draw(logits.unsqueeze(0), self.number.unsqueeze(0), self._temperature)))
+        self.ids.append(int(draw(logits.unsqueeze(0), self.number.unsqueeze(0), self._sampling)))
         return self.ids[-1]
 
     @property
@@ -147,7 +159,7 @@ def _together(
     copies: int,
     answers: Sequence[_Drawn],
     stop: Sequence[int],
-    temperature: float,
+    sampling: Sampling,
     decoding: Decoding,
 ) -> Iterator[int]:
     """Draws the answers to some prompts; yields after each token how many the longest has."""
@@ -158,7 +170,7 @@ def _together(
 
     def choose(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         numbers = torch.stack([answers[row].number for row in rows]).to(logits.device)
-        return draw(logits, numbers, temperature)
+        return draw(logits, numbers, sampling)
 
     def goes_on(row: int, token: int) -> bool:
         answers[row].ids.append(token)

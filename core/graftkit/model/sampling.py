@@ -102,18 +102,28 @@ class Sampling:
             scores = scores.index_copy(0, index, penalized)
         if self.is_greedy:
             return scores
-        scores = scores / self.temperature
+        return self.left(scores / self.temperature)
+
+    def left(self, scores: torch.Tensor) -> torch.Tensor:
+        """Returns scores of which tokens are left out as `top_k`, `top_p` and `min_p` say.
+
+        Args:
+            scores: `[..., vocabulary]`, divided by the temperature.
+
+        Returns:
+            `[..., vocabulary]`; minus infinity for tokens that are left out, never all.
+        """
         if self.top_k:
-            least = scores.topk(min(self.top_k, len(scores))).values[-1]
+            least = scores.topk(min(self.top_k, scores.shape[-1])).values[..., -1:]
             scores = scores.masked_fill(scores < least, -math.inf)
         if self.top_p < 1:
-            ascending, order = scores.sort()
+            ascending, order = scores.sort(stable=True)
             left_out = ascending.softmax(-1).cumsum(-1) <= 1 - self.top_p
-            left_out[-1] = False
-            scores = scores.masked_fill(left_out.scatter(0, order, left_out), -math.inf)
+            left_out[..., -1] = False
+            scores = scores.masked_fill(left_out.scatter(-1, order, left_out), -math.inf)
         if self.min_p > 0:
             shares = scores.softmax(-1)
-            scores = scores.masked_fill(shares < self.min_p * shares.max(), -math.inf)
+            scores = scores.masked_fill(shares < self.min_p * shares.amax(-1, keepdim=True), -math.inf)
         return scores
 
 

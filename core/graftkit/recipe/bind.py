@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -42,7 +42,8 @@ class BoundRecipe:
         choices: The provider that each section chose, by the section's path; in a list, a path an entry. Sections
             that name a reference are not among them: what opens it is found by asking.
         callbacks: What follows the run.
-        absent: Where what is asked for needs no metric: those that can't be used, each with the error that says why.
+        absent: What nothing is going to use and can't be used, by its place, each with the error that says why: a
+            path as those of `choices`, or that of a callback's settings.
     """
 
     recipe: Recipe
@@ -75,8 +76,30 @@ class BoundRecipe:
 
     @property
     def exports(self) -> tuple[tuple[ExportSection, Choice], ...]:
-        """What is written, each with its entry in the recipe."""
-        return tuple((entry, self.choices["export", index]) for index, entry in enumerate(self.recipe.export))
+        """What is written, each with its entry in the recipe; none that is `absent`."""
+        entries = ((entry, self.choices.get(("export", index))) for index, entry in enumerate(self.recipe.export))
+        return tuple((entry, choice) for entry, choice in entries if choice is not None)
+
+    @property
+    def absent_exports(self) -> dict[str, GraftkitError]:
+        """What is written by exporters that are `absent`, by its folder."""
+        entries = enumerate(self.recipe.export)
+        return {
+            entry.folder: self.absent["export", index] for index, entry in entries if ("export", index) in self.absent
+        }
+
+    @property
+    def absent_metrics(self) -> dict[str, GraftkitError]:
+        """The metrics that are `absent`, by the name that each is reported as."""
+        entries = (
+            (("evaluation", "metrics", index), entry) for index, entry in enumerate(self.recipe.evaluation.metrics)
+        )
+        return {entry.label: self.absent[path] for path, entry in entries if path in self.absent}
+
+    @property
+    def absent_callbacks(self) -> dict[str, GraftkitError]:
+        """The callbacks that are `absent`, by what the recipe calls them."""
+        return {str(path[1]): error for path, error in self.absent.items() if path[0] == "plugins"}
 
     @property
     def metrics(self) -> dict[str, Choice]:
@@ -85,7 +108,7 @@ class BoundRecipe:
         Raises:
             GraftkitError: One of them is `absent`.
         """
-        for error in self.absent.values():
+        for error in self.absent_metrics.values():
             raise error
         entries = enumerate(self.recipe.evaluation.metrics)
         return {entry.label: self.choices["evaluation", "metrics", index] for index, entry in entries}
@@ -128,31 +151,38 @@ class BoundRecipe:
         hidden: dict[str, Any] = without_secret_values(data)
         return hidden
 
-    def providers(self) -> dict[str, Any]:
+    def providers(self, known: Callable[[KeyPath], Mapping[str, Any] | None] = lambda path: None) -> dict[str, Any]:
         """Returns what each name resolved to, as JSON, by its kind; of a kind that a recipe lists, a list.
 
-        Nothing of metrics where one is absent.
+        Args:
+            known: Returns what was said of one that is absent, by its path; None where nothing was.
         """
         found: dict[str, Any] = {}
+
+        def facts_of(path: KeyPath) -> list[Mapping[str, Any]]:
+            facts = known(path) if path in self.absent else self.choices[path].facts()
+            return [facts] if facts else []
+
         for kind, section in chosen_by_name():
-            if kind == "metric" and self.absent:
-                continue
-            chosen = [self.choices[path].facts() for path, _ in _uses(self.recipe, section)]
+            chosen = [facts for path, _ in _uses(self.recipe, section) for facts in facts_of(path)]
             if is_listed(type(self.recipe), section.path):
                 name = _key(KINDS[kind].plural)
                 found[name] = [*found.get(name, []), *chosen]
             elif chosen and section.recorded:
                 found[_key(kind)] = chosen[0]
-        return found | ({"callbacks": [choice.facts() for choice in self.callbacks]} if self.callbacks else {})
+        callbacks = [choice.facts() for choice in self.callbacks]
+        callbacks += [dict(facts) for name in self.absent_callbacks for facts in facts_of(("plugins", name))]
+        return found | ({"callbacks": callbacks} if callbacks else {})
 
 
-def bind(loaded: LoadedRecipe, host: PluginHost, *, needs_metrics: bool = True) -> BoundRecipe:
+def bind(loaded: LoadedRecipe, host: PluginHost, *, unused: Collection[KeyPath] = ()) -> BoundRecipe:
     """Resolves a recipe's names, after its adapter's preset has filled in what it is silent on.
 
     Args:
         loaded: The recipe.
         host: The plugins.
-        needs_metrics: Whether a metric that can't be used is refused; else it is no error until it is asked for.
+        unused: Places of the recipe, and with each all below it, whose exporters, metrics and callbacks nothing is
+            going to use: one that is not installed is no error until it is asked for.
 
     Raises:
         ProviderError: A name that nobody offers, or several do.
@@ -162,17 +192,19 @@ def bind(loaded: LoadedRecipe, host: PluginHost, *, needs_metrics: bool = True) 
     host.check_left_out(loaded.recipe.plugins.disable, loaded.document.where(("plugins", "disable")))
     adapter = _choose(host, "adapter", loaded.recipe.adapter, loaded.document, ("adapter",))
     if not adapter.config.preset:
-        return _bind(host, loaded.recipe, loaded.document, adapter, needs_metrics)
+        return _bind(host, loaded.recipe, loaded.document, adapter, unused)
     preset = Preset(adapter.registered, adapter.config.preset)
     try:
-        return _bind(host, *preset.fill(loaded.recipe, loaded.document), adapter, needs_metrics)
+        return _bind(host, *preset.fill(loaded.recipe, loaded.document), adapter, unused)
     except (ProviderError, RecipeError) as error:
         if preset.blames(error.where):
             raise PluginError(error.message, where=error.where, hint=error.hint) from None
         raise
 
 
-def _bind(host: PluginHost, recipe: Recipe, document: Document, adapter: Choice, needs_metrics: bool) -> BoundRecipe:
+def _bind(
+    host: PluginHost, recipe: Recipe, document: Document, adapter: Choice, unused: Collection[KeyPath]
+) -> BoundRecipe:
     choices: dict[KeyPath, Choice] = {("adapter",): adapter}
     absent: dict[KeyPath, GraftkitError] = {}
     for kind, section in chosen_by_name():
@@ -182,10 +214,12 @@ def _bind(host: PluginHost, recipe: Recipe, document: Document, adapter: Choice,
             try:
                 choices[path] = _choose(host, kind, use, document, path)
             except (ProviderError, PluginError) as error:
-                if needs_metrics or kind != "metric":
+                if not any(path[: len(place)] == place for place in unused):
                     raise
                 absent[path] = error
-    return BoundRecipe(recipe, document, choices, bind_callbacks(recipe.plugins.settings, document, host), absent)
+    absent_callbacks = absent if ("plugins",) in unused else None
+    callbacks = bind_callbacks(recipe.plugins.settings, document, host, absent_callbacks)
+    return BoundRecipe(recipe, document, choices, callbacks, absent)
 
 
 def _uses(recipe: Recipe, section: Section) -> list[tuple[KeyPath, ProviderSection]]:

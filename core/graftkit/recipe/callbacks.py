@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graftkit.errors import ProviderError, RecipeError
+from graftkit.errors import GraftkitError, ProviderError, RecipeError
 from graftkit.host.host import PluginHost
 from graftkit.host.known_plugins import how_to_install
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.recipe.choice import Choice, judge
-from graftkit.recipe.document import Document
+from graftkit.recipe.document import Document, KeyPath
 from graftkit.suggest import known_names
 
 __all__ = ["bind_callbacks", "follows_unasked"]
 
 
-def bind_callbacks(settings: Mapping[str, Mapping[str, Any]], document: Document, host: PluginHost) -> list[Choice]:
+def bind_callbacks(
+    settings: Mapping[str, Mapping[str, Any]],
+    document: Document,
+    host: PluginHost,
+    absent: dict[KeyPath, GraftkitError] | None = None,
+) -> list[Choice]:
     """Returns the callbacks of a run: those that the recipe gives settings, and others that need none.
 
     Settings of a plugin that was asked to be left out are not read.
@@ -26,6 +31,7 @@ def bind_callbacks(settings: Mapping[str, Mapping[str, Any]], document: Document
         settings: What the recipe says under `plugins`, by name.
         document: Where.
         host: The plugins.
+        absent: Where given: takes in what is not installed, each with the error that says so, which is not raised then.
 
     Raises:
         RecipeError: A name that no callback has, or a setting that it refuses.
@@ -38,25 +44,42 @@ def bind_callbacks(settings: Mapping[str, Mapping[str, Any]], document: Document
             continue
         path = ("plugins", name)
         try:
-            registered = host.registry.resolve("callback", name, where=document.where(path))
-        except ProviderError as error:
-            if any(each.provider.name == name for each in host.registry.providers("callback")):
+            registered = _named(name, document.where(path), host)
+            model = host.registry.config_class(registered)
+        except GraftkitError as error:
+            if absent is None:
                 raise
-            known = ["disable", *(each.provider.name for each in host.registry.providers("callback"))]
-            broken = error.hint.partition(" Not in use: ")
-            hint = how_to_install("callback", name) + known_names(name, known) + "".join(broken[1:])
-            raise RecipeError(
-                f"unknown key 'plugins.{name}': no callback of an installed plugin is called that",
-                where=error.where,
-                hint=hint,
-            ) from None
-        model = host.registry.config_class(registered)
+            absent[path] = error
+            continue
         found.append(Choice(name, registered, judge(registered, model, said, document, path)))
     chosen = [choice.registered for choice in found]
     for registered in host.registry.providers("callback"):
         if registered not in chosen and (config := follows_unasked(registered, host)) is not None:
             found.append(Choice(registered.qualified_name, registered, config))
     return found
+
+
+def _named(name: str, where: str, host: PluginHost) -> RegisteredProvider:
+    """Returns the callback of a name.
+
+    Raises:
+        RecipeError: There is none.
+        ProviderError: Several plugins offer the name.
+        PluginError: Its requirement is not installed.
+    """
+    try:
+        return host.registry.resolve("callback", name, where=where)
+    except ProviderError as error:
+        if any(each.provider.name == name for each in host.registry.providers("callback")):
+            raise
+        known = ["disable", *(each.provider.name for each in host.registry.providers("callback"))]
+        broken = error.hint.partition(" Not in use: ")
+        hint = how_to_install("callback", name) + known_names(name, known) + "".join(broken[1:])
+        raise RecipeError(
+            f"unknown key 'plugins.{name}': no callback of an installed plugin is called that",
+            where=error.where,
+            hint=hint,
+        ) from None
 
 
 def follows_unasked(registered: RegisteredProvider, host: PluginHost) -> ProviderConfig | None:

@@ -127,7 +127,7 @@ def _by_other_keys(bound: BoundRecipe, *, trains_rows: bool) -> Iterator[_Idle]:
 
 def _usual_metrics(bound: BoundRecipe) -> bool:
     """Tells whether the metrics are those of a recipe that names none, and their fields as when left out."""
-    if bound.absent:
+    if bound.absent_metrics:
         return False
     usual = {metric.label: metric.use for metric in EvaluationSection().metrics}
     named = {label: choice.use for label, choice in bound.metrics.items()}

@@ -46,8 +46,12 @@ class SampledBatch:
         return found
 
     @classmethod
-    def from_state(cls, state: Mapping[str, torch.Tensor]) -> SampledBatch:
+    def from_state(cls, state: Mapping[str, torch.Tensor], rows: int) -> SampledBatch:
         """Makes it of what `state` gave.
+
+        Args:
+            state: The tensors.
+            rows: The embedding's: each token id is less.
 
         Raises:
             TrainingError: It is something else.
@@ -66,7 +70,8 @@ class SampledBatch:
             )
             ends = [*store.offsets[:1], *store.offsets[-1:]] == [0, len(store.ids)] and (store.lengths > 0).all()
             whole = ends and {ADVANTAGE, MEAN_TOKENS} <= store.by_example.keys() and OLD in store.by_token
-            if type(about["count"]) is not int or (arrays and not whole):
+            known = (store.ids < rows).all() and (store.prompt_lengths <= store.lengths).all()
+            if type(about["count"]) is not int or (arrays and not (whole and known)):
                 raise ValueError("a part of what the loss needs is missing or damaged")
             return cls(store, about["count"], StepScore(**about["score"]))
         except (IndexError, KeyError, RecursionError, TypeError, ValueError) as error:

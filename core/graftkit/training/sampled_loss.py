@@ -19,6 +19,7 @@ from graftkit.errors import LogitsError
 from graftkit.interfaces.objective import ADVANTAGE, MEAN_TOKENS, SampledConfig, SampledObjective
 from graftkit.model.memory_back import give_freed_back
 from graftkit.model.sampled import SampledAnswer, sample_answers
+from graftkit.model.sampling import Sampling
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.loss import TokenLoss
@@ -167,7 +168,8 @@ class SampledLoss:
         Raises:
             TrainingError: They are none.
         """
-        self._batch = SampledBatch.from_state(state)
+        network: Any = self._network
+        self._batch = SampledBatch.from_state(state, network.get_input_embeddings().num_embeddings)
 
     def evaluate(self, store: TokenStore, groups: Sequence[Sequence[int]], poll: OnPass) -> StepScore:
         """Samples an answer to each prompt; the same numbers draw them each time."""
@@ -222,11 +224,11 @@ class SampledLoss:
         """Samples answers to some of the prompts; none where the model's logits are no numbers."""
         prompts, most = [asked[place].prompt for place in places], self._sampling.config.max_new_tokens
         limits = [min(most, max(1, self._sampling.max_length - len(prompt))) for prompt in prompts]
-        temperature, stop = self._sampling.config.temperature, self._sampling.stop
+        config, stop = self._sampling.config, self._sampling.stop
+        top_p = 1.0 if config.top_p is None else config.top_p
+        sampling = Sampling(config.temperature, top_k=config.top_k, top_p=top_p, min_p=config.min_p)
         try:
-            return sample_answers(
-                self._network, prompts, seeds, limits=limits, stop=stop, temperature=temperature, poll=poll
-            )
+            return sample_answers(self._network, prompts, seeds, limits=limits, stop=stop, sampling=sampling, poll=poll)
         except LogitsError:
             return [[] for _ in places]
 

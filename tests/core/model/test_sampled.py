@@ -9,8 +9,11 @@ import pytest
 import torch
 from decoding_shapes import SHAPES, SMALL
 from graftkit.errors import ModelError
+from graftkit.model import sampled
+from graftkit.model.generate import generate_greedily
 from graftkit.model.rope_lengths import forget_longest
 from graftkit.model.sampled import SampledAnswer, draw, sample_answers
+from graftkit.model.sampling import Sampling
 from graftkit.model.twin import build_twin
 
 LLAMA = {**SMALL, "model_type": "llama", "num_key_value_heads": 2}
@@ -66,6 +69,41 @@ def test_tokens_are_drawn_with_their_probabilities() -> None:
     found = draw(logits.expand(len(numbers), -1), numbers).bincount(minlength=11) / len(numbers)
     assert found[4] == 0
     assert torch.allclose(found, logits.softmax(-1), atol=0.012), "four standard deviations of a share of a half"
+
+
+@pytest.mark.parametrize(
+    "options", [{"top_k": 4}, {"top_p": 0.7}, {"min_p": 0.2}, {"top_k": 6, "top_p": 0.8, "min_p": 0.1}], ids=str
+)
+def test_of_some_tokens_those_are_drawn_that_transformers_leaves(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its probability beside the others, in its own row."""
+    from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    monkeypatch.setattr(sampled, "_TOGETHER", 5000)
+    logits = torch.randn(2, 11, generator=torch.Generator().manual_seed(0))
+    left = logits / 0.8
+    for name, warper in (("top_k", TopKLogitsWarper), ("top_p", TopPLogitsWarper), ("min_p", MinPLogitsWarper)):
+        if name in options:
+            left = warper(options[name])(None, left)
+    assert (left == -torch.inf).any(1).all()
+    numbers = torch.rand(40_000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = draw(logits.repeat(20_000, 1), numbers, Sampling(0.8, **options)).reshape(-1, 2)
+    for row in range(2):
+        shares = found[:, row].bincount(minlength=11) / len(found)
+        assert torch.equal(shares == 0, left[row] == -torch.inf)
+        assert torch.allclose(shares, left[row].softmax(-1), atol=0.015), "four standard deviations of a half"
+
+
+def test_answers_are_sampled_from_the_tokens_that_are_left() -> None:
+    """Alone as side by side: of so few that one is left, the likeliest ones."""
+    network, prompts = build_twin(LLAMA), [[3, 4, 5], [7, 8]]
+    likeliest = generate_greedily(network, prompts, max_new_tokens=5, stop=[])
+    for sampling in (Sampling(1.0, top_p=1e-9), Sampling(1.0, top_k=1), Sampling(1.0, min_p=1.0)):
+        for asked, expected in ((prompts, likeliest), (prompts[:1], likeliest[:1])):
+            seeds, limits = [[1]] * len(asked), [5] * len(asked)
+            answers = sample_answers(network, asked, seeds, limits=limits, stop=[], sampling=sampling)
+            assert [each[0].ids for each in answers] == [list(ids) for ids in expected]
 
 
 def test_the_ends_of_the_distribution() -> None:

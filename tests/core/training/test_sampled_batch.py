@@ -25,12 +25,20 @@ def test_answers_of_which_a_part_is_missing_are_refused(left_out: str) -> None:
     state = batch().state()
     del state[left_out]
     with pytest.raises(TrainingError, match="has not the sampled answers"):
-        SampledBatch.from_state(state)
+        SampledBatch.from_state(state, 8)
 
 
 def test_damaged_answers_are_refused() -> None:
     state = batch().state()
     deep = torch.frombuffer(bytearray(b"[" * 100_000), dtype=torch.uint8)
-    for damage in ({"about": deep}, {"offsets": state["offsets"] * 7}, {"offsets": state["offsets"][:1]}):
+    assert len(SampledBatch.from_state(state, 8).store) == 1
+    for damage in (
+        {"about": deep},
+        {"offsets": state["offsets"] * 7},
+        {"offsets": state["offsets"][:1]},
+        {"ids": state["ids"] + 1},
+        {"ids": -state["ids"]},
+        {"prompt_lengths": state["prompt_lengths"] + 3},
+    ):
         with pytest.raises(TrainingError, match="has not the sampled answers"):
-            SampledBatch.from_state({**state, **damage})
+            SampledBatch.from_state({**state, **damage}, 8)

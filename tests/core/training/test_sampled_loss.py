@@ -13,6 +13,7 @@ import torch
 from graftkit.errors import LogitsError, ModelError, TrainingError
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.model.sampled import SampledAnswer
+from graftkit.model.sampling import Sampling
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training import sampled_loss
@@ -36,6 +37,7 @@ def test_no_more_answers_are_made_side_by_side_than_asked(
     seen: list[list[int]] = []
 
     def sampled(network: Any, prompts: Any, seeds: Sequence[Sequence[int]], **options: Any) -> list[Any]:
+        assert options["sampling"] == Sampling(0.8, top_k=3, top_p=1.0, min_p=0.1)
         seen.append([seed for each in seeds for seed in each])
         return [[SampledAnswer([seed % 7, 2], ended=True) for seed in each] for each in seeds]
 
@@ -47,7 +49,7 @@ def test_no_more_answers_are_made_side_by_side_than_asked(
         return {"": 0.0}
 
     asked = [Asked([3, 4], partial(score, place)) for place in (0, 1)]
-    config = SampledConfig(group_size=5, max_new_tokens=4)
+    config = SampledConfig(group_size=5, max_new_tokens=4, temperature=0.8, top_k=3, min_p=0.1)
     sampling = SamplingPlan(config, lambda store, numbers: asked, [2], 100, side_by_side, 0)
     loss: Any = SampledLoss(torch.nn.Linear(1, 1), Unlearnt(), Passes(64, True, torch.device("cpu")), sampling)  # type: ignore[arg-type]
     store = TokenStore.of(Example(np.array([3, 4, 5]), np.ones(3, np.float32), 2) for _ in asked)
@@ -115,10 +117,10 @@ def test_answers_that_further_steps_learn_from_outlast_a_stop() -> None:
     examples = [Example(np.array([3, 4, 5]), np.array([0, 1, 1], np.float32), 1, old, told)] * 2
     score = StepScore(-0.5, 12, 8, {"reward": 0.5}, [0.5, -1.5])
     for kept in (SampledBatch(TokenStore.of(examples), 4, score), SampledBatch(TokenStore.of([]), 4, score)):
-        found = SampledBatch.from_state(kept.state())
+        found = SampledBatch.from_state(kept.state(), 6)
         assert (found.count, found.score, len(found.store)) == (4, score, len(kept.store))
         for ours, theirs in zip(found.store, kept.store, strict=True):
             assert ours.ids.tolist() == theirs.ids.tolist() and ours.prompt_length == theirs.prompt_length
             assert ours.loss_weight.tolist() == [0, 1, 1] and ours.by_token["old"].tolist() == [0, -1, -2.5]
     with pytest.raises(TrainingError, match="has not the sampled answers"):
-        SampledBatch.from_state({})
+        SampledBatch.from_state({}, 6)

@@ -53,12 +53,12 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
         ExportError: An export failed.
         ModelError: The base model's files are not those that were opened.
     """
-    if not run.plan.bound.exports:
+    if not run.plan.bound.recipe.export:
         return
     check_as_opened(run.plan.files)
     trained: int = run.manifest.training["tokens"]
     probes = make_probes(loaded, corpus, trained)
-    probes = replace(probes, assets=_assets(run, loaded), sketches=sketches_for(exporters.values(), loaded.model))
+    probes = replace(probes, assets=_assets(run, loaded), sketches=_sketches(run, loaded, exporters))
     probes.save(run.folder / PROBES_FILE)
     with guarded(run.folder / "exports"):
         make_folder(run.folder / "exports")
@@ -77,10 +77,20 @@ def export_all(run: RunContext, loaded: LoadedModel, corpus: Corpus, exporters: 
             stage.facts |= {"folder": str(run.folder / "exports" / use.folder), **({"notices": told} if told else {})}
 
 
+def _sketches(run: RunContext, loaded: LoadedModel, exporters: Mapping[str, Exporter]) -> dict[str, torch.Tensor]:
+    """Returns what quantized exports of the run are compared with; one that is absent may be such."""
+    if run.plan.bound.absent_exports:
+        return _all_sketches(loaded.model)
+    return sketches_for(exporters.values(), loaded.model)
+
+
 def sketches_for(exporters: Iterable[Exporter], model: AdaptedModel) -> dict[str, torch.Tensor]:
     """Returns sketches of the trained weights where an export is quantized, which is compared with them."""
-    if not any(map(quantizes, exporters)):
-        return {}
+    return _all_sketches(model) if any(map(quantizes, exporters)) else {}
+
+
+def _all_sketches(model: AdaptedModel) -> dict[str, torch.Tensor]:
+    """Returns sketches of the trained weights."""
     found = sketches_of(model.merged_tensors())
     # A format that ties no output layer to the embedding holds the matrix twice.
     network: Any = model.network
@@ -123,21 +133,29 @@ def _to_write(run: RunContext) -> list[tuple[ExportSection, Choice]]:
     """Returns the recipe's exports but those that a finished run has, proved, where nothing was trained since.
 
     One that is asked for by its name is among them where its files are damaged.
+
+    Raises:
+        GraftkitError: One of them is absent.
     """
+    bound = run.plan.bound
     before = run.resumed.manifest if run.resumed else None
     if not before or before.recipe.get("training") != run.manifest.recipe.get("training"):
-        return list(run.plan.bound.exports)
+        return list(bound.exports)
     asked = run.manifest.recipe["export"]
     there = [entry for entry in before.recipe.get("export") or [] if before.status == "finished"]
-    later = run.plan.bound.recipe.proof == "later"
+    later = bound.recipe.proof == "later"
     again = set(before.unproved) - (set(before.put_off) if later else set())
     if run.resumed and run.resumed.damaged:
         again.add(run.resumed.damaged)
-    return [
-        pair
-        for pair, entry in zip(run.plan.bound.exports, asked, strict=True)
-        if entry not in there or pair[0].folder not in before.exports or pair[0].folder in again
-    ]
+    wanted = {
+        use.folder
+        for use, entry in zip(bound.recipe.export, asked, strict=True)
+        if entry not in there or use.folder not in before.exports or use.folder in again
+    }
+    for name, error in bound.absent_exports.items():
+        if name in wanted:
+            raise error
+    return [pair for pair in bound.exports if pair[0].folder in wanted]
 
 
 def _place(run: RunContext, name: str) -> Path:
@@ -156,7 +174,7 @@ def prove_exports(run: RunContext) -> None:
     Raises:
         ExportError: An export computes something else than what was trained, or loads something else beside it.
     """
-    if not run.plan.bound.exports:
+    if not run.plan.bound.recipe.export:
         return
     give_memory_back()
     if not run.manifest.continued:
@@ -207,7 +225,7 @@ def _put_in_place(run: RunContext, proved: Mapping[str, Mapping[str, Any]]) -> N
         folder, new = run.folder / "exports" / name, _place(run, name)
         if new != folder:
             replace_folder(folder, new, keep=run.files.theirs(f"exports/{name}"))
-    asked = [use.folder for use, _ in run.plan.bound.exports]
+    asked = [use.folder for use in run.plan.bound.recipe.export]
     old = sorted(run.manifest.exports.keys() - set(asked))
     if old:
         run.notice(

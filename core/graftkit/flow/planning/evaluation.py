@@ -52,6 +52,11 @@ _MOST_COMPARED = 256 << 20
 """Bytes of files of training records that are read to tell which records are among them."""
 _NOT_COMPARED = "whether these records are among those that the recipe trains on was not looked at"
 
+_UNLESS_ANSWERED = (("plugins",), ("evaluation", "metrics"))
+"""Places of a recipe whose plugins an evaluation uses for answers alone, or not at all."""
+_NOT_OF_RECORDS = (("export",), *_UNLESS_ANSWERED)
+"""Those that nobody needs who reads a recipe's records."""
+
 _SECTIONS = ("data", "objective", "evaluation", "training", "plugins")
 _ALIKE = ("format", "reader", "columns", "unused", "empty")
 """What an entry of a recipe's records says of how they are read."""
@@ -135,7 +140,7 @@ class EvaluationPlan:
 def _measured_by(use: str, bound: BoundRecipe, host: PluginHost, **said: Any) -> BoundRecipe:
     """Returns a recipe with another objective, of which it says these fields."""
     recipe = bound.recipe.model_copy(update={"objective": ProviderSection(use=use, **said)})
-    return bind(LoadedRecipe(recipe, bound.document), host)
+    return bind(LoadedRecipe(recipe, bound.document), host, unused=_UNLESS_ANSWERED)
 
 
 def _with_prompts(bound: BoundRecipe, prompts: Mapping[str, str], host: PluginHost) -> BoundRecipe:
@@ -256,7 +261,7 @@ def plan_evaluation(
         DataError: A record can't be read, is none that the objective takes, or there is none.
         RecipeError: Something else in the recipe is wrong.
     """
-    bound = bind(asked.loaded, host)
+    bound = bind(asked.loaded, host, unused=_UNLESS_ANSWERED)
     told_of, unanswered = list[str](), ""
 
     def look(sample: Sample) -> None:
@@ -279,6 +284,7 @@ def plan_evaluation(
         datasets, samples = list(records.datasets), records.samples.holdout
         for sample in samples if records.unanswered else ():
             look(sample)
+    _refuse_absent(bound, sampled=bool(unanswered))
     if isinstance(bound.objective_config, SampledConfig):
         if unanswered:
             refuse_unanswered(bound, unanswered)
@@ -297,6 +303,24 @@ def plan_evaluation(
     return EvaluationPlan(bound, samples, notices, bound.recipe.data.date or started or date.today())
 
 
+def _refuse_absent(bound: BoundRecipe, *, sampled: bool) -> None:
+    """Refuses metrics that are not installed, where answers are scored by them.
+
+    Args:
+        bound: The recipe.
+        sampled: Whether an objective that learns from sampled answers measures those.
+
+    Raises:
+        GraftkitError: There is such a metric.
+    """
+    answers, rewarded = bound.recipe.evaluation.answers, sampled and isinstance(bound.objective_config, SampledConfig)
+    for error in bound.absent_metrics.values():
+        if answers and not rewarded:
+            error.hint = f"{error.hint} Without answers no metric is needed: --answers 0.".strip()
+        if answers or rewarded:
+            raise error
+
+
 def _told_of_trained(
     trained: LoadedRecipe | None, host: PluginHost, pinned: Mapping[str, str] | None, samples: Samples
 ) -> list[str]:
@@ -307,7 +331,7 @@ def _told_of_trained(
     if trained is None:
         return []
     try:
-        bound = bind(trained, host)
+        bound = bind(trained, host, unused=_NOT_OF_RECORDS)
         datasets = open_datasets(bound, host, "train", pinned)
         size = sum(dataset.source.path.stat().st_size for dataset in datasets)
         if size > _MOST_COMPARED:

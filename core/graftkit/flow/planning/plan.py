@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,13 @@ from graftkit.flow.planning.head import refuse_with_head, told_of_several
 from graftkit.flow.planning.learnt import Encoding, Learnt, plan_encoding, what_is_learnt
 from graftkit.flow.planning.likely_targets import likely_forecast, likely_targets
 from graftkit.flow.planning.opened_base import OpenedBase, PlannedTokenizer, open_base, plan_tokenizer
-from graftkit.flow.planning.plan_notices import told_of_losses, told_of_own_code, told_of_records, told_of_words
+from graftkit.flow.planning.plan_notices import (
+    told_of_absent,
+    told_of_losses,
+    told_of_own_code,
+    told_of_records,
+    told_of_words,
+)
 from graftkit.flow.planning.plan_teacher import open_teacher
 from graftkit.flow.planning.read_records import read_records
 from graftkit.flow.planning.run_plan import RunPlan, seen_an_epoch
@@ -31,6 +37,7 @@ from graftkit.flow.records.estimate import (
 )
 from graftkit.host.host import PluginHost
 from graftkit.recipe.bind import BoundRecipe, bind
+from graftkit.recipe.document import KeyPath
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.without_effect import without_effect
 
@@ -43,7 +50,7 @@ def make_plan(
     earlier: EarlierRun = NO_RUN,
     *,
     before_records: Callable[[], None] = lambda: None,
-    needs_metrics: bool = True,
+    unused: Collection[KeyPath] = (),
 ) -> RunPlan:
     """Checks a recipe and plans its run.
 
@@ -55,13 +62,13 @@ def make_plan(
         host: The plugins.
         earlier: What the run that goes on has settled.
         before_records: Called once recipe, model and tokenizer hold, before records are read; it may refuse, too.
-        needs_metrics: As for `bind`.
+        unused: As for `bind`.
 
     Raises:
         RequestError: Something in it is wrong; see `graftkit.errors` for the kinds.
     """
     loaded, origin = filled_from_folder(loaded, host, earlier.adapter_copy)
-    bound = bind(loaded, host, needs_metrics=needs_metrics)
+    bound = bind(loaded, host, unused=unused)
     refuse_with_head(bound, origin)
     base = open_base(bound, host, origin)
     targets = likely_targets(bound, base.files)
@@ -160,6 +167,7 @@ def _told(
             bound, samples.train.counts().keys() | samples.holdout.counts().keys(), trains_rows=trains_rows
         ),
         *told_of_own_code(base.own.config),
+        *told_of_absent(bound),
         *told_of_prompts(bound, base.own),
         *told_of_texts(bound, base.own, tokenizer.known, encoding.length),
         *told_of_words(bound, tokenizer.known),

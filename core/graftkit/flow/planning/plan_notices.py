@@ -98,6 +98,18 @@ def told_of_files(bound: BoundRecipe, datasets: Sequence[Dataset]) -> list[str]:
     ]
 
 
+def told_of_absent(bound: BoundRecipe) -> list[str]:
+    """Returns a notice for each callback of the recipe that is not there, where it need not be.
+
+    Args:
+        bound: The recipe.
+    """
+    return [
+        f"the callback {name}, which followed the run, is told nothing of this: {error.message}"
+        for name, error in bound.absent_callbacks.items()
+    ]
+
+
 def told_of_own_code(config: Mapping[str, Any]) -> list[str]:
     """Returns a notice where a base model's authors compute it by code of their own, which is not run.
 

@@ -29,7 +29,7 @@ def refuse_unanswered(bound: BoundRecipe, unanswered: str) -> None:
     Raises:
         DataError: There is such a record, and such a metric.
     """
-    if not unanswered:
+    if not unanswered or bound.absent_metrics:  # which says that nothing is answered
         return
     used = bound.metric_names if bound.recipe.evaluation.answers else rewarding(bound)
     configs = {label: bound.metrics[label].config for label in used}

@@ -20,7 +20,7 @@ _RECIPE = """\
 model: {model}            # a folder with config.json, *.safetensors, tokenizer.json; or a .gguf file
 data:
   train: {train}{guessed}
-  holdout: 0.05           # the share that training never sees, or a file
+  holdout: {holdout: <15}# the share that training never sees, or a file
   max_length: {max_length}{space}# tokens of an example at most
 {template}{turns}{dropped}
 {objective}quantizer: {quantizer: <15}# how frozen weights are stored: nf4, int8, none; stored: as the file holds them
@@ -71,7 +71,8 @@ _OBJECTIVES: Mapping[str, tuple[str, str]] = {
 
 _OF_PAIRS = "; objective: similarity learns vectors of the two texts, whose cosines follow it"
 
-_UNKNOWN = {
+_UNKNOWN: Mapping[str, float | str] = {
+    "holdout": 0.05,
     "max_length": 1024,
     "quantizer": "nf4",
     "epochs": 3,
@@ -136,6 +137,9 @@ def told_of_start(found: StartingPoint) -> Iterator[str]:
         yield _left_out(found)
     if told := _OBJECTIVES.get(found.objective, ("", ""))[1]:
         yield told + (_OF_PAIRS if found.objective == "regression" and found.pairs else "")
+    if found.holdout != _UNKNOWN["holdout"]:
+        held = max(1, round(found.holdout * found.records))
+        yield f"held out are about {held:,} of {counted(found.records, 'record')}: 5% would be too few to measure by"
     if found.checked < found.records:
         yield f"checked are {found.checked:,} of the records, evenly spread; toolkit plan checks all of them"
     steps = counted(found.steps, "step")
@@ -166,8 +170,9 @@ def _evaluation(found: StartingPoint | None) -> str:
     return f"evaluation: {fields}   # what answers are rewarded by; also contains, regex, a plugin's\n"
 
 
-def _numbers(found: StartingPoint) -> dict[str, int | str]:
+def _numbers(found: StartingPoint) -> dict[str, float | str]:
     return {
+        "holdout": found.holdout,
         "max_length": found.max_length,
         "quantizer": found.quantizer,
         "epochs": found.epochs,

@@ -40,7 +40,7 @@ from graftkit.interfaces.samples import (
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.recipe.paths import is_hub_dataset
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema import DataSection, Recipe
 
 __all__ = ["StartingPoint", "find_starting_point", "numbers_beside_texts"]
 
@@ -57,6 +57,10 @@ characters it has at most. Texts with an answer each have about as many answers 
 _LOOKED_AT = 10_000
 """How many records are checked at most: what is chosen does not change with more, and a run checks all."""
 
+_ENOUGH_HELD_OUT = 20
+_MOST_HELD_OUT = 0.2
+"""Of few records so many are held out, but no larger a share."""
+
 _TURN_TOKENS = frozenset({"<|im_start|>", "<|im_end|>"})
 
 
@@ -68,6 +72,7 @@ class StartingPoint:
         datasets: The files, with their readers and formats.
         records: How many records they hold.
         checked: How many of them were checked, evenly spread.
+        holdout: The share of them that is held out: a twentieth, or as much as makes twenty, up to a fifth.
         max_length: Tokens of an example at most: 99 of 100 fit.
         tokens_per_step: Tokens of an optimizer step: about eight examples.
         epochs: How often every record is seen: three times, or as often as thirty steps take.
@@ -95,6 +100,7 @@ class StartingPoint:
     datasets: Sequence[Dataset]
     records: int
     checked: int
+    holdout: float
     max_length: int
     tokens_per_step: int
     epochs: int
@@ -155,7 +161,8 @@ def find_starting_point(
     corpus, template, instead_of = _laid_out(tokenizer, samples, context, targets)
     by_answer = None if targets else _laid_out_by_answer(tokenizer, template, samples, context, corpus)
     corpus = by_answer or corpus
-    corpus = replace(corpus, scale=corpus.scale * records / len(samples))
+    holdout = _holdout_share(records)
+    corpus = replace(corpus, scale=corpus.scale * (1 - holdout) * records / len(samples))
     new_tokens = _new_tokens(corpus) if issubclass(asked, SampledConfig) else None
     tokens = corpus.longest_quantile(0.99) if new_tokens is None else corpus.prompt_quantile(0.99) + new_tokens
     longest = min(context, max(64, math.ceil(tokens / 64) * 64))
@@ -174,6 +181,7 @@ def find_starting_point(
         datasets,
         records,
         len(samples),
+        holdout,
         longest,
         chosen.tokens_per_step,
         int(chosen.epochs or 1),
@@ -191,6 +199,12 @@ def find_starting_point(
         _are_scored_pairs(samples),
         learnt.head == "language",
     )
+
+
+def _holdout_share(records: int) -> float:
+    """Returns which share of so many records is held out, of two digits: what few are measured by says little."""
+    usual: float = DataSection.model_fields["holdout"].default
+    return max(usual, min(_MOST_HELD_OUT, math.ceil(100 * _ENOUGH_HELD_OUT / records) / 100))
 
 
 def _asked_for(host: PluginHost, objective: str) -> type[ObjectiveConfig]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -17,6 +17,8 @@ from graftkit.flow.folders.own_files import REPORT, answers_file
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.state.resume import Resumed
 from graftkit.host.records import BUILT_IN
+from graftkit.recipe.document import KeyPath
+from graftkit.recipe.schema import ExportSection, MetricSection
 from graftkit.report.run_manifest import FORMAT, DataFacts, MemoryFacts, RunManifest
 
 __all__ = ["ADAPTER", "first_manifest", "third_parties"]
@@ -110,12 +112,37 @@ def _finished(before: RunManifest) -> dict[str, Any]:
 def _providers(plan: RunPlan, resumed: Resumed | None) -> dict[str, Any]:
     """Returns what each name resolved to; a source opens, and a tokenizer is read, with the defaults of its fields.
 
-    Metrics that are not needed, and of which one is absent, are those of the run that goes on.
+    What is absent, since nothing uses it, was what the run that goes on says.
     """
     backend = plan.vocabulary.registered if plan.vocabulary else plan.backend
     found = {"model_source": plan.source.facts({}), "tokenizer": backend.facts({})}
-    kept = resumed.manifest.providers if resumed and plan.bound.absent else {}
-    return found | {name: facts for name, facts in kept.items() if name == "metrics"} | plan.bound.providers()
+    said = _said(resumed.manifest) if resumed and plan.bound.absent else {}
+    exports, metrics = plan.bound.recipe.export, plan.bound.recipe.evaluation.metrics
+
+    def known(path: KeyPath) -> Mapping[str, Any] | None:
+        match path:
+            case ("export", int(place)):
+                return said.get(("exporters", exports[place].folder))
+            case ("evaluation", "metrics", int(place)):
+                return said.get(("metrics", metrics[place].label))
+            case ("plugins", name):
+                return said.get(("callbacks", str(name)))
+        return None
+
+    return found | plan.bound.providers(known)
+
+
+def _said(before: RunManifest) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Returns what the manifest of a run says of its exporters, metrics and callbacks, by the names in its recipe."""
+    recipe, providers = before.recipe, before.providers
+    folders = [ExportSection.model_validate(entry).folder for entry in recipe.get("export") or []]
+    labels = [MetricSection.model_validate(entry).label for entry in recipe.get("evaluation", {}).get("metrics") or []]
+    found = {("exporters", name): facts for name, facts in zip(folders, providers.get("exporters", []), strict=False)}
+    found |= {("metrics", name): facts for name, facts in zip(labels, providers.get("metrics", []), strict=False)}
+    for facts in providers.get("callbacks", []):
+        names = (facts["name"], f"{facts['distribution']}:{facts['name']}", facts["target"])
+        found |= {("callbacks", name): facts for name in names}
+    return found
 
 
 _version = cache(version)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from graftkit.corpus.prompt_in_use import prompt_in_use, up_to_last_answer
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
 from graftkit.flow.folders.own_files import answers_file
+from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.planning.sampled import rewarding
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
@@ -37,6 +37,7 @@ __all__ = [
     "answered",
     "asked",
     "check_answerable",
+    "checked_first",
     "checking",
     "keep_answers",
     "mean_scores",
@@ -45,6 +46,9 @@ __all__ = [
     "questions_of",
     "scores_of",
 ]
+
+_CHECKED_FIRST = 1000
+"""So many training records are checked for rewards before any is encoded: that takes a second or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,33 +167,52 @@ def checking(metrics: Mapping[str, Metric], tokenizer: Tokenizer) -> Callable[[Q
     return check
 
 
-def check_answerable(bound: BoundRecipe, host: PluginHost, encoder: Encoder, samples: Samples) -> None:
-    """Makes sure that answers to the holdout records that a run answers can be scored, before any work is done.
+def check_answerable(plan: RunPlan, host: PluginHost, encoder: Encoder) -> None:
+    """Makes sure that answers to a run's records can be scored, before any work is done.
 
-    Those are as many as `evaluation.answers` says, and all of them where rewards of the model's own answers are learnt
-    from. A record that can't be encoded ends this: the run tells of it when it encodes them.
+    Holdout records are as many as `evaluation.answers` says, and all of them where rewards of the model's own answers
+    are learnt from; training records those of `checked_first`. A record that can't be encoded ends this: the run tells
+    of it when it encodes them.
 
     Args:
-        bound: The recipe.
+        plan: The plan of the run.
         host: The plugins.
         encoder: What encodes the records.
-        samples: The holdout records.
 
     Raises:
         DataError: A metric says that it can't score answers to one.
     """
+    bound, holdout = plan.bound, plan.samples.holdout
     count, rewarded = bound.recipe.evaluation.answers, rewarding(bound)
     if not count and not rewarded:
         return
     metrics = metrics_of(bound, host)
-    check = checking(metrics, encoder.tokenizer)
-    expected = (each for each in _to_answer(encoder, samples) if has_answer(each.example, each.record))
-    for question in islice(expected, count):
-        check(question)
-    if any(isinstance(metrics[label], ChecksRecords) for label in rewarded):
-        check = checking({label: metrics[label] for label in rewarded}, encoder.tokenizer)
-        for question in _to_answer(encoder, samples):
+    rewards = {label: metrics[label] for label in rewarded}
+    check, check_rewards = checking(metrics, encoder.tokenizer), checking(rewards, encoder.tokenizer)
+    every = any(isinstance(metric, ChecksRecords) for metric in rewards.values())
+    for question in _to_answer(encoder, holdout):
+        if count and has_answer(question.example, question.record):
             check(question)
+            count -= 1
+        elif every:
+            check_rewards(question)
+        elif not count:
+            break
+    if every:
+        first = plan.samples.train.at(range(checked_first(plan)))
+        for question in _to_answer(encoder, first):
+            check_rewards(question)
+
+
+def checked_first(plan: RunPlan) -> int:
+    """Returns how many of the first training records are checked before any is encoded: none that no step may see.
+
+    Args:
+        plan: The plan of a run that learns from rewards of sampled answers.
+    """
+    training = plan.bound.recipe.training
+    all_seen = training.steps is None and training.epochs is not None and training.epochs >= 1 and not plan.mixed
+    return min(_CHECKED_FIRST, len(plan.samples.train)) if all_seen else 0
 
 
 def _to_answer(encoder: Encoder, samples: Samples) -> Iterator[Question]:

@@ -16,7 +16,15 @@ from graftkit.flow.planning.sampled import rewarding
 from graftkit.flow.preparation.corpus import RECORD, Corpus
 from graftkit.flow.preparation.objective import loss_of
 from graftkit.flow.state.context import RunContext
-from graftkit.flow.training.answers import Question, answered, checking, metrics_of, questions_in, scores_of
+from graftkit.flow.training.answers import (
+    Question,
+    answered,
+    checked_first,
+    checking,
+    metrics_of,
+    questions_in,
+    scores_of,
+)
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.metric import ChecksRecords, Metric
 from graftkit.interfaces.objective import SampledConfig
@@ -164,7 +172,7 @@ class _Records:
 def check_rewarded(run: RunContext, corpus: Corpus) -> None:
     """Makes sure that answers to the records of all steps can be scored, where a run learns from what metrics say.
 
-    Those that are held out were checked before anything was encoded (`check_answerable`).
+    Those that are held out, and the first ones, were checked before anything was encoded (`check_answerable`).
 
     Args:
         run: The run.
@@ -189,12 +197,13 @@ def check_rewarded(run: RunContext, corpus: Corpus) -> None:
 
 
 def _seen(run: RunContext, store: TokenStore) -> Samples:
-    """Returns the records that some step sees."""
-    bound = run.plan.bound
+    """Returns the records that some step sees and that have not been checked yet."""
+    bound, checked = run.plan.bound, checked_first(run.plan)
     steps = planned_steps(
         store.lengths.tolist(), bound.recipe.training, mixture_of(run, store), bound.objective_config.repeats
     )
-    return run.plan.samples.train.at({int(store.by_example[RECORD][number]) for step in steps for number in step})
+    seen = {int(store.by_example[RECORD][number]) for step in steps for number in step}
+    return run.plan.samples.train.at({number for number in seen if number >= checked})
 
 
 def mixture_of(run: RunContext, store: TokenStore) -> Mixture | None:

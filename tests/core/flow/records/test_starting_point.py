@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from graftkit import PluginHost
 from graftkit.cli.main import cli as toolkit
 from graftkit.errors import RequestError
+from graftkit.flow.records import starting_point
 from graftkit.flow.records.starting_point import find_starting_point
 from graftkit.recipe.load import load_recipe
 from graftkit.testing import tiny_model_folder
@@ -42,7 +43,13 @@ def test_init_says_how_many_were_checked(place: Path, monkeypatch: pytest.Monkey
     found = CliRunner().invoke(toolkit, ["init", "mine.yaml", "--model", "model", "--train", "train.jsonl"])
     assert found.exit_code == 0, found.output
     assert "checked are 450 of the records, evenly spread; toolkit plan checks all of them" in found.output
-    assert "\n900 records, about" in found.output
+    assert "\n900 records, about" in found.output and "held out" not in found.output
+    assert "  holdout: 0.05           # the share" in Path("mine.yaml").read_text()
+
+
+@pytest.mark.parametrize(("records", "share"), [(3, 0.2), (90, 0.2), (160, 0.13), (400, 0.05), (9000, 0.05)])
+def test_of_few_records_a_larger_share_is_held_out(records: int, share: float) -> None:
+    assert starting_point._holdout_share(records) == share
 
 
 def test_reasoning_left_out_later_is_learnt_answer_by_answer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,11 +97,12 @@ def test_init_writes_what_is_asked_for(
         assert "--objective says that here" in str(refused.exception)
     found = CliRunner().invoke(toolkit, [*asked, "--objective", "grpo"])
     assert found.exit_code == 0, found.output
+    assert "held out are about 8 of 40 records: 5% would be too few" in found.output
     recipe = Path("mine.yaml").read_text()
     assert "objective: {use: grpo, group_size: 8, max_new_tokens: 128}" in recipe
     assert f"evaluation: {{metrics: {metric}, answers: 0}}" in recipe
     planned = graftkit.plan("mine.yaml")
-    assert planned.bound.recipe.data.max_length == 192 and len(planned.samples.train) == 38
+    assert planned.bound.recipe.data.max_length == 192 and len(planned.samples.train) == 32
 
 
 def test_init_refuses_what_the_records_are_not(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
