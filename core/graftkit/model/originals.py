@@ -11,6 +11,7 @@ from graftkit.interfaces.layer import LayerInfo
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.load import Loader
+from graftkit.model.model_plan import plan_base_model
 
 __all__ = ["FileOriginals"]
 
@@ -33,7 +34,7 @@ class FileOriginals:
 
     @cached_property
     def _loader(self) -> Loader:
-        return Loader(self._files, self._quantizer, self._device, self._dtype)
+        return Loader(plan_base_model(self._files, self._dtype), self._quantizer, self._device)
 
     def original(self, layer: LayerInfo) -> torch.Tensor | None:
         """Reads a layer's weight, `[out, in]`, float32; None where the file's own form of it is all that is known.

@@ -22,6 +22,7 @@ from graftkit.interfaces.quantizer import AdoptingQuantizer
 from graftkit.model.adapt import AdaptedModel
 from graftkit.model.load import Loader
 from graftkit.model.merge import rounds
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.model.packing import choose_packing, use_packing
 from graftkit.model.peft_targets import peft_targets
@@ -73,9 +74,10 @@ def load_adapted(
     """
     files = planned.files
     dtype = dtype or getattr(torch, planned.dtype)
-    loader = Loader(files, planned.quantizer, device, dtype)
+    base = plan_base_model(files, dtype)
     if planned.head:
-        check_head(planned.folder, loader)
+        check_head(planned.folder, base)
+    loader = Loader(base, planned.quantizer, device)
     loader.check_stored()
     network: Any = loader.load()
     originals = FileOriginals(files, planned.quantizer, device, dtype)

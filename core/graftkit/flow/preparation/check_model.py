@@ -16,7 +16,8 @@ from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import state_width, token_types
 from graftkit.interfaces.counts import count_weights
 from graftkit.model.activation_checkpointing import why_no_checkpointing
-from graftkit.model.load import check_base_model, check_stored_weights
+from graftkit.model.load import check_stored_weights
+from graftkit.model.model_plan import check_base_model
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.model.skeleton import build_config
 from graftkit.recipe.schema import Recipe
