@@ -137,11 +137,11 @@ class ModelPlan:
         }
         return {path: dtypes[0] for path, dtypes in stored.items() if not PLAIN.issuperset(dtypes)}
 
-    def layers_of(self, weight: PlannedWeight) -> list[LayerInfo]:
-        """Returns the layers that a tensor of the file has the weight of, or a part of it."""
-        if weight.target in self.linear:
-            return [self.linear[weight.target]]
-        return self.experts[weight.target].layers() if weight.target in self.experts else []
+    def layers_of(self, target: str) -> list[LayerInfo]:
+        """Returns the layers whose weights one of the model's tensors holds; none where it is of no such layer."""
+        if target in self.linear:
+            return [self.linear[target]]
+        return self.experts[target].layers() if target in self.experts else []
 
     def adoptable(self, weight: PlannedWeight) -> list[LayerInfo]:
         """Returns the layers whose weights the file has as they are, which a quantizer may take over."""

@@ -26,6 +26,7 @@ from graftkit.model.model_plan import plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.model.packing import choose_packing, use_packing
 from graftkit.model.peft_targets import peft_targets
+from graftkit.model.stored_weights import StoredWeights
 from graftkit.model.streamed import FileWeights, StreamedModel
 from graftkit.model.targets import likely_layers, names_are_certain
 
@@ -77,9 +78,8 @@ def load_adapted(
     base = plan_base_model(files, dtype)
     if planned.head:
         check_head(planned.folder, base)
-    loader = Loader(base, planned.quantizer, device)
-    loader.check_stored()
-    network: Any = loader.load()
+    StoredWeights(base, planned.quantizer, device).check()
+    network: Any = Loader(base, planned.quantizer, device).load()
     originals = FileOriginals(files, planned.quantizer, device, dtype)
     model = place_adapter(
         planned.folder,

@@ -16,10 +16,10 @@ from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import state_width, token_types
 from graftkit.interfaces.counts import count_weights
 from graftkit.model.activation_checkpointing import why_no_checkpointing
-from graftkit.model.load import check_stored_weights
 from graftkit.model.model_plan import check_base_model
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.model.skeleton import build_config
+from graftkit.model.stored_weights import check_stored_weights
 from graftkit.recipe.schema import Recipe
 from graftkit.report.run_manifest import SequenceFacts
 
