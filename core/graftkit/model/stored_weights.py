@@ -143,7 +143,7 @@ class StoredWeights:
                 with.
         """
         dense = self._dequantized(name, found) if isinstance(found, StoredWeight) else found
-        self._check_numbers(name, dense, target)
+        self._check_numbers(name, dense, to_freeze=bool(self._plan.layers_of(target)))
         return dense
 
     def _use(self, kind: str, weights: Mapping[str, PlannedWeight], kept: list[str], *, can_be_kept: bool) -> StoredUse:
@@ -177,7 +177,7 @@ class StoredWeights:
             return None
         if (frozen.out_features, frozen.in_features) != (layer.out_features, layer.in_features):
             raise self._damaged(name, stored, f"it makes a matrix {[frozen.out_features, frozen.in_features]}")
-        self._check_numbers(name, frozen.dequantize(self._plan.dtype), f"{layer.path}.weight")
+        self._check_numbers(name, frozen.dequantize(self._plan.dtype), to_freeze=True)
         return frozen
 
     def _dequantized(self, name: str, found: StoredWeight) -> torch.Tensor:
@@ -188,7 +188,7 @@ class StoredWeights:
             raise self._damaged(name, found, f"it makes a matrix {list(matrix.shape)}")
         return matrix
 
-    def _check_numbers(self, name: str, tensor: torch.Tensor, target: str) -> None:
+    def _check_numbers(self, name: str, tensor: torch.Tensor, *, to_freeze: bool) -> None:
         """Makes sure that a tensor, of which one of the model's is made, can be computed with.
 
         Raises:
@@ -203,9 +203,7 @@ class StoredWeights:
             raise ModelError(
                 f"tensor '{name}' holds NaN or infinity", where=self._files.reference, hint="Download it again."
             )
-        if target not in self._plan.linear and target not in self._plan.experts:
-            return
-        if max(smallest, largest) > _LARGEST:
+        if to_freeze and max(smallest, largest) > _LARGEST:
             raise ModelError(
                 f"tensor '{name}' holds numbers up to {max(smallest, largest):.2g}, which no model computes with",
                 where=self._files.reference,
