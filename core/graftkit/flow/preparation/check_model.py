@@ -114,7 +114,7 @@ def _check_types(plan: RunPlan) -> None:
         ModelError: Its config.json leaves out how many, and its architecture has several then.
     """
     usual = token_types(build_config(plan.files.config).to_dict())
-    if usual != plan.encoder.token_types:
+    if usual != plan.encoder.rules.token_types:
         raise ModelError(
             f"its config.json leaves out type_vocab_size, which is {usual} then: the two texts of a pair would be "
             "learnt without types, and given with them in use",
