@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ModelError
-from graftkit.model.load import check_base_model
+from graftkit.model.model_plan import check_base_model
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES

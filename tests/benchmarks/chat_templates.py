@@ -24,6 +24,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.layout import lay_out
 from graftkit.corpus.learnt import LearntParts
 from graftkit.corpus.template import ChatTemplate
@@ -142,7 +143,7 @@ def encoded(template: ChatTemplate, controls: Collection[str]) -> tuple[str, str
             (Path(folder) / name).write_text(data, encoding="utf-8")
         ours = HuggingFaceBackend().load(Path(folder))
         reference = PreTrainedTokenizerFast.from_pretrained(folder)
-    encoder = Encoder(ours, chat_template_of(ours), 1 << 20, overflow="error")
+    encoder = Encoder(ours, chat_template_of(ours), 1 << 20, rules=EncodingRules(overflow="error"))
 
     def ids(text: str) -> list[int]:
         found: list[int] = encoder.encode(Conversation((Message("user", text), _SAID), "x")).examples[0].ids.tolist()

@@ -87,7 +87,8 @@ def ours(config: Mapping[str, Any], steps: int, storage: str, profile: str | Non
     import numpy as np
     import torch
     from graftkit.model.adapt import adapt
-    from graftkit.model.load import check_base_model, load_base_model
+    from graftkit.model.load import load_base_model
+    from graftkit.model.model_plan import check_base_model
     from graftkit.model.packing import choose_packing, use_packing
     from graftkit.recipe.schema import TrainingSection
     from graftkit.store.token_store import Example, TokenStore

@@ -11,7 +11,8 @@ import torch
 from architectures import settings
 from graftkit.interfaces.layer import LayerInfo
 from graftkit.model.adapt import adapt
-from graftkit.model.load import check_base_model, load_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import check_base_model
 from graftkit.model.packing import choose_packing
 from graftkit.testing import tiny_model_folder
 from graftkit_adapters.config import LoraConfig

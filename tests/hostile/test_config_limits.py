@@ -68,7 +68,7 @@ from graftkit.testing.hosts import isolated_host
 from graftkit.flow.base_files.open_model import open_model
 from graftkit.flow.preparation.check_model import choose_packing
 from graftkit.interfaces.counts import count_weights
-from graftkit.model.load import plan_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.context import context_length
 import transformers.models.llama.modeling_llama, transformers.models.gemma3.modeling_gemma3
 import transformers.models.gpt2.modeling_gpt2, transformers.models.mixtral.modeling_mixtral

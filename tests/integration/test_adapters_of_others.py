@@ -34,7 +34,7 @@ from graftkit.flow.folders.own_files import CHECKPOINTS, LOCK
 from graftkit.flow.planning.check_adapter import check_layers
 from graftkit.flow.preparation.adapter_model import load_packed, stream_adapted
 from graftkit.flow.preparation.plan_adapter import plan_adapter
-from graftkit.model.load import plan_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.store.file_hashes import file_facts
 from graftkit.testing import TINY_SHAPES, isolated_host, tiny_model_folder
 from graftkit_adapters import config as own

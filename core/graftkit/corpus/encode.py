@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from graftkit.corpus.answers_compared import WANTED, TwoAnswers, WithMismatched, as_one_example, labelled_in
 from graftkit.corpus.control_tokens import with_control_tokens
 from graftkit.corpus.encoded import Encoded, Overflow, refuse_length
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.exact_runs import ExactRuns
 from graftkit.corpus.fitting_answers import fitting_answers
 from graftkit.corpus.kept_runs import CHARACTERS_A_TOKEN, KeptRuns, LaidOut
@@ -22,7 +23,7 @@ from graftkit.corpus.prompt_in_use import prompt_in_use
 from graftkit.corpus.record_runs import Notes, RecordRuns, Unencoded
 from graftkit.corpus.runs import Run, RunsTogether, Weighted
 from graftkit.corpus.template import ChatTemplate
-from graftkit.corpus.text_targets import JudgedText, TextTargets, parts_of
+from graftkit.corpus.text_targets import JudgedText, parts_of
 from graftkit.corpus.turns import ByAnswer, sizes_of
 from graftkit.corpus.whole_texts import WholeTexts
 from graftkit.errors import DataError
@@ -53,6 +54,8 @@ __all__ = ["Encoded", "Encoder", "Overflow", "Part", "has_answer"]
 Part = Unencoded | Tokens
 """What is encoded by itself: a record, one of its answers, or one of the answers that it compares."""
 
+_USUAL = EncodingRules()
+
 _UNLIMITED = 1 << 30
 """As the most tokens of an example: more than any has."""
 
@@ -78,18 +81,7 @@ class Encoder:
         template: The chat template, or None.
         max_length: The most tokens of an example.
         rows: The number of embedding rows; None where every id has one.
-        report_dropped: Whether what a template leaves out of a conversation is told, rather than refused.
-        overflow: What becomes of a conversation or completion that is longer than `max_length`: "drop_turns": it ends
-            with the last answer that fits as a whole; "drop": it is left out; "truncate": it is cut off; "error".
-        parse_special_tokens: Whether special tokens that texts, prompts and completions spell are such, in place of
-            plain characters. What begins with the `bos` token, or ends with any, gets none put around it.
-        targets: Where something of each text as a whole is learnt, what that is: a record is then its text alone, with
-            what the tokenizer puts around one, and the number of its label, say.
-        token_types: Of how many types of tokens the model has embeddings; see `PairLayout`. 0: of none.
-        whole_texts: Whether each window of a text has around it what the tokenizer puts around a text, as encoders see
-            texts, and every token of the text itself is in the loss.
-        asks: Whether the model answers the records itself, and nothing of their own answers is learnt: of one that is
-            too long the prompt is kept alone, where that leaves room for an answer.
+        rules: What of records is encoded and learnt.
     """
 
     def __init__(
@@ -98,27 +90,18 @@ class Encoder:
         template: ChatTemplate | None,
         max_length: int,
         rows: int | None = None,
-        *,
-        report_dropped: bool = False,
-        overflow: Overflow = "drop_turns",
-        parse_special_tokens: bool = False,
-        targets: TextTargets | None = None,
-        token_types: int = 0,
-        whole_texts: bool = False,
-        asks: bool = False,
+        rules: EncodingRules = _USUAL,
     ) -> None:
         self._tokenizer = with_control_tokens(tokenizer, template)
         self._rows = rows if rows is not None and rows < tokenizer.vocab_size else None
         self.max_length = max_length
         self._layout = RecordRuns(
-            self._tokenizer, template, reports_dropped=report_dropped, parses=parse_special_tokens
+            self._tokenizer, template, reports_dropped=rules.report_dropped, parses=rules.parse_special_tokens
         )
         self._special_ids = frozenset(self._tokenizer.special_tokens.values())
         self._exact = ExactRuns(self._tokenizer)
         self._kept = KeptRuns(self._layout, self._tokenizer, max_length)
-        self.report_dropped, self.overflow, self.parse_special_tokens = report_dropped, overflow, parse_special_tokens
-        self.targets, self.token_types = targets, token_types
-        self.whole_texts, self.asks = whole_texts, asks
+        self.rules = rules
 
     def for_tokenizer(
         self,
@@ -129,19 +112,7 @@ class Encoder:
         max_length: int | None = None,
     ) -> Encoder:
         """Returns an encoder with the same rules for another tokenizer, or for examples of another length."""
-        return Encoder(
-            tokenizer,
-            template,
-            self.max_length if max_length is None else max_length,
-            rows,
-            report_dropped=self.report_dropped,
-            overflow=self.overflow,
-            parse_special_tokens=self.parse_special_tokens,
-            targets=self.targets,
-            token_types=self.token_types,
-            whole_texts=self.whole_texts,
-            asks=self.asks,
-        )
+        return Encoder(tokenizer, template, self.max_length if max_length is None else max_length, rows, self.rules)
 
     @cached_property
     def uncut(self) -> Encoder:
@@ -203,7 +174,7 @@ class Encoder:
         match sample:
             case Prompt():
                 return [sample]
-            case LabelledText() | TextWithLabels() | ScoredText() | TaggedText() | SimilarTexts() if self.targets:
+            case LabelledText() | TextWithLabels() | ScoredText() | TaggedText() | SimilarTexts() if self.rules.targets:
                 return [sample]
             case TwoAnswers():
                 return [part for each in labelled_in(sample) for part in self.turns(each)]
@@ -242,7 +213,7 @@ class Encoder:
         if not isinstance(sample, PreferencePair | LabelledAnswer):
             return _together(parts)
         own = _together(parts if isinstance(sample, PreferencePair) else parts[:1])
-        cut = own.truncated and self.overflow != "truncate"
+        cut = own.truncated and self.rules.overflow != "truncate"
         sequences = [] if cut else [example for part in parts for example in part.examples]
         whole = len(sequences) == len(parts)
         return replace(own, examples=[as_one_example(sample, sequences)] if whole else [])
@@ -250,7 +221,7 @@ class Encoder:
     @property
     def in_turn(self) -> bool:
         """Whether every record, a text too, becomes examples by itself, and none a stretch at a time."""
-        return self.whole_texts or self.targets is not None
+        return self.rules.whole_texts or self.rules.targets is not None
 
     @cached_property
     def texts(self) -> WholeTexts:
@@ -259,10 +230,7 @@ class Encoder:
             self._tokenizer,
             [run.special for run in self._layout.start if run.special is not None],
             self.max_length,
-            self.overflow,
-            self.parse_special_tokens,
-            self.targets,
-            self.token_types,
+            self.rules,
             self.encode_plainly,
             self.check_rows,
             self._layout.spelt,
@@ -287,7 +255,7 @@ class Encoder:
             weighted = self._weighted([found.runs for _, found in laid_out])
             for (part, found), of_runs in zip(laid_out, weighted, strict=True):
                 tokens = self._given(part) if isinstance(part, Tokens) else of_runs
-                overflow = "truncate" if id(part) in only_cut else self.overflow
+                overflow = "truncate" if id(part) in only_cut else self.rules.overflow
                 yield self._finished(part, found, tokens, overflow)
             if not laid_out:
                 break
@@ -349,7 +317,7 @@ class Encoder:
 
     def _asked(self, sample: Part, ids: NDArray[np.int64]) -> Example | None:
         """Returns the prompt of a record that is too long, where the model answers it itself and has room for that."""
-        if not self.asks or len(ids) <= self.max_length or isinstance(sample, Tokens):
+        if not self.rules.asks or len(ids) <= self.max_length or isinstance(sample, Tokens):
             return None
         prompt = prompt_in_use(self, sample, cut=False) or []
         if not 0 < len(prompt) < self.max_length:
@@ -363,7 +331,7 @@ class Encoder:
             DataError: It leaves no room for an answer, and `overflow` is "error".
         """
         fits = len(ids) < self.max_length
-        if not fits and self.overflow == "error":
+        if not fits and self.rules.overflow == "error":
             raise DataError(
                 f"the prompt has {len(ids):,} tokens, which leaves no room for an answer within data.max_length "
                 f"({self.max_length:,})",
@@ -483,11 +451,12 @@ class Encoder:
         """
         if isinstance(sample, SimilarTexts):
             found = [("query", sample.query), *(("positive", text) for text in sample.positives)]
-            found += [("negative", text) for text in sample.negatives[: self.targets.negatives if self.targets else 0]]
+            negatives = self.rules.targets.negatives if self.rules.targets else 0
+            found += [("negative", text) for text in sample.negatives[:negatives]]
             return [(text, what) for what, text in found]
-        if self.targets and isinstance(sample, JudgedText):
+        if self.rules.targets and isinstance(sample, JudgedText):
             texts = zip(parts_of(sample), ("text", "text_pair"), strict=False)
-            return [*texts, self.targets.shown(sample)]
+            return [*texts, self.rules.targets.shown(sample)]
         return self._layout.authors(sample)
 
     def spelt(self, sample: Text | LongText) -> str | None:
@@ -510,20 +479,20 @@ class Encoder:
             tokens[1],
             self.max_length,
             lambda text: self._exact.encode(self._layout.of(Text(text, ""), Notes())),
-            self._layout.specials if self.parse_special_tokens else (),
+            self._layout.specials if self.rules.parse_special_tokens else (),
         )
 
     def encode_plainly(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of plain texts without what is put around them."""
-        return self._tokenizer.encode_batch(texts, "all" if self.parse_special_tokens else "none")
+        return self._tokenizer.encode_batch(texts, "all" if self.rules.parse_special_tokens else "none")
 
     def begins_itself(self, ids: Sequence[int]) -> bool:
         """Tells whether a text that begins with these ids needs no `bos` token before it."""
-        return self.parse_special_tokens and list(ids[:1]) == [run.special for run in self._layout.start]
+        return self.rules.parse_special_tokens and list(ids[:1]) == [run.special for run in self._layout.start]
 
     def ends_itself(self, ids: Sequence[int]) -> bool:
         """Tells whether a text that ends with these ids needs no `eos` token after it."""
-        return self.parse_special_tokens and bool(ids) and ids[-1] in self._special_ids
+        return self.rules.parse_special_tokens and bool(ids) and ids[-1] in self._special_ids
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -541,13 +510,13 @@ class Encoder:
             "start": [run.special for run in self._layout.start],
             "end": [run.special for run in self._layout.end],
             "max_length": self.max_length,
-            "overflow": self.overflow,
-            "report_dropped": self.report_dropped,
-            **({"special_tokens": "parse"} if self.parse_special_tokens else {}),
-            **({**self.targets.facts(), "around": self.texts.put_around} if self.targets else {}),
-            **({"types": self.token_types} if self.token_types and self.targets else {}),
-            **({"whole texts": self.texts.put_around} if self.whole_texts else {}),
-            **({"asks": True} if self.asks else {}),
+            "overflow": self.rules.overflow,
+            "report_dropped": self.rules.report_dropped,
+            **({"special_tokens": "parse"} if self.rules.parse_special_tokens else {}),
+            **({**self.rules.targets.facts(), "around": self.texts.put_around} if self.rules.targets else {}),
+            **({"types": self.rules.token_types} if self.rules.token_types and self.rules.targets else {}),
+            **({"whole texts": self.texts.put_around} if self.rules.whole_texts else {}),
+            **({"asks": True} if self.rules.asks else {}),
         }
         return fingerprint(facts)
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from graftkit.corpus.encoded import Overflow
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.turns import ByAnswer
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Completion, Conversation, Prompt, Sample
@@ -19,8 +19,8 @@ class LaysOutPrompts(Protocol):
     """What an `Encoder` is asked for a prompt."""
 
     @property
-    def overflow(self) -> Overflow:
-        """What becomes of a conversation that is too long."""
+    def rules(self) -> EncodingRules:
+        """What of records is encoded and learnt."""
 
     def prompt(self, messages: Conversation | str) -> list[int]:
         """Returns the ids of a prompt."""
@@ -73,7 +73,7 @@ def up_to_last_answer(encoder: LaysOutPrompts, sample: Sample, *, cut: bool | No
     if not isinstance(sample, Conversation) or isinstance(sample, Prompt):
         return None
     cut = encoder.is_cut(sample) if cut is None else cut
-    if cut and encoder.overflow == "truncate":
+    if cut and encoder.rules.overflow == "truncate":
         return None
     parts = ByAnswer(sample)
     count = _whole_answers(encoder, parts) if cut else len(parts)

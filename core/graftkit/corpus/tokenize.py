@@ -246,12 +246,12 @@ def _tally_of(encoder: Encoder, samples: Sequence[Sample], encoded: Sequence[Enc
         for record, (sample, item) in enumerate(zip(samples, encoded, strict=True))
         for example in item.examples
     ]
-    whole = [item for item in encoded if not (item.truncated and encoder.overflow == "truncate")]
+    whole = [item for item in encoded if not (item.truncated and encoder.rules.overflow == "truncate")]
     learnt = (example.ids[example.loss_mask] for item in whole for example in item.examples)
     ends = {int(ids[-1]) for ids in learnt if len(ids)}
     if any(isinstance(sample, Unanswered) for sample in samples):
         ends.update(encoder.answer_ends)
-    shows, judged = list(map(shown, samples)), encoder.targets is not None
+    shows, judged = list(map(shown, samples)), encoder.rules.targets is not None
     chats = [sample for sample in shows if isinstance(sample, Conversation)]
     talks = [isinstance(sample, Conversation) for sample in shows]
     openings = [sample.messages[0] for sample in chats]

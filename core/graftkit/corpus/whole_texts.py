@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftkit.corpus.answers_compared import as_one_example
-from graftkit.corpus.encoded import Encoded, Overflow, refuse_length
+from graftkit.corpus.encoded import Encoded, refuse_length
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.long_text import encode_stretches
 from graftkit.corpus.pairs import longest_first, pair_layout_of
 from graftkit.corpus.stretches import is_long, stretches_of
@@ -33,10 +34,7 @@ class WholeTexts:
         tokenizer: The tokenizer.
         start: The ids before a text, where the tokenizer does not say what it puts around one.
         max_length: The most tokens of an example.
-        overflow: What becomes of a text that is too long.
-        parses: Whether special tokens that texts spell are such.
-        targets: What is learnt of each text; None where its own tokens are.
-        token_types: Of how many types of tokens the model has embeddings.
+        rules: What of a text is encoded and learnt.
         encode: Returns the ids of texts without what is put around them.
         check_rows: Refuses ids without an embedding row, given where the text stands.
         spelt: Returns the first control token that a text spells in plain characters.
@@ -45,10 +43,7 @@ class WholeTexts:
     tokenizer: Tokenizer
     start: Sequence[int]
     max_length: int
-    overflow: Overflow
-    parses: bool
-    targets: TextTargets | None
-    token_types: int
+    rules: EncodingRules
     encode: Callable[[Sequence[str]], list[list[int]]]
     check_rows: Callable[[Sequence[int] | NDArray[np.integer[Any]], str], None]
     spelt: Callable[[Text | LongText], str | None]
@@ -59,7 +54,7 @@ class WholeTexts:
         Raises:
             DataError: One is refused.
         """
-        targets = self.targets
+        targets = self.rules.targets
         if targets is None:
             texts = map(text_alone, samples)
             return [self._windows(sample) for sample in texts if isinstance(sample, Text | LongText)]
@@ -85,15 +80,15 @@ class WholeTexts:
             ids, types = self.around(parts)
             self.check_rows(ids, sample.where)
             over = len(ids) > self.max_length
-            if over and self.overflow == "error":
+            if over and self.rules.overflow == "error":
                 refuse_length(f"{len(ids):,}", self.max_length, sample.where)
             if over:
                 room = self.max_length - len(ids) + sum(map(len, parts))
                 ids, types = self.around(longest_first(parts, room))
             weights = np.zeros(len(ids), np.float32)
             weights[-1:] = 1
-            kept = len(ids) > 0 and not (over and self.overflow == "drop")
-            columns = {TYPE: np.array(types, np.uint8)} if self.token_types else {}
+            kept = len(ids) > 0 and not (over and self.rules.overflow == "drop")
+            columns = {TYPE: np.array(types, np.uint8)} if self.rules.token_types else {}
             example = Example(np.array(ids, np.int64), weights, 0, columns, targets.columns(sample))
             found.append(Encoded([example] if kept else [], truncated=over, stops=True))
         return found
@@ -109,7 +104,7 @@ class WholeTexts:
         """
         before, after = self.put_around
         room = max(0, self.max_length - len(before) - len(after))
-        specials: Specials = "all" if self.parses else "none"
+        specials: Specials = "all" if self.rules.parse_special_tokens else "none"
         found = []
         for sample in samples:
             if not self.tokenizer.capabilities.offsets:
@@ -120,14 +115,14 @@ class WholeTexts:
             ids = [*before, *inside.ids, *after]
             self.check_rows(ids, sample.where)
             over = len(ids) > self.max_length
-            if over and self.overflow == "error":
+            if over and self.rules.overflow == "error":
                 refuse_length(f"{len(ids):,}", self.max_length, sample.where)
             ids = [*before, *inside.ids[:room], *after] if over else ids
             weights, tags = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.int32)
             for place, number in zip(firsts, targets.numbers(sample), strict=True):
                 if place is not None and place < room:
                     weights[len(before) + place], tags[len(before) + place] = 1, number
-            kept = bool(weights.any()) and not (over and self.overflow == "drop")
+            kept = bool(weights.any()) and not (over and self.rules.overflow == "drop")
             examples = [
                 Example(ids=np.array(ids, np.int64), loss_weight=weights, prompt_length=0, by_token={TARGET: tags})
             ]
@@ -137,7 +132,7 @@ class WholeTexts:
     @cached_property
     def _longest_prompt(self) -> int:
         """How many tokens the longer one of what is put before queries and documents has."""
-        prompts = [text for text in self.targets.prompts if text] if self.targets else []
+        prompts = [text for text in self.rules.targets.prompts if text] if self.rules.targets else []
         return max(map(len, self.encode(prompts)), default=0)
 
     def _compared(self, targets: TextTargets, sample: SimilarTexts | ScoredText) -> Encoded:
@@ -164,15 +159,15 @@ class WholeTexts:
         texts = list(dict.fromkeys(text for row in compared for text in row))
         for text, inside in zip(texts, self.encode(texts), strict=True):
             self.check_rows([*before, *inside, *after], sample.where)
-            if len(inside) > room and self.overflow == "error":
+            if len(inside) > room and self.rules.overflow == "error":
                 refuse_length(f"{len(before) + len(inside) + len(after):,}", self.max_length, sample.where)
             truncated = truncated or len(inside) > room
             ids = np.array([*before, *inside[:room], *after], np.int64)
             weights = np.zeros(len(ids), np.float32)
             weights[-1:] = 1
-            columns = {TYPE: np.zeros(len(ids), np.uint8)} if self.token_types else {}
+            columns = {TYPE: np.zeros(len(ids), np.uint8)} if self.rules.token_types else {}
             known[text] = Example(ids, weights, 0, columns)
-        left_out = (truncated and self.overflow == "drop") or not all(len(each.ids) for each in known.values())
+        left_out = (truncated and self.rules.overflow == "drop") or not all(len(each.ids) for each in known.values())
         rows = [] if left_out else compared
         examples = [as_one_example(sample, [known[text] for text in row]) for row in rows]
         if isinstance(sample, ScoredText):
@@ -221,7 +216,7 @@ class WholeTexts:
         Raises:
             DataError: It does not say.
         """
-        return pair_layout_of(self.tokenizer, self.token_types)
+        return pair_layout_of(self.tokenizer, self.rules.token_types)
 
     @cached_property
     def put_around(self) -> tuple[list[int], list[int]]:

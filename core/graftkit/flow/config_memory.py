@@ -34,7 +34,7 @@ from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.objective import SampledConfig, TeacherConfig
 from graftkit.interfaces.regular_file import MOST_BYTES
 from graftkit.model.activation_checkpointing import why_no_checkpointing
-from graftkit.model.load import Loader
+from graftkit.model.model_plan import ModelPlan, plan_base_model
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.model.skeleton import build_skeleton
 from graftkit.recipe.bind import BoundRecipe
@@ -102,9 +102,9 @@ class ConfigModel:
         return {name: TensorInfo(tuple(p.shape), stored) for name, p in skeleton.named_parameters()}
 
     @cached_property
-    def loader(self) -> Loader:
-        """What would load it."""
-        return Loader(self, None, torch.device("cpu"), torch.float32)  # type: ignore[arg-type]
+    def planned(self) -> ModelPlan:
+        """What it will be made of."""
+        return plan_base_model(self)  # type: ignore[arg-type]
 
     @cached_property
     def packing(self) -> Packing:
@@ -121,8 +121,8 @@ def request_from_config(bound: BoundRecipe, host: PluginHost, model: ConfigModel
         TargetError: A target matches no layer.
         ModelError: The architecture can't be built.
     """
-    recipe, loader = bound.recipe, model.loader
-    targets = chosen_targets(bound, loader.layers, loader.stacks, loader.outer)
+    recipe, planned = bound.recipe, model.planned
+    targets = chosen_targets(bound, planned.layers, planned.stacks, planned.outer)
     longest, sequences = _record_length(recipe), bound.objective_config.sequences
     length = longest * sequences
     many = max(1, recipe.training.pass_tokens // length, recipe.training.tokens_per_step // length)

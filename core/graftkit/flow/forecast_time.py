@@ -20,6 +20,7 @@ from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import adapt
 from graftkit.model.head import head_parameters
 from graftkit.model.load import Loader
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.model.packing import Packing, use_packing
 from graftkit.model.skeleton import build_skeleton
@@ -103,15 +104,15 @@ def _seconds(
     """Returns the shortest time that a pass took."""
     create, dtype = host.registry.create, getattr(torch, bound.recipe.training.dtype)
     quantizer = create(bound.quantizer.registered, bound.quantizer.config)
-    loader = Loader(files, quantizer, device, dtype)
-    targets = chosen_targets(bound, loader.layers, loader.stacks, loader.outer)
-    network: Any = loader.load()
+    planned = plan_base_model(files, dtype)
+    targets = chosen_targets(bound, planned.layers, planned.stacks, planned.outer)
+    network: Any = Loader(planned, quantizer, device).load()
     use_packing(network, packing)
     adapter = create(bound.adapter.registered, bound.adapter.config)
     adapt(network, adapter, targets, seed=0, originals=FileOriginals(files, quantizer, device, dtype))
     if bound.recipe.memory.checkpoint == "blocks":
         checkpoint_blocks(network, offload=offloads(bound.recipe, device))
-    for parameter in head_parameters(network, loader.head).values():
+    for parameter in head_parameters(network, planned.head).values():
         parameter.requires_grad_(True)
     network.train()
     scores = head_of(files.config) in WITHOUT_LOGITS

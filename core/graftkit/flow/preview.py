@@ -199,9 +199,9 @@ def _previewed(encoder: Encoder, where: str, example: Example, authors: Sequence
     ids, weights = example.ids.tolist(), example.loss_weight.tolist()
     tokens = [_text(encoder.tokenizer, id) for id in ids]
     tags = None
-    if encoder.targets and TARGET in example.by_token:
+    if encoder.rules.targets and TARGET in example.by_token:
         numbers = zip(example.by_token[TARGET].tolist(), weights, strict=True)
-        tags = [encoder.targets.labels[number] if weight else "" for number, weight in numbers]
+        tags = [encoder.rules.targets.labels[number] if weight else "" for number, weight in numbers]
     return PreviewedExample(where, tokens, ids, weights, int(example.prompt_length), authors, tags)
 
 

@@ -2,68 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.architecture import head_of
-from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import LayerInfo
-from graftkit.interfaces.model_source import INTEGERS, PLAIN, BaseModelFiles
-from graftkit.interfaces.quantizer import AdoptingQuantizer, Quantizer
+from graftkit.interfaces.model_source import BaseModelFiles
+from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.stored_weight import StoredWeight
-from graftkit.model.experts import StackInfo, compute_one_by_one, expert_stacks, put_stack
+from graftkit.model.experts import put_stack
 from graftkit.model.file_tensors import read_tensor, read_tensors
-from graftkit.model.head import head_modules, head_parameters, is_of_head
-from graftkit.model.layers import linear_layers
+from graftkit.model.head import head_parameters
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.outer_layers import outer_layers, outer_weight
+from graftkit.model.model_plan import ModelPlan, plan_base_model
 from graftkit.model.parts import move_text, tower_tensors
 from graftkit.model.sharded import BlockSharder, SharedBlocks
-from graftkit.model.skeleton import build_skeleton, leave_out_pooler
-from graftkit.model.weight_names import PlannedWeight, plan_weights
+from graftkit.model.stored_weights import StoredWeights
+from graftkit.model.weight_names import PlannedWeight
 from graftkit.visible import first_of
 
-__all__ = [
-    "Loader",
-    "StoredUse",
-    "check_base_model",
-    "check_stored_weights",
-    "load_base_model",
-    "plan_base_model",
-]
+__all__ = ["Loader", "load_base_model"]
 
 OnTensor = Callable[[int, int], None]
-
-_MOST_NEEDLESS = 1 << 28
-"""Numbers of tensors without use that a file may hold in any case: the masks of small models are larger than these."""
-
-_LARGEST = 1e30
-"""What no number of a weight exceeds: quantizers multiply by 127, add scales up, and half precision ends at 3.4e38."""
-
-
-def check_base_model(files: BaseModelFiles) -> list[LayerInfo]:
-    """Makes sure, from names and shapes alone, that the files' weights are those of an architecture that can be loaded.
-
-    Returns:
-        The layers that an adapter can go on.
-
-    Raises:
-        ModelError: A tensor is missing, left over or of another shape, or the architecture is not supported.
-    """
-    return plan_base_model(files).layers
-
-
-def plan_base_model(files: BaseModelFiles) -> Loader:
-    """Returns what would load the files, its layers and stacks of experts known, as `check_base_model` checks them."""
-    return Loader(files, None, torch.device("cpu"), torch.float32)
 
 
 def load_base_model(
@@ -89,201 +54,30 @@ def load_base_model(
     Raises:
         ModelError: A tensor is missing, left over, of another shape, or holds NaN or infinity.
     """
-    return Loader(files, quantizer, device, dtype).load(on_tensor, shared)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredUse:
-    """What becomes of the matrices of layers that a file holds in one quantized format.
-
-    Attributes:
-        kind: The format's name.
-        kept: How many the quantizer takes over as they lie.
-        anew: The others, which are dequantized and given to the quantizer.
-        anew_bytes: The bytes that those take in the file; None where that can't be told from the headers.
-        can_be_kept: Whether `quantizer: stored` would keep those that this quantizer does not.
-    """
-
-    kind: str
-    kept: int
-    anew: tuple[LayerInfo, ...]
-    anew_bytes: int | None
-    can_be_kept: bool
-
-
-def check_stored_weights(files: BaseModelFiles, quantizer: Quantizer) -> list[StoredUse]:
-    """Makes sure that each format that the files hold weights in can be used: by the quantizer, or dequantized.
-
-    It reads one weight of a format, the smallest, and none of those that are plain floating point.
-
-    Returns:
-        What becomes of the layers' matrices in each format that is none of floating point, as far as that one tells.
-
-    Raises:
-        ModelError: One is of a format that neither the quantizer takes over nor the source dequantizes, or is damaged.
-    """
-    if all(info.dtype in PLAIN for info in files.tensors.values()):
-        return []
-    return Loader(files, quantizer, torch.device("cpu"), torch.float32).check_stored()
+    return Loader(plan_base_model(files, dtype), quantizer, device).load(on_tensor, shared)
 
 
 class Loader:
-    """Puts tensors into a skeleton. Names and shapes are compared when it is made, before anything is read.
+    """Puts tensors into the skeleton of a plan, which can be done once.
 
     Args:
-        files: The opened base model.
-        quantizer: Stores the weights of the linear layers, or None where nothing is going to be read.
+        plan: The model.
+        quantizer: Stores the weights of the linear layers.
         device: Where the model computes.
-        dtype: What it computes in.
-
-    Attributes:
-        layers: The linear layers that are frozen and can be adapted.
-        stacks: The experts that are frozen and can be adapted, each matrix by itself.
-        head: The modules of a head that gives scores, which are no layers of these, and float32; else none.
-        new: Its parameters that the files lack: they are zeros until somebody draws them.
-        unused: The files' tensors that a model with such a head has no use for.
-        outer: The embedding and the output layer, as far as they can be adapted; they are never quantized.
     """
 
-    def __init__(
-        self, files: BaseModelFiles, quantizer: Quantizer | None, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self._files = files
+    def __init__(self, plan: ModelPlan, quantizer: Quantizer, device: torch.device) -> None:
+        self._plan = plan
+        self._files = plan.files
         self._quantizer = quantizer
         self._device = device
-        self._dtype = dtype
-        self._model: Any = build_skeleton(files.config, files.reference, dtype, len(files.tensors))
-        leave_out_pooler(self._model, files)
-        self.head = head_modules(self._model)
-        self._in_float32 = _kept_in_float32(self._model, head_parameters(self._model, self.head))
-        self.layers = [layer for layer in linear_layers(self._model) if not is_of_head(layer.path, self.head)]
-        self.outer = outer_layers(self._model)
-        self.stacks = expert_stacks(self._model, files.config, count_weights(files.tensors))
-        if self.stacks:
-            compute_one_by_one(self._model)
-        self._stacks = {stack.path: stack for stack in self.stacks}
-        self._linear = {f"{layer.path}.weight": layer for layer in self.layers}
-        self._plan = plan_weights(self._model, files.tensors, files.reference)
-        self._note_stored_sizes()
-        self._names = _names_by_tensor(self._model)
+        self._weights = StoredWeights(plan, quantizer, device)
+        self._model = plan.skeleton
+        self._in_float32 = _kept_in_float32(self._model, head_parameters(self._model, plan.head))
         self._towers = tower_tensors(self._model)
         self._copies: dict[str, torch.Tensor] = {}
         self._filled: set[str] = set()
-        self._last: dict[str, torch.Tensor] = {}
         self._sharder: BlockSharder | None = None
-        self._check_names()
-        self._check_types()
-
-    @property
-    def skeleton(self) -> Any:
-        """The transformers model, whose weights are on the meta device until they are read."""
-        return self._model
-
-    @property
-    def dense_experts(self) -> list[str]:
-        """The experts' tensors that stay as they are, since the architecture's code does not take them one by one."""
-        named = self._model.named_parameters()
-        return [name for name, p in named if p.ndim == 3 and ".experts." in name and name not in self._stacks]
-
-    @torch.no_grad()
-    def original(self, layer: LayerInfo) -> torch.Tensor | None:
-        """Reads a layer's weight as the files hold it, `[out, in]`, float32, on the CPU.
-
-        Returns:
-            The weight, or None where the quantizer took it over and its source can't dequantize it.
-
-        Raises:
-            ModelError: It can't be read.
-        """
-        stack = self._stacks.get(layer.path.rpartition(".")[0]) if layer.kind == "experts" else None
-        tensor = self._made(stack.path if stack else self._read_as(f"{layer.path}.weight"))
-        if tensor is None:
-            return None
-        if stack:
-            tensor = tensor[int(layer.path.rpartition(".")[2])]
-        transposed = stack.transposed if stack else layer.transposed
-        matrix = tensor.T if transposed else tensor
-        return matrix.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-
-    def _read_as(self, name: str) -> str:
-        """Returns the name under which the files have a tensor that several of the model's names are one of."""
-        return next((shared for shared in self._names[name] if shared in self._plan.makers), name)
-
-    def quantized_in_files(self) -> dict[str, str]:
-        """Returns the layers, and stacks of experts, whose weights the files hold quantized, with their stored type."""
-        targets = {layer.path: f"{layer.path}.weight" for layer in self.layers}
-        targets |= {stack.path: stack.path for stack in self.stacks}
-        stored = {
-            path: [self._files.tensors[name].dtype for name in self._plan.makers[target].sources]
-            for path, target in targets.items()
-        }
-        return {path: dtypes[0] for path, dtypes in stored.items() if not PLAIN.issuperset(dtypes)}
-
-    def quantize(self, weight: torch.Tensor, layer: LayerInfo) -> FrozenWeight:
-        """Stores a matrix `[out, in]` as `load` stores the layer's own."""
-        if layer in self.outer:
-            return outer_weight(weight.detach().to(self._device).to(self._dtype), layer)
-        return self._frozen(layer, weight.detach(), transposed=False)
-
-    @torch.no_grad()
-    def check_stored(self) -> list[StoredUse]:
-        """Makes sure that the weights can be used whose stored type is no plain one, as far as one of each type tells.
-
-        Returns:
-            What becomes of those of layers.
-
-        Raises:
-            ModelError: Neither the quantizer nor the source knows what to do with one.
-        """
-        uses = []
-        planned: dict[str, dict[str, PlannedWeight]] = {}
-        for weight in self._plan.weights:
-            for name in weight.sources:
-                dtype = self._files.tensors[name].dtype
-                if dtype not in PLAIN:
-                    planned.setdefault(dtype, {})[name] = weight
-        for kind, weights in planned.items():
-            adoptable = [name for name, weight in weights.items() if self._adoptable(weight)]
-            sample = min(adoptable or weights, key=lambda name: math.prod(self._files.tensors[name].shape))
-            found = read_tensor(self._files, sample)
-            if not isinstance(found, StoredWeight):
-                uses.append(self._use(kind, weights, [], can_be_kept=False))
-                continue
-            kept = next(self._adopting(sample, weights[sample], found), None) is not None
-            left = [name for name in weights if not kept or name not in adoptable]
-            if left and found.dequantize is None:
-                raise self._unusable(left[0], found.kind)
-            part = found.matrix(0) if found.matrix else found
-            can_be_kept = bool(adoptable) and not kept and part.freeze is not None
-            uses.append(self._use(kind, weights, adoptable if kept else [], can_be_kept=can_be_kept))
-        return [use for use in uses if use.kept or use.anew]
-
-    def _use(self, kind: str, weights: Mapping[str, PlannedWeight], kept: list[str], *, can_be_kept: bool) -> StoredUse:
-        anew = {name: self._layers_of(weight) for name, weight in weights.items() if name not in kept}
-        sizes = [self._files.tensors[name].nbytes for name, layers in anew.items() if layers]
-        known = None if None in sizes else sum(size or 0 for size in sizes)
-        made = tuple({layer.path: layer for layers in anew.values() for layer in layers}.values())
-        return StoredUse(kind, sum(len(self._adoptable(weights[name])) for name in kept), made, known, can_be_kept)
-
-    def _layers_of(self, weight: PlannedWeight) -> list[LayerInfo]:
-        """Returns the layers that a tensor of the file has the weight of, or a part of it."""
-        if weight.target in self._linear:
-            return [self._linear[weight.target]]
-        return self._stacks[weight.target].layers() if weight.target in self._stacks else []
-
-    def _made(self, target: str) -> torch.Tensor | None:
-        """Returns one of the model's tensors, made of the file's; None where those can't be dequantized."""
-        if target not in self._last:  # a stack's experts are asked for one after the other, and share it
-            self._last = {}
-            maker = self._plan.makers[target]
-            found = {name: read_tensor(self._files, name) for name in maker.sources}
-            if any(isinstance(part, StoredWeight) and part.dequantize is None for part in found.values()):
-                return None
-            dense = {name: self._dense(name, part) for name, part in found.items()}
-            for name, part in dense.items():
-                self._check_numbers(name, part, target)
-            self._last = maker.make(dense, self._model)
-        return self._last[target]
 
     @torch.no_grad()
     def load(self, on_tensor: OnTensor | None = None, shared: SharedBlocks | None = None) -> nn.Module:
@@ -291,27 +85,32 @@ class Loader:
 
         Where processes share the frozen weights, each reads some of the blocks, and gives them to the others; that
         takes a block's memory twice.
+
+        Args:
+            on_tensor: As for `load_base_model`.
+            shared: As for `load_base_model`.
+
+        Raises:
+            ModelError: A tensor can't be read, or holds NaN or infinity; or two differ that are to be one.
         """
         if shared is not None:
-            frozen = [*self.layers, *(layer for stack in self.stacks for layer in stack.layers())]
+            frozen = [*self._plan.layers, *(layer for stack in self._plan.stacks for layer in stack.layers())]
             self._sharder = BlockSharder(self._model, [layer.path for layer in frozen], shared)
         waiting: dict[str, torch.Tensor] = {}
-        planned = {name: weight for weight in self._plan.weights for name in weight.sources}
+        planned = {name: weight for weight in self._plan.tensors.weights for name in weight.sources}
         total = len(self._files.tensors)
         for number, (name, found) in enumerate(self._read(planned), 1):
             weight = planned.get(name)
-            if found is not None and weight is not None and not self._adopt(name, weight, found):
-                waiting[name] = self._dense(name, found)
-                self._check_numbers(name, waiting[name], weight.target)
+            if found is not None and weight is not None and not self._take_over(name, weight, found):
+                waiting[name] = self._weights.dense(name, found, weight.target)
                 if waiting.keys() >= weight.sources.keys():
                     self._make(weight, {source: waiting.pop(source) for source in weight.sources})
             if on_tensor:
                 on_tensor(number, total)
-        for name in self.new:
-            empty = torch.zeros(self._model.get_parameter(name).shape)
-            self._put(name, empty, self._names[name])
+        for name in self._plan.new:
+            self._put(name, torch.zeros(self._model.get_parameter(name).shape))
         if self._sharder is not None:
-            self._sharder.give_out(self._model, self._put_taken, self._device)
+            self._sharder.give_out(self._model, self._put_given, self._device)
         self._check_whole()
         self._check_copies()
         move_text(self._model, self._device)
@@ -327,84 +126,86 @@ class Loader:
             weight = planned.get(name)
             yield name, read_tensor(self._files, name) if weight is not None and self._reads(weight) else None
 
-    def _is_of_body(self, name: str) -> bool:
-        """Tells whether a tensor's name is one of the body's, but for a pooler, which not all models have."""
-        prefix = f"{self._model.base_model_prefix}."
-        return name.startswith(prefix) and not name.removeprefix(prefix).startswith("pooler.")
+    def _reads(self, weight: PlannedWeight) -> bool:
+        """Tells whether this process reads a weight: others give it those of theirs."""
+        made = [name for name, maker in self._plan.tensors.makers.items() if maker is weight]
+        return not made or any(map(self._is_own, made))
 
-    def _note_stored_sizes(self) -> None:
-        """Has each layer whose weight a quantizer may take over know how many bytes the file stores it in."""
-        for weight in self._plan.weights:
-            layers = self._adoptable(weight)
-            size = self._files.tensors[next(iter(weight.sources))].given_bytes if layers else None
-            if size is None:
+    def _is_own(self, name: str) -> bool:
+        """Tells whether this process itself makes one of the model's tensors."""
+        if self._sharder is None:
+            return True
+        layers = self._plan.layers_of(name)
+        return not layers or self._sharder.reads(layers[0].path)
+
+    def _take_over(self, name: str, weight: PlannedWeight, found: torch.Tensor | StoredWeight) -> bool:
+        """Has the quantizer take over a weight of layers as the file stores it; tells whether it did."""
+        frozen = self._weights.taken_over(name, weight, found)
+        if frozen is None:
+            return False
+        self._put_frozen(weight.target, frozen)
+        self._filled.add(weight.target)
+        return True
+
+    def _make(self, weight: PlannedWeight, tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in weight.make(tensors, self._model).items():
+            if not self._is_own(name):
                 continue
-            if weight.target in self._linear:
-                self._linear[weight.target] = replace(self._linear[weight.target], file_bytes=size)
+            if self._filled.isdisjoint(self._plan.names[name]):
+                self._put(name, tensor)
+                self._filled.add(name)
             else:
-                stack = self._stacks[weight.target]
-                self._stacks[weight.target] = replace(stack, file_bytes=size // stack.experts)
-        self.layers, self.stacks = list(self._linear.values()), list(self._stacks.values())
+                self._copies[name] = self._stored(name, tensor)  # compared at the end
 
-    def _check_names(self) -> None:
-        """Compares names and shapes before anything is read."""
-        shapes = self._plan.shapes
-        self.new = [name for name in head_parameters(self._model, self.head) if name not in shapes]
-        headed = head_of(self._files.config) != "language"
-        self.unused = [name for name in self._plan.left_over if headed and not self._is_of_body(name)]
-        missing = [
-            names[0]
-            for names in set(self._names.values())
-            if not any(name in shapes or name in self._plan.optional or name in self.new for name in names)
-        ]
-        left_over = [name for name in self._plan.left_over if name not in self.unused]
-        for problem, odd in (("lacks", missing), ("has, unknown to the architecture,", left_over)):
-            if odd:
-                raise ModelError(
-                    f"it {problem} {len(odd)} tensors: {first_of(sorted(odd))}",
-                    where=self._files.reference,
-                    hint="The weights and config.json do not belong together, or the files are incomplete.",
-                )
-        self._check_needless()
-        own = self._model.state_dict()
-        for name, shape in shapes.items():
-            if tuple(own[name].shape) != shape and is_of_head(name, self.head):
-                raise ModelError(
-                    f"it has a head of its own, whose '{name}' has shape {list(shape)}, where this run's has "
-                    f"{list(own[name].shape)}",
-                    where=self._files.reference,
-                    hint="It was trained for other labels: give the model that it was made of, or name its labels.",
-                )
-            if tuple(own[name].shape) != shape:
-                raise ModelError(
-                    f"tensor '{name}' has shape {list(shape)}; config.json says {list(own[name].shape)}",
-                    where=self._files.reference,
-                )
+    def _put(self, name: str, tensor: torch.Tensor) -> None:
+        if self._plan.layers_of(name):
+            self._put_frozen(name, self._quantized(name, tensor))
+            return
+        path, _, last = name.rpartition(".")
+        module = self._model.get_submodule(path)
+        if last in module._buffers:
+            own = torch.float32 if self._in_float32(name) else module._buffers[last].dtype
+            module._buffers[last] = tensor if name in self._towers else tensor.to(own)
+            return
+        new = nn.Parameter(self._stored(name, tensor), requires_grad=False)
+        for shared in self._plan.names[name]:
+            path, _, last = shared.rpartition(".")
+            setattr(self._model.get_submodule(path), last, new)
 
-    def _check_needless(self) -> None:
-        """Refuses a file most of which is of no use: it would be read to its end, for its hash, and may be endless."""
-        needless = {*self._plan.ignored, *self.unused}
-        counts = {name: math.prod(info.shape) for name, info in self._files.tensors.items()}
-        count = sum(counts[name] for name in needless)
-        if count > max(_MOST_NEEDLESS, sum(counts.values()) - count):
-            raise ModelError(
-                f"most of it is of no use to the architecture, such as {max(needless, key=lambda name: counts[name])}",
-                where=self._files.reference,
-                hint="The weights and config.json do not belong together.",
-            )
+    def _put_frozen(self, target: str, frozen: Sequence[FrozenWeight]) -> None:
+        """Puts the weight of a linear layer, or those of a stack's experts, in its place."""
+        layers, stack = self._plan.layers_of(target), self._plan.experts.get(target)
+        if stack is not None:
+            put_stack(self._model, stack, [FrozenLinear(*pair) for pair in zip(frozen, layers, strict=True)])
+            return
+        path = layers[0].path
+        bias = self._model.get_submodule(path).bias
+        self._model.set_submodule(path, FrozenLinear(frozen[0], layers[0], None if bias is None else bias.detach()))
 
-    def _check_types(self) -> None:
-        """Refuses integers where the architecture has weights."""
-        parameters = dict(self._model.named_parameters(remove_duplicate=False))
-        for weight in self._plan.weights:
-            for name in weight.sources:
-                info = self._files.tensors[name]
-                if info.dtype in INTEGERS and weight.target in parameters:
-                    raise ModelError(
-                        f"tensor '{name}' is of type {info.dtype}: the weights are already quantized",
-                        where=self._files.reference,
-                        hint="Give the unquantized model.",
-                    )
+    def _put_given(self, weights: Mapping[str, FrozenWeight]) -> None:
+        """Puts weights that other processes have read in the places of layers, by their paths."""
+        for target in (*self._plan.linear, *self._plan.experts):
+            frozen = [weights[layer.path] for layer in self._plan.layers_of(target) if layer.path in weights]
+            if frozen:
+                self._put_frozen(target, frozen)
+
+    def _quantized(self, target: str, tensor: torch.Tensor) -> list[FrozenWeight]:
+        """Returns the weight of a linear layer, or those of a stack's experts, as the quantizer stores it."""
+        layers, stack = self._plan.layers_of(target), self._plan.experts.get(target)
+        transposed, matrices = (stack.transposed, tensor) if stack else (layers[0].transposed, [tensor])
+        pairs = zip(layers, matrices, strict=True)
+        return [self._frozen(layer, matrix, transposed=transposed) for layer, matrix in pairs]
+
+    def _frozen(self, layer: LayerInfo, tensor: torch.Tensor, *, transposed: bool) -> FrozenWeight:
+        weight = tensor.to(self._device).to(self._plan.dtype)
+        return self._quantizer.quantize(weight.T.contiguous() if transposed else weight, layer)
+
+    def _stored(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Returns a tensor where and as the model computes with it; those of towers as the file has them."""
+        if name in self._towers:
+            return tensor.clone()
+        dtype = torch.float32 if self._in_float32(name) else self._plan.dtype
+        return tensor.to(self._device).to(dtype, copy=True)
 
     def _check_whole(self) -> None:
         """Makes sure that the model has no tensor left that nothing was read for, whatever the headers promised."""
@@ -431,190 +232,6 @@ class Loader:
                     hint="If they are meant to differ, config.json should say tie_word_embeddings: false.",
                 )
 
-    def _check_numbers(self, name: str, tensor: torch.Tensor, target: str) -> None:
-        """Makes sure that a tensor, of which one of the model's is made, can be computed with.
-
-        Raises:
-            ModelError: It holds NaN or infinity; or is a weight to be frozen, and holds larger numbers than quantizers
-                and half precision can store.
-        """
-        if not tensor.numel():
-            return
-        found = tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
-        smallest, largest = (abs(float(end)) for end in found.aminmax())  # both NaN where one number is
-        if not (math.isfinite(smallest) and math.isfinite(largest)):
-            raise ModelError(
-                f"tensor '{name}' holds NaN or infinity", where=self._files.reference, hint="Download it again."
-            )
-        if target not in self._linear and target not in self._stacks:
-            return
-        if max(smallest, largest) > _LARGEST:
-            raise ModelError(
-                f"tensor '{name}' holds numbers up to {max(smallest, largest):.2g}, which no model computes with",
-                where=self._files.reference,
-                hint="It is damaged, or was written as another type: download it again.",
-            )
-
-    def _adopt(self, name: str, weight: PlannedWeight, found: torch.Tensor | StoredWeight) -> bool:
-        """Has the quantizer take over a weight of layers as the file stores it; tells whether it did."""
-        made: list[FrozenWeight] = []
-        for frozen in self._adopting(name, weight, found):
-            if frozen is None:
-                return False
-            made.append(frozen)
-        if not made:
-            return False
-        if weight.target in self._linear:
-            self._put_frozen(self._linear[weight.target], made[0])
-        else:
-            stack = self._stacks[weight.target]
-            pairs = zip(made, stack.layers(), strict=True)
-            put_stack(self._model, stack, [FrozenLinear(frozen, layer) for frozen, layer in pairs])
-        self._filled.add(weight.target)
-        return True
-
-    def _adopting(
-        self, name: str, weight: PlannedWeight, found: torch.Tensor | StoredWeight
-    ) -> Iterator[FrozenWeight | None]:
-        """Yields what the quantizer makes of each layer's stored weight, or None where it does not take it over."""
-        if not isinstance(self._quantizer, AdoptingQuantizer):
-            return
-        if not isinstance(found, StoredWeight):
-            found = StoredWeight(_type_name(found), tuple(found.shape), {"weight": found}, {})
-        for number, layer in enumerate(self._adoptable(weight)):
-            part = found if layer.kind == "linear" else found.matrix(number) if found.matrix else None
-            yield self._adopted(name, layer, part) if part is not None else None
-
-    def _adopted(self, name: str, layer: LayerInfo, stored: StoredWeight) -> FrozenWeight | None:
-        assert isinstance(self._quantizer, AdoptingQuantizer)
-        placed = {key: tensor.to(self._device) for key, tensor in stored.tensors.items()}
-        try:
-            frozen = self._quantizer.adopt(replace(stored, tensors=placed), layer)
-        except ValueError as error:
-            raise self._damaged(name, stored, str(error)) from None
-        if frozen is None:
-            return None
-        if (frozen.out_features, frozen.in_features) != (layer.out_features, layer.in_features):
-            raise self._damaged(name, stored, f"it makes a matrix {[frozen.out_features, frozen.in_features]}")
-        self._check_numbers(name, frozen.dequantize(self._dtype), f"{layer.path}.weight")
-        return frozen
-
-    def _adoptable(self, weight: PlannedWeight) -> list[LayerInfo]:
-        """Returns the layers whose weights the file has as they are, which a quantizer may take over."""
-        if weight.operation is not None:
-            return []
-        layer, stack = self._linear.get(weight.target), self._stacks.get(weight.target)
-        if layer is not None and layer.kind == "linear":
-            return [layer]
-        return stack.layers() if stack and all(self._files.tensors[name].by_matrix for name in weight.sources) else []
-
-    def _unusable(self, name: str, kind: str) -> ModelError:
-        return ModelError(
-            f"tensor '{name}' is stored as {kind}, which the recipe's quantizer does not take over "
-            "and its source can't dequantize",
-            where=self._files.reference,
-            hint=f"Name a quantizer that keeps {kind}, or give the unquantized model.",
-        )
-
-    def _damaged(self, name: str, stored: StoredWeight, reason: str) -> ModelError:
-        return ModelError(
-            f"tensor '{name}' is damaged: stored as {stored.kind}, {reason}",
-            where=self._files.reference,
-            hint="Download it again.",
-        )
-
-    def _dense(self, name: str, found: torch.Tensor | StoredWeight) -> torch.Tensor:
-        """Returns a tensor as it is, or the matrix that a stored weight stands for.
-
-        Raises:
-            ModelError: Neither the quantizer nor the source knows what the stored weight is.
-        """
-        if not isinstance(found, StoredWeight):
-            return found
-        if found.dequantize is None:
-            raise self._unusable(name, found.kind)
-        matrix = found.dequantize()
-        if tuple(matrix.shape) != found.shape:
-            raise self._damaged(name, found, f"it makes a matrix {list(matrix.shape)}")
-        return matrix
-
-    def _make(self, weight: PlannedWeight, tensors: dict[str, torch.Tensor]) -> None:
-        for name, tensor in weight.make(tensors, self._model).items():
-            names = self._names[name]
-            if not self._is_own(name):
-                continue
-            if self._filled.isdisjoint(names):
-                self._put(name, tensor, names)
-                self._filled.add(name)
-            else:
-                self._copies[name] = self._stored(name, tensor)  # compared at the end
-
-    def _put(self, name: str, tensor: torch.Tensor, names: Iterable[str]) -> None:
-        if name in self._linear:
-            self._put_linear(self._linear[name], tensor)
-            return
-        if name in self._stacks:
-            self._put_stack(self._stacks[name], tensor)
-            return
-        path, _, last = name.rpartition(".")
-        module = self._model.get_submodule(path)
-        if last in module._buffers:
-            own = torch.float32 if self._in_float32(name) else module._buffers[last].dtype
-            module._buffers[last] = tensor if name in self._towers else tensor.to(own)
-            return
-        new = nn.Parameter(self._stored(name, tensor), requires_grad=False)
-        for shared in names:
-            path, _, last = shared.rpartition(".")
-            setattr(self._model.get_submodule(path), last, new)
-
-    def _put_linear(self, layer: LayerInfo, tensor: torch.Tensor) -> None:
-        frozen = self._frozen(layer, tensor, transposed=layer.transposed)
-        self._put_frozen(layer, frozen)
-
-    def _put_frozen(self, layer: LayerInfo, frozen: FrozenWeight) -> None:
-        bias = self._model.get_submodule(layer.path).bias
-        self._model.set_submodule(layer.path, FrozenLinear(frozen, layer, None if bias is None else bias.detach()))
-
-    def _put_stack(self, stack: StackInfo, tensor: torch.Tensor) -> None:
-        layers = [
-            FrozenLinear(self._frozen(layer, matrix, transposed=stack.transposed), layer)
-            for layer, matrix in zip(stack.layers(), tensor, strict=True)
-        ]
-        put_stack(self._model, stack, layers)
-
-    def _put_taken(self, weights: Mapping[str, FrozenWeight]) -> None:
-        """Puts weights that other processes have read in the places of layers, by their paths."""
-        for path in weights:
-            if f"{path}.weight" in self._linear:
-                self._put_frozen(self._linear[f"{path}.weight"], weights[path])
-        for stack in self.stacks:
-            layers = [layer for layer in stack.layers() if layer.path in weights]
-            if layers:
-                put_stack(self._model, stack, [FrozenLinear(weights[layer.path], layer) for layer in layers])
-
-    def _reads(self, weight: PlannedWeight) -> bool:
-        """Tells whether this process reads a weight: others give it those of theirs."""
-        made = [name for name, maker in self._plan.makers.items() if maker is weight]
-        return not made or any(map(self._is_own, made))
-
-    def _is_own(self, name: str) -> bool:
-        """Tells whether this process itself makes one of the model's tensors."""
-        layer, stack = self._linear.get(name), self._stacks.get(name)
-        path = layer.path if layer else stack.layers()[0].path if stack else None
-        return self._sharder is None or path is None or self._sharder.reads(path)
-
-    def _frozen(self, layer: LayerInfo, tensor: torch.Tensor, *, transposed: bool) -> FrozenWeight:
-        assert self._quantizer is not None
-        weight = tensor.to(self._device).to(self._dtype)
-        return self._quantizer.quantize(weight.T.contiguous() if transposed else weight, layer)
-
-    def _stored(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """Returns a tensor where and as the model computes with it; those of towers as the file has them."""
-        if name in self._towers:
-            return tensor.clone()
-        dtype = torch.float32 if self._in_float32(name) else self._dtype
-        return tensor.to(self._device).to(dtype, copy=True)
-
 
 def _kept_in_float32(model: Any, head: Collection[str]) -> Callable[[str], bool]:
     """Returns what tells by a tensor's name whether it is computed with in float32, whatever the rest is.
@@ -623,17 +240,3 @@ def _kept_in_float32(model: Any, head: Collection[str]) -> Callable[[str], bool]
     """
     patterns = [re.compile(pattern.replace("*", ".*")) for pattern in model._keep_in_fp32_modules_strict or ()]
     return lambda name: name in head or any(pattern.search(name) for pattern in patterns)
-
-
-def _names_by_tensor(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Returns for each tensor of a model the names of the same tensor: one, or several where weights are tied."""
-    own = {name: id(tensor) for name, tensor in model.state_dict(keep_vars=True).items()}
-    shared: dict[int, list[str]] = {}
-    for name, tensor in own.items():
-        shared.setdefault(tensor, []).append(name)
-    return {name: tuple(shared[tensor]) for name, tensor in own.items()}
-
-
-def _type_name(tensor: torch.Tensor) -> str:
-    """Returns the name that `TensorInfo` has for a tensor's type."""
-    return {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}.get(tensor.dtype, str(tensor.dtype))

@@ -32,6 +32,7 @@ from graftkit.model.head import head_parameters
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.live_memory import MemoryMeter, imagined, really
 from graftkit.model.load import Loader
+from graftkit.model.model_plan import ModelPlan, plan_base_model
 from graftkit.model.outer_layers import OuterLayer, untie
 from graftkit.model.packing import Packing, attention_as, use_packing
 from graftkit.model.twin import build_twin
@@ -194,8 +195,8 @@ def dry_run(asked: DryRun) -> Foreseen:
     Raises:
         Exception: Code of the model, the quantizer or the adapter can't be computed so.
     """
-    with _metered(asked) as (loader, meter, watch, plain_head):
-        network: Any = loader.load()
+    with _metered(asked) as (planned, meter, watch, plain_head):
+        network: Any = Loader(planned, _Stores(asked), torch.device("cpu")).load()
         watch.ends("base model")
         _name_weights(meter, network)
         use_packing(network, asked.packing)
@@ -206,7 +207,7 @@ def dry_run(asked: DryRun) -> Foreseen:
             checkpoint_blocks(network)
         trained = [p for weight in adapted.values() for p in weight.trainable_parameters().values()]
         trained += whole_parameters(network, asked.saved).values()
-        head = list(head_parameters(network, loader.head).values())
+        head = list(head_parameters(network, planned.head).values())
         for parameter in head:
             parameter.requires_grad_(True)
         watch.ends("adapter")
@@ -248,8 +249,8 @@ def dry_scores(asked: DryRun, stage: str) -> Peak:
     Raises:
         Exception: As for `dry_run`.
     """
-    with _metered(asked) as (loader, meter, watch, plain_head):
-        network: Any = loader.load()
+    with _metered(asked) as (planned, meter, watch, plain_head):
+        network: Any = Loader(planned, _Stores(asked), torch.device("cpu")).load()
         _name_weights(meter, network)
         use_packing(network, asked.packing)
         network.eval()
@@ -259,17 +260,17 @@ def dry_scores(asked: DryRun, stage: str) -> Peak:
 
 
 @contextmanager
-def _metered(asked: DryRun) -> Iterator[tuple[Loader, MemoryMeter, _Watch, bool]]:
+def _metered(asked: DryRun) -> Iterator[tuple[ModelPlan, MemoryMeter, _Watch, bool]]:
     """Has tensors without contents be counted for a while.
 
     Yields:
-        What loads the model, the meter, what notes its peaks, and whether logits are made in pieces.
+        The model, the meter, what notes its peaks, and whether logits are made in pieces.
     """
-    loader = Loader(_Headers(asked), _Stores(asked), torch.device("cpu"), asked.dtype)
+    planned = plan_base_model(_Headers(asked), asked.dtype)
     config = json.dumps(asked.config, sort_keys=True, default=str)
     plain_head = _has_plain_head(config, count_weights(asked.tensors))
     _fill_caches(asked.quantizer, asked.dtype)
-    experts = max((stack.experts for stack in loader.stacks), default=0)
+    experts = max((stack.experts for stack in planned.stacks), default=0)
     with (
         imagined({_FILE}, lambda mask: -(-mask.numel() // experts) if experts else mask.numel()) as meter,
         _with_contents(DeferredMask, "tiles"),
@@ -277,7 +278,7 @@ def _metered(asked: DryRun) -> Iterator[tuple[Loader, MemoryMeter, _Watch, bool]
         _with_contents(head_loss, "forward_inputs"),
     ):
         _Headers.meter = meter
-        yield loader, meter, _Watch(meter, mixture=experts > 0), plain_head
+        yield planned, meter, _Watch(meter, mixture=experts > 0), plain_head
 
 
 def _fill_caches(quantizer: Quantizer, dtype: torch.dtype) -> None:

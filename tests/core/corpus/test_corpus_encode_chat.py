@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from graftkit import Tokenizer
 from graftkit.corpus.encode import Encoder, Overflow
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import DataError
@@ -43,7 +44,7 @@ def encoder(
     tokenizer: Tokenizer, template: str | None = None, max_length: int = 4096, overflow: Overflow = "drop_turns"
 ) -> Encoder:
     known = tokenizer if template is None else tokenizer.with_chat_template(template)
-    return Encoder(known, chat_template_of(known), max_length, overflow=overflow)
+    return Encoder(known, chat_template_of(known), max_length, rules=EncodingRules(overflow=overflow))
 
 
 def only(tokenizer: Tokenizer, record: Conversation, template: str | None = None) -> Example:

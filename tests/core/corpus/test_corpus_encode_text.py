@@ -6,6 +6,7 @@ import pytest
 import tokenizers
 from graftkit import Tokenizer
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.pairs import longest_first
 from graftkit.errors import DataError
 from graftkit.interfaces.samples import Completion, Text, Tokens
@@ -79,7 +80,7 @@ def test_special_tokens_in_texts_are_only_text(tokenizer: Tokenizer) -> None:
 
 
 def test_a_completion_too_long_loses_its_end_and_is_counted(bytewise: Tokenizer) -> None:
-    encoder = Encoder(bytewise, None, 8, overflow="truncate")
+    encoder = Encoder(bytewise, None, 8, rules=EncodingRules(overflow="truncate"))
     assert Encoder(bytewise, None, 8).encode(Completion("abc", "defghijk", "1")).examples == []
     long = encoder.encode(Completion("abc", "defghijk", "1"))
     assert (long.truncated, bytewise.decode(long.examples[0].ids.tolist())) == (True, "abcdefgh")

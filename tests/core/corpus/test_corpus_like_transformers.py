@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.prompt_in_use import prompt_in_use
 from graftkit.corpus.sample_digest import digest_sample
 from graftkit.corpus.text_targets import TextTargets
@@ -201,7 +202,8 @@ NUMBERED = TextTargets("tags", [str(number) for number in range(len(WORDS))])
 def tagged(kind: str, words: list[str], **options: Any) -> tuple[list[int], list[int | None]]:
     """Returns the ids of words, and for each token the number of the word whose first one it is."""
     sample = tagged_words(words, NUMBERED.labels[: len(words)], "a:1")
-    encoded = Encoder(kind_of_tokenizer(kind), None, 1000, targets=NUMBERED, **options).encode(sample)
+    rules = EncodingRules(targets=NUMBERED, **options)
+    encoded = Encoder(kind_of_tokenizer(kind), None, 1000, rules=rules).encode(sample)
     [example] = encoded.examples
     tags = example.by_token[TARGET].tolist()
     return example.ids.tolist(), [
@@ -239,7 +241,7 @@ def test_a_token_of_two_words_is_refused_and_a_word_without_one_is_counted() -> 
     with pytest.raises(DataError, match=r"^a:1: the tokenizer makes one token of the words '\w+' and '\w+'"):
         tagged(kind, learnt)
     sample = tagged_words(["a", "\u200e", "b"], ["0", "1", "2"], "a:1")
-    encoded = Encoder(kind_of_tokenizer("wordpiece"), None, 1000, targets=NUMBERED).encode(sample)
+    encoded = Encoder(kind_of_tokenizer("wordpiece"), None, 1000, rules=EncodingRules(targets=NUMBERED)).encode(sample)
     assert encoded.untokened == 1 and encoded.examples[0].loss_weight.sum() == 2
 
 
@@ -251,21 +253,22 @@ def test_a_token_of_words_with_nothing_between_is_the_first_ones(tags: str, lost
     assert "###" in tokens.tokens[-2], tokens.tokens
     places = ((0, 1), (1, 2), (2, 3), (4, 5), (5, 6), (6, 7), (7, 11))
     sample = TaggedText(text, "a:1", places, tuple(tags))
-    encoded = Encoder(kind_of_tokenizer("byte-level, gpt2"), None, 1000, targets=NUMBERED).encode(sample)
+    tokenizer = kind_of_tokenizer("byte-level, gpt2")
+    encoded = Encoder(tokenizer, None, 1000, rules=EncodingRules(targets=NUMBERED)).encode(sample)
     assert encoded.untokened == lost and encoded.examples[0].loss_weight.sum() >= 3
 
 
 def test_texts_that_are_too_long_lose_the_tags_of_what_is_cut() -> None:
     sample = TaggedText("the fox, the fox", "a:1", ((0, 3), (4, 7), (7, 8), (9, 12), (13, 16)), tuple("01234"))
     tokenizer = kind_of_tokenizer("wordpiece")
-    whole = Encoder(tokenizer, None, 1000, targets=NUMBERED).encode(sample)
+    whole = Encoder(tokenizer, None, 1000, rules=EncodingRules(targets=NUMBERED)).encode(sample)
     [example] = whole.examples
     room = len(example.ids) - 2
     for overflow, kept in (("drop_turns", 1), ("truncate", 1), ("drop", 0)):
-        cut = Encoder(tokenizer, None, room, targets=NUMBERED, overflow=overflow).encode(sample)
+        cut = Encoder(tokenizer, None, room, rules=EncodingRules(targets=NUMBERED, overflow=overflow)).encode(sample)
         assert cut.truncated and len(cut.examples) == kept
         for found in cut.examples:
             assert found.ids.tolist() == example.ids[:room].tolist()
             assert found.loss_weight.tolist() == example.loss_weight[:room].tolist()
     with pytest.raises(DataError, match="more than data.max_length"):
-        Encoder(tokenizer, None, room, targets=NUMBERED, overflow="error").encode(sample)
+        Encoder(tokenizer, None, room, rules=EncodingRules(targets=NUMBERED, overflow="error")).encode(sample)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from graftkit.corpus.encode import Encoder, Overflow
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.layout import lay_out
 from graftkit.corpus.prompt_in_use import prompt_in_use
 from graftkit.corpus.template import ChatTemplate
@@ -141,7 +142,7 @@ def test_the_beginning_of_what_does_not_fit_stands_for_all_of_it(
         Completion("A word", "b" * 4000, "x:4"),
     ]
     for overflow in OVERFLOWS:
-        encoder = Encoder(known, chat_template_of(known), 64, overflow=overflow)
+        encoder = Encoder(known, chat_template_of(known), 64, rules=EncodingRules(overflow=overflow))
         whole = encoder.encode_many(records)
         with monkeypatch.context() as patch:
             patch.setattr("graftkit.corpus.kept_runs._LONG", 300)
@@ -156,7 +157,7 @@ def test_the_beginning_of_what_does_not_fit_stands_for_all_of_it(
 
 def test_of_an_answer_of_millions_of_characters_only_the_beginning_is_encoded() -> None:
     counting = tokenizer()
-    encoder = Encoder(counting, None, 64, overflow="error")
+    encoder = Encoder(counting, None, 64, rules=EncodingRules(overflow="error"))
     with pytest.raises(DataError, match="it has over .* tokens, more than"):
         encoder.encode(Completion("Count", "word " * 600_000, "x"))
     assert counting.characters < 300_000

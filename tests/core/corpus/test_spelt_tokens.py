@@ -9,6 +9,7 @@ import pytest
 from graftkit import Tokenizer
 from graftkit.corpus import tokenize as tokenize_module
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, tokenize
@@ -22,7 +23,7 @@ LAID_OUT = f"{START}user\nhi{END}\n{START}assistant\nyes{END}"
 
 
 def encoder(tokenizer: Tokenizer, *, parse: bool = True, max_length: int = 4096) -> Encoder:
-    return Encoder(tokenizer, chat_template_of(tokenizer), max_length, parse_special_tokens=parse)
+    return Encoder(tokenizer, chat_template_of(tokenizer), max_length, rules=EncodingRules(parse_special_tokens=parse))
 
 
 def test_a_text_of_another_program_has_its_control_tokens(bytewise: Tokenizer) -> None:
@@ -111,7 +112,7 @@ def test_a_long_text_becomes_what_it_becomes_as_one(
 
 
 def test_a_cut_off_example_gives_no_stop_token(bytewise: Tokenizer) -> None:
-    used = Encoder(bytewise, None, 8, overflow="truncate", parse_special_tokens=True)
+    used = Encoder(bytewise, None, 8, rules=EncodingRules(overflow="truncate", parse_special_tokens=True))
     sample = Completion("abcd", f"efg{START}more{END}", "1")
     found = tokenize_module._one_by_one(used, [sample], 0)
     assert found.tokens.ids[-1] == bytewise.special_tokens[START] and found.tally.stops == []

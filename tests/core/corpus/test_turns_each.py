@@ -13,6 +13,7 @@ import pytest
 from graftkit import Tokenizer
 from graftkit.corpus import encode, fitting_answers
 from graftkit.corpus.encode import Encoder, Overflow
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.prompt_in_use import prompt_in_use
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.tokenizer_template import chat_template_of
@@ -77,7 +78,7 @@ def encoder(
     tokenizer: Tokenizer, options: ChatOptions | None = None, length: int = 4096, overflow: Overflow = "drop_turns"
 ) -> Encoder:
     template = chat_template_of(tokenizer, options=options or ChatOptions(turns="each"))
-    return Encoder(tokenizer, template, length, overflow=overflow)
+    return Encoder(tokenizer, template, length, rules=EncodingRules(overflow=overflow))
 
 
 @pytest.mark.parametrize("turns", [IN_FIELDS, IN_CONTENTS])
@@ -216,7 +217,7 @@ def test_a_long_conversation_gives_the_examples_of_its_answers_one_by_one(
 ) -> None:
     chosen = tokenizer.with_chat_template(template)
     laid_out = chat_template_of(chosen, options=ChatOptions(turns="each"))
-    ours = Encoder(chosen, laid_out, 300, overflow=overflow, report_dropped=True)
+    ours = Encoder(chosen, laid_out, 300, rules=EncodingRules(overflow=overflow, report_dropped=True))
     record = chat(90, reasoning)
     apart = [example for part in ByAnswer(record) for example in ours.encode(part).examples]
     rendered: list[int] = []

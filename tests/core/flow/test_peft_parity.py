@@ -15,7 +15,7 @@ from graftkit.flow.preparation.adapter_model import load_packed
 from graftkit.flow.preparation.plan_adapter import plan_adapter
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.forward import logits_at
-from graftkit.model.load import plan_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.packing import forward_inputs
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES

@@ -14,7 +14,8 @@ from graftkit.model import activation_checkpointing
 from graftkit.model.activation_checkpointing import checkpoint_blocks, why_no_checkpointing
 from graftkit.model.adapt import adapt
 from graftkit.model.grow import grow
-from graftkit.model.load import load_base_model, plan_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.packing import choose_packing, use_packing
 from graftkit.testing import tiny_model_folder
 from graftkit.training.batch import pack

@@ -11,7 +11,8 @@ from graftkit import AdaptedWeight, FrozenWeight, Layer, LayerInfo
 from graftkit.errors import PluginCallError, TrainingError
 from graftkit.model.adapt import AdaptedModel, adapt, adapters_disabled
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import check_base_model, load_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import check_base_model
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora

@@ -13,7 +13,8 @@ from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.dense_model import load_dense_model
 from graftkit.model.layers import linear_layers
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import check_base_model, load_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import check_base_model
 from graftkit.model.targets import match_targets
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES

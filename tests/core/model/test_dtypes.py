@@ -11,7 +11,8 @@ from architectures import settings
 from graftkit.interfaces.architecture import model_class
 from graftkit.model.adapt import adapt
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import check_base_model, load_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import check_base_model
 from graftkit.model.packing import choose_packing
 from graftkit.model.parts import is_text
 from graftkit.testing import tiny_model_folder

@@ -12,7 +12,8 @@ import torch
 from adapted_models import CPU, adapted_model, merges_what_it_computes, moved, own_name, peft_model
 from graftkit.errors import TargetError
 from graftkit.model.adapt import AdaptedModel, adapt, adapters_disabled
-from graftkit.model.load import load_base_model, plan_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.outer_layers import EmbeddingLayer
 from graftkit.store.token_store import Example
 from graftkit.testing import TINY_SHAPES, tiny_model_folder

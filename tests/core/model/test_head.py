@@ -95,7 +95,7 @@ def test_a_class_that_looks_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_a_base_with_a_pooler_is_given_a_head_on_tokens_which_has_none(tmp_path: Path) -> None:
     from graftkit.flow.planning.head import with_facts
-    from graftkit.model.load import plan_base_model
+    from graftkit.model.model_plan import plan_base_model
     from graftkit.report.run_manifest import HeadFacts
     from graftkit_models.huggingface import HuggingFaceSource
 
@@ -125,7 +125,7 @@ def test_the_start_of_a_head_follows_from_the_seed_and_its_names() -> None:
 def test_a_base_without_a_head_is_loaded_and_what_it_lacks_is_named(tmp_path: Path) -> None:
     """BERT's file has an output layer for masked tokens that a classifier has no use for, and perhaps no pooler."""
     from graftkit.flow.planning.head import with_facts
-    from graftkit.model.load import plan_base_model
+    from graftkit.model.model_plan import plan_base_model
     from graftkit.report.run_manifest import HeadFacts
     from graftkit_models.huggingface import HuggingFaceSource
 

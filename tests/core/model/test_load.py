@@ -12,7 +12,8 @@ from graftkit.errors import ModelError
 from graftkit.model.dense_model import load_dense_model
 from graftkit.model.generate import generate_greedily
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import check_base_model, load_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import check_base_model
 from graftkit.model.packing import attention_as
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit_models.huggingface import HuggingFaceSource

@@ -13,7 +13,8 @@ from core.model.test_stored_weights import DOUBLE, QuantizedFiles
 from graftkit import AdaptedWeight, Layer
 from graftkit.errors import ExportError, ModelError, TrainingError
 from graftkit.model.adapt import AdaptedModel, adapt, adapters_disabled
-from graftkit.model.load import load_base_model, plan_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.testing import tiny_model_folder
 from graftkit_adapters.lora import Lora

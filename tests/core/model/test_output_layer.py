@@ -12,7 +12,8 @@ import torch
 from adapted_models import CPU, adapted_model, merges_what_it_computes, moved, peft_model
 from graftkit.interfaces.forward import logits_at
 from graftkit.model.adapt import AdaptedModel, adapters_disabled
-from graftkit.model.load import load_base_model, plan_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.outer_layers import OutputLinear
 from graftkit.model.packing import forward_inputs
 from graftkit.store.token_store import Example

@@ -13,7 +13,9 @@ from graftkit import FrozenWeight, LayerInfo, StoredWeight, TensorInfo
 from graftkit.errors import ModelError
 from graftkit.model.dense_model import load_dense_model
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import check_base_model, check_stored_weights, load_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import check_base_model
+from graftkit.model.stored_weights import check_stored_weights
 from graftkit.testing import ModelSourceContract, tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource

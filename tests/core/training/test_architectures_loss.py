@@ -9,7 +9,8 @@ import pytest
 import torch
 from architectures import PAGE, row, settings
 from graftkit.model.adapt import adapt
-from graftkit.model.load import check_base_model, load_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import check_base_model
 from graftkit.model.packing import choose_packing
 from graftkit.store.token_store import Example
 from graftkit.testing import tiny_model_folder

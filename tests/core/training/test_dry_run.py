@@ -16,7 +16,8 @@ from graftkit.model.activation_checkpointing import checkpoint_blocks
 from graftkit.model.adapt import adapt
 from graftkit.model.head import head_parameters, sequence_scores
 from graftkit.model.live_memory import MemoryMeter, imagined
-from graftkit.model.load import load_base_model, plan_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.packing import choose_packing, forward_inputs, use_packing
 from graftkit.recipe.schema import TrainingSection
 from graftkit.report.run_manifest import HeadFacts

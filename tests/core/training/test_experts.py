@@ -13,7 +13,8 @@ from graftkit.exporting.model_folder import write_model
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.dense_model import load_dense_model
 from graftkit.model.experts import ExpertStack
-from graftkit.model.load import load_base_model, plan_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.packing import choose_packing, use_packing
 from graftkit.model.targets import match_targets
 from graftkit.testing import tiny_model_folder

@@ -12,7 +12,7 @@ from typing import Any
 from graftkit.flow.base_files.open_model import embedding_rows
 from graftkit.interfaces.architecture import is_multimodal
 from graftkit.model.context import context_length
-from graftkit.model.load import plan_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.testing import tiny_model_folder
 from graftkit_models.huggingface import HuggingFaceSource
 

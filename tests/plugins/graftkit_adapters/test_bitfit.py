@@ -11,7 +11,8 @@ import torch
 from graftkit import Layer, LayerInfo
 from graftkit.errors import TargetError
 from graftkit.model.adapt import AdaptedModel, adapt
-from graftkit.model.load import check_base_model, load_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import check_base_model
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit_adapters.bitfit import BitFit, BitFitWeight
 from graftkit_models.huggingface import HuggingFaceSource

@@ -14,7 +14,8 @@ from graftkit.exporting.peft_folder import target_modules
 from graftkit.flow.exports.refusals import Planned
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.dense_model import load_dense_model
-from graftkit.model.load import check_base_model, load_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import check_base_model
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_adapters.config import LoraConfig

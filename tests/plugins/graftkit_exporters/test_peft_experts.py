@@ -16,7 +16,8 @@ from graftkit.flow.exports.refusals import Planned
 from graftkit.interfaces.peft_experts import ExpertLayout
 from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.dense_model import load_dense_model
-from graftkit.model.load import load_base_model, plan_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.testing import tiny_model_folder
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora

@@ -15,7 +15,9 @@ from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import EMBEDDING_POOLING, PooledBy, head_of, labels_of, with_head
 from graftkit.interfaces.forward import pooled
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import check_stored_weights, load_base_model, plan_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import plan_base_model
+from graftkit.model.stored_weights import check_stored_weights
 from graftkit.testing import ModelSourceContract
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit.testing.tiny import LEFT_OUT, TINY_CONFIG

@@ -14,7 +14,8 @@ from bitsandbytes.functional import QuantState, dequantize_blockwise
 from graftkit import LayerInfo, StoredWeight
 from graftkit.errors import ModelError
 from graftkit.model.linear import FrozenLinear
-from graftkit.model.load import check_stored_weights, load_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.stored_weights import check_stored_weights
 from graftkit.testing import ModelSourceContract, tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from graftkit_models.huggingface import HuggingFaceSource
@@ -131,9 +132,9 @@ def test_a_stack_of_experts_in_fp8_is_dequantized(tmp_path: Path) -> None:
     load_base_model(files, Stored(), device=CPU)
 
 
-def test_mxfp4_computes_what_transformers_computes(tmp_path: Path) -> None:
-    """Matrices that are square among them, as gpt-oss's own are: which way round they are, their shape does not say."""
-    folder = tiny_model_folder(tmp_path / "m", **{**ARCHITECTURES["gpt_oss"], "intermediate_size": 64})
+def mxfp4_folder(path: Path, scales: tuple[int, int]) -> Path:
+    """Writes gpt-oss, square matrices of experts among its own, whose scales are powers of two in a range."""
+    folder = tiny_model_folder(path, **{**ARCHITECTURES["gpt_oss"], "intermediate_size": 64})
     tensors: dict[str, torch.Tensor] = {}
     made = torch.Generator().manual_seed(3)
     for name, tensor in load_file(folder / "model.safetensors").items():
@@ -143,10 +144,16 @@ def test_mxfp4_computes_what_transformers_computes(tmp_path: Path) -> None:
         experts, size_in, size_out = tensor.shape
         shape = (experts, size_out, size_in // 32)
         tensors[f"{name}_blocks"] = torch.randint(0, 256, (*shape, 16), generator=made, dtype=torch.uint8)
-        tensors[f"{name}_scales"] = torch.randint(118, 123, shape, generator=made, dtype=torch.uint8)
+        tensors[f"{name}_scales"] = torch.randint(*scales, shape, generator=made, dtype=torch.uint8)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "mxfp4"}}))
+    return folder
+
+
+def test_mxfp4_computes_what_transformers_computes(tmp_path: Path) -> None:
+    """Matrices that are square among them, as gpt-oss's own are: which way round they are, their shape does not say."""
+    folder = mxfp4_folder(tmp_path / "m", (118, 123))
     files = SOURCE.open(str(folder))
     assert {info.dtype for info in files.tensors.values()} == {"F32", "mxfp4"}
     with torch.no_grad():
@@ -166,6 +173,13 @@ def test_mxfp4_computes_what_transformers_computes(tmp_path: Path) -> None:
         torch.testing.assert_close(ours, theirs(input_ids=IDS).logits, rtol=1e-5, atol=1e-5)
     assert any(len(set(info.shape[1:])) == 1 for info in files.tensors.values() if info.by_matrix)
     ModelSourceContract().test_a_weight_that_is_kept_as_it_lies_computes_what_its_source_dequantizes(files)
+
+
+@pytest.mark.parametrize("quantizer", [Dense(), Stored()])
+def test_experts_of_numbers_that_no_model_computes_with_are_refused(quantizer: Any, tmp_path: Path) -> None:
+    files = SOURCE.open(str(mxfp4_folder(tmp_path / "m", (240, 241))))
+    with pytest.raises(ModelError, match=r"experts\.\w+' holds numbers up to 6\.\de\+34"):
+        load_base_model(files, quantizer, device=CPU)
 
 
 GROUPS = compressed("pack-quantized", **INT4)["config_groups"]

@@ -33,6 +33,7 @@ from graftkit.model.adapt import AdaptedModel, adapt
 from graftkit.model.grow import MakeRows, grow
 from graftkit.model.head import is_of_head
 from graftkit.model.load import Loader, load_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import ties_output, untie
 from graftkit.model.whole import outer_names, put_whole
@@ -182,20 +183,20 @@ def _adapted(trained: _Trained, make: MakeProvider, device: str) -> tuple[Any, M
     check_unchanged(trained.base, base_facts(files))
     quantizer = make("quantizer", providers["quantizer"])
     place = pick_device(device)
-    loader = Loader(files, quantizer, place, trained.dtype)
-    network: Any = loader.load()
+    planned = plan_base_model(files, trained.dtype)
+    network: Any = Loader(planned, quantizer, place).load()
     adapter = make("adapter", providers["adapter"])
     outer = outer_names(network) if change and ties_output(network) else None
     if outer and f"{outer[1].removesuffix('.weight')}.new_rows" in trained.state:
         untie(network)
     grown = grow(network, change, _empty_rows(change), files.reference) if change else None
-    names = [name for name in trained.whole.names if not is_of_head(name, loader.head)]
+    names = [name for name in trained.whole.names if not is_of_head(name, planned.head)]
     _put_whole(network, replace(trained.whole, names=names))
     originals = FileOriginals(files, quantizer, place, trained.dtype)
     adapted = adapt(network, adapter, trained.targets, seed=trained.seed, originals=originals)
     config = changed_config(files.config, change, tokenizer)
     model = AdaptedModel(
-        network, files.reference, config, tokenizer, adapter, adapted, grown, head=loader.head, saved_modules=names
+        network, files.reference, config, tokenizer, adapter, adapted, grown, head=planned.head, saved_modules=names
     )
     model.load_adapter_state(trained.state)
     return network, generation_config(files, change, tokenizer, ())

@@ -39,7 +39,7 @@ from graftkit.flow.records.chat import options_of
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import head_of
 from graftkit.interfaces.offline import this_machine_alone
-from graftkit.model.load import plan_base_model
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.whole_transformers import import_transformers
 from graftkit.report.run_manifest import HeadFacts, RunManifest
 

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from graftkit.arguments import check_unicode
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RequestError
 from graftkit.flow.answering.grouped_tags import grouped
@@ -186,7 +187,7 @@ class HeadModel:
         """
         count = token_types(self.network.config.to_dict())
         rows = self.network.get_input_embeddings().num_embeddings
-        encoder = Encoder(self.tokenizer, None, 1 << 30, rows, token_types=count)
+        encoder = Encoder(self.tokenizer, None, 1 << 30, rows, EncodingRules(token_types=count))
         ids, types = encoder.texts.around(encoder.encode_plainly(texts))
         if len(texts) == 1 and len(ids) == sum(map(len, encoder.texts.put_around)):
             return [], []
@@ -200,9 +201,7 @@ class HeadModel:
             chat_template_of(self.tokenizer, options=self.chat),
             max_length=1 << 30,
             rows=self.network.get_input_embeddings().num_embeddings,
-            report_dropped=True,
-            whole_texts=messages is None,
-            parse_special_tokens=masked,
+            rules=EncodingRules(report_dropped=True, whole_texts=messages is None, parse_special_tokens=masked),
         )
         sample = Text(text, "the text") if messages is None else Conversation(messages, "the messages")
         return [int(id) for example in encoder.encode(sample).examples for id in example.ids]

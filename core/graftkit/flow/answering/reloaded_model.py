@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from graftkit.arguments import check_unicode
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import ContextLengthError, DataError, RequestError
 from graftkit.flow.answering.answer_reader import AnswerReader
@@ -358,5 +359,5 @@ class ReloadedModel:
             chat_template_of(self.tokenizer, options=self.chat),
             max_length=1 << 30,
             rows=self.network.get_input_embeddings().num_embeddings,
-            report_dropped=report_dropped,
+            rules=EncodingRules(report_dropped=report_dropped),
         )

@@ -27,6 +27,7 @@ from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.load import Loader, load_base_model
+from graftkit.model.model_plan import plan_base_model
 
 __all__ = [
     "ends_of_answers",
@@ -71,15 +72,15 @@ def opened_head(files: BaseModelFiles, manifest: ExportManifest, host: PluginHos
         ModelError: Its files lack the head, as those of a base model do.
     """
     place = pick_device(device)
-    loader = Loader(files, plain_quantizer(host), place, type_in_use(files, place))
-    if loader.new:
+    planned = plan_base_model(files, type_in_use(files, place))
+    if planned.new:
         raise ModelError(
-            f"its files lack the head ({loader.new[0]}), which must be trained first", where=files.reference
+            f"its files lack the head ({planned.new[0]}), which must be trained first", where=files.reference
         )
     backend = host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend))
     tokenizer = load_tokenizer(files, backend)
     pairs = manifest.head.pairs if manifest.head else None
-    return HeadModel(loader.load(), tokenizer, options_of(manifest.chat), pairs)
+    return HeadModel(Loader(planned, plain_quantizer(host), place).load(), tokenizer, options_of(manifest.chat), pairs)
 
 
 def type_in_use(files: BaseModelFiles, device: torch.device) -> torch.dtype:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graftkit.interfaces.config import ProviderConfig
-from graftkit.model.load import StoredUse
+from graftkit.model.stored_weights import StoredUse
 
 __all__ = ["describe_stored"]
 

@@ -35,8 +35,8 @@ from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import Exporter, MergingExporter
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.model.adapt import AdaptedModel
-from graftkit.model.load import plan_base_model
 from graftkit.model.memory_back import give_memory_back
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.whole_transformers import import_transformers
 from graftkit.recipe.bind import Choice
 from graftkit.report.card_facts import CardFacts, shared_by_all

@@ -21,8 +21,8 @@ from graftkit.interfaces.exporter import Exporter, MergeBase, MergingExporter
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.model.adapt import AdaptedModel
-from graftkit.model.load import Loader, plan_base_model
 from graftkit.model.merge import as_merged, on_base, rounds
+from graftkit.model.model_plan import ModelPlan, plan_base_model
 from graftkit.report.run_manifest import MergeFacts, MergeScore
 from graftkit.store.token_store import TokenStore
 from graftkit.training.batch import alone
@@ -124,7 +124,7 @@ def merge_refusal(
     return f"onto: {asked[0]}: {lacking}" if lacking else None
 
 
-def _lacking(planned: Loader, quantizer: Quantizer, model: AdaptedModel | None) -> dict[str, str]:
+def _lacking(planned: ModelPlan, quantizer: Quantizer, model: AdaptedModel | None) -> dict[str, str]:
     """Says which bases there are not to merge onto, and why."""
     found: dict[str, str] = {}
     quantized = planned.quantized_in_files()

@@ -11,7 +11,7 @@ from graftkit.errors import FolderError, ModelError
 from graftkit.flow.folders.adapter_folder import NEW_ROWS, PREFIX, AdapterFolder
 from graftkit.flow.folders.adapter_state import read_state
 from graftkit.model.head import is_of_head
-from graftkit.model.load import Loader
+from graftkit.model.model_plan import ModelPlan
 from graftkit.model.outer_layers import ties_output
 from graftkit.model.parts import tower_tensors
 from graftkit.model.peft_targets import peft_targets
@@ -40,7 +40,7 @@ _OLD_NAMES = (
 """What to do about an adapter of a multimodal model from before transformers 4.52."""
 
 
-def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
+def check_layers(folder: AdapterFolder, planned: ModelPlan) -> list[str]:
     """Compares the layers of an adapter's tensors with the model's, and with those that PEFT would adapt.
 
     Args:
@@ -95,7 +95,7 @@ def check_layers(folder: AdapterFolder, planned: Loader) -> list[str]:
     return [layer for layer in (*known, *stacks) if layer in held or layer in stacks]
 
 
-def _check_outer(folder: AdapterFolder, paths: Sequence[str], planned: Loader) -> None:
+def _check_outer(folder: AdapterFolder, paths: Sequence[str], planned: ModelPlan) -> None:
     """Refuses what an adapter on the embedding or the output layer has besides that graftkit does not compute.
 
     Raises:
@@ -110,7 +110,7 @@ def _check_outer(folder: AdapterFolder, paths: Sequence[str], planned: Loader) -
         raise ModelError(f"the adapter has {what}", where=str(folder.path), hint=MERGED)
 
 
-def _check_saved(folder: AdapterFolder, planned: Loader) -> None:
+def _check_saved(folder: AdapterFolder, planned: ModelPlan) -> None:
     """Refuses whole parameters that the model lacks, has in another shape, or keeps frozen.
 
     Raises:
@@ -141,7 +141,7 @@ def _check_saved(folder: AdapterFolder, planned: Loader) -> None:
             )
 
 
-def whole_refusal(planned: Loader, adapted: Collection[str]) -> Callable[[str], str]:
+def whole_refusal(planned: ModelPlan, adapted: Collection[str]) -> Callable[[str], str]:
     """Returns what says of a parameter why it can't be trained as a whole; "" where it can.
 
     Args:
@@ -162,7 +162,7 @@ def whole_refusal(planned: Loader, adapted: Collection[str]) -> Callable[[str], 
     return refusal
 
 
-def _check_rows(folder: AdapterFolder, planned: Loader) -> None:
+def _check_rows(folder: AdapterFolder, planned: ModelPlan) -> None:
     """Refuses trained rows of what is no matrix of the vocabulary, or too few of one that lacks these ids.
 
     Raises:
@@ -193,7 +193,7 @@ def _check_rows(folder: AdapterFolder, planned: Loader) -> None:
             )
 
 
-def check_head(folder: AdapterFolder, planned: Loader) -> None:
+def check_head(folder: AdapterFolder, planned: ModelPlan) -> None:
     """Refuses an adapter for a head of which neither it nor the base model has all tensors: they would be random.
 
     Raises:
@@ -236,7 +236,7 @@ def gives_output_own_rows(folder: AdapterFolder, model: Any) -> bool:
     return False
 
 
-def unties_output(folder: AdapterFolder, planned: Loader) -> bool:
+def unties_output(folder: AdapterFolder, planned: ModelPlan) -> bool:
     """Tells whether an adapter makes an output layer another matrix than the embedding, to which the model ties it.
 
     Args:

@@ -33,7 +33,7 @@ from graftkit.recipe.schema import Recipe, TokenizerSection
 
 if TYPE_CHECKING:
     from graftkit.flow.planning.run_plan import RunPlan
-    from graftkit.model.load import Loader
+    from graftkit.model.model_plan import ModelPlan
 
 __all__ = ["check_targets", "filled_from_folder", "folder_vocabulary", "other_tokenizer", "told_of_origin"]
 
@@ -238,7 +238,7 @@ def _other_template(folder: AdapterFolder, beside: FoundTokenizer | None, in_use
     return own is not None and own != in_use.chat_template
 
 
-def check_targets(plan: RunPlan, targets: list[str], planned: Loader) -> None:
+def check_targets(plan: RunPlan, targets: list[str], planned: ModelPlan) -> None:
     """Makes sure that the layers which are adapted are those that the adapter has tensors for.
 
     Raises:

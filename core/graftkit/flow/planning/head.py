@@ -275,7 +275,7 @@ def told_of_pairs(encoder: Encoder) -> list[str]:
     Raises:
         DataError: The tokenizer does not say how it joins the two.
     """
-    if encoder.texts.pair_layout.between or encoder.token_types:
+    if encoder.texts.pair_layout.between or encoder.rules.token_types:
         return []
     return [
         "the tokenizer puts nothing between the two texts of a pair, and the model has no token types: the second text "

@@ -132,7 +132,7 @@ def plan_encoding(learnt: Learnt, tokenizer: PlannedTokenizer, started: date | N
     refuse_unanswered(bound, learnt.records.unanswered)
     encoder = encoder_of(bound, known, template, length, rows, learnt.labels, token_types(files.config))
     joined = told_of_pairs(encoder) if learnt.head and learnt.head.pairs else []
-    if encoder.whole_texts:
+    if encoder.rules.whole_texts:
         mask_token(known, files.reference, rows)
     check_arguments(bound, template)
     check_end_of_turn(bound, encoder.tokenizer)

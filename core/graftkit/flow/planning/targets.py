@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from graftkit.flow.planning.run_plan import RunPlan
     from graftkit.interfaces.vocabulary import VocabularyChange
     from graftkit.model.experts import StackInfo
-    from graftkit.model.load import Loader
+    from graftkit.model.model_plan import ModelPlan
 
 __all__ = ["certain_targets", "chosen_targets", "forecast", "settle_targets"]
 
@@ -90,7 +90,7 @@ def certain_targets(bound: BoundRecipe, files: BaseModelFiles) -> list[str]:
         ModelError: The weights are not those of an architecture that can be loaded.
         TargetError: A target or a pattern of the adapter's own matches no layer.
     """
-    from graftkit.model.load import plan_base_model
+    from graftkit.model.model_plan import plan_base_model
 
     return _matched(bound, plan_base_model(files))
 
@@ -149,7 +149,7 @@ def settle_targets(plan: RunPlan, change: VocabularyChange | None) -> RunPlan:
     from graftkit.flow.planning.check_adapter import gives_output_own_rows
     from graftkit.model.grow import check_growable
     from graftkit.model.head import is_of_head
-    from graftkit.model.load import plan_base_model
+    from graftkit.model.model_plan import plan_base_model
     from graftkit.model.outer_layers import ties_output
     from graftkit.model.whole import outer_names
 
@@ -207,7 +207,7 @@ def _refuse_changed_rows(plan: RunPlan, matrices: Collection[str]) -> None:
     )
 
 
-def _with_wholes(whole: WholeModules, planned: Loader, forecast: dict[str, int | None]) -> dict[str, int | None]:
+def _with_wholes(whole: WholeModules, planned: ModelPlan, forecast: dict[str, int | None]) -> dict[str, int | None]:
     """Counts whole modules among what an adapter trains."""
     from graftkit.model.whole import whole_parameters
 
@@ -218,7 +218,7 @@ def _with_wholes(whole: WholeModules, planned: Loader, forecast: dict[str, int |
     return {**forecast, "adapter_parameters": known + sum(prod(shapes[name]) for name in trained)}
 
 
-def _of_head(planned: Loader, origin: AdapterFolder | None) -> Iterator[str]:
+def _of_head(planned: ModelPlan, origin: AdapterFolder | None) -> Iterator[str]:
     """Says what becomes of the base model's own head where the run has another, or its adapter brings one."""
     if planned.unused:
         some = f"{len(planned.unused):,} of the base model's tensors, such as '{planned.unused[0]}'"
@@ -242,5 +242,5 @@ def _order_of_scores(plan: RunPlan) -> Iterator[str]:
         )
 
 
-def _matched(bound: BoundRecipe, planned: Loader) -> list[str]:
+def _matched(bound: BoundRecipe, planned: ModelPlan) -> list[str]:
     return chosen_targets(bound, planned.layers, planned.stacks, planned.outer)

@@ -11,13 +11,13 @@ from graftkit.suggest import nearest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from graftkit.model.load import Loader
+    from graftkit.model.model_plan import ModelPlan
     from graftkit.recipe.bind import BoundRecipe
 
 __all__ = ["named_wholes"]
 
 
-def named_wholes(bound: BoundRecipe, planned: Loader, targets: Sequence[str]) -> WholeModules:
+def named_wholes(bound: BoundRecipe, planned: ModelPlan, targets: Sequence[str]) -> WholeModules:
     """Returns the parameters of the modules that a recipe's `adapter.modules_to_save` names.
 
     Args:

@@ -22,9 +22,11 @@ from graftkit.interfaces.quantizer import AdoptingQuantizer
 from graftkit.model.adapt import AdaptedModel
 from graftkit.model.load import Loader
 from graftkit.model.merge import rounds
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.model.packing import choose_packing, use_packing
 from graftkit.model.peft_targets import peft_targets
+from graftkit.model.stored_weights import StoredWeights
 from graftkit.model.streamed import FileWeights, StreamedModel
 from graftkit.model.targets import likely_layers, names_are_certain
 
@@ -73,11 +75,11 @@ def load_adapted(
     """
     files = planned.files
     dtype = dtype or getattr(torch, planned.dtype)
-    loader = Loader(files, planned.quantizer, device, dtype)
+    base = plan_base_model(files, dtype)
     if planned.head:
-        check_head(planned.folder, loader)
-    loader.check_stored()
-    network: Any = loader.load()
+        check_head(planned.folder, base)
+    StoredWeights(base, planned.quantizer, device).check()
+    network: Any = Loader(base, planned.quantizer, device).load()
     originals = FileOriginals(files, planned.quantizer, device, dtype)
     model = place_adapter(
         planned.folder,

@@ -30,6 +30,7 @@ from graftkit.model.head import head_parameters, start_head
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import Loader
 from graftkit.model.memory_back import give_freed_back
+from graftkit.model.model_plan import plan_base_model
 from graftkit.model.originals import FileOriginals
 from graftkit.model.outer_layers import OuterLayer, untie, untied
 from graftkit.model.packing import Packing, use_packing
@@ -88,14 +89,14 @@ def load_base(run: RunContext, planned: PlannedBase) -> LoadedBase:
         sharing = sharing_of(run)
         shared = SharedBlocks(sharing) if sharing else None
         with hashed_as_read(files, run.resumed.manifest.model if run.resumed else None) as model:
-            loader = Loader(files, quantizer, device, dtype)
-            network: Any = loader.load(on_tensor, shared)
+            base = plan_base_model(files, dtype)
+            network: Any = Loader(base, quantizer, device).load(on_tensor, shared)
         give_freed_back()
         use_packing(network, planned.packing)
         run.record(model=model, head=run.plan.head)
         stage.facts |= {"device": str(device)}
         originals = FileOriginals(files, quantizer, device, dtype)
-        return LoadedBase(network, device, planned.packing, originals, loader.head, loader.new)
+        return LoadedBase(network, device, planned.packing, originals, base.head, base.new)
 
 
 def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in: Path | None = None) -> LoadedModel:

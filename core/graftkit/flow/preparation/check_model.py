@@ -16,9 +16,10 @@ from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import state_width, token_types
 from graftkit.interfaces.counts import count_weights
 from graftkit.model.activation_checkpointing import why_no_checkpointing
-from graftkit.model.load import check_base_model, check_stored_weights
+from graftkit.model.model_plan import check_base_model
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.model.skeleton import build_config
+from graftkit.model.stored_weights import check_stored_weights
 from graftkit.recipe.schema import Recipe
 from graftkit.report.run_manifest import SequenceFacts
 
@@ -113,7 +114,7 @@ def _check_types(plan: RunPlan) -> None:
         ModelError: Its config.json leaves out how many, and its architecture has several then.
     """
     usual = token_types(build_config(plan.files.config).to_dict())
-    if usual != plan.encoder.token_types:
+    if usual != plan.encoder.rules.token_types:
         raise ModelError(
             f"its config.json leaves out type_vocab_size, which is {usual} then: the two texts of a pair would be "
             "learnt without types, and given with them in use",

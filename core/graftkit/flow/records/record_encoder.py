@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.text_targets import TextTargets
 from graftkit.errors import DataError, RecipeError
@@ -48,11 +49,7 @@ def encoder_of(
         prompts = objective.query_prompt, objective.document_prompt
         negatives = objective.negatives if isinstance(objective, RetrievalConfig) else 0
         targets = TextTargets(objective.learns_from, negatives=negatives, prompts=prompts)
-    return Encoder(
-        tokenizer,
-        template,
-        length,
-        rows,
+    rules = EncodingRules(
         report_dropped=data.dropped == "report",
         overflow=data.overflow,
         parse_special_tokens=data.special_tokens == "parse",
@@ -61,6 +58,7 @@ def encoder_of(
         whole_texts=objective.head == "masked",
         asks=isinstance(objective, SampledConfig),
     )
+    return Encoder(tokenizer, template, length, rows, rules)
 
 
 def longest_example(bound: BoundRecipe, config: Mapping[str, Any]) -> int:

@@ -11,6 +11,7 @@ from typing import Literal
 from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.sample_files import Samples, scan_samples
 from graftkit.corpus.text_targets import TEXT_SHAPES, TextTargets, is_pair, labels_in, shape_of
 from graftkit.corpus.tokenizer_template import chat_template_of
@@ -336,16 +337,16 @@ def _laid_out(
     What learns something of texts as wholes sees them alone.
     """
     if targets:
-        encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, targets=targets)
+        encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, rules=EncodingRules(targets=targets))
         return estimate_corpus(encoder, samples), None, ()
-    encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, report_dropped=True)
+    encoder = Encoder(tokenizer, chat_template_of(tokenizer), context, rules=EncodingRules(report_dropped=True))
     corpus = estimate_corpus(encoder, samples)
     lacks = _CALLS & {*corpus.left_out} or not encoder.has_template
     if "chat" not in samples.counts() or not lacks or not tokenizer.special_tokens.keys() >= _TURN_TOKENS:
         return corpus, None, ()
     template = (package_files("graftkit.corpus") / _OWN_TEMPLATE).read_text(encoding="utf-8")
     other = tokenizer.with_chat_template(template)
-    found = estimate_corpus(Encoder(other, chat_template_of(other), context, report_dropped=True), samples)
+    found = estimate_corpus(encoder.for_tokenizer(other, chat_template_of(other)), samples)
     if found.trouble or _CALLS & {*found.left_out}:
         return corpus, None, ()
     return found, template, corpus.left_out
@@ -370,5 +371,5 @@ def _laid_out_by_answer(
         return None
     used = tokenizer if template is None else tokenizer.with_chat_template(template)
     each = chat_template_of(used, options=ChatOptions(turns="each"))
-    found = estimate_corpus(Encoder(used, each, context, report_dropped=True), samples)
+    found = estimate_corpus(Encoder(used, each, context, rules=EncodingRules(report_dropped=True)), samples)
     return None if found.trouble or "reasoning" in found.left_out else found

@@ -61,8 +61,8 @@ def way_to_fit(encoder: Encoder, objective: ObjectiveConfig) -> str:
 
 def _overflow(encoder: Encoder, objective: ObjectiveConfig) -> Overflow:
     """Returns what becomes of records that are too long."""
-    if encoder.overflow != "drop_turns" or objective.learns_from in ("answers", "prompts"):
-        return encoder.overflow
+    if encoder.rules.overflow != "drop_turns" or objective.learns_from in ("answers", "prompts"):
+        return encoder.rules.overflow
     return "truncate" if objective.judges_texts else "drop"
 
 

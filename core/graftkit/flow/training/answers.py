@@ -316,12 +316,12 @@ def questions_in(encoder: Encoder, record: Sample) -> Iterator[Question]:
 
 def _expected(encoder: Encoder, part: Sample, example: Example, prompt: Sequence[int]) -> list[int]:
     """Returns the ids of the answer that an example has after a prompt, those that are cut off it, too."""
-    if encoder.asks and not example.loss_mask.any():  # the prompt alone is kept of one that is too long
+    if encoder.rules.asks and not example.loss_mask.any():  # the prompt alone is kept of one that is too long
         [example] = encoder.uncut.encode(part).examples
     goes_on = example.ids[: len(prompt)].tolist() == list(prompt)
     start = len(prompt) if goes_on else example.prompt_length
     first = whole = example.sequences[0]
-    if encoder.overflow == "truncate" and len(first.ids) == encoder.max_length:
+    if encoder.rules.overflow == "truncate" and len(first.ids) == encoder.max_length:
         [whole] = encoder.uncut.encode(part).examples
     after = np.flatnonzero(~whole.loss_mask[len(first.ids) :])
     end = len(first.ids) + int(after[0]) if len(after) else len(whole.ids)

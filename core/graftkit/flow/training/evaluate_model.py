@@ -197,7 +197,7 @@ def _check(sample: Sample, model: Prepared) -> None:
     Raises:
         DataError: It can't.
     """
-    objective, targets = model.bound.objective, model.encoder.targets
+    objective, targets = model.bound.objective, model.encoder.rules.targets
     check_learns_from(sample, model.bound.objective_config.learns_from, objective.use)
     unknown = targets.unknown(sample) if targets else None
     if targets and unknown is not None:

@@ -15,7 +15,8 @@ from graftkit.errors import PluginError, TargetError
 from graftkit.flow.base_files.recreate import InstalledProviders
 from graftkit.flow.planning.targets import certain_targets, forecast
 from graftkit.model.adapt import adapt
-from graftkit.model.load import check_base_model, load_base_model
+from graftkit.model.load import load_base_model
+from graftkit.model.model_plan import check_base_model
 from graftkit.testing import tiny_model_folder
 from graftkit.testing.architectures import ARCHITECTURES
 from safetensors.torch import load_file, save_file
