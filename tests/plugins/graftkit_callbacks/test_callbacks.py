@@ -200,6 +200,25 @@ def test_wandb_sends_nothing_where_offline_is_asked_for(tmp_path: Path, monkeypa
     assert asked == ["offline", None]
 
 
+def test_a_server_that_answers_no_more_does_not_keep_wandbs_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    told = WandbRun(WandbConfig(project="p", mode="offline"))
+    told.graftkit_run_started(run := RunInfo(tmp_path, RECIPE, "finished", "ab" * 16))
+    assert told._run.settings.finish_timeout == 30 and told._run.settings.finish_timeout_raises
+    whole = wandb.Run.finish
+
+    def late(run: Any, exit_code: int) -> None:
+        whole(run, exit_code)
+        raise TimeoutError
+
+    monkeypatch.setattr(wandb.Run, "finish", late)
+    with pytest.warns(RuntimeWarning, match=f"`wandb sync` uploads {tmp_path}/wandb/offline-run-"):
+        told.graftkit_run_finished(run)
+
+
 def mlflow_runs(experiment: str) -> list[Any]:
     from mlflow import MlflowClient
 
