@@ -101,6 +101,7 @@ class WandbRun:
                 silent=True,
                 disable_code=True,
                 disable_git=True,
+                symlink=False,  # a link is nobody's in a run's folder, and --overwrite deletes none
                 finish_timeout=_SECONDS,
                 finish_timeout_raises=True,
             ),

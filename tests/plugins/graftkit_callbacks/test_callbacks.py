@@ -14,7 +14,9 @@ import graftkit
 import pytest
 from graftkit import EvaluationInfo, ExportInfo, RunInfo, StepInfo
 from graftkit.errors import RunError
+from graftkit.flow.folders.own_files import others_files
 from graftkit.interfaces.offline import no_network_if
+from graftkit.report.run_manifest import RunManifest
 from graftkit.testing import CallbackContract
 from graftkit_callbacks.config import MlflowConfig, TensorBoardConfig, WandbConfig
 from graftkit_callbacks.mlflow_run import MlflowRun
@@ -336,6 +338,8 @@ def test_all_three_are_told_what_a_run_measured(tiny_model: Path, chat_records: 
         assert told["holdout/loss"] == [(0, before), (3, after)]
         assert [step for step, _ in told["eval/loss"]] == [2, 3]
     assert of_mlflow.data.tags["graftkit.run_id"] == found.manifest["id"]
+    said = RunManifest.read(tmp_path / "run")
+    assert said is not None and others_files(tmp_path / "run", said) == [], "or --overwrite refuses"
 
 
 def test_a_server_that_is_not_there_stops_the_run_at_its_start_and_says_the_remedy(
