@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from graftkit.cli.progress import LiveBars, PlainLines
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.training_line import time_left
 from graftkit.flow.events import Notice, PassFinished, StageFinished, StageStarted, StepFinished
+from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import StepInfo
 from stopping_signals import STOPPING
 
@@ -191,6 +193,24 @@ def test_preview_shows_lengths_one_record_and_authors(recipe_file: Path, tmp_pat
     assert "".join(learnt).endswith("<|im_end|>")
     missing = toolkit("preview", "job.yaml", "--where", "nowhere.jsonl:7", cwd=tmp_path)
     assert missing.returncode == 2 and "there is no such record" in missing.stderr
+
+
+def test_preview_tells_what_plugins_did_after_the_plan_and_nothing_twice(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graftkit.cli import preview as module
+
+    def noticed(recipe: str, *, host: PluginHost, **options: Any) -> Any:
+        host.registry.plugins[0].notices.append("warned as the recipe was planned")
+        found = preview(recipe, host=host, **options)
+        host.registry.plugins[0].notices.append("warned as records were encoded")
+        return found
+
+    preview = module.preview
+    monkeypatch.setattr(module, "preview", noticed)
+    done = CliRunner().invoke(module.command, [str(recipe_file), "--records", "1"])
+    assert done.exit_code == 0, done.output
+    assert [done.stderr.count(f"note: warned as {when}") for when in ("the recipe", "records")] == [1, 1]
 
 
 def step(number: int, of: int = 40) -> StepFinished:
