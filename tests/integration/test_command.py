@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -195,22 +196,23 @@ def test_preview_shows_lengths_one_record_and_authors(recipe_file: Path, tmp_pat
     assert missing.returncode == 2 and "there is no such record" in missing.stderr
 
 
-def test_preview_tells_what_plugins_did_after_the_plan_and_nothing_twice(
-    recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "options"), [("preview", ["--records", "1"]), ("plan", [])])
+def test_what_plugins_did_after_the_plan_is_told_and_nothing_twice(
+    name: str, options: list[str], recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graftkit.cli import preview as module
+    module = importlib.import_module(f"graftkit.cli.{name}")
+    whole = getattr(module, name)
 
-    def noticed(recipe: str, *, host: PluginHost, **options: Any) -> Any:
+    def noticed(recipe: str, *, host: PluginHost, **more: Any) -> Any:
         host.registry.plugins[0].notices.append("warned as the recipe was planned")
-        found = preview(recipe, host=host, **options)
-        host.registry.plugins[0].notices.append("warned as records were encoded")
+        found = whole(recipe, host=host, **more)
+        host.registry.plugins[0].notices.append("warned as more was done")
         return found
 
-    preview = module.preview
-    monkeypatch.setattr(module, "preview", noticed)
-    done = CliRunner().invoke(module.command, [str(recipe_file), "--records", "1"])
+    monkeypatch.setattr(module, name, noticed)
+    done = CliRunner().invoke(module.command, [str(recipe_file), *options])
     assert done.exit_code == 0, done.output
-    assert [done.stderr.count(f"note: warned as {when}") for when in ("the recipe", "records")] == [1, 1]
+    assert [done.output.count(f"note: warned as {when}") for when in ("the recipe", "more")] == [1, 1]
 
 
 def step(number: int, of: int = 40) -> StepFinished:
