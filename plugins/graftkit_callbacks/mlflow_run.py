@@ -6,7 +6,8 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from graftkit import EvaluationInfo, ExportInfo, RunInfo, StepInfo, hookimpl
@@ -18,13 +19,13 @@ from graftkit_callbacks.process import process_kept
 from graftkit_callbacks.sender import Sender
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, RunTag
 
 __all__ = ["MlflowRun"]
 
 _TAG = "graftkit.run_id"
 _AT_MOST = 1000
-"""Metrics of one request, which is what a server takes."""
+"""Metrics and tags of one request, which is what a server takes."""
 _PARAMETERS = 100
 """Parameters of one request, likewise."""
 _CHARACTERS = 6000
@@ -41,15 +42,15 @@ _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 class MlflowRun:
     """Tells MLflow a run's recipe, numbers and proofs. A run that is resumed goes on as the same one, by a tag.
 
-    Numbers are sent in a thread of their own: no step waits for the server. One that can't be reached as the run begins
-    stops it; what one does not take later is told and left out, since metrics.jsonl has it, too.
+    All is sent in a thread of its own: nothing waits for the server. One that can't be reached as the run begins stops
+    it; what one does not take later is told and left out, since the run's folder has it, too.
     """
 
     def __init__(self, config: MlflowConfig) -> None:
         self._config = config
         self._client: Any = None
         self._id = ""
-        self._sender: Sender[Metric] | None = None
+        self._sender: Sender[Metric | RunTag] | None = None
 
     @hookimpl
     def graftkit_run_started(self, run: RunInfo) -> None:
@@ -71,33 +72,34 @@ class MlflowRun:
                     f"MLflow can't be told of the run: {error}",
                     hint="Say by plugins.mlflow.tracking_uri or MLFLOW_TRACKING_URI which server or database answers.",
                 ) from error
-        self._sender = Sender(lambda metrics: self._client.log_batch(self._id, metrics=metrics), at_most=_AT_MOST)
+        self._sender = Sender(self._log, at_most=_AT_MOST)
 
     @hookimpl
     def graftkit_step_finished(self, step: StepInfo) -> None:
         """Has the step's numbers sent."""
-        self._send(of_step(step), step.step)
+        self._send(_metrics(of_step(step), step.step))
 
     @hookimpl
     def graftkit_evaluation_finished(self, evaluation: EvaluationInfo) -> None:
         """Has the evaluation's numbers sent."""
-        self._send(of_evaluation(evaluation), evaluation.step)
+        self._send(_metrics(of_evaluation(evaluation), evaluation.step))
 
     @hookimpl
     def graftkit_export_finished(self, export: ExportInfo) -> None:
         """Tells how an export's proof ended, as a tag."""
-        self._try("set_tag", f"export.{export.name}", str(export.proof.get("status")))
+        from mlflow.entities import RunTag
+
+        self._send([RunTag(f"export.{export.name}", str(export.proof.get("status")))])
 
     @hookimpl
     def graftkit_run_finished(self, run: RunInfo) -> None:
         """Waits half a minute at most until all is sent, and ends the run."""
         if self._sender is None:
             return
-        if not self._sender.close(_SECONDS):
-            _warn(f"MLflow has not taken all numbers within {_SECONDS:.0f} s; metrics.jsonl has them")
-            return
+        ended = partial(self._client.set_terminated, self._id, _STATUS[run.status])
+        if not self._sender.close(_SECONDS, last=ended):
+            _warn(f"MLflow has not taken all within {_SECONDS:.0f} s; the run's folder has it")
         self._tell_errors()
-        self._try("set_terminated", _STATUS[run.status])
 
     def _run_of(self, run: RunInfo) -> str:
         from mlflow.entities import Param
@@ -116,26 +118,28 @@ class MlflowRun:
             self._client.log_batch(made, params=parameters[start : start + _PARAMETERS])
         return str(made)
 
-    def _send(self, numbers: Mapping[str, float], step: int) -> None:
-        from mlflow.entities import Metric
+    def _log(self, told: Sequence[Metric | RunTag]) -> None:
+        from mlflow.entities import Metric, RunTag
 
+        metrics = [each for each in told if isinstance(each, Metric)]
+        self._client.log_batch(self._id, metrics=metrics, tags=[each for each in told if isinstance(each, RunTag)])
+
+    def _send(self, told: Sequence[Metric | RunTag]) -> None:
         assert self._sender is not None, "graftkit_run_started comes first"
-        now = int(time.time() * 1000)
-        self._sender.put([Metric(_OTHERS.sub("_", name), value, now, step) for name, value in numbers.items()])
+        self._sender.put(told)
         self._tell_errors()
 
     def _tell_errors(self) -> None:
         assert self._sender is not None
         for error in self._sender.errors():
-            _warn(f"MLflow did not take some numbers, which metrics.jsonl has: {error}")
+            _warn(f"MLflow did not take something, which the run's folder has: {error}")
 
-    def _try(self, method: str, *arguments: str) -> None:
-        from mlflow.exceptions import MlflowException
 
-        try:
-            getattr(self._client, method)(self._id, *arguments)
-        except MlflowException as error:
-            _warn(f"MLflow did not take {' '.join(arguments)}: {error}")
+def _metrics(numbers: Mapping[str, float], step: int) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    return [Metric(_OTHERS.sub("_", name), value, now, step) for name, value in numbers.items()]
 
 
 def _warn(message: str) -> None:

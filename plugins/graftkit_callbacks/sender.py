@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 __all__ = ["Sender"]
@@ -23,6 +24,7 @@ class Sender(Generic[T]):
     def __init__(self, send: Callable[[Sequence[T]], None], *, at_most: int) -> None:
         self._send, self._at_most = send, at_most
         self._waiting: queue.SimpleQueue[T | None] = queue.SimpleQueue()
+        self._last: Callable[[], object] = lambda: None
         self._errors: list[Exception] = []
         self._thread = threading.Thread(target=self._work, name="graftkit-sender", daemon=True)
         self._thread.start()
@@ -37,31 +39,40 @@ class Sender(Generic[T]):
         found, self._errors = self._errors, []
         return found
 
-    def close(self, seconds: float) -> bool:
+    def close(self, seconds: float, last: Callable[[], object] = lambda: None) -> bool:
         """Waits until all is sent.
 
         Args:
             seconds: How long at most.
+            last: What is called then, in the thread, too; what it raises is kept.
 
         Returns:
             Whether it is.
         """
+        self._last = last
         self._waiting.put(None)
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            together = [first]
-            ended = False
-            while not ended and len(together) < self._at_most and not self._waiting.empty():
-                more = self._waiting.get()
-                ended = more is None
-                if more is not None:
-                    together.append(more)
-            try:
-                self._send(together)
-            except Exception as error:
-                self._errors.append(error)
-            if ended:
-                return
+        while together := self._next():
+            self._try(partial(self._send, together))
+        self._try(self._last)
+
+    def _next(self) -> list[T]:
+        """Waits for what is to be sent next, and returns it with what has come meanwhile; nothing at the end."""
+        found: list[T] = []
+        while not found or (len(found) < self._at_most and not self._waiting.empty()):
+            thing = self._waiting.get()
+            if thing is None:
+                if found:
+                    self._waiting.put(None)  # nothing is put behind it
+                break
+            found.append(thing)
+        return found
+
+    def _try(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except Exception as error:
+            self._errors.append(error)

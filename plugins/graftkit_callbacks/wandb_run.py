@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from graftkit import EvaluationInfo, ExportInfo, RunInfo, StepInfo, hookimpl
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     import wandb
 
 __all__ = ["WandbRun"]
+
+_SECONDS = 30.0
+"""How long the end of a run waits for the server."""
 
 
 class WandbRun:
@@ -64,9 +68,17 @@ class WandbRun:
 
     @hookimpl
     def graftkit_run_finished(self, run: RunInfo) -> None:
-        """Ends it: as failed where the run did not come to its end."""
-        if self._open is not None:
+        """Ends it, as failed where the run did not come to its end; waits half a minute at most until all is sent."""
+        if self._open is None:
+            return
+        try:
             self._open.finish(exit_code=0 if run.status == "finished" else 1)
+        except TimeoutError:
+            warnings.warn(
+                f"wandb has not sent all within {_SECONDS:.0f} s: `wandb sync` uploads {self._open.settings.sync_dir}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _begin(self, run: RunInfo) -> wandb.Run:
         import wandb
@@ -89,6 +101,9 @@ class WandbRun:
                 silent=True,
                 disable_code=True,
                 disable_git=True,
+                symlink=False,  # a link is nobody's in a run's folder, and --overwrite deletes none
+                finish_timeout=_SECONDS,
+                finish_timeout_raises=True,
             ),
         )
 

@@ -27,8 +27,10 @@ from graftkit.cli.main import cli
 from graftkit.errors import Cancelled, DataError, FolderError, FolderInUseError, PluginError, RecipeError, RequestError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.events import StepFinished
-from graftkit.flow.records.handed_records import keep_records, same_records, words_beside
+from graftkit.flow.folders.own_files import others_files
+from graftkit.flow.records.handed_records import RECORDS, keep_records, same_records, words_beside
 from graftkit.interfaces.samples import Message
+from graftkit.report.run_manifest import RunManifest
 from odd_mappings import Raising
 from safetensors.torch import load_file
 
@@ -223,11 +225,13 @@ def test_numbers_of_a_table_in_memory_are_the_words_that_it_keeps(tiny_model: Pa
     assert {sample.label for sample in planned.samples.train} == {"poor", "good"}  # type: ignore[union-attr]
     of_lists = [{"text": row["text"], "labels": [row["label"]]} for row in rows]
     lists = Table(of_lists, labels=SimpleNamespace(feature=words))
-    kept = keep_records({"train": lists}, tmp_path)
+    kept = keep_records({"train": lists}, tmp_path / RECORDS)
     assert words_beside(kept["train"]) == {"labels": ["poor", "good"]}
-    assert same_records({"train": lists}, tmp_path) == kept
+    assert same_records({"train": lists}, tmp_path / RECORDS) == kept
     with pytest.raises(RecipeError, match="not those that the run was started with"):
-        same_records({"train": [*lists]}, tmp_path)
+        same_records({"train": [*lists]}, tmp_path / RECORDS)
+    killed = RunManifest(graftkit="0", status="running", recipe={})  # before it could list what it wrote
+    assert others_files(tmp_path, killed) == []
 
 
 def test_of_a_long_text_the_first_examples_are_shown(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

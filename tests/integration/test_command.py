@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from graftkit.cli.progress import LiveBars, PlainLines
 from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.training_line import time_left
 from graftkit.flow.events import Notice, PassFinished, StageFinished, StageStarted, StepFinished
+from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import StepInfo
 from stopping_signals import STOPPING
 
@@ -191,6 +194,25 @@ def test_preview_shows_lengths_one_record_and_authors(recipe_file: Path, tmp_pat
     assert "".join(learnt).endswith("<|im_end|>")
     missing = toolkit("preview", "job.yaml", "--where", "nowhere.jsonl:7", cwd=tmp_path)
     assert missing.returncode == 2 and "there is no such record" in missing.stderr
+
+
+@pytest.mark.parametrize(("name", "options"), [("preview", ["--records", "1"]), ("plan", [])])
+def test_what_plugins_did_after_the_plan_is_told_and_nothing_twice(
+    name: str, options: list[str], recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(f"graftkit.cli.{name}")
+    whole = getattr(module, name)
+
+    def noticed(recipe: str, *, host: PluginHost, **more: Any) -> Any:
+        host.registry.plugins[0].notices.append("warned as the recipe was planned")
+        found = whole(recipe, host=host, **more)
+        host.registry.plugins[0].notices.append("warned as more was done")
+        return found
+
+    monkeypatch.setattr(module, name, noticed)
+    done = CliRunner().invoke(module.command, [str(recipe_file), *options])
+    assert done.exit_code == 0, done.output
+    assert [done.output.count(f"note: warned as {when}") for when in ("the recipe", "more")] == [1, 1]
 
 
 def step(number: int, of: int = 40) -> StepFinished:

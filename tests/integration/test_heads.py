@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -812,6 +813,11 @@ def test_init_writes_no_objective_that_does_not_train_the_model(bert: str, tiny_
         assert not recipe.exists()
     assert init(bert).exit_code == 0
     assert graftkit.plan(str(recipe)).bound.objective.use == "masked-lm"
+    recipe.unlink()
+    alone = shutil.copytree(tiny_model, tmp_path / "alone") / "config.json"
+    alone.write_text(json.dumps({**json.loads(alone.read_text()), "architectures": ["LlamaModel"]}))
+    done = init(alone.parent, "--objective", "sft")
+    assert done.exit_code == 0 and "not looked at" not in done.output, "its output layer may be its embedding"
 
 
 @pytest.mark.parametrize(

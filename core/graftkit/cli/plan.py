@@ -112,7 +112,8 @@ def command(
             facts |= {"processes": processes_of(planned, foreseen, among, limits, speed)}
         if limits:
             facts |= {"fit": fitted(recipe, overrides, host, planned, limits, out, among)}
-    host.take_notices()  # they are among the plan's
+    # plugins' are among the plan's, but for those that came up since
+    facts["notices"] = [*dict.fromkeys([*facts["notices"], *host.take_notices()])]
     if as_json:
         click.echo(json_line(facts))
     else:

@@ -48,8 +48,8 @@ def command(
         host = host_of(recipe, overrides, disable)
         measured = 0 if as_json else _MEASURED
         found = preview(recipe, records=records, where=where, measured=measured, overrides=overrides, host=host)
-        host.take_notices()  # they are among the recipe's
-        for notice in found.notices:
+        # plugins' are among the recipe's, but for those that came up since
+        for notice in dict.fromkeys([*found.notices, *host.take_notices()]):
             click.echo(further_lines_indented(f"note: {notice}"), err=True)
     for example in found.examples:
         if as_json:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from graftkit.arguments import check_flags, check_path
 from graftkit.errors import FolderError, GraftkitError, RequestError, StorageError
@@ -42,9 +41,6 @@ from graftkit.recipe.document import KeyPath
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe, recipe_name
 from graftkit.report.run_manifest import RunManifest
 from graftkit.training.processes import ALONE, Processes
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["go_on", "run"]
 

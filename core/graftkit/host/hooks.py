@@ -137,8 +137,9 @@ class Hooks:
                 return call()
         except Disturbed as error:
             raise HookError(f"{what} {error}", where=record.label, hint=_mend(record)) from None
-        except GraftkitError as error:  # a plugin that raises one says what to do, too
-            raise HookError(f"{what}: {error.message}", where=record.label, hint=error.hint or _mend(record)) from error
+        except GraftkitError as error:  # a plugin that raises one says where, and what to do, too
+            said = f"{error.where}: {error.message}" if error.where not in ("", record.label) else error.message
+            raise HookError(f"{what}: {said}", where=record.label, hint=error.hint or _mend(record)) from error
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and is_stop(error):
                 raise

@@ -9,7 +9,15 @@ from fractions import Fraction
 from itertools import count, islice
 from math import ceil, floor
 
-__all__ = ["DatasetShare", "Mixture", "group_by_tokens", "plan_steps", "seen_in_epoch", "shuffled"]
+__all__ = [
+    "DatasetShare",
+    "Mixture",
+    "group_by_tokens",
+    "plan_steps",
+    "seen_in_epoch",
+    "shuffled",
+    "steps_of_epochs",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +164,28 @@ def plan_steps(
 
     if steps is not None:
         return list(islice(endless(), steps)) if lengths else []
-    whole, part = divmod(epochs or 1, 1)
-    planned = [step for epoch in range(int(whole)) for step in epoch_steps(epoch)]
+    whole, part = divmod(_as_written(epochs or 1), 1)
+    planned = [step for epoch in range(whole) for step in epoch_steps(epoch)]
     if part:
-        last = epoch_steps(int(whole))
+        last = epoch_steps(whole)
         planned += last[: ceil(part * len(last))]
     return planned
+
+
+def steps_of_epochs(epochs: float, an_epoch: int) -> int:
+    """Returns how many steps some epochs take, parts of one rounded up as in `plan_steps`.
+
+    Args:
+        epochs: How many epochs.
+        an_epoch: The steps of one.
+
+    Example:
+        >>> steps_of_epochs(2.1, 10)
+        21
+    """
+    return ceil(_as_written(epochs) * an_epoch)
+
+
+def _as_written(number: float) -> Fraction:
+    """Returns a number as people write it: what 2.1 is beyond 2 is more than a tenth in binary."""
+    return Fraction(str(number))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from graftkit import PluginHost, hookimpl
-from graftkit.errors import HookError
+from graftkit.errors import HookError, RunError
 from graftkit.host.lifecycle import CheckpointInfo, ExportInfo, RunInfo, StageInfo
 
 Site = Any  # tests/core/host/conftest.py
@@ -82,6 +82,20 @@ def test_a_hook_that_raises_is_named_with_its_plugin(site: Site, statement: str)
     assert caught.value.message.endswith("disk on fire")
     assert caught.value.hint.endswith("--disable-plugin main")
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("place", ["", "http://localhost:5000"])
+def test_a_hook_that_raises_an_error_of_graftkits_says_its_place_and_its_remedy(place: str) -> None:
+    class Unreachable:
+        @hookimpl
+        def graftkit_run_started(self) -> None:
+            raise RunError("no server answers", where=place, hint="Start it.")
+
+    with pytest.raises(HookError) as caught:
+        PluginHost(autoload=False, plugins=[Unreachable()]).broadcast("graftkit_run_started", run=RUN)
+    said = f"{place}: no server answers" if place else "no server answers"
+    assert caught.value.message == f"its hook graftkit_run_started: {said}"
+    assert caught.value.hint == "Start it." and "Unreachable" in caught.value.where
 
 
 def test_a_hook_that_nobody_implements_is_no_error() -> None:

@@ -11,7 +11,15 @@ from math import floor
 from typing import Any
 
 import pytest
-from graftkit.training.order import DatasetShare, Mixture, group_by_tokens, plan_steps, seen_in_epoch, shuffled
+from graftkit.training.order import (
+    DatasetShare,
+    Mixture,
+    group_by_tokens,
+    plan_steps,
+    seen_in_epoch,
+    shuffled,
+    steps_of_epochs,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +96,12 @@ def test_a_step_never_reaches_over_the_end_of_an_epoch() -> None:
 def test_a_part_of_an_epoch_is_its_first_steps(epochs: float, steps: int) -> None:
     given: Any = {"seed": 1, "tokens_per_step": 6}
     assert plan_steps([3] * 10, epochs=epochs, **given) == plan_steps([3] * 10, epochs=3, **given)[:steps]
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1.1, 11), (2.1, 21), (0.07, 1), (0.3, 3), (8.2, 82)])
+def test_a_part_that_is_a_whole_number_of_steps_is_not_rounded_up(epochs: float, steps: int) -> None:
+    """In binary 2.1 - 2 is more than a tenth."""
+    assert len(plan_steps([3] * 10, seed=1, tokens_per_step=3, epochs=epochs)) == steps == steps_of_epochs(epochs, 10)
 
 
 @pytest.mark.parametrize("epochs", [None, 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,9 @@ import graftkit
 import pytest
 from graftkit import EvaluationInfo, ExportInfo, RunInfo, StepInfo
 from graftkit.errors import RunError
+from graftkit.flow.folders.own_files import others_files
 from graftkit.interfaces.offline import no_network_if
+from graftkit.report.run_manifest import RunManifest
 from graftkit.testing import CallbackContract
 from graftkit_callbacks.config import MlflowConfig, TensorBoardConfig, WandbConfig
 from graftkit_callbacks.mlflow_run import MlflowRun
@@ -199,6 +202,25 @@ def test_wandb_sends_nothing_where_offline_is_asked_for(tmp_path: Path, monkeypa
     assert asked == ["offline", None]
 
 
+def test_a_server_that_answers_no_more_does_not_keep_wandbs_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    told = WandbRun(WandbConfig(project="p", mode="offline"))
+    told.graftkit_run_started(run := RunInfo(tmp_path, RECIPE, "finished", "ab" * 16))
+    assert told._run.settings.finish_timeout == 30 and told._run.settings.finish_timeout_raises
+    whole = wandb.Run.finish
+
+    def late(run: Any, exit_code: int) -> None:
+        whole(run, exit_code)
+        raise TimeoutError
+
+    monkeypatch.setattr(wandb.Run, "finish", late)
+    with pytest.warns(RuntimeWarning, match=f"`wandb sync` uploads {tmp_path}/wandb/offline-run-"):
+        told.graftkit_run_finished(run)
+
+
 def mlflow_runs(experiment: str) -> list[Any]:
     from mlflow import MlflowClient
 
@@ -246,11 +268,25 @@ def test_numbers_that_mlflow_refuses_are_told_and_stop_no_run(tmp_path: Path) ->
     made.graftkit_run_started(RunInfo(tmp_path, RECIPE, "running", "cd" * 16))
     MlflowClient().delete_run(mlflow_runs("e")[0].info.run_id)
     made.graftkit_step_finished(StepInfo(1, 3, 2.0, 100, 50, 0.5, 0.25, 1.5))
-    with pytest.warns(RuntimeWarning, match="MLflow did not take") as told:
+    with pytest.warns(RuntimeWarning, match="MLflow did not take something, which the run's folder has: ") as told:
         made.graftkit_run_finished(RunInfo(tmp_path, RECIPE, "finished", "cd" * 16))
-    numbers, end = (str(each.message) for each in told)
-    assert numbers.startswith("MLflow did not take some numbers, which metrics.jsonl has: ")
-    assert end.startswith("MLflow did not take FINISHED: ")
+    assert len(told) == 2  # the numbers, and that the run has ended
+
+
+def test_a_server_that_answers_no_more_keeps_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of numbers, of an export's proof or of the run's end: MLflow asks a server again for minutes."""
+    monkeypatch.setattr("graftkit_callbacks.mlflow_run._SECONDS", 0.5)
+    answers = threading.Event()
+    for name in ("log_batch", "set_tag", "set_terminated"):
+        monkeypatch.setattr(f"mlflow.MlflowClient.{name}", lambda *given, **named: answers.wait(20))
+    made, run = MlflowRun(MlflowConfig(experiment="e")), RunInfo(tmp_path, {}, "running", "ef" * 16)
+    made.graftkit_run_started(run)
+    start = time.monotonic()
+    made.graftkit_export_finished(ExportInfo("peft", "peft", tmp_path, {"status": "proved"}))
+    with pytest.warns(RuntimeWarning, match="MLflow has not taken all within"):
+        made.graftkit_run_finished(RunInfo(tmp_path, {}, "finished", "ef" * 16))
+    assert time.monotonic() - start < 5
+    answers.set()
 
 
 def test_a_sender_hands_on_all_in_order_and_keeps_what_went_wrong() -> None:
@@ -269,8 +305,8 @@ def test_a_sender_hands_on_all_in_order_and_keeps_what_went_wrong() -> None:
     assert max(map(len, sent)) <= 2
     failing: Sender[int] = Sender(send, at_most=1)
     failing.put([3, 4])
-    assert failing.close(10)
-    assert sent[-1] == [4]
+    assert failing.close(10, last=lambda: sent.append([]))
+    assert sent[-2:] == [[4], []]
     assert [str(error) for error in failing.errors()] == ["three"]
     assert failing.errors() == []
 
@@ -302,6 +338,8 @@ def test_all_three_are_told_what_a_run_measured(tiny_model: Path, chat_records: 
         assert told["holdout/loss"] == [(0, before), (3, after)]
         assert [step for step, _ in told["eval/loss"]] == [2, 3]
     assert of_mlflow.data.tags["graftkit.run_id"] == found.manifest["id"]
+    said = RunManifest.read(tmp_path / "run")
+    assert said is not None and others_files(tmp_path / "run", said) == [], "or --overwrite refuses"
 
 
 def test_a_server_that_is_not_there_stops_the_run_at_its_start_and_says_the_remedy(

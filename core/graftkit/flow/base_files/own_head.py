@@ -59,7 +59,8 @@ def check_head(config: Mapping[str, Any], head: Head, objective: str, reference:
         ModelError: It is a classifier, and the objective trains a language model; or no such head can be put on it.
     """
     if head == "language":
-        refuse_head(config, reference, f"the objective {objective} trains language models")
+        if head_of(config) != "embedding":  # a body alone is one where its output layer may be tied
+            refuse_head(config, reference, f"the objective {objective} trains language models")
         return
     if is_multimodal(config):
         raise ModelError(

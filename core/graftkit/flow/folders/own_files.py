@@ -56,7 +56,8 @@ OWN = re.compile(
 
 _OWN_PATHS = (
     r"manifest\.json|\.graftkit\.lock|vocabulary\.json|(probes|reference|start)\.safetensors|metrics\.jsonl"
-    r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|report-sections\.json|records/(train|holdout)\.jsonl"
+    r"|answers-(before|after)\.json|holdout-worst\.json|report\.html|report-sections\.json"
+    r"|records/((train|holdout)\.jsonl|\.(train|holdout)\.words\.json)"
     r"|(tokens|teacher)/(train|holdout)\.safetensors"
     r"|adapter/adapter\.(safetensors|json)"
     r"|adapter-from/(adapter_config\.json|adapter_model\.safetensors|graftkit\.json)"

@@ -26,7 +26,7 @@ from graftkit.interfaces.samples import (
     join_pair,
 )
 from graftkit.recipe.schema import Recipe
-from graftkit.training.order import group_by_tokens, shuffled
+from graftkit.training.order import group_by_tokens, shuffled, steps_of_epochs
 from graftkit.training.schedule import warmup_steps
 
 __all__ = [
@@ -279,7 +279,7 @@ def estimate_steps(recipe: Recipe, corpus: CorpusEstimate, repeats: int = 1) -> 
     section = recipe.training
     different = _steps_an_epoch(corpus, section.tokens_per_step, section.seed)
     an_epoch = repeats * different
-    steps = section.steps if section.steps is not None else math.ceil((section.epochs or 1) * an_epoch)
+    steps = section.steps if section.steps is not None else repeats * steps_of_epochs(section.epochs or 1, different)
     return StepEstimate(steps, an_epoch, corpus.examples / different)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from graftkit.articles import counted
+from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.record_format import Column
 from graftkit.visible import one_line
 
@@ -233,10 +236,8 @@ def _marked_labels(rows: Sequence[Mapping[str, Any]]) -> _Found:
     )
     if len(made) > _LONGEST or "'" in made:
         return None
-    told = (
-        f"'{one_line(marks[0])}' and {len(marks) - 1:,} more columns are labels that '{one_line(texts[0])}' has or not"
-    )
-    return told, made
+    more = counted(len(marks) - 1, "more column")
+    return f"'{one_line(marks[0])}' and {more} are labels that '{one_line(texts[0])}' has or not", made
 
 
 _MARKS = (0, 1, "0", "1", "0.0", "1.0")
@@ -276,9 +277,18 @@ def _listed_turns(rows: Sequence[Mapping[str, Any]]) -> _Found:
     """A conversation whose list is written as text."""
     for name in ("conversation", "dialog", "dialogue", "turns", "chat"):
         texts = [row.get(name) for row in rows]
-        if texts and all(isinstance(text, str) and text.lstrip().startswith("[") for text in texts):
+        if texts and all(map(_is_list, texts)):
             return f"'{name}' holds lists, written as text", f".{name} |= fromjson"
     return None
+
+
+def _is_list(text: object) -> bool:
+    """Tells whether a text is a list in JSON; one in Python's quotes, or that is cut off, jq does not read."""
+    if not isinstance(text, str) or not text.lstrip().startswith("["):
+        return False
+    with suppress(ValueError):
+        return isinstance(parse_json(text.encode()), list)
+    return False
 
 
 def yaml_word(name: str) -> str:

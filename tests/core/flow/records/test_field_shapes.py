@@ -566,7 +566,7 @@ REMADE: dict[str, tuple[Any, str, list[Any]]] = {
     ),
     "a column a label": (
         JIGSAW,
-        "'toxic' and 1 more column",
+        "'toxic' and 1 more column are labels",
         [
             {"text": JIGSAW[0]["comment_text"], "labels": found}
             for found in (["toxic"], *[["an obscene one", "toxic"]] * 2)
@@ -589,6 +589,12 @@ def test_turns_that_are_written_as_text_are_read_as_it_is_told(tmp_path: Path, t
         table.writeheader()
         table.writerow(record)
     assert keys({"path": str(tmp_path / "a.csv"), "reader": {"use": "csv", "lists": [name]}}) == [QA]
+
+
+@pytest.mark.parametrize("text", ["['q', 'a']", "[A] hello [B] hi", '["q", "a"'])
+def test_no_command_is_told_that_does_not_read_what_looks_like_a_list(tmp_path: Path, text: str) -> None:
+    found = refusal(str(written(tmp_path, {"dialogue": text})))
+    assert "no format fits" in found and "fromjson" not in found
 
 
 @pytest.mark.parametrize(
