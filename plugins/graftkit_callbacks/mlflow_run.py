@@ -69,8 +69,7 @@ class MlflowRun:
                 self._id = self._run_of(run)
             except MlflowException as error:
                 raise RunError(
-                    f"MLflow can't be told of the run: {error}",
-                    hint="Say by plugins.mlflow.tracking_uri or MLFLOW_TRACKING_URI which server or database answers.",
+                    f"MLflow can't be told of the run: {str(error).strip()}", hint=_remedy(self._config.tracking_uri)
                 ) from error
         self._sender = Sender(self._log, at_most=_AT_MOST)
 
@@ -140,6 +139,23 @@ def _metrics(numbers: Mapping[str, float], step: int) -> list[Metric]:
 
     now = int(time.time() * 1000)
     return [Metric(_OTHERS.sub("_", name), value, now, step) for name, value in numbers.items()]
+
+
+def _remedy(tracking_uri: str | None) -> str:
+    """Returns what to do where MLflow can't be told, by where it was to be told."""
+    from mlflow.tracking import get_tracking_uri
+
+    said = "plugins.mlflow.tracking_uri or MLFLOW_TRACKING_URI"
+    if (tracking_uri or get_tracking_uri()).startswith(("http:", "https:")):
+        return f"Start the server, or say by {said} which one answers."
+    try:
+        version("mlflow")
+    except PackageNotFoundError:
+        return (
+            "What is installed is mlflow-skinny, which tells servers alone. Say by "
+            f"{said} which one answers, or, for a database, `pip install mlflow`."
+        )
+    return f"Say by {said} which server answers, or a database, such as sqlite:///mlflow.db."
 
 
 def _warn(message: str) -> None:

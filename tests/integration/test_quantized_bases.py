@@ -43,7 +43,9 @@ def test_exports_are_of_the_dequantized_model(
     told += "trained on as they lie" if quantizer == "stored" else "dequantized and stored anew by the quantizer nf4"
     for notices in (planned.notices, manifest["notices"]):
         [notice] = (notice for notice in notices if found.kind in notice)
-        assert notice.startswith(told) and notice.endswith("; an export of the whole model holds them dequantized")
+        assert notice.startswith(told) and notice.endswith(
+            "; an export of the whole model is made of their dequantized numbers"
+        )
         assert ("`quantizer: stored` trains on them as they lie" in notice) == (quantizer != "stored")
     merged = tmp_path / "run" / "exports" / "merged"
     assert "quantization_config" in json.loads((base / "config.json").read_text())

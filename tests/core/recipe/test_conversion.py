@@ -146,6 +146,23 @@ def test_who_is_told_of_a_run(said: dict[str, Any], plugins: Any, left: dict[str
     assert {"run_name", "wandb_mode"} & {*found.without_effect} <= {*said}
 
 
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ({"roles_to_train": ["assistant"], "train_on_eos": "turn", "chat_template": "tokenizer_default"}, {}),
+        ({"roles_to_train": ["user"], "train_on_eos": "last"}, {"roles_to_train": "learnt", "train_on_eos": "turn"}),
+        ({"chat_template": "chatml"}, {"chat_template": "data.chat_template"}),
+        ({"shards": 4}, {"shards": "own columns"}),
+    ],
+)
+def test_keys_of_an_axolotl_data_set_are_left_for_a_reason_of_their_own(
+    said: dict[str, Any], left: dict[str, str]
+) -> None:
+    found = convert({**AXOLOTL, "saves_per_epoch": None, "datasets": [{"path": "a", "type": "chat_template", **said}]})
+    assert found.left.keys() == {f"datasets[0].{key}" for key in left}
+    assert all(part in found.left[f"datasets[0].{key}"] for key, part in left.items())
+
+
 def test_a_rate_that_stays_and_falls_at_the_end() -> None:
     kept = {"num_decay_steps": 50, "num_stable_steps": 140, "decay_type": "linear", "min_lr_ratio": 0.1}
     said = {**TRL, "max_steps": 200, "lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": kept}

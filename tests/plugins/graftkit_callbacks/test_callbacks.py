@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from graftkit.flow.folders.own_files import others_files
 from graftkit.interfaces.offline import no_network_if
 from graftkit.report.run_manifest import RunManifest
 from graftkit.testing import CallbackContract
+from graftkit_callbacks import mlflow_run
 from graftkit_callbacks.config import MlflowConfig, TensorBoardConfig, WandbConfig
 from graftkit_callbacks.mlflow_run import MlflowRun
 from graftkit_callbacks.sender import Sender
@@ -352,7 +354,24 @@ def test_a_server_that_is_not_there_stops_the_run_at_its_start_and_says_the_reme
     run = RunInfo(tmp_path, RECIPE, "running", "ab" * 16)
     with pytest.raises(RunError, match="MLflow can't be told of the run") as raised:
         MlflowRun(MlflowConfig(experiment="e", tracking_uri="http://127.0.0.1:9")).graftkit_run_started(run)
-    assert "plugins.mlflow.tracking_uri" in raised.value.hint
+    assert "Start the server" in raised.value.hint and "plugins.mlflow.tracking_uri" in raised.value.hint
     with pytest.raises(RunError, match="wandb can't be told of the run") as raised:
         WandbRun(WandbConfig(project="p", mode="online")).graftkit_run_started(run)
     assert "wandb login" in raised.value.hint
+
+
+@pytest.mark.parametrize(("installed", "remedy"), [(False, "`pip install mlflow`"), (True, "sqlite:///mlflow.db")])
+def test_a_store_that_this_mlflow_cannot_write_says_what_to_install(
+    installed: bool, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(name: str) -> str:
+        if name == "mlflow" and not installed:
+            raise PackageNotFoundError(name)
+        return "3.0"
+
+    monkeypatch.setattr(mlflow_run, "version", found)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "false")
+    run = RunInfo(tmp_path, RECIPE, "running", "ab" * 16)
+    with pytest.raises(RunError, match="MLflow can't be told of the run: \\S") as raised:
+        MlflowRun(MlflowConfig(experiment="e")).graftkit_run_started(run)
+    assert remedy in raised.value.hint and "plugins.mlflow.tracking_uri" in raised.value.hint

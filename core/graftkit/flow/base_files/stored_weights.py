@@ -41,7 +41,7 @@ def _describe(use: StoredUse, quantizer: str, config: ProviderConfig, itemsize: 
     if use.can_be_kept:
         said.append("`quantizer: stored` trains on them as they lie")
     if exported:
-        said.append("an export of the whole model holds them dequantized")
+        said.append("an export of the whole model is made of their dequantized numbers")
     return "; ".join(said)
 
 

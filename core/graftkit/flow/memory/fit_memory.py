@@ -128,7 +128,8 @@ def fit_memory(
     1. `training.microbatch_tokens`, halved: the result is the same but for rounding, a step takes a little longer.
     2. `evaluation.batch_size`, halved: the same answers.
     3. `memory.checkpoint: blocks`: the same result, in up to a third more time.
-    4. `training.dtype: bfloat16`: products are rounded to 8 bits; what is trained stays float32.
+    4. `training.dtype`, the other one: in bfloat16 products are rounded to 8 bits, what is trained stays float32; in
+       float32 a CPU may be slower, and keeps no kernels, which small models in bfloat16 take most memory for.
     5. `quantizer`, the one that stores most of those that store less: the frozen weights are rounded.
     6. `adapter.rank`, halved: less can be learnt.
     7. `data.max_length`, halved: long records lose what is beyond it.
@@ -198,8 +199,7 @@ def _knobs(bound: BoundRecipe, host: PluginHost) -> Iterator[tuple[str, Sequence
         yield "evaluation.batch_size", _halves("evaluation.batch_size", recipe.evaluation.batch_size)
     if recipe.memory.checkpoint == "none":
         yield "memory.checkpoint", ["blocks"]
-    if recipe.training.dtype == "float32":
-        yield "training.dtype", ["bfloat16"]
+    yield "training.dtype", ["bfloat16" if recipe.training.dtype == "float32" else "float32"]
     yield "quantizer", _quantizers(bound, host)
     if isinstance(rank := getattr(bound.adapter.config, "rank", None), int):
         yield "adapter.rank", _halves("adapter.rank", rank)

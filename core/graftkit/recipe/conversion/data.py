@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graftkit.errors import RecipeError
 from graftkit.recipe.conversion.draft import Draft, split_at_commas
+from graftkit.recipe.conversion.unconverted import why_not
 
 __all__ = ["converted_data"]
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 _ALPACA = {"prompt": "instruction", "query": "input", "response": "output", "history": "history", "system": "system"}
 """LLaMA-Factory's names of an Alpaca record's columns, and the format's own."""
+_AS_HERE: Mapping[str, Sequence[Any]] = {
+    "roles_to_train": (["assistant"], ["gpt"], ["assistant", "gpt"], ["gpt", "assistant"]),
+    "train_on_eos": ("turn",),
+    "train_on_eot": ("turn",),
+    "chat_template": ("tokenizer_default",),
+}
+"""What keys of an Axolotl data set may say that is so without them."""
 
 
 def converted_data(draft: Draft, data_sets: Mapping[str, Any], is_there: Callable[[str], bool]) -> dict[str, Any]:
@@ -96,7 +104,8 @@ def _of_axolotl(draft: Draft, said: Mapping[str, Any], name: str) -> dict[str, A
         entry["revision"] = rest.pop("revision")
     _columns_of_axolotl(draft, entry, rest, kind, name)
     for key, value in rest.items():
-        draft.leave(f"{name}.{key}", value, "records are read by their own columns")
+        if value not in _AS_HERE.get(key, ()):
+            draft.leave(f"{name}.{key}", value, why_not(key, "records are read by their own columns"))
     return entry
 
 

@@ -32,6 +32,14 @@ _WHY: Mapping[str, str] = {
     **dict.fromkeys(("eot_tokens",), "what ends a turn is found in the template, or said by data.end_of_turn"),
     **dict.fromkeys(("bnb_4bit_compute_dtype",), "training.dtype is the type of the computation"),
     **dict.fromkeys(("plugins",), "plugins of graftkit are installed packages"),
+    **dict.fromkeys(("eos_token",), "data.end_of_turn is the text that ends an assistant's turn"),
+    **dict.fromkeys(("model_revision",), "a hub's model is its main branch; download another one and name its folder"),
+    **dict.fromkeys(("max_prompt_length",), "data.max_length counts the tokens of prompt and answer together"),
+    **dict.fromkeys(("mask_history",), "every answer of a conversation is learnt"),
+    **dict.fromkeys(
+        ("roles_to_train", "train_on_eos", "train_on_eot"),
+        "what the assistant writes is learnt, to the end of each turn",
+    ),
 }
 
 _WITHOUT_EFFECT = frozenset(
@@ -60,6 +68,8 @@ _WITHOUT_EFFECT = frozenset(
         "flash_attn",
         "flash_attn_cross_entropy",
         "flex_attention",
+        "freeze_multi_modal_projector",
+        "freeze_vision_tower",
         "include_tokens_per_second",
         "is_falcon_derived_model",
         "is_llama_derived_model",
@@ -73,9 +83,11 @@ _WITHOUT_EFFECT = frozenset(
         "lora_mlp_kernel",
         "lora_o_kernel",
         "lora_qkv_kernel",
+        "lora_task_type",
         "low_cpu_mem_usage",
         "merge_lora",
         "model_type",
+        "no_remove_unused_columns",
         "output_dir",
         "overwrite_cache",
         "overwrite_output_dir",
@@ -107,9 +119,14 @@ _WITHOUT_EFFECT = frozenset(
 _PREFIXES = ("wandb_", "mlflow_", "comet_", "swanlab_", "trackio_", "liger_")
 
 
-def why_not(name: str) -> str:
-    """Returns why a key is not converted."""
-    return _WHY.get(name, "a recipe has no key for it")
+def why_not(name: str, otherwise: str = "a recipe has no key for it") -> str:
+    """Returns why a key is not converted.
+
+    Args:
+        name: The key.
+        otherwise: What is said of a key of which nothing is known.
+    """
+    return _WHY.get(name, otherwise)
 
 
 def changes_nothing(name: str) -> bool:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import graftkit
 import pytest
@@ -14,13 +14,14 @@ import yaml
 from click.testing import CliRunner
 from graftkit.cli import plan as plan_command
 from graftkit.errors import RecipeError
-from graftkit.flow.memory.fit_memory import parse_size
+from graftkit.flow.memory.fit_memory import MemoryLimits, fit_memory, parse_size
 from graftkit.flow.planning.targets import forecast
 from graftkit.host.host import PluginHost
 from graftkit.model.layers import linear_layers
 from graftkit.model.skeleton import build_skeleton
-from graftkit.recipe.bind import bind
+from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import load_recipe
+from graftkit.report.run_manifest import MemoryForecast, StageMemory
 
 LLAMA: dict[str, tuple[int, int, int, int, int]] = {
     "7B": (4096, 11008, 32, 3_340_772_224, 159_907_840),
@@ -194,6 +195,20 @@ def test_a_recipe_is_made_to_fit_by_what_does_least_harm(recipe_of_a_config: Pat
     none = _plan(recipe_of_a_config, "--memory", "1MB", "--out", str(tmp_path / "no.yaml"), code=1)["fit"]
     assert not none["fits"] and none["missing"] > 0 and not (tmp_path / "no.yaml").exists()
     assert "are missing after all of these" in none["text"]
+
+
+@pytest.mark.parametrize("less", ["float32", "bfloat16"])
+def test_the_other_dtype_is_taken_where_less_fits_in_it(less: str) -> None:
+    """In float32 that is a small model on a CPU, for which bfloat16's kernels take more than its weights."""
+    more = {"float32": "bfloat16", "bfloat16": "float32"}[less]
+
+    def forecast_of(asked: Any, bound: BoundRecipe) -> MemoryForecast:
+        size = 5 * 10**8 if bound.recipe.training.dtype == less else 10**9
+        return MemoryForecast(device="cpu", stages=[StageMemory(stage="training", host=size)])
+
+    recipe = {"model": "m", "data": {"train": "x.jsonl"}, "training": {"dtype": more}}
+    found = fit_memory(recipe, [], PluginHost(), lambda bound: cast(Any, bound), MemoryLimits(6 * 10**8), forecast_of)
+    assert not found.missing and [change.override for change in found.changes] == [f"training.dtype={less}"]
 
 
 def test_sizes_are_read_as_they_are_written() -> None:
