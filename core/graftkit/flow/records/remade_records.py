@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from graftkit.interfaces.record_format import Column
+from graftkit.interfaces.yaml_word import yaml_word
 from graftkit.visible import one_line
 
-__all__ = ["by_jq", "choices_left_out", "remade", "remade_texts", "yaml_word"]
+__all__ = ["by_jq", "choices_left_out", "remade", "remade_texts"]
 
 _Columns = Mapping[str, Column]
 _Found = tuple[str, str] | None
@@ -106,7 +107,7 @@ _CHOICES, _QUESTIONS = ("choices", "options"), ("question", "question_stem")
 def _offered(made: str, found: _Columns, read: Collection[str], path: str, does: str = "makes records of them") -> str:
     """Returns the command, and the line that leaves columns out where something else is read."""
     left = ", ".join(yaml_word(name) for name in found if name not in read)
-    unread = f"; or, where they are not meant, {{path: {path}, unused: [{left}]}}." if read else ""
+    unread = f"; or, where they are not meant, {{path: {yaml_word(path)}, unused: [{left}]}}." if read else ""
     return f"This {does}: {by_jq(made, path)}{unread}"
 
 
@@ -279,13 +280,3 @@ def _listed_turns(rows: Sequence[Mapping[str, Any]]) -> _Found:
         if texts and all(isinstance(text, str) and text.lstrip().startswith("[") for text in texts):
             return f"'{name}' holds lists, written as text", f".{name} |= fromjson"
     return None
-
-
-def yaml_word(name: str) -> str:
-    """Returns a name as YAML reads it."""
-    bare = re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) and name.lower() not in _NO_WORDS
-    return name if bare else json.dumps(name)
-
-
-_NO_WORDS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null"])
-"""What YAML takes for true, false or nothing; "no" is Norwegian, too."""

@@ -615,6 +615,18 @@ def test_records_of_known_shapes_are_made_by_the_command_that_is_told(tmp_path: 
         assert json.loads(json.dumps(made).replace(', {"weight": 0.0}', "")) == expected
 
 
+@pytest.mark.parametrize(
+    "file", ["a, b: {c}.jsonl", "$(touch x) #.jsonl", "- it's.jsonl", "1e5", "no", "é\u202e.jsonl"]
+)
+def test_a_line_that_is_offered_names_a_file_of_any_name(tmp_path: Path, file: str) -> None:
+    path = tmp_path / file
+    path.write_text(json.dumps({"prompt": "p", "response_1": "a", "response_2": "b", "preference_strength": 1}) + "\n")
+    with pytest.raises(DataError) as raised:
+        opened({"path": str(path), "reader": "jsonl"})
+    [line] = re.findall(r"\{path: .*, unused: \[.*?\]\}", raised.value.hint)
+    assert yaml.safe_load(line)["path"] == file
+
+
 def test_records_with_nothing_to_learn_are_left_out_counted_and_read_again_alike(tmp_path: Path) -> None:
     rows = [{"question": f"{n}", "answer": "" if n % 3 == 0 else "a"} for n in range(8)]
     [dataset] = opened({"path": str(written(tmp_path, rows)), "empty": "skip"})
