@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from graftkit.interfaces.record_format import Column
+from graftkit.interfaces.record_source import PACKED
 from graftkit.interfaces.yaml_word import yaml_word
 from graftkit.visible import one_line
 
@@ -25,11 +27,15 @@ def by_jq(made: str, path: str) -> str:
         made: The jq program, of one record.
         path: The path that the recipe gives.
     """
+    suffix = PurePath(path).suffix
+    unpacked, file = "", "FILE"
+    if suffix in PACKED:
+        path, unpacked, file = path.removesuffix(suffix), f"{PACKED[suffix]} -dc FILE | ", "/dev/stdin"
     lines = next((lines for endings, lines in _LINES.items() if path.endswith(endings)), None)
     if lines is not None:
-        return f"{lines} FILE | jq -c '{made}' > records.jsonl"
+        return f"{unpacked}{lines} {file} | jq -c '{made}' > records.jsonl"
     each = 'if type == "array" then .[] else . end | ' if path.endswith(".json") else ""
-    return f"jq -c '{each}{made}' FILE > records.jsonl"
+    return f"{unpacked}jq -c '{each}{made}' {file} > records.jsonl"
 
 
 _TABLE = (

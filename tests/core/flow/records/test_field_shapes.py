@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import re
 import shutil
@@ -592,19 +593,23 @@ def test_turns_that_are_written_as_text_are_read_as_it_is_told(tmp_path: Path, t
 
 
 @pytest.mark.parametrize(
-    ("name", "suffix"), [*((name, "jsonl") for name in REMADE), *(("a column a label", s) for s in ("json", "csv"))]
+    ("name", "suffix"),
+    [*((name, "jsonl") for name in REMADE), *(("a column a label", s) for s in ("json", "csv", "csv.gz", "jsonl.zst"))],
 )
 def test_records_of_known_shapes_are_made_by_the_command_that_is_told(tmp_path: Path, name: str, suffix: str) -> None:
     records, told, expected = REMADE[name]
     rows = records if isinstance(records, list) else [records]
     path = tmp_path / f"a.{suffix}"
     with path.open("w") as file:
-        if suffix == "csv":
+        if suffix.startswith("csv"):
             table = csv.DictWriter(file, rows[0].keys())
             table.writeheader()
             table.writerows(rows)
         else:
             file.write(json.dumps(rows) if suffix == "json" else "\n".join(map(json.dumps, rows)))
+    packed = {".gz": gzip.compress, ".zst": lambda data: pyarrow.compress(data, "zstd", asbytes=True)}.get(path.suffix)
+    if packed:
+        path.write_bytes(packed(path.read_bytes()))
     found = refusal(str(path))
     assert told in found
     [command] = re.findall(r"This makes records of them: (.* > records\.jsonl)(?:$|; or)", found)
