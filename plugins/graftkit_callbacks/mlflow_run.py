@@ -35,8 +35,6 @@ _OTHERS = re.compile(r"[^\w\-. /:]", re.ASCII)
 """Characters that no name may have there."""
 _NAME = re.compile(r"[\w-]{1,60}", re.ASCII)
 """A key that can be a part of a parameter's name, whatever stands before it and after it."""
-_USER = re.compile(r"(?<=://)[^/\s@]*@")
-"""Who asks a server, and by which password, in an address."""
 _VARIABLES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -79,7 +77,7 @@ class MlflowRun:
                 self._id = self._run_of(run)
             except MlflowException as error:
                 raise RunError(
-                    f"MLflow can't be told of the run: {_shown(error)}",
+                    f"MLflow can't be told of the run: {error}",
                     hint="Say by plugins.mlflow.tracking_uri or MLFLOW_TRACKING_URI which server or database answers.",
                 ) from None
         self._numbers = Sender(lambda metrics: self._client.log_batch(self._id, metrics=metrics), at_most=_AT_MOST)
@@ -148,7 +146,7 @@ class MlflowRun:
     def _tell_errors(self) -> None:
         assert self._numbers is not None and self._calls is not None
         for error in self._numbers.errors():
-            _warn(f"MLflow did not take some numbers, which metrics.jsonl has: {_shown(error)}")
+            _warn(f"MLflow did not take some numbers, which metrics.jsonl has: {error}")
         for error in self._calls.errors():
             _warn(str(error))
 
@@ -157,12 +155,7 @@ class MlflowRun:
             try:
                 getattr(self._client, method)(self._id, *arguments)
             except Exception as error:
-                raise RunError(f"MLflow did not take {' '.join(arguments)}: {_shown(error)}") from None
-
-
-def _shown(error: Exception) -> str:
-    """Returns what an error says, without the password in an address."""
-    return _USER.sub("", str(error))
+                raise RunError(f"MLflow did not take {' '.join(arguments)}: {error}") from None
 
 
 def _warn(message: str) -> None:
