@@ -13,7 +13,7 @@ __all__ = ["MlflowConfig", "TensorBoardConfig", "WandbConfig"]
 
 _RUNS_OWN = ("adapter", "adapter-from", "checkpoints", "exports", "records", "teacher", "tokenizer", "tokens")
 """The folders that a run writes in its own."""
-_SECRET = re.compile(r"passw|pwd|secret|token|key", re.IGNORECASE)
+_SECRET = re.compile(r"passw|pwd|secret|token|(api|access)_?key", re.IGNORECASE)
 """What a parameter of an address has in its name that is not to be known."""
 
 

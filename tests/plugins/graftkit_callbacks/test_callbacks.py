@@ -259,7 +259,7 @@ def test_an_address_with_a_password_is_refused_and_not_shown(uri: str) -> None:
     with pytest.raises(ValidationError, match="MLFLOW_TRACKING_PASSWORD") as raised:
         MlflowConfig(experiment="e", tracking_uri=uri)
     assert "hunter2" not in raised.value.errors()[0]["msg"]
-    assert MlflowConfig(experiment="e", tracking_uri="postgresql://me@localhost/runs").tracking_uri
+    assert MlflowConfig(experiment="e", tracking_uri="postgresql://me@localhost/runs?sslkey=me.pem").tracking_uri
 
 
 def test_a_password_that_a_variable_says_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
