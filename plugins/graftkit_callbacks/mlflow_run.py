@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from graftkit import EvaluationInfo, ExportInfo, RunInfo, StepInfo, hookimpl
@@ -34,8 +35,15 @@ _SECONDS = 30.0
 """How long the end of a run waits for a server."""
 _OTHERS = re.compile(r"[^\w\-. /:]", re.ASCII)
 """Characters that no name may have there."""
-_RETRIES = "2"
-"""How often a server is asked again as the run begins, where MLflow's own variable says nothing: it takes minutes."""
+_NAME = re.compile(r"[\w-]{1,60}", re.ASCII)
+"""A key that can be a part of a parameter's name, whatever stands before it and after it."""
+_VARIABLES = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""MLflow's own variables as the run begins, where they say nothing: a server that doesn't answer takes it minutes, and
+how it is used it tells its makers."""
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -60,17 +68,18 @@ class MlflowRun:
             RunError: The server can't be reached, or refuses.
         """
         with process_kept():
+            for name, value in _VARIABLES.items():
+                os.environ.setdefault(name, value)
             from mlflow import MlflowClient
             from mlflow.exceptions import MlflowException
 
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _RETRIES)
             try:
                 self._client = MlflowClient(tracking_uri=self._config.tracking_uri)
                 self._id = self._run_of(run)
             except MlflowException as error:
                 raise RunError(
                     f"MLflow can't be told of the run: {str(error).strip()}", hint=_remedy(self._config.tracking_uri)
-                ) from error
+                ) from None
         self._sender = Sender(self._log, at_most=_AT_MOST)
 
     @hookimpl
@@ -108,13 +117,18 @@ class MlflowRun:
         experiment = known.experiment_id if known else self._client.create_experiment(name)
         of_it = self._client.search_runs([experiment], filter_string=f"tags.`{_TAG}` = '{run.id}'", max_results=1)
         if of_it:
-            self._client.update_run(of_it[0].info.run_id, status="RUNNING")
-            return str(of_it[0].info.run_id)
-        named = self._config.name or run.folder.name
-        made = self._client.create_run(experiment, tags={_TAG: run.id}, run_name=named).info.run_id
-        parameters = [Param(key, str(value)[:_CHARACTERS]) for key, value in _leaves(run.recipe)]
+            made, kept = of_it[0].info.run_id, of_it[0].data.params
+            self._client.update_run(made, status="RUNNING")
+        else:
+            named, kept = self._config.name or run.folder.name, {}
+            made = self._client.create_run(experiment, tags={_TAG: run.id}, run_name=named).info.run_id
+        said = {key: str(value)[:_CHARACTERS] for key, value in _leaves(run.recipe)}
+        parameters = [Param(key, value) for key, value in said.items() if key not in kept]
         for start in range(0, len(parameters), _PARAMETERS):
             self._client.log_batch(made, params=parameters[start : start + _PARAMETERS])
+        others = [f"{key}, now {value[:40]}" for key, value in said.items() if kept.get(key, value) != value]
+        if others:
+            _warn(f"MLflow keeps parameters as they were when the run began: {'; '.join(others)}")
         return str(made)
 
     def _log(self, told: Sequence[Metric | RunTag]) -> None:
@@ -165,9 +179,9 @@ def _warn(message: str) -> None:
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yields each value of nested sections under its dotted path, as recipes are spelt on the command line.
 
-    A mapping of something else than names, such as of regular expressions, is one value.
+    A mapping of something else than names, such as of regular expressions or files, is one value.
     """
-    if isinstance(value, Mapping) and not any(_OTHERS.search(str(key)) for key in value):
+    if isinstance(value, Mapping) and all(_NAME.fullmatch(str(key)) for key in value):
         for key, inner in value.items():
             yield from _leaves(inner, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):

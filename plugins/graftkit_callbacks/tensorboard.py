@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TensorBoard"]
 
+_SECONDS = 1
+"""How long events wait for the disk: of a run that is killed, those of steps that it does not take anew were lost."""
+
 
 class TensorBoard:
     """Writes each step's and each evaluation's numbers as events, through tensorboardX."""
@@ -46,6 +49,6 @@ class TensorBoard:
                 from tensorboardX import SummaryWriter
 
             # A run that goes on from a checkpoint takes steps anew that lie in an earlier file: those are left out.
-            self._open = SummaryWriter(str(run.folder / self._folder), purge_step=step)
+            self._open = SummaryWriter(str(run.folder / self._folder), purge_step=step, flush_secs=_SECONDS)
         for name, value in numbers.items():
             self._open.add_scalar(name, value, step)

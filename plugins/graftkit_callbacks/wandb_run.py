@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graftkit import EvaluationInfo, ExportInfo, RunInfo, StepInfo, hookimpl
 from graftkit.errors import RunError
@@ -18,15 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["WandbRun"]
 
-_SECONDS = 30.0
-"""How long the end of a run waits for the server."""
+_SECONDS = 60.0
+"""How long the end of a run waits for a server."""
 
 
 class WandbRun:
     """Tells wandb a run's recipe, numbers and proofs. A run that is resumed goes on as the same one, by its id.
 
-    wandb sends from a process of its own: no step waits for the network, and a server that doesn't answer ends no run.
-    The console's text, the program and its repository are not sent.
+    wandb sends from a process of its own: no step waits for the network, and neither a server that doesn't answer nor
+    the end of that process ends a run. The console's text, the program, its repository and reports of wandb's own
+    errors are not sent.
     """
 
     def __init__(self, config: WandbConfig) -> None:
@@ -41,6 +46,7 @@ class WandbRun:
             RunError: wandb refuses, or its server can't be reached.
         """
         with process_kept():
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
             import wandb
 
             try:
@@ -54,28 +60,34 @@ class WandbRun:
     @hookimpl
     def graftkit_step_finished(self, step: StepInfo) -> None:
         """Tells the step's numbers."""
-        self._run.log(dict(of_step(step)), step=step.step)
+        self._tell(lambda run: run.log(dict(of_step(step)), step=step.step))
 
     @hookimpl
     def graftkit_evaluation_finished(self, evaluation: EvaluationInfo) -> None:
         """Tells the evaluation's numbers."""
-        self._run.log(dict(of_evaluation(evaluation)), step=evaluation.step)
+        self._tell(lambda run: run.log(dict(of_evaluation(evaluation)), step=evaluation.step))
 
     @hookimpl
     def graftkit_export_finished(self, export: ExportInfo) -> None:
         """Tells how an export's proof ended, in the run's summary."""
-        self._run.summary[f"export/{export.name}"] = export.proof.get("status")
+        self._tell(lambda run: run.summary.update({f"export/{export.name}": export.proof.get("status")}))
 
     @hookimpl
     def graftkit_run_finished(self, run: RunInfo) -> None:
-        """Ends it, as failed where the run did not come to its end; waits half a minute at most until all is sent."""
+        """Ends it, as failed where the run did not come to its end; waits a minute at most until all is sent."""
+        self._tell(lambda open: open.finish(exit_code=0 if run.status == "finished" else 1))
+
+    def _tell(self, told: Callable[[wandb.Run], None]) -> None:
+        """Tells wandb, unless it has stopped listening, which is told once."""
         if self._open is None:
             return
         try:
-            self._open.finish(exit_code=0 if run.status == "finished" else 1)
-        except TimeoutError:
+            told(self._open)
+        except Exception as error:  # its process is gone, or its server does not answer
+            folder, self._open = self._open.dir, None
             warnings.warn(
-                f"wandb has not sent all within {_SECONDS:.0f} s: `wandb sync` uploads {self._open.settings.sync_dir}",
+                f"wandb takes no more, {type(error).__name__}: {error}; metrics.jsonl has all numbers, and "
+                f"`wandb sync {shlex.quote(str(Path(folder).parent))}` uploads what it has taken",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -99,15 +111,10 @@ class WandbRun:
             settings=wandb.Settings(
                 console="off",
                 silent=True,
+                symlink=False,  # links are nobody's files: a folder that holds one is not overwritten
                 disable_code=True,
                 disable_git=True,
-                symlink=False,  # a link is nobody's in a run's folder, and --overwrite deletes none
                 finish_timeout=_SECONDS,
                 finish_timeout_raises=True,
             ),
         )
-
-    @property
-    def _run(self) -> Any:
-        assert self._open is not None, "graftkit_run_started comes first"
-        return self._open

@@ -37,6 +37,8 @@ NORMALIZER_KEYS = (_LOWERCASE, _STRIP_ACCENTS)
 """The keys that say what becomes of text before it is cut."""
 
 _SPACE, _CONTINUED = "▁", "##"
+_BEGUN = f"{_CONTINUED}{_SPACE}"
+"""How a piece within a word begins that would begin one in GGUF."""
 _BERT = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
 _DECOMPOSED: UnicodeForm = "NFD"
 _VOWELS = ("\u1161", "\u1175")
@@ -54,14 +56,15 @@ def wordpieces(tokens: Sequence[str], types: Sequence[int]) -> list[str]:
         types: What it is; those that are no ordinary ones are written as they are.
 
     Raises:
-        ExportError: Two pieces would be the same, or one would be empty.
+        ExportError: Two pieces would be the same, or one would be empty, or begin a word that it does not begin.
 
     Example:
         >>> wordpieces(["[CLS]", "love", "##ly"], [CONTROL, NORMAL, NORMAL])
         ['[CLS]', '▁love', 'ly']
     """
     found = [_phantom(token) if type_ == NORMAL else token for token, type_ in zip(tokens, types, strict=True)]
-    if len(set(found)) < len(found) or "" in found:
+    begun = [token for token, type_ in zip(tokens, types, strict=True) if type_ == NORMAL and token.startswith(_BEGUN)]
+    if len(set(found)) < len(found) or "" in found or begun:
         raise ExportError("its pieces have no form in GGUF, where ▁ stands before those that begin a word, and no ##")
     return found
 
@@ -181,6 +184,9 @@ class WordPieceTokenizer:
         }
         if len(found) < len(tokens):
             raise metadata.error("tokenizer.ggml.tokens", "of which two are the same piece")
+        begun = f"{_SPACE}{_CONTINUED}"
+        if any(type_ == NORMAL and token.startswith(begun) for token, type_ in zip(tokens, types, strict=True)):
+            raise metadata.error("tokenizer.ggml.tokens", f"of which one begins a word with {_CONTINUED}, as none does")
         lower = metadata.flag(_LOWERCASE, True)
         own = {"cls_token": roles["bos_token"], **{role: tokens[id] for role, id in ids.items()}}
         return cls(

@@ -11,6 +11,7 @@ from typing import Any
 from graftkit import Record, RecordSource
 from graftkit.errors import DataError
 from graftkit.interfaces.record_source import MAX_LINE, decode_utf8
+from graftkit.interfaces.yaml_word import yaml_word
 
 from graftkit_readers.config import DelimitedConfig
 from graftkit_readers.limits import MOST_COLUMNS
@@ -145,7 +146,7 @@ def _named(names: Sequence[str], source: RecordSource) -> list[str]:
         )
     if re.match(r"[\[{\s]*\{\s*\"", names[0] if names else ""):
         reader = "json" if names[0].lstrip().startswith("[") else "jsonl"
-        hint = f"If it is JSON, say so: {{path: {source.path.name}, reader: {reader}}}."
+        hint = f"If it is JSON, say so: {{path: {yaml_word(source.path.name)}, reader: {reader}}}."
         raise DataError("the first line is JSON, and names no columns", where=f"{source}:1", hint=hint)
     named = [name.strip() or f"column {place}" for place, name in enumerate(names, 1)]
     if not any(name.strip() for name in names):

@@ -24,6 +24,7 @@ from graftkit.interfaces.samples import (
     Sample,
     Unanswered,
 )
+from graftkit.interfaces.yaml_word import yaml_word
 from graftkit.suggest import nearest
 from graftkit.visible import one_line
 
@@ -219,11 +220,11 @@ class Dataset:
     @property
     def _skipping(self) -> str:
         """Says what leaves records out that there is nothing to learn of."""
-        return f"To leave such records out, counted and told: {{path: {self.source.path.name}, empty: skip}}"
+        return f"To leave such records out, counted and told: {{path: {yaml_word(self.source.path.name)}, empty: skip}}"
 
     def _unanswered(self, sample: Unanswered) -> NothingToLearn:
         """Says that nothing is learnt of a record without an expected answer, and what there is to do."""
-        file, ways = self.source.path.name, [self._skipping]
+        file, ways = yaml_word(self.source.path.name), [self._skipping]
         if isinstance(sample, Prompt):
             said = any(message.role == "assistant" for message in sample.messages)
             told = "every message has the weight 0" if said else "no turn of the assistant"

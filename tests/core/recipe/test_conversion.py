@@ -132,6 +132,10 @@ def test_axolotls_qlora() -> None:
             {"report_to": "callbacks are tensorboard, wandb and mlflow, and those of plugins"},
         ),
         ({"wandb_project": "p", "wandb_mode": "disabled", "report_to": "wandb"}, None, {}),
+        ({"wandb_project": "p", "mlflow_experiment_name": "e", "report_to": "none"}, None, {}),
+        ({"wandb_project": "p", "report_to": "tensorboard"}, {"tensorboard": {"folder": "tensorboard"}}, {}),
+        ({"wandb_project": "p", "use_wandb": False}, None, {}),
+        ({"wandb_project": "p", "report_to": None}, {"wandb": {"project": "p"}}, {}),
         (
             {"mlflow_experiment_name": "e", "mlflow_tracking_uri": "http://here:5000"},
             {"mlflow": {"experiment": "e", "tracking_uri": "http://here:5000"}},

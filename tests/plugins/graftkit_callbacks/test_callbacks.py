@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -15,16 +18,17 @@ import graftkit
 import pytest
 from graftkit import EvaluationInfo, ExportInfo, RunInfo, StepInfo
 from graftkit.errors import RunError
-from graftkit.flow.folders.own_files import others_files
+from graftkit.flow.folders.own_files import OWN, others_files
 from graftkit.interfaces.offline import no_network_if
 from graftkit.report.run_manifest import RunManifest
 from graftkit.testing import CallbackContract
 from graftkit_callbacks import mlflow_run
-from graftkit_callbacks.config import MlflowConfig, TensorBoardConfig, WandbConfig
+from graftkit_callbacks.config import _RUNS_OWN, MlflowConfig, TensorBoardConfig, WandbConfig
 from graftkit_callbacks.mlflow_run import MlflowRun
 from graftkit_callbacks.sender import Sender
 from graftkit_callbacks.tensorboard import TensorBoard
 from graftkit_callbacks.wandb_run import WandbRun
+from pydantic import ValidationError
 
 RECIPE = {
     "training": {"steps": 3, "learning_rate": 1e-3},
@@ -204,23 +208,68 @@ def test_wandb_sends_nothing_where_offline_is_asked_for(tmp_path: Path, monkeypa
     assert asked == ["offline", None]
 
 
-def test_a_server_that_answers_no_more_does_not_keep_wandbs_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import wandb
+def test_the_end_of_wandbs_own_process_ends_no_run(tmp_path: Path) -> None:
+    made = WandbRun(WandbConfig(project="p", mode="offline"))
+    made.graftkit_run_started(RunInfo(tmp_path, RECIPE, "running", "ef" * 16))
+    with pytest.MonkeyPatch.context() as patch, pytest.warns(RuntimeWarning, match="wandb takes no more") as told:
+        patch.setattr(type(made._open), "log", lambda *given, **named: (_ for _ in ()).throw(ConnectionResetError()))
+        for step in (1, 2):
+            made.graftkit_step_finished(StepInfo(step, 3, 2.0, 100, 50, 0.5, 0.25, 1.5))
+        made.graftkit_run_finished(RunInfo(tmp_path, RECIPE, "finished", "ef" * 16))
+    assert len(told) == 1
+    assert f"wandb sync {tmp_path}/wandb/offline-run-" in str(told[0].message)
 
-    told = WandbRun(WandbConfig(project="p", mode="offline"))
-    told.graftkit_run_started(run := RunInfo(tmp_path, RECIPE, "finished", "ab" * 16))
-    assert told._run.settings.finish_timeout == 30 and told._run.settings.finish_timeout_raises
-    whole = wandb.Run.finish
 
-    def late(run: Any, exit_code: int) -> None:
-        whole(run, exit_code)
-        raise TimeoutError
+def test_wandb_makes_no_links_which_keep_a_folder_from_being_overwritten(tmp_path: Path) -> None:
+    follow(WandbRun(WandbConfig(project="p", mode="offline")), tmp_path, range(1, 2))
+    assert not [path for path in (tmp_path / "wandb").iterdir() if path.is_symlink()]
 
-    monkeypatch.setattr(wandb.Run, "finish", late)
-    with pytest.warns(RuntimeWarning, match=f"`wandb sync` uploads {tmp_path}/wandb/offline-run-"):
-        told.graftkit_run_finished(run)
+
+@pytest.mark.parametrize("folder", ["../outside", "/tmp", ".", "a/b", "checkpoints", "Exports"])
+def test_events_lie_in_a_folder_of_their_own_in_the_runs(folder: str) -> None:
+    with pytest.raises(ValidationError):
+        TensorBoardConfig(folder=folder)
+
+
+def test_the_folders_that_a_run_writes_hold_no_events() -> None:
+    named = {name for path in OWN.pattern.split("|") if (name := path.replace("\\", "")).replace("-", "").isalpha()}
+    assert set(_RUNS_OWN) <= named
+
+
+def test_events_wait_a_second_for_the_disk_so_that_a_killed_run_has_them(tmp_path: Path) -> None:
+    made, run = TensorBoard(TensorBoardConfig(folder="tb")), RunInfo(tmp_path, RECIPE, "running", "ab" * 16)
+    for step in (1, 2, 3):
+        made.graftkit_step_finished(run, StepInfo(step, 3, 2.0 / step, 100, 50, 0.5, 0.25, 1.5))
+    (file,) = (tmp_path / "tb").iterdir()
+    ended = time.monotonic() + 30
+    while file.read_bytes().count(b"train/loss") < 3:
+        assert time.monotonic() < ended
+        time.sleep(0.05)
+    made.graftkit_run_finished()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:hunter2@localhost:5000",
+        "https://hunter2@localhost",
+        "postgresql://me:hunter2@localhost/runs",
+        "http://localhost:5000/?access_token=hunter2",
+    ],
+)
+def test_an_address_with_a_password_is_refused_and_not_shown(uri: str) -> None:
+    with pytest.raises(ValidationError, match="MLFLOW_TRACKING_PASSWORD") as raised:
+        MlflowConfig(experiment="e", tracking_uri=uri)
+    assert "hunter2" not in raised.value.errors()[0]["msg"]
+    assert MlflowConfig(experiment="e", tracking_uri="postgresql://me@localhost/runs?sslkey=me.pem").tracking_uri
+
+
+def test_a_password_that_a_variable_says_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@127.0.0.1:9")
+    with pytest.raises(RunError, match="MLflow can't be told") as raised:
+        MlflowRun(MlflowConfig(experiment="e")).graftkit_run_started(RunInfo(tmp_path, RECIPE, "running", "ab" * 16))
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
 
 
 def mlflow_runs(experiment: str) -> list[Any]:
@@ -261,6 +310,36 @@ def test_a_resumed_run_is_the_same_one_to_mlflow(tmp_path: Path) -> None:
     (run,) = mlflow_runs("e")
     assert run.info.status == "FINISHED"
     assert history_of_mlflow(run) == EXPECTED
+
+
+def test_a_run_that_is_resumed_otherwise_says_which_parameters_stay(tmp_path: Path) -> None:
+    made, recipe = MlflowRun(MlflowConfig(experiment="e")), {**RECIPE, "data": {"a//b": 1}}
+    for steps in (3, 5):
+        run = RunInfo(tmp_path, {**recipe, "training": {"steps": steps}}, "running", "ab" * 16)
+        told = pytest.warns(RuntimeWarning, match=r"as they were when the run began: training.steps, now 5$")
+        with told if steps == 5 else nullcontext():
+            made.graftkit_run_started(run)
+        made.graftkit_run_finished(RunInfo(tmp_path, recipe, "finished", "ab" * 16))
+    (kept,) = mlflow_runs("e")
+    assert (kept.data.params["training.steps"], kept.data.params["data"]) == ("3", "{'a//b': 1}")
+
+
+def test_mlflow_is_imported_without_telling_its_makers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
+    from mlflow.exceptions import MlflowException
+
+    asked: list[str | None] = []
+
+    class Client:
+        def __init__(self, **named: Any) -> None:
+            asked.append(os.environ.get("MLFLOW_DISABLE_TELEMETRY"))
+            raise MlflowException("enough is known")
+
+    monkeypatch.setattr("mlflow.MlflowClient", Client)
+    with pytest.raises(RunError, match="enough"):
+        MlflowRun(MlflowConfig(experiment="e")).graftkit_run_started(RunInfo(tmp_path, RECIPE))
+    assert asked == ["true"]
+    assert "MLFLOW_DISABLE_TELEMETRY" not in os.environ
 
 
 def test_numbers_that_mlflow_refuses_are_told_and_stop_no_run(tmp_path: Path) -> None:

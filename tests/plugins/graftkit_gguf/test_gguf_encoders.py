@@ -138,6 +138,7 @@ def test_scripts_that_llama_cpp_cuts_otherwise_are_told() -> None:
         ("pre_tokenizer", {"type": "Whitespace"}, "only where it splits and cleans text as BERT does"),
         ("model", {"continuing_subword_prefix": "@@"}, "only where ## stands before pieces within a word"),
         ("model", {"vocab": {"[UNK]": 0, "a": 1, "##▁a": 2}}, "its pieces have no form in GGUF"),
+        ("model", {"vocab": {"[UNK]": 0, "b": 1, "##▁a": 2}}, "its pieces have no form in GGUF"),
     ],
 )
 def test_a_tokenizer_that_cuts_otherwise_is_refused(
@@ -149,6 +150,15 @@ def test_a_tokenizer_that_cuts_otherwise_is_refused(
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
     with pytest.raises(ExportError, match=told):
         tokenizer_metadata(tmp_path, 200, ROLES, (True, True), [])
+
+
+def test_a_piece_that_begins_a_word_and_does_not_is_refused(bert: Path, tmp_path: Path) -> None:
+    path, config = tmp_path / "model.gguf", config_of(bert)
+    cut = tokenizer_metadata(bert, config["vocab_size"], ROLES, (True, True), [])
+    cut["tokenizer.ggml.tokens"][-1] = "▁##film"
+    write_gguf(path, {**architecture_of(config).metadata(complete_config(config)), **cut}, [])
+    with pytest.raises(ModelError, match="of which one begins a word with ##"):
+        GgufSource().open_tokenizer(str(path)).save_tokenizer(tmp_path)
 
 
 def test_what_llama_cpp_puts_around_a_text_is_asked_for(bert: Path) -> None:

@@ -38,6 +38,7 @@ from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.reader import NamesNumbers, Reader
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.record_source import RecordSource
+from graftkit.interfaces.yaml_word import yaml_word
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.choice import Choice, judge
 from graftkit.recipe.document import Document, KeyPath
@@ -239,7 +240,7 @@ class _Opener:
                 raise DataError(
                     f"it could be read by {' and by '.join(accepting)}",
                     where=str(source),
-                    hint=f"Say which: {{path: {source.path.name}, reader: {accepting[0]}}}.",
+                    hint=f"Say which: {{path: {yaml_word(source.path.name)}, reader: {accepting[0]}}}.",
                 )
             if accepting:
                 return accepting[0], group[accepting[0]]
@@ -250,7 +251,7 @@ class _Opener:
             "no reader knows files of this name",
             where=str(source),
             hint="Records are read from .jsonl, .json, .csv, .tsv, .parquet, .arrow, .txt and .md, also compressed; "
-            f"say which reader it is for: {{path: {source.path.name}, reader: jsonl}}.",
+            f"say which reader it is for: {{path: {yaml_word(source.path.name)}, reader: jsonl}}.",
         )
 
     def _not_installed(self, source: RecordSource) -> RegisteredProvider | None:
@@ -364,7 +365,7 @@ class _Opener:
 
 
 def _line_of(format: str, source: RecordSource) -> str:
-    return f"{{path: {source.path.name}, format: {format}}}"
+    return f"{{path: {yaml_word(source.path.name)}, format: {format}}}"
 
 
 def _unknown(message: str, first: _FirstRecords, hint: str, suggested: Guess | None) -> UnknownFormatError:

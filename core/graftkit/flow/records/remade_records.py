@@ -6,14 +6,17 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import PurePath
 from typing import Any
 
 from graftkit.articles import counted
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.record_format import Column
+from graftkit.interfaces.record_source import PACKED
+from graftkit.interfaces.yaml_word import yaml_word
 from graftkit.visible import one_line
 
-__all__ = ["by_jq", "choices_left_out", "remade", "remade_texts", "yaml_word"]
+__all__ = ["by_jq", "choices_left_out", "remade", "remade_texts"]
 
 _Columns = Mapping[str, Column]
 _Found = tuple[str, str] | None
@@ -27,11 +30,15 @@ def by_jq(made: str, path: str) -> str:
         made: The jq program, of one record.
         path: The path that the recipe gives.
     """
+    suffix = PurePath(path).suffix
+    unpacked, file = "", "FILE"
+    if suffix in PACKED:
+        path, unpacked, file = path.removesuffix(suffix), f"{PACKED[suffix]} -dc FILE | ", "/dev/stdin"
     lines = next((lines for endings, lines in _LINES.items() if path.endswith(endings)), None)
     if lines is not None:
-        return f"{lines} FILE | jq -c '{made}' > records.jsonl"
+        return f"{unpacked}{lines} {file} | jq -c '{made}' > records.jsonl"
     each = 'if type == "array" then .[] else . end | ' if path.endswith(".json") else ""
-    return f"jq -c '{each}{made}' FILE > records.jsonl"
+    return f"{unpacked}jq -c '{each}{made}' {file} > records.jsonl"
 
 
 _TABLE = (
@@ -109,7 +116,7 @@ _CHOICES, _QUESTIONS = ("choices", "options"), ("question", "question_stem")
 def _offered(made: str, found: _Columns, read: Collection[str], path: str, does: str = "makes records of them") -> str:
     """Returns the command, and the line that leaves columns out where something else is read."""
     left = ", ".join(yaml_word(name) for name in found if name not in read)
-    unread = f"; or, where they are not meant, {{path: {path}, unused: [{left}]}}." if read else ""
+    unread = f"; or, where they are not meant, {{path: {yaml_word(path)}, unused: [{left}]}}." if read else ""
     return f"This {does}: {by_jq(made, path)}{unread}"
 
 
@@ -289,13 +296,3 @@ def _is_list(text: object) -> bool:
     with suppress(ValueError):
         return isinstance(parse_json(text.encode()), list)
     return False
-
-
-def yaml_word(name: str) -> str:
-    """Returns a name as YAML reads it."""
-    bare = re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) and name.lower() not in _NO_WORDS
-    return name if bare else json.dumps(name)
-
-
-_NO_WORDS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null"])
-"""What YAML takes for true, false or nothing; "no" is Norwegian, too."""

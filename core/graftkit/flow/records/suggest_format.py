@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from graftkit.corpus.columns import columns_of, fits
-from graftkit.flow.records.remade_records import by_jq, choices_left_out, remade, yaml_word
+from graftkit.flow.records.remade_records import by_jq, choices_left_out, remade
 from graftkit.interfaces.record_format import Column, RecordFormat
+from graftkit.interfaces.yaml_word import yaml_word
 from graftkit.visible import one_line
 
 __all__ = [
@@ -83,7 +84,7 @@ def suggest_format(
         return line, guess
     if sum(column.is_text for column in found.values()) < 2:
         return f"Its columns hold no question and no answer as texts. {_NO_TEXTS}", guess
-    hint = f"Say which columns, of texts, are which: {{path: {path}, format: question-answer, {_ANY}}}."
+    hint = f"Say which columns, of texts, are which: {{path: {yaml_word(path)}, format: question-answer, {_ANY}}}."
     return hint, guess
 
 
@@ -111,7 +112,9 @@ def lists_as_text(records: Iterable[Mapping[str, Any]], path: str) -> tuple[str,
         return None
     told = ", ".join(map(yaml_word, names))
     hint = f"Where '{one_line(names[0])}' holds lists, written as text, say so: "
-    return f"{hint}{{path: {path}, reader: {{use: csv, lists: [{told}]}}}}.", {"reader": {"use": "csv", "lists": names}}
+    return f"{hint}{{path: {yaml_word(path)}, reader: {{use: csv, lists: [{told}]}}}}.", {
+        "reader": {"use": "csv", "lists": names}
+    }
 
 
 _LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
@@ -217,7 +220,8 @@ def misspelt_columns(
     ours, theirs = next(iter(guess["columns"].items()))
     meant = f"'{theirs}' would be read, as {guess['format']}, if it was called {ours}"
     left = ", ".join(yaml_word(name) for name in found if name not in read)
-    line = f"{{path: {path}, {_entry(guess)}}}, or, where it is not meant, {{path: {path}, unused: [{left}]}}"
+    file = yaml_word(path)
+    line = f"{{path: {file}, {_entry(guess)}}}, or, where it is not meant, {{path: {file}, unused: [{left}]}}"
     return meant, f"Write {line}.", guess
 
 
@@ -248,7 +252,8 @@ def context_left_out(
         return None
     guess = _guess("alpaca", {ours: columns.get(name, name) for ours, name in mapped.items()})
     left = ", ".join(yaml_word(columns.get(name, name)) for name in found if name not in read)
-    line = f"{{path: {path}, {_entry(guess)}}}, or, where it is not meant, {{path: {path}, unused: [{left}]}}"
+    file = yaml_word(path)
+    line = f"{{path: {file}, {_entry(guess)}}}, or, where it is not meant, {{path: {file}, unused: [{left}]}}"
     return f"'{context}' beside '{pair[0]}' and '{pair[1]}' would not be read", f"Write {line}.", guess
 
 
@@ -271,7 +276,8 @@ def label_left_out(
     if guess is None or guess["format"] != "label":
         return None
     left = ", ".join(yaml_word(name) for name in found if name not in read)
-    line = f"{{path: {path}, {_entry(guess)}}}, or, where it is not meant, {{path: {path}, unused: [{left}]}}"
+    file = yaml_word(path)
+    line = f"{{path: {file}, {_entry(guess)}}}, or, where it is not meant, {{path: {file}, unused: [{left}]}}"
     return f"'{label}' beside '{next(iter(read))}' would not be read", f"Write {line}.", guess
 
 
@@ -286,7 +292,7 @@ def _line(
     languages = _languages(found)
     if languages:
         guess: Guess = {"format": {"use": "translation", "source": languages[0], "target": languages[1]}, "columns": {}}
-        return f"Say what is translated into what, for example: {{path: {path}, {_entry(guess)}}}.", guess
+        return f"Say what is translated into what, for example: {{path: {yaml_word(path)}, {_entry(guess)}}}.", guess
     lists = [name for name, column in found.items() if column.is_list_of_objects]
     texts = [name for name, column in found.items() if column.is_text and not _FACTS.fullmatch(name)]
     choices = choices_left_out(found, (), path)
@@ -295,7 +301,7 @@ def _line(
     renamed = _renamed(found, formats, [] if texts else lists)
     if renamed:
         told = " and ".join(f"'{theirs}' is meant as {ours}" for ours, theirs in renamed["columns"].items())
-        return f"Where {told}, write: {{path: {path}, {_entry(renamed)}}}.", renamed
+        return f"Where {told}, write: {{path: {yaml_word(path)}, {_entry(renamed)}}}.", renamed
     wrong = next((name for name, column in found.items() if name in _ANSWERS and not column.is_text), None)
     if wrong:
         return f"What is learnt is text, and '{wrong}' is none. {_made_text(wrong, found, path)}", None
@@ -307,24 +313,28 @@ def _line(
     if texts and labels:
         names = "" if found[labels[0]].is_text else ", names: [FIRST, SECOND]"
         told = _columns({"text": texts[0], "label": labels[0]})
-        line = f"For example, where it is a text with a label: {{path: {path}, format: {{use: label{names}}}{told}}}."
+        file = yaml_word(path)
+        line = f"For example, where it is a text with a label: {{path: {file}, format: {{use: label{names}}}{told}}}."
         return line, None
     scored = _score_and_texts(found, lambda name: found[name].types == {"number"})
     if scored:
         guess = _guess("score", scored)
-        return f"For example, where a number of the text is learnt: {{path: {path}, {_entry(guess)}}}.", guess
+        return (
+            f"For example, where a number of the text is learnt: {{path: {yaml_word(path)}, {_entry(guess)}}}.",
+            guess,
+        )
     columns = _fitting(_pair(texts), found, formats)
     turns = _texts_in_turn(found, formats)
     if columns:
         guess = _guess("question-answer", columns)
-        return f"Say which column is which, for example: {{path: {path}, {_entry(guess)}}}.", guess
+        return f"Say which column is which, for example: {{path: {yaml_word(path)}, {_entry(guess)}}}.", guess
     if turns:
         told = f"Where '{one_line(turns)}' holds what user and assistant say in turn: "
         said = _entry(_guess("messages", {"conversation": turns}))
-        return f"{told}{{path: {path}, {said}}}.", None
+        return f"{told}{{path: {yaml_word(path)}, {said}}}.", None
     if len(texts) == 1:
         guess = _guess("text", {"text": texts[0]})
-        return f"To learn the texts alone: {{path: {path}, {_entry(guess)}}}.", guess
+        return f"To learn the texts alone: {{path: {yaml_word(path)}, {_entry(guess)}}}.", guess
     if alone and len(lists) == 1 and "role" not in found[lists[0]].keys:
         line = f"Where its list holds the records, this makes a file of them: jq '.{lists[0]}' FILE > records.json"
         return line, None

@@ -410,14 +410,19 @@ def _words(draft: Draft) -> None:
 
 
 def _tracking(draft: Draft) -> None:
-    """Converts which programs are told of a run, each by the callback of its name."""
+    """Converts which programs are told of a run, each by the callback of its name.
+
+    One that has a project, say, is told too, unless the file says otherwise, by another `report_to` or `use_NAME`.
+    """
+    listed = draft.settings.get("report_to") is not None
     said = draft.take("report_to")
     named = split_at_commas(said) if isinstance(said, str) else said if isinstance(said, list) else []
     asked = {str(name) for name in named} - {"none"}
     switched_off = {"wandb"} if draft.settings.get("wandb_mode") == "disabled" else set()
     name = draft.settings.get("run_name")
     for program, fields in _TRACKED.items():
-        wanted = draft.take(f"use_{program}") or program in asked or draft.settings.get(fields[0].key)
+        implied = not listed and draft.settings.get(f"use_{program}") is None and draft.settings.get(fields[0].key)
+        wanted = draft.take(f"use_{program}") or program in asked or implied
         asked.discard(program)
         if not wanted or program in switched_off:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import re
 import shutil
@@ -598,19 +599,23 @@ def test_no_command_is_told_that_does_not_read_what_looks_like_a_list(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("name", "suffix"), [*((name, "jsonl") for name in REMADE), *(("a column a label", s) for s in ("json", "csv"))]
+    ("name", "suffix"),
+    [*((name, "jsonl") for name in REMADE), *(("a column a label", s) for s in ("json", "csv", "csv.gz", "jsonl.zst"))],
 )
 def test_records_of_known_shapes_are_made_by_the_command_that_is_told(tmp_path: Path, name: str, suffix: str) -> None:
     records, told, expected = REMADE[name]
     rows = records if isinstance(records, list) else [records]
     path = tmp_path / f"a.{suffix}"
     with path.open("w") as file:
-        if suffix == "csv":
+        if suffix.startswith("csv"):
             table = csv.DictWriter(file, rows[0].keys())
             table.writeheader()
             table.writerows(rows)
         else:
             file.write(json.dumps(rows) if suffix == "json" else "\n".join(map(json.dumps, rows)))
+    packed = {".gz": gzip.compress, ".zst": lambda data: pyarrow.compress(data, "zstd", asbytes=True)}.get(path.suffix)
+    if packed:
+        path.write_bytes(packed(path.read_bytes()))
     found = refusal(str(path))
     assert told in found
     [command] = re.findall(r"This makes records of them: (.* > records\.jsonl)(?:$|; or)", found)
@@ -619,6 +624,18 @@ def test_records_of_known_shapes_are_made_by_the_command_that_is_told(tmp_path: 
         subprocess.run(command, shell=True, check=True, cwd=tmp_path)
         made = [sample.key() for file in opened(str(tmp_path / "records.jsonl")) for sample in file]
         assert json.loads(json.dumps(made).replace(', {"weight": 0.0}', "")) == expected
+
+
+@pytest.mark.parametrize(
+    "file", ["a, b: {c}.jsonl", "$(touch x) #.jsonl", "- it's.jsonl", "1e5", "no", "é\u202e.jsonl"]
+)
+def test_a_line_that_is_offered_names_a_file_of_any_name(tmp_path: Path, file: str) -> None:
+    path = tmp_path / file
+    path.write_text(json.dumps({"prompt": "p", "response_1": "a", "response_2": "b", "preference_strength": 1}) + "\n")
+    with pytest.raises(DataError) as raised:
+        opened({"path": str(path), "reader": "jsonl"})
+    [line] = re.findall(r"\{path: .*, unused: \[.*?\]\}", raised.value.hint)
+    assert yaml.safe_load(line)["path"] == file
 
 
 def test_records_with_nothing_to_learn_are_left_out_counted_and_read_again_alike(tmp_path: Path) -> None:
