@@ -67,8 +67,11 @@ def test_a_finished_run_is_trained_further_from_its_last_step(
     assert found.metrics["before"] == finished.metrics["before"] and found.metrics["after"] != finished.metrics["after"]
     assert found.manifest["exports"]["peft"]["proof"]["status"] == "proved"
     assert [path.name for path in (found.folder / "exports").iterdir()] == ["peft"]
-    again = further(recipe, finished.folder, 12)
+    again = further(recipe | {"export": []}, finished.folder, 12)
     assert [entry["steps"] for entry in again.manifest["continued"]] == [6, 10]
+    [told] = [notice for notice in again.manifest["notices"] if "exports/peft" in notice]
+    assert "with the weights of before these steps" in told and (found.folder / "exports/peft").is_dir()
+    assert again.manifest["exports"] == {}
 
 
 def test_at_a_constant_rate_more_steps_are_as_if_the_run_had_been_longer(

@@ -175,6 +175,8 @@ def prove_exports(run: RunContext) -> None:
         ExportError: An export computes something else than what was trained, or loads something else beside it.
     """
     if not run.plan.bound.recipe.export:
+        if run.manifest.continued:
+            _put_in_place(run, {})
         return
     give_memory_back()
     if not run.manifest.continued:
@@ -229,7 +231,9 @@ def _put_in_place(run: RunContext, proved: Mapping[str, Mapping[str, Any]]) -> N
     old = sorted(run.manifest.exports.keys() - set(asked))
     if old:
         run.notice(
-            "export", f"exports/{', exports/'.join(old)}: not among the recipe's exports any more, left as before"
+            "export",
+            f"exports/{', exports/'.join(old)}: not among the recipe's exports, and left as before, with the weights "
+            "of before these steps; toolkit export makes one of the new weights",
         )
     found = {**run.manifest.exports, **proved}
     run.record(exports={name: found[name] for name in asked})
