@@ -43,7 +43,7 @@ def test_init_gives_a_template_where_the_models_own_leaves_out_what_is_to_be_lea
     written = yaml.safe_load(recipe.read_text())
     assert written["data"]["chat_template"] == "chatml.jinja" and "dropped" not in written["data"]
     planned = graftkit.plan(recipe)
-    assert planned.samples.train.counts() == {"chat": 28}
+    assert planned.samples.train.counts() == {"chat": 24}
     again = CliRunner().invoke(init, ["two.yaml", "--model", written["model"], "--train", "records.jsonl"])
     assert again.exit_code == 0, again.output
     Path("chatml.jinja").write_text("mine")
