@@ -219,10 +219,7 @@ def misspelt_columns(
         return None
     ours, theirs = next(iter(guess["columns"].items()))
     meant = f"'{theirs}' would be read, as {guess['format']}, if it was called {ours}"
-    left = ", ".join(yaml_word(name) for name in found if name not in read)
-    file = yaml_word(path)
-    line = f"{{path: {file}, {_entry(guess)}}}, or, where it is not meant, {{path: {file}, unused: [{left}]}}"
-    return meant, f"Write {line}.", guess
+    return meant, _read_or_left_out(guess, [name for name in found if name not in read], path), guess
 
 
 def context_left_out(
@@ -251,10 +248,9 @@ def context_left_out(
     if [fit.name for fit in fitting] != ["alpaca"]:
         return None
     guess = _guess("alpaca", {ours: columns.get(name, name) for ours, name in mapped.items()})
-    left = ", ".join(yaml_word(columns.get(name, name)) for name in found if name not in read)
-    file = yaml_word(path)
-    line = f"{{path: {file}, {_entry(guess)}}}, or, where it is not meant, {{path: {file}, unused: [{left}]}}"
-    return f"'{context}' beside '{pair[0]}' and '{pair[1]}' would not be read", f"Write {line}.", guess
+    left = [columns.get(name, name) for name in found if name not in read]
+    told = f"'{context}' beside '{pair[0]}' and '{pair[1]}' would not be read"
+    return told, _read_or_left_out(guess, left, path), guess
 
 
 def label_left_out(
@@ -275,10 +271,14 @@ def label_left_out(
     guess = _fitting_as({name: "label" if name == label else name for name in found}, found, formats)
     if guess is None or guess["format"] != "label":
         return None
-    left = ", ".join(yaml_word(name) for name in found if name not in read)
-    file = yaml_word(path)
-    line = f"{{path: {file}, {_entry(guess)}}}, or, where it is not meant, {{path: {file}, unused: [{left}]}}"
-    return f"'{label}' beside '{next(iter(read))}' would not be read", f"Write {line}.", guess
+    left = [name for name in found if name not in read]
+    return f"'{label}' beside '{next(iter(read))}' would not be read", _read_or_left_out(guess, left, path), guess
+
+
+def _read_or_left_out(guess: Guess, columns: Iterable[str], path: str) -> str:
+    """Returns the line that reads a column which would be left out, and the one that leaves it out."""
+    left, file = ", ".join(map(yaml_word, columns)), yaml_word(path)
+    return f"Write {{path: {file}, {_entry(guess)}}}, or, where it is not meant, {{path: {file}, unused: [{left}]}}."
 
 
 _A_LABEL = re.compile(r"(?:\w+[_-])?label(?:[_-]\w+)?", re.IGNORECASE)
