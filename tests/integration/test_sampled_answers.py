@@ -21,7 +21,7 @@ from graftkit.flow.planning.describe_plan import described_training
 from graftkit.flow.training import answers, rewards
 from graftkit.flow.training.answers import metrics_of
 from graftkit.interfaces.objective import SAMPLED_METRICS
-from graftkit.model.sampled import sample_answers
+from graftkit.model.generate import sample_answers
 from graftkit.model.sampling import check_logits
 from graftkit.training import sampled_loss
 from graftkit.training.loop import planned_steps

@@ -12,7 +12,7 @@ import torch
 from graftkit.errors import LogitsError, RequestError
 from graftkit.interfaces.config_numbers import shown
 
-__all__ = ["GREEDY", "Sampler", "Sampling", "check_logits"]
+__all__ = ["AS_IT_IS", "GREEDY", "Sampler", "Sampling", "check_logits", "draw"]
 
 
 def check_logits(logits: torch.Tensor) -> None:
@@ -146,6 +146,9 @@ def _in_range(name: str, value: Any) -> bool:
 GREEDY = Sampling()
 """The likeliest token, always."""
 
+AS_IT_IS = Sampling(temperature=1.0)
+"""By the softmax of the logits."""
+
 
 class Sampler:
     """Chooses one token after the other: the same ones for the same scores and seed.
@@ -169,3 +172,36 @@ class Sampler:
         if self._sampling.is_greedy:
             return int(scores.argmax())
         return int(torch.multinomial(scores.softmax(-1).cpu(), 1, generator=self._random))
+
+
+_TOGETHER = 1 << 22
+"""Logits that are sorted and summed up at a time: each takes some forty bytes meanwhile."""
+
+
+def draw(logits: torch.Tensor, numbers: torch.Tensor, sampling: Sampling = AS_IT_IS) -> torch.Tensor:
+    """Returns the token of each row at which the distribution function passes a number: `[rows]`, int64.
+
+    Args:
+        logits: `[rows, vocabulary]`.
+        numbers: One a row, from 0, below 1, float64, `[rows]`. Of numbers that are drawn uniformly each token comes
+            with its probability, the softmax of the logits.
+        sampling: What the logits are divided by before, and which tokens are left out; the others come with their
+            probability beside one another. It penalizes no repetition. Where it is greedy the likeliest token comes,
+            whatever the number is.
+
+    Example:
+        >>> draw(torch.tensor([[0.25, 0.75]]).log().expand(3, 2), torch.tensor([0.0, 0.24, 0.26], dtype=torch.float64))
+        tensor([0, 0, 1])
+    """
+    if sampling.is_greedy:
+        return logits.argmax(-1)
+    rows = max(1, _TOGETHER // logits.shape[-1])
+    parts = [slice(first, first + rows) for first in range(0, len(logits), rows)]
+    return torch.cat([_drawn(logits[part], numbers[part], sampling) for part in parts])
+
+
+def _drawn(logits: torch.Tensor, numbers: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    sums = sampling.left(logits.float() / sampling.temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
+    every = sums[:, -1]
+    passed = torch.minimum(numbers.to(sums) * every, every.nextafter(torch.zeros_like(every)))
+    return torch.searchsorted(sums, passed.unsqueeze(1), right=True).squeeze(1)

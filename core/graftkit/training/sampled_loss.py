@@ -17,8 +17,8 @@ from torch import nn
 
 from graftkit.errors import LogitsError
 from graftkit.interfaces.objective import ADVANTAGE, MEAN_TOKENS, SampledConfig, SampledObjective
+from graftkit.model.generate import SampledAnswer, sample_answers
 from graftkit.model.memory_back import give_freed_back
-from graftkit.model.sampled import SampledAnswer, sample_answers
 from graftkit.model.sampling import Sampling
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore

@@ -9,11 +9,10 @@ import pytest
 import torch
 from decoding_shapes import SHAPES, SMALL
 from graftkit.errors import ModelError
-from graftkit.model import sampled
-from graftkit.model.generate import generate_greedily
+from graftkit.model import sampling as sampling_module
+from graftkit.model.generate import SampledAnswer, generate_greedily, sample_answers
 from graftkit.model.rope_lengths import forget_longest
-from graftkit.model.sampled import SampledAnswer, draw, sample_answers
-from graftkit.model.sampling import Sampling
+from graftkit.model.sampling import Sampling, draw
 from graftkit.model.twin import build_twin
 
 LLAMA = {**SMALL, "model_type": "llama", "num_key_value_heads": 2}
@@ -80,7 +79,7 @@ def test_of_some_tokens_those_are_drawn_that_transformers_leaves(
     """Each with its probability beside the others, in its own row."""
     from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-    monkeypatch.setattr(sampled, "_TOGETHER", 5000)
+    monkeypatch.setattr(sampling_module, "_TOGETHER", 5000)
     logits = torch.randn(2, 11, generator=torch.Generator().manual_seed(0))
     left = logits / 0.8
     for name, warper in (("top_k", TopKLogitsWarper), ("top_p", TopPLogitsWarper), ("min_p", MinPLogitsWarper)):

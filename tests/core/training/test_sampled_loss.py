@@ -12,7 +12,7 @@ import pytest
 import torch
 from graftkit.errors import LogitsError, ModelError, TrainingError
 from graftkit.interfaces.objective import SampledConfig
-from graftkit.model.sampled import SampledAnswer
+from graftkit.model.generate import SampledAnswer
 from graftkit.model.sampling import Sampling
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore

@@ -13,7 +13,7 @@ import pytest
 import torch
 from graftkit import Scores
 from graftkit.interfaces.objective import ADVANTAGE
-from graftkit.model.sampled import SampledAnswer
+from graftkit.model.generate import SampledAnswer
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training import sampled_loss
 from graftkit.training.sampled_loss import Asked, SampledLoss, SamplingPlan
