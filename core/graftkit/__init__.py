@@ -79,17 +79,20 @@ if TYPE_CHECKING:
     from graftkit.interfaces.objective import EmbeddingConfig as EmbeddingConfig
     from graftkit.interfaces.objective import EmbeddingObjective as EmbeddingObjective
     from graftkit.interfaces.objective import Embeddings as Embeddings
+    from graftkit.interfaces.objective import MaskedConfig as MaskedConfig
     from graftkit.interfaces.objective import Objective as Objective
     from graftkit.interfaces.objective import ObjectiveConfig as ObjectiveConfig
     from graftkit.interfaces.objective import RetrievalConfig as RetrievalConfig
     from graftkit.interfaces.objective import SampledConfig as SampledConfig
     from graftkit.interfaces.objective import SampledObjective as SampledObjective
     from graftkit.interfaces.objective import Scores as Scores
+    from graftkit.interfaces.objective import SequenceConfig as SequenceConfig
     from graftkit.interfaces.objective import SequenceObjective as SequenceObjective
     from graftkit.interfaces.objective import SequenceScores as SequenceScores
     from graftkit.interfaces.objective import SimilarityConfig as SimilarityConfig
     from graftkit.interfaces.objective import SimilarityObjective as SimilarityObjective
     from graftkit.interfaces.objective import TeacherConfig as TeacherConfig
+    from graftkit.interfaces.objective import TokenConfig as TokenConfig
     from graftkit.interfaces.objective import TokenObjective as TokenObjective
     from graftkit.interfaces.objective import TokenScores as TokenScores
     from graftkit.interfaces.objective import VectorPairs as VectorPairs
@@ -154,7 +157,10 @@ _HOMES = {
     "Comparison": "graftkit.report.comparison",
     "Completion": "graftkit.interfaces.samples",
     "Conversation": "graftkit.interfaces.samples",
+    "EmbeddingConfig": "graftkit.interfaces.objective",
+    "EmbeddingObjective": "graftkit.interfaces.objective",
     "EmbeddingWeight": "graftkit.interfaces.frozen_weight",
+    "Embeddings": "graftkit.interfaces.objective",
     "Encoding": "graftkit.interfaces.tokenizer",
     "Evaluation": "graftkit.flow.evaluate",
     "EvaluationInfo": "graftkit.host.lifecycle",
@@ -177,6 +183,7 @@ _HOMES = {
     "LoadedAssets": "graftkit.interfaces.exporter",
     "LoadingExample": "graftkit.interfaces.export_card",
     "LongText": "graftkit.interfaces.samples",
+    "MaskedConfig": "graftkit.interfaces.objective",
     "Message": "graftkit.interfaces.samples",
     "Metric": "graftkit.interfaces.metric",
     "MetricConfig": "graftkit.interfaces.metric",
@@ -191,9 +198,9 @@ _HOMES = {
     "PlannedModel": "graftkit.interfaces.exporter",
     "PluginHost": "graftkit.host.host",
     "PreferencePair": "graftkit.interfaces.samples",
-    "Prompt": "graftkit.interfaces.samples",
     "Preview": "graftkit.flow.preview",
     "Probe": "graftkit.interfaces.exporter",
+    "Prompt": "graftkit.interfaces.samples",
     "ProofRequest": "graftkit.interfaces.exporter",
     "Provider": "graftkit.interfaces.provider",
     "ProviderConfig": "graftkit.interfaces.config",
@@ -208,33 +215,31 @@ _HOMES = {
     "ReportSection": "graftkit.interfaces.report_section",
     "ReportTable": "graftkit.interfaces.report_section",
     "ReportText": "graftkit.interfaces.report_section",
+    "RetrievalConfig": "graftkit.interfaces.objective",
     "RunInfo": "graftkit.host.lifecycle",
     "RunResult": "graftkit.flow.run_result",
     "SampledConfig": "graftkit.interfaces.objective",
     "SampledObjective": "graftkit.interfaces.objective",
     "ScoredText": "graftkit.interfaces.samples",
-    "EmbeddingConfig": "graftkit.interfaces.objective",
-    "EmbeddingObjective": "graftkit.interfaces.objective",
-    "Embeddings": "graftkit.interfaces.objective",
-    "RetrievalConfig": "graftkit.interfaces.objective",
-    "SimilarityConfig": "graftkit.interfaces.objective",
-    "SimilarityObjective": "graftkit.interfaces.objective",
-    "VectorPairs": "graftkit.interfaces.objective",
-    "SimilarTexts": "graftkit.interfaces.samples",
-    "TaggedText": "graftkit.interfaces.samples",
     "Scores": "graftkit.interfaces.objective",
+    "SequenceConfig": "graftkit.interfaces.objective",
     "SequenceObjective": "graftkit.interfaces.objective",
     "SequenceScores": "graftkit.interfaces.objective",
-    "TokenObjective": "graftkit.interfaces.objective",
-    "TokenScores": "graftkit.interfaces.objective",
+    "SimilarTexts": "graftkit.interfaces.samples",
+    "SimilarityConfig": "graftkit.interfaces.objective",
+    "SimilarityObjective": "graftkit.interfaces.objective",
     "StageInfo": "graftkit.host.lifecycle",
     "StepInfo": "graftkit.host.lifecycle",
     "StoredWeight": "graftkit.interfaces.stored_weight",
+    "TaggedText": "graftkit.interfaces.samples",
     "TeacherConfig": "graftkit.interfaces.objective",
     "TensorInfo": "graftkit.interfaces.model_source",
     "Text": "graftkit.interfaces.samples",
     "TextPrompt": "graftkit.interfaces.samples",
     "TextWithLabels": "graftkit.interfaces.samples",
+    "TokenConfig": "graftkit.interfaces.objective",
+    "TokenObjective": "graftkit.interfaces.objective",
+    "TokenScores": "graftkit.interfaces.objective",
     "Tokenizer": "graftkit.interfaces.tokenizer",
     "TokenizerBackend": "graftkit.interfaces.tokenizer",
     "TokenizerCapabilities": "graftkit.interfaces.tokenizer",
@@ -245,6 +250,7 @@ _HOMES = {
     "ToolCall": "graftkit.interfaces.samples",
     "TrainedModel": "graftkit.interfaces.exporter",
     "TrainingSpec": "graftkit.interfaces.vocabulary",
+    "VectorPairs": "graftkit.interfaces.objective",
     "Verified": "graftkit.flow.verify",
     "VocabularyChange": "graftkit.interfaces.vocabulary",
     "WatchedModel": "graftkit.interfaces.model_source",
@@ -255,13 +261,13 @@ _HOMES = {
     "export": "graftkit.flow.another_export",
     "generate": "graftkit.flow.generate",
     "hookimpl": "graftkit.host.hookspecs",
-    "judge": "graftkit.flow.judge",
     "join_pair": "graftkit.interfaces.samples",
-    "tagged_words": "graftkit.interfaces.samples",
+    "judge": "graftkit.flow.judge",
     "load_recipe": "graftkit.recipe.load",
     "plan": "graftkit.flow.plan_of_run",
     "preview": "graftkit.flow.preview",
     "run": "graftkit.flow.run",
+    "tagged_words": "graftkit.interfaces.samples",
     "verify": "graftkit.flow.verify",
     "verify_run": "graftkit.flow.verify",
 }

@@ -7,14 +7,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from graftkit import (
     EmbeddingConfig,
+    MaskedConfig,
     ObjectiveConfig,
     RetrievalConfig,
     SampledConfig,
+    SequenceConfig,
     SimilarityConfig,
     TeacherConfig,
+    TokenConfig,
 )
-from graftkit.interfaces.architecture import Head
-from graftkit.interfaces.objective import LearnsFrom, MeanOf
+from graftkit.interfaces.objective import AnyObjectiveConfig
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 __all__ = [
@@ -45,13 +47,13 @@ NllWeight = Annotated[
 class SftConfig(ObjectiveConfig):
     """Fine-tuning has no fields."""
 
-    likelihood: ClassVar[bool] = True
+    minimizes: ClassVar[Literal["likelihood"]] = "likelihood"
 
 
 class DistillConfig(TeacherConfig):
     """How near the model is brought to its teacher."""
 
-    mean_of: ClassVar[MeanOf] = "tokens"
+    minimizes: ClassVar[Literal["tokens"]] = "tokens"
 
     alpha: float = Field(
         default=0.5,
@@ -96,7 +98,7 @@ class _ReferenceConfig(_PreferenceConfig):
 class DpoConfig(_ReferenceConfig):
     """How answers in pairs are compared."""
 
-    learns_from: ClassVar[LearnsFrom] = "pairs"
+    learns_from: ClassVar[Literal["pairs"]] = "pairs"
 
     loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field(
         default="sigmoid", description="sigmoid is DPO's own; ipo, hinge and robust are its variants"
@@ -116,7 +118,7 @@ class DpoConfig(_ReferenceConfig):
 class OrpoConfig(_PreferenceConfig):
     """How the odds of answers in pairs are weighted."""
 
-    learns_from: ClassVar[LearnsFrom] = "pairs"
+    learns_from: ClassVar[Literal["pairs"]] = "pairs"
 
     beta: float = Field(default=0.1, gt=0, le=100, description="the weight of the odds ratio beside the likelihood")
 
@@ -124,7 +126,7 @@ class OrpoConfig(_PreferenceConfig):
 class SimpoConfig(_PreferenceConfig):
     """How answers in pairs are compared, per token."""
 
-    learns_from: ClassVar[LearnsFrom] = "pairs"
+    learns_from: ClassVar[Literal["pairs"]] = "pairs"
 
     beta: float = Field(default=2.0, gt=0, le=100, description="the scale of a token's mean log-probability")
     gamma: float = Field(default=1.0, ge=0, le=100, description="the margin by which the chosen answer is to be ahead")
@@ -134,8 +136,8 @@ class SimpoConfig(_PreferenceConfig):
 class KtoConfig(_ReferenceConfig):
     """How wanted and unwanted answers are weighted."""
 
-    learns_from: ClassVar[LearnsFrom] = "labelled"
-    by_example: ClassVar[bool] = False
+    learns_from: ClassVar[Literal["labelled"]] = "labelled"
+    minimizes: ClassVar[Literal["step"]] = "step"
 
     wanted_weight: float = Field(default=1.0, gt=0, le=1000, description="the weight of wanted answers")
     unwanted_weight: float = Field(
@@ -212,10 +214,9 @@ _Weight = Annotated[float, WithJsonSchema({"type": "number", "exclusiveMinimum":
 _ClassWeights = Literal["balanced"] | dict[str, _Weight] | None
 
 
-class _LabelsConfig(ObjectiveConfig):
+class _LabelsConfig(AnyObjectiveConfig):
     """Of objectives that tell labels of a text, or of its words, which may count otherwise."""
 
-    head: ClassVar[Head] = "sequence"
     fewest: ClassVar[int] = 1
     """How many labels there must be."""
 
@@ -289,10 +290,10 @@ class _LabelsConfig(ObjectiveConfig):
         return records / (labels * count)
 
 
-class ClassificationConfig(_LabelsConfig):
+class ClassificationConfig(_LabelsConfig, SequenceConfig):
     """Which labels there are, and how much texts of each count."""
 
-    learns_from: ClassVar[LearnsFrom] = "labels"
+    learns_from: ClassVar[Literal["labels"]] = "labels"
     fewest: ClassVar[int] = 2
 
     class_weights: _ClassWeights = Field(
@@ -302,10 +303,10 @@ class ClassificationConfig(_LabelsConfig):
     )
 
 
-class MultiLabelConfig(_LabelsConfig):
+class MultiLabelConfig(_LabelsConfig, SequenceConfig):
     """Which labels there are, and how much each counts where a text has it."""
 
-    learns_from: ClassVar[LearnsFrom] = "label_sets"
+    learns_from: ClassVar[Literal["label_sets"]] = "label_sets"
 
     class_weights: _ClassWeights = Field(
         default=None,
@@ -318,12 +319,9 @@ class MultiLabelConfig(_LabelsConfig):
         return (records - count) / count if count < records else 1.0
 
 
-class TokenClassificationConfig(_LabelsConfig):
+class TokenClassificationConfig(_LabelsConfig, TokenConfig):
     """Which tags there are, and how much words with each count."""
 
-    head: ClassVar[Head] = "token"
-    learns_from: ClassVar[LearnsFrom] = "tags"
-    mean_of: ClassVar[MeanOf] = "tokens"
     fewest: ClassVar[int] = 2
 
     class_weights: _ClassWeights = Field(
@@ -333,18 +331,16 @@ class TokenClassificationConfig(_LabelsConfig):
     )
 
 
-class RegressionConfig(ObjectiveConfig):
+class RegressionConfig(SequenceConfig):
     """Regression has no fields."""
 
-    head: ClassVar[Head] = "sequence"
-    learns_from: ClassVar[LearnsFrom] = "scores"
+    learns_from: ClassVar[Literal["scores"]] = "scores"
 
 
-class RewardConfig(ObjectiveConfig):
+class RewardConfig(SequenceConfig):
     """How far apart the rewards of answers in pairs are to be."""
 
-    head: ClassVar[Head] = "sequence"
-    learns_from: ClassVar[LearnsFrom] = "pairs"
+    learns_from: ClassVar[Literal["pairs"]] = "pairs"
 
     margin: float = Field(
         default=0.0, ge=0, le=100, description="by how much the reward of the chosen answer is to be ahead"
@@ -357,21 +353,10 @@ class RewardConfig(ObjectiveConfig):
     )
 
 
-class MaskedLmConfig(ObjectiveConfig):
-    """How many tokens are masked."""
+class MaskedLmConfig(MaskedConfig):
+    """Masked language modeling has no fields of its own."""
 
-    head: ClassVar[Head] = "masked"
-    learns_from: ClassVar[LearnsFrom] = "texts"
-    likelihood: ClassVar[bool] = True
-
-    probability: float = Field(
-        default=0.15, gt=0, lt=1, description="the share of tokens that are to be found out from the others"
-    )
-
-    @property
-    def masked_share(self) -> float:
-        """The recipe's."""
-        return self.probability
+    minimizes: ClassVar[Literal["likelihood"]] = "likelihood"
 
 
 class _CosineConfig(EmbeddingConfig):

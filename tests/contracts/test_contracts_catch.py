@@ -172,7 +172,7 @@ BROKEN = {
         "a_step_down_the_gradient_lowers_the_loss",
         "a small step down the gradient takes the loss",
     ),
-    "objectives:LooksAtItsNeighbours": ("an_examples_loss_is_its_own", "say by_example = False"),
+    "objectives:LooksAtItsNeighbours": ("an_examples_loss_is_its_own", "say minimizes = 'step'"),
     "objectives:CountsFromTheFirst": ("the_order_of_examples_changes_nothing", "in another order"),
     "objectives:IsNoLikelihood": ("likelihood_is_what_it_says", "is not the negative log-likelihood"),
     "objectives:TellsTheMean": ("metrics_are_numbers_of_examples", r"is \[\] for 5 examples"),

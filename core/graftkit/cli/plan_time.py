@@ -66,7 +66,8 @@ def described_time(found: TimedPass | str, bound: BoundRecipe, training: Mapping
         total = f"{about_time(took)} of training: "
     facts["seconds_a_step"] = round(a_step, 3)
     layers = " and ".join(map(str, found.layers))
-    objective = "" if bound.objective_config.likelihood else "; passes that the objective runs twice count once"
+    once = bound.objective_config.minimizes == "likelihood"
+    objective = "" if once else "; passes that the objective runs twice count once"
     text = (
         f"{total}about {speed:,.0f} tokens/s, {a_step:.2f} s a step, by passes of {found.tokens:,} tokens through "
         f"{layers} layers with random weights{objective}; loading, evaluations, exports and proofs come besides"

@@ -88,7 +88,7 @@ class ConfigModel:
             ModelError: The objective trains another kind of model, or no head can be put on this one.
         """
         config = config_of_objective(bound, self)  # type: ignore[arg-type]
-        if bound.objective_config.learns_from in ("labels", "label_sets", "tags"):
+        if bound.objective_config.names_labels:
             said = getattr(bound.objective_config, "labels", None) or own_labels(self.config)
             several = bound.objective_config.learns_from == "label_sets"
             config = with_head(config, bound.objective_config.head, said or _ASSUMED_LABELS, several=several)

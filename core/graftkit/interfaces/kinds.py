@@ -158,7 +158,7 @@ KINDS: dict[Kind, KindSpec] = {
         contract="graftkit.testing.contracts.objective:ObjectiveContract",
         sections=(Section(("objective",)),),
         scaffold=("config",),
-        config="graftkit.interfaces.objective:ObjectiveConfig",
+        config="graftkit.interfaces.objective:AnyObjectiveConfig",
     ),
     "metric": KindSpec(
         plural="metrics",

@@ -21,11 +21,13 @@ __all__ = [
     "MEAN_TOKENS",
     "SAMPLED_METRICS",
     "SCORE",
+    "AnyObjectiveConfig",
     "EmbeddingConfig",
     "EmbeddingObjective",
     "Embeddings",
     "LearnsFrom",
-    "MeanOf",
+    "MaskedConfig",
+    "Minimizes",
     "Objective",
     "ObjectiveConfig",
     "Overall",
@@ -33,11 +35,13 @@ __all__ = [
     "SampledConfig",
     "SampledObjective",
     "Scores",
+    "SequenceConfig",
     "SequenceObjective",
     "SequenceScores",
     "SimilarityConfig",
     "SimilarityObjective",
     "TeacherConfig",
+    "TokenConfig",
     "TokenObjective",
     "TokenScores",
     "VectorPairs",
@@ -62,8 +66,13 @@ each with one of a few labels; `label_sets`, texts each with any number of them;
 pairs of them; `scored_pairs`, these pairs alone, of which each text is seen by itself; `tags`, texts with a tag of each
 word; `texts`, plain ones alone; `similar`, texts each with others that are to be found by it."""
 
-MeanOf = Literal["examples", "tokens"]
-"""What a step minimizes the mean over."""
+Minimizes = Literal["likelihood", "tokens", "examples", "step"]
+"""What training minimizes of a step. `likelihood`: the mean negative log-likelihood of its tokens, which core computes
+in one pass; `losses` is not asked. `tokens`: the mean over its tokens; losses and metrics are sums over an example's
+tokens in the loss, each times its weight, and core divides their sum by that of all weights. `examples`: the mean over
+its examples, the loss of each of which depends on its own scores alone. `step`: the same mean, where a loss depends on
+the step's other examples, too; all are scored before the first gradient is computed, at the price of another forward
+pass."""
 
 LABEL = "label"
 """The number by example that says which of the labels a text has, from 0."""
@@ -86,39 +95,28 @@ SAMPLED_METRICS = ("reward", "reward_std", "same_reward", "answer_tokens", "cut_
 """What is told of sampled answers, beside the mean score of each metric: no metric has such a name."""
 
 
-class ObjectiveConfig(ProviderConfig):
+class AnyObjectiveConfig(ProviderConfig):
     """The fields of an objective, and what core must know of it before torch is loaded.
 
+    An objective's own config derives from the class that says what its losses are given: `ObjectiveConfig` (or
+    `TeacherConfig`), `SampledConfig`, `MaskedConfig`, `SequenceConfig`, `TokenConfig`, `RetrievalConfig` or
+    `SimilarityConfig`. What these have as a `Literal` no objective of theirs has otherwise.
+
     Attributes:
-        head: What the model has on its hidden states. With `language` the objective sees log-probabilities of tokens
-            (`Objective`). With `sequence` it sees scores of whole sequences (`SequenceObjective`), and with `token`
-            scores of tokens (`TokenObjective`), which modules give that core puts on the base model and trains fully,
-            beside the adapter. With `masked` it sees log-probabilities of the tokens that core masks. With `embedding`
-            it sees the vectors of sequences, and its config is an `EmbeddingConfig`: a `RetrievalConfig`
-            (`EmbeddingObjective`) or a `SimilarityConfig` (`SimilarityObjective`).
-        learns_from: Which records it learns from. With `language` that is `answers`, `pairs`, `labelled` or `texts`,
-            and `prompts` where it is a `SampledConfig`; with `sequence` `pairs`, `labels`, `label_sets` or `scores`;
-            with `token` `tags`; with `masked` `texts`; with `embedding` `similar` or `scored_pairs`.
+        head: What the model has on its hidden states: modules that core puts on the base model and trains fully, beside
+            the adapter, or its own output layer.
+        learns_from: Which records it learns from.
+        minimizes: What training minimizes.
         uses_reference: Whether its loss compares with the model as training starts. Core computes that model's
             log-probabilities once, before the first step.
-        by_example: Whether the loss of an example depends on its own scores alone. Where it depends on the other
-            examples of a step, all of them are scored before the first gradient is computed, at the price of another
-            forward pass.
-        likelihood: Whether the loss is the negative log-likelihood, as the mean over a step's tokens. `losses` is not
-            asked then, and each step takes one forward pass.
-        mean_of: What a step minimizes the mean over. With `examples` losses and metrics are one number of an example.
-            With `tokens` they are sums over an example's tokens in the loss, each times its weight; core divides the
-            sum over a step's examples by the sum of all weights, as the likelihood is.
         examples_per_step: About how many examples a step has, where a recipe does not say how many tokens.
     """
 
-    head: ClassVar[Head] = "language"
-    learns_from: ClassVar[LearnsFrom] = "answers"
-    examples_per_step: ClassVar[int] = 8
+    head: ClassVar[Head]
+    learns_from: ClassVar[LearnsFrom]
+    minimizes: ClassVar[Minimizes] = "examples"
     uses_reference: ClassVar[bool] = False
-    by_example: ClassVar[bool] = True
-    likelihood: ClassVar[bool] = False
-    mean_of: ClassVar[MeanOf] = "examples"
+    examples_per_step: ClassVar[int] = 8
 
     @property
     def sequences(self) -> int:
@@ -136,7 +134,12 @@ class ObjectiveConfig(ProviderConfig):
     @property
     def judges_texts(self) -> bool:
         """Whether it learns something of each text, which is then laid out by no chat template."""
-        return self.learns_from in ("labels", "label_sets", "scores", "scored_pairs", "tags", "similar")
+        return self.names_labels or self.learns_from in ("scores", "scored_pairs", "similar")
+
+    @property
+    def names_labels(self) -> bool:
+        """Whether what it learns of a text, or of its words, is one of a few labels, or several of them."""
+        return self.learns_from in ("labels", "label_sets", "tags")
 
     @property
     def lays_out(self) -> bool:
@@ -174,11 +177,6 @@ class ObjectiveConfig(ProviderConfig):
         """
         return self
 
-    @property
-    def masked_share(self) -> float:
-        """The share of a text's tokens that are masked, for an objective whose head is `masked`."""
-        return 0.0
-
     def label_order(self, found: Collection[str]) -> Sequence[str]:
         """Returns the labels, or the tags, in the order of their numbers, for an objective that learns from such.
 
@@ -191,13 +189,21 @@ class ObjectiveConfig(ProviderConfig):
         return sorted(found)
 
 
+class ObjectiveConfig(AnyObjectiveConfig):
+    """The fields of an objective that sees log-probabilities of a language model's tokens (`Objective`)."""
+
+    head: ClassVar[Literal["language"]] = "language"
+    learns_from: ClassVar[Literal["answers", "pairs", "labelled", "texts"]] = "answers"
+
+
 class TeacherConfig(ObjectiveConfig):
     """The fields of an objective that compares the model with another one, its teacher.
 
     Core scores the teacher once, before the base model is loaded: of each token in the loss it keeps the `top_k`
-    likeliest candidates for its place, and their log-probabilities (`Scores.teacher`). The objective's `head` is
-    `language`.
+    likeliest candidates for its place, and their log-probabilities (`Scores.teacher`).
     """
+
+    minimizes: ClassVar[Literal["tokens", "examples", "step"]] = "examples"
 
     teacher: str = Field(
         min_length=1,
@@ -226,7 +232,7 @@ class TeacherConfig(ObjectiveConfig):
 _LARGEST_WEIGHT = 1e6
 
 
-class SampledConfig(ObjectiveConfig):
+class SampledConfig(AnyObjectiveConfig):
     """The fields of an objective that learns from answers which the model itself gives, by what each is worth.
 
     Before each step core samples `group_size` answers to the prompt of each of its examples, and scores each by metrics
@@ -240,7 +246,10 @@ class SampledConfig(ObjectiveConfig):
     What core reports as the loss is minus the mean reward: what `losses` gives has the gradient alone.
     """
 
-    learns_from: ClassVar[LearnsFrom] = "prompts"
+    head: ClassVar[Literal["language"]] = "language"
+    learns_from: ClassVar[Literal["prompts"]] = "prompts"
+    minimizes: ClassVar[Literal["examples"]] = "examples"
+    uses_reference: ClassVar[Literal[False]] = False
 
     group_size: int = Field(default=8, ge=2, le=1024, description="how many answers to each prompt a step samples")
     max_new_tokens: int = Field(default=128, ge=1, le=1_000_000, description="tokens of a sampled answer at most")
@@ -316,11 +325,41 @@ class SampledConfig(ObjectiveConfig):
         return rewards
 
 
+class MaskedConfig(AnyObjectiveConfig):
+    """The fields of an objective that sees log-probabilities of the tokens that core masks (`Objective`)."""
+
+    head: ClassVar[Literal["masked"]] = "masked"
+    learns_from: ClassVar[Literal["texts"]] = "texts"
+    uses_reference: ClassVar[Literal[False]] = False
+
+    probability: float = Field(
+        default=0.15, gt=0, lt=1, description="the share of tokens that are to be found out from the others"
+    )
+
+
+class SequenceConfig(AnyObjectiveConfig):
+    """The fields of an objective that sees a head's scores of whole sequences (`SequenceObjective`)."""
+
+    head: ClassVar[Literal["sequence"]] = "sequence"
+    learns_from: ClassVar[Literal["pairs", "labels", "label_sets", "scores"]]
+    minimizes: ClassVar[Literal["examples"]] = "examples"
+    uses_reference: ClassVar[Literal[False]] = False
+
+
+class TokenConfig(AnyObjectiveConfig):
+    """The fields of an objective that sees a head's scores of tokens (`TokenObjective`)."""
+
+    head: ClassVar[Literal["token"]] = "token"
+    learns_from: ClassVar[Literal["tags"]] = "tags"
+    minimizes: ClassVar[Literal["tokens"]] = "tokens"
+    uses_reference: ClassVar[Literal[False]] = False
+
+
 Pooling = Literal["auto"] | PooledBy
 _LONGEST_PROMPT = 10_000
 
 
-class EmbeddingConfig(ObjectiveConfig):
+class EmbeddingConfig(AnyObjectiveConfig):
     """The fields of an objective that learns vectors of texts.
 
     The texts of an example are sequences of their own. All examples of a step are looked at together. A step keeps the
@@ -328,9 +367,10 @@ class EmbeddingConfig(ObjectiveConfig):
     https://arxiv.org/abs/2101.06983): how many are compared takes next to no memory.
     """
 
-    head: ClassVar[Head] = "embedding"
+    head: ClassVar[Literal["embedding"]] = "embedding"
+    minimizes: ClassVar[Literal["step"]] = "step"
+    uses_reference: ClassVar[Literal[False]] = False
     examples_per_step: ClassVar[int] = 64
-    by_example: ClassVar[bool] = False
 
     pooling: Pooling = Field(
         default="auto",
@@ -378,7 +418,7 @@ class RetrievalConfig(EmbeddingConfig):
     documents are the others' negatives, too.
     """
 
-    learns_from: ClassVar[LearnsFrom] = "similar"
+    learns_from: ClassVar[Literal["similar"]] = "similar"
 
     negatives: int = Field(
         default=4, ge=0, le=100, description="how many of a record's own negatives are learnt from at most"
@@ -393,7 +433,7 @@ class RetrievalConfig(EmbeddingConfig):
 class SimilarityConfig(EmbeddingConfig):
     """The fields of an objective that learns vectors by the number of each pair of texts: an example is the two."""
 
-    learns_from: ClassVar[LearnsFrom] = "scored_pairs"
+    learns_from: ClassVar[Literal["scored_pairs"]] = "scored_pairs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,7 +522,7 @@ class SequenceScores:
         by_example: The examples' further numbers by name, `[examples]` or `[examples, n]` each: `label`, the number of
             a text's label; `labels`, `[examples, labels]`, 1 where it has one; `score`, its number.
         label_weights: What the losses of each label are multiplied by where a text has it, `[labels]`, float32; None
-            where all weigh alike. See `ObjectiveConfig.label_weights`.
+            where all weigh alike. See `AnyObjectiveConfig.label_weights`.
     """
 
     values: torch.Tensor
@@ -503,7 +543,7 @@ class TokenScores:
         labels: The tags in the order of their numbers.
         by_example: The examples' further numbers by name, `[examples]` or `[examples, n]` each.
         label_weights: What the loss of a token with each tag is multiplied by, `[labels]`, float32; None where all
-            weigh alike. See `ObjectiveConfig.label_weights`.
+            weigh alike. See `AnyObjectiveConfig.label_weights`.
     """
 
     values: torch.Tensor
@@ -586,7 +626,7 @@ class EmbeddingObjective(Protocol):
 
 
 class TokenObjective(Protocol):
-    """What training minimizes of scores of tokens, where its config says `head = "token"` and `mean_of = "tokens"`."""
+    """What training minimizes of scores of tokens, where its config is a `TokenConfig`."""
 
     def losses(self, scores: TokenScores) -> torch.Tensor:
         """Returns the sum of the losses of each example's tokens, `[examples]`, float32.
@@ -600,7 +640,7 @@ class TokenObjective(Protocol):
 
 
 class SequenceObjective(Protocol):
-    """What training minimizes of scores of whole sequences, where its config says `head = "sequence"`."""
+    """What training minimizes of scores of whole sequences, where its config is a `SequenceConfig`."""
 
     def losses(self, scores: SequenceScores) -> torch.Tensor:
         """Returns the loss of each example, `[examples]`, float32.
@@ -640,7 +680,7 @@ class Overall(Protocol):
 
 
 class Objective(Protocol):
-    """What training minimizes. Built from its own config model, which derives from `ObjectiveConfig`: `Class(config)`.
+    """What training minimizes, where its config is an `ObjectiveConfig` or a `MaskedConfig`: `Class(config)`.
 
     Core computes log-probabilities, and their gradients by the parameters, a piece of the logits at a time; an
     objective sees numbers a token and returns one an example.
@@ -657,7 +697,7 @@ class Objective(Protocol):
     def metrics(self, scores: Scores) -> Mapping[str, torch.Tensor]:
         """Returns what else is told of the examples, by name, `[examples]` each, of which core takes the mean.
 
-        They are sums over tokens where the losses are (`ObjectiveConfig.mean_of`). Else NaN leaves an example out of a
+        They are sums over tokens where the losses are (`Minimizes`). Else NaN leaves an example out of a
         mean, as that of the reward of wanted answers leaves out unwanted ones.
         """
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import get_annotations
 from typing import Any, get_args
 
 from graftkit.errors import GraftkitError, PluginError, ProviderError, RecipeError
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
-from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.kinds import KINDS, Kind, Section
 from graftkit.interfaces.objective import (
-    EmbeddingConfig,
-    LearnsFrom,
-    MeanOf,
+    AnyObjectiveConfig,
+    MaskedConfig,
     ObjectiveConfig,
     RetrievalConfig,
     SampledConfig,
+    SequenceConfig,
     SimilarityConfig,
+    TeacherConfig,
+    TokenConfig,
 )
 from graftkit.recipe.callbacks import bind_callbacks
 from graftkit.recipe.choice import Choice, judge
@@ -68,10 +70,10 @@ class BoundRecipe:
         return self.choices["objective",]
 
     @property
-    def objective_config(self) -> ObjectiveConfig:
+    def objective_config(self) -> AnyObjectiveConfig:
         """The objective's fields, and what records it learns from."""
         config = self.objective.config
-        assert isinstance(config, ObjectiveConfig)  # or `bind` had refused it
+        assert isinstance(config, AnyObjectiveConfig)  # or `bind` had refused it
         return config
 
     @property
@@ -253,73 +255,32 @@ def _choose(host: PluginHost, kind: Kind, use: ProviderSection, document: Docume
             where=registered.plugin.label,
         )
     config = judge(registered, model, use.options, document, path, beside=type(use).model_fields)
-    if isinstance(config, ObjectiveConfig):
+    if isinstance(config, AnyObjectiveConfig):
         _check_facts(config, registered)
     return Choice(use.use, registered, config)
 
 
-_OF_OBJECTIVES: Mapping[str, tuple[object, ...]] = {
-    "head": get_args(Head),
-    "learns_from": get_args(LearnsFrom),
-    "mean_of": get_args(MeanOf),
-    **dict.fromkeys(("uses_reference", "by_example", "likelihood"), (True, False)),
-}
-
-_LEARNT_WITH: Mapping[Head, tuple[LearnsFrom, ...]] = {
-    "language": ("answers", "prompts", "pairs", "labelled", "texts"),
-    "sequence": ("pairs", "labels", "label_sets", "scores"),
-    "token": ("tags",),
-    "masked": ("texts",),
-    "embedding": ("similar", "scored_pairs"),
-}
-"""What records a model with each head can learn from."""
-
-_MEAN_WITH: Mapping[Head, MeanOf] = {"sequence": "examples", "token": "tokens", "embedding": "examples"}
-"""What the mean is taken over that is learnt by the scores of a head."""
+_DERIVED = (
+    *(TeacherConfig, ObjectiveConfig, SampledConfig, MaskedConfig, SequenceConfig, TokenConfig),
+    *(RetrievalConfig, SimilarityConfig),
+)
+"""What the config of an objective derives from, one of these, the narrower first."""
 
 
-def _check_facts(config: ObjectiveConfig, registered: RegisteredProvider) -> None:
-    """Refuses an objective whose config says of it what no objective is, or what do not go together."""
-    for name, known in _OF_OBJECTIVES.items():
-        said = getattr(config, name)
+def _check_facts(config: AnyObjectiveConfig, registered: RegisteredProvider) -> None:
+    """Refuses an objective whose config says of it what the types of the class that it derives from rule out."""
+    name, where = registered.provider.name, registered.plugin.label
+    derived = next((each for each in _DERIVED if isinstance(config, each)), None)
+    if derived is None:
+        names = ", ".join(each.__name__ for each in _DERIVED)
+        raise PluginError(f"objective '{name}': its config derives from none of {names}", where=where)
+    classes = [each for each in reversed(derived.__mro__) if issubclass(each, AnyObjectiveConfig)]
+    types = {fact: kind for each in classes for fact, kind in get_annotations(each, eval_str=True).items()}
+    for fact in ("head", "learns_from", "minimizes", "uses_reference"):
+        said, known = getattr(config, fact, None), get_args(*get_args(types[fact])) or (False, True)
         if said not in known:
             raise PluginError(
-                f"objective '{registered.provider.name}': {name} is {said!r:.80}; "
-                f"it is one of {', '.join(map(repr, known))}",
-                where=registered.plugin.label,
+                f"objective '{name}': {fact} is {said!r:.80}; with {derived.__name__} it is one of "
+                f"{', '.join(map(repr, known))}",
+                where=where,
             )
-    sampled = isinstance(config, SampledConfig)
-    if sampled and not (config.by_example and config.mean_of == "examples" and config.learns_from == "prompts"):
-        raise PluginError(
-            f"objective '{registered.provider.name}': of sampled answers each has a loss of its own: by_example is "
-            "True, mean_of is 'examples' and learns_from is 'prompts'",
-            where=registered.plugin.label,
-        )
-    if config.learns_from == "prompts" and (not sampled or config.likelihood or config.uses_reference):
-        raise PluginError(
-            f"objective '{registered.provider.name}': from prompts learns a SampledConfig alone, without likelihood "
-            "and uses_reference",
-            where=registered.plugin.label,
-        )
-    derived = {"similar": RetrievalConfig, "scored_pairs": SimilarityConfig}.get(config.learns_from, EmbeddingConfig)
-    if (config.head == "embedding") != isinstance(config, derived):
-        raise PluginError(
-            f"objective '{registered.provider.name}': the config of an objective with head = 'embedding', and of no "
-            "other, is a RetrievalConfig, which learns from 'similar', or a SimilarityConfig, which does from "
-            "'scored_pairs'",
-            where=registered.plugin.label,
-        )
-    learnt = _LEARNT_WITH[config.head]
-    if config.learns_from not in learnt:
-        raise PluginError(
-            f"objective '{registered.provider.name}': with head = {config.head!r} it can't learn from "
-            f"{config.learns_from!r}; learns_from is one of {', '.join(map(repr, learnt))}",
-            where=registered.plugin.label,
-        )
-    mean = _MEAN_WITH.get(config.head, config.mean_of)
-    if config.mean_of != mean:
-        raise PluginError(
-            f"objective '{registered.provider.name}': with head = {config.head!r} the mean is one of {mean}: "
-            f"mean_of is {config.mean_of!r}",
-            where=registered.plugin.label,
-        )

@@ -14,7 +14,6 @@ from torch import nn
 
 from graftkit.interfaces.objective import (
     LABEL,
-    MeanOf,
     Overall,
     SequenceObjective,
     SequenceScores,
@@ -27,6 +26,7 @@ from graftkit.store.token_store import TARGET, TYPE, Example, TokenStore
 from graftkit.training.batch import PackedBatch
 from graftkit.training.step_loss import (
     BeforePass,
+    MeanOf,
     OnPass,
     Passes,
     ScoreSums,

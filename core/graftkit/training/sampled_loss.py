@@ -115,7 +115,7 @@ class SampledLoss:
         self._network, self._objective, self._passes, self._sampling = network, objective, passes, sampling
         self._start, temperature = start, sampling.config.temperature
         self._batch: SampledBatch | None = None
-        self._loss = ObjectiveLoss(network, objective, passes, by_example=True, sampled_at=temperature)
+        self._loss = ObjectiveLoss(network, objective, passes, sampled_at=temperature)
         self._scoring = TokenLoss(network, packed=passes.packed, temperature=temperature)
 
     def backward(

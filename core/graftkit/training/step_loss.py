@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from graftkit.interfaces.objective import MeanOf, Objective, Scores
+from graftkit.interfaces.objective import Minimizes, Objective, Scores
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.batch import PackedBatch, alone, pack
 from graftkit.training.loss import Candidates, ScoredPass, TokenLoss
@@ -27,6 +27,7 @@ __all__ = [
     "TEACHER_LOGPS",
     "BeforePass",
     "LikelihoodLoss",
+    "MeanOf",
     "ObjectiveLoss",
     "OnPass",
     "OnePass",
@@ -54,6 +55,9 @@ TEACHER_LOGPS = "teacher_logps"
 """The column by token with the teacher's log-probabilities of these, `[tokens, k]`, float32, descending."""
 
 Value = TypeVar("Value")
+
+MeanOf = Literal["examples", "tokens"]
+"""What a mean over a step is taken over."""
 
 OnPass = Callable[[int, int], None]
 """Called with how many passes are done and how many there are."""
@@ -373,8 +377,7 @@ class ObjectiveLoss:
         network: The model.
         objective: The objective.
         passes: How examples are cut into passes.
-        by_example: Whether the loss of an example depends on its own scores alone.
-        mean_of: What the mean is taken over; see `ObjectiveConfig.mean_of`.
+        minimizes: What the mean is taken over, and what a loss depends on; not `likelihood`.
         temperature: What logits are divided by before the candidates of a teacher are scored, where the store has any.
         sampled_at: What they are divided by before the tokens themselves are scored.
     """
@@ -384,15 +387,15 @@ class ObjectiveLoss:
         network: nn.Module,
         objective: Objective,
         passes: Passes,
+        minimizes: Minimizes = "examples",
         *,
-        by_example: bool,
-        mean_of: MeanOf = "examples",
         temperature: float = 1.0,
         sampled_at: float = 1.0,
     ) -> None:
         self._loss = TokenLoss(network, packed=passes.packed, temperature=sampled_at)
-        self._objective, self._by_example, self._passes = objective, by_example, passes
-        self._mean_of, self._temperature = mean_of, temperature
+        self._objective, self._passes, self._temperature = objective, passes, temperature
+        self._by_example = minimizes != "step"
+        self._mean_of: MeanOf = "tokens" if minimizes == "tokens" else "examples"
 
     def backward(
         self,
@@ -592,7 +595,7 @@ def loss_of_each(losses: Sequence[float], store: TokenStore, numbers: Sequence[i
         losses: What an objective gave each: its loss, or the sum over its tokens.
         store: The examples.
         numbers: Which of them these are.
-        mean_of: Which of the two; see `ObjectiveConfig.mean_of`.
+        mean_of: Which of the two.
     """
     if mean_of == "examples":
         return list(losses)
@@ -604,7 +607,7 @@ class ScoreSums:
     """Sums over what an objective looked at together; in which order it is added does not matter.
 
     Args:
-        mean_of: What the means are taken over; see `ObjectiveConfig.mean_of`.
+        mean_of: What the means are taken over.
     """
 
     def __init__(self, mean_of: MeanOf = "examples") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,16 @@ from typing import Any
 import pytest
 from graftkit import PluginHost, Provider, ProviderConfig, hookimpl, load_recipe
 from graftkit.errors import PluginError, ProviderError, RecipeError
-from graftkit.interfaces.objective import ObjectiveConfig
+from graftkit.interfaces.objective import (
+    AnyObjectiveConfig,
+    EmbeddingConfig,
+    MaskedConfig,
+    ObjectiveConfig,
+    RetrievalConfig,
+    SampledConfig,
+    SequenceConfig,
+    TokenConfig,
+)
 from graftkit.recipe.bind import BoundRecipe, bind
 from pydantic import field_serializer, model_validator
 
@@ -201,39 +211,39 @@ class OddPlugin:
 
 
 @pytest.mark.parametrize(
-    ("fact", "value"), [("head", "none"), ("learns_from", 1), ("mean_of", "all"), ("likelihood", 3)]
-)
-def test_an_objective_that_says_what_none_is_is_named(
-    tmp_path: Path, fact: str, value: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(OddObjectiveConfig, fact, value)
-    with pytest.raises(PluginError, match=f"plugin 'OddPlugin': objective 'odd': {fact} is {value!r}; it is one of "):
-        bound(tmp_path, "objective: odd\n", host=PluginHost(plugins=[OddPlugin()]))
-
-
-@pytest.mark.parametrize(
-    ("head", "learns_from"),
+    ("derived", "fact", "value", "known"),
     [
-        *[("sequence", "labelled"), ("sequence", "answers"), ("masked", "answers"), ("language", "scores")],
-        *[("sequence", "tags"), ("token", "labels")],
+        (ObjectiveConfig, "head", "none", "'language'"),
+        (ObjectiveConfig, "head", "sequence", "'language'"),
+        (ObjectiveConfig, "learns_from", 1, "'answers', 'pairs', 'labelled', 'texts'"),
+        (ObjectiveConfig, "learns_from", "prompts", "'answers', 'pairs', 'labelled', 'texts'"),
+        (ObjectiveConfig, "minimizes", "all", "'likelihood', 'tokens', 'examples', 'step'"),
+        (ObjectiveConfig, "uses_reference", 3, "False, True"),
+        (SampledConfig, "minimizes", "step", "'examples'"),
+        (MaskedConfig, "learns_from", "answers", "'texts'"),
+        (SequenceConfig, "learns_from", None, "'pairs', 'labels', 'label_sets', 'scores'"),
+        (SequenceConfig, "learns_from", "tags", "'pairs', 'labels', 'label_sets', 'scores'"),
+        (TokenConfig, "minimizes", "examples", "'tokens'"),
+        (RetrievalConfig, "uses_reference", True, "False"),
     ],
 )
-def test_an_objective_that_learns_what_its_head_does_not_is_named(
-    tmp_path: Path, head: str, learns_from: str, monkeypatch: pytest.MonkeyPatch
+def test_an_objective_that_says_what_none_of_its_kind_is_is_named(
+    tmp_path: Path, derived: type, fact: str, value: Any, known: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OddObjectiveConfig, "head", head)
-    monkeypatch.setattr(OddObjectiveConfig, "learns_from", learns_from)
-    told = f"plugin 'OddPlugin': objective 'odd': with head = '{head}' it can't learn from '{learns_from}'; "
+    config = type("OddObjectiveConfig", (derived,), {fact: value} if value is not None else {})
+    monkeypatch.setattr(sys.modules[__name__], "OddObjectiveConfig", config)
+    monkeypatch.setattr(OddObjective, "config_class", config)
+    told = f"plugin 'OddPlugin': objective 'odd': {fact} is {value!r}; with {derived.__name__} it is one of {known}"
     with pytest.raises(PluginError, match=told):
         bound(tmp_path, "objective: odd\n", host=PluginHost(plugins=[OddPlugin()]))
 
 
-def test_an_objective_of_tokens_that_takes_another_mean_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(OddObjectiveConfig, "head", "token")
-    monkeypatch.setattr(OddObjectiveConfig, "learns_from", "tags")
-    with pytest.raises(PluginError, match="with head = 'token' the mean is one of tokens: mean_of is 'examples'"):
+@pytest.mark.parametrize("derived", [AnyObjectiveConfig, EmbeddingConfig])
+def test_an_objective_of_no_kind_is_named(tmp_path: Path, derived: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = type("OddObjectiveConfig", (derived,), {})
+    monkeypatch.setattr(sys.modules[__name__], "OddObjectiveConfig", config)
+    monkeypatch.setattr(OddObjective, "config_class", config)
+    with pytest.raises(PluginError, match="plugin 'OddPlugin': objective 'odd': its config derives from none "):
         bound(tmp_path, "objective: odd\n", host=PluginHost(plugins=[OddPlugin()]))
 
 

@@ -129,7 +129,7 @@ def test_a_shared_evaluation_gives_the_same_number(kind: str, network: LlamaForC
         loss = (
             LikelihoodLoss(network, passes)
             if kind == "likelihood"
-            else ObjectiveLoss(network, objective, passes, by_example=kind == "by example")
+            else ObjectiveLoss(network, objective, passes, "examples" if kind == "by example" else "step")
         )
         score = loss.evaluate(store, passes.all_groups(store), lambda done, every: polled.append((done, every)))
         assert polled == [(number, len(polled)) for number in range(len(polled))]

@@ -99,8 +99,7 @@ def trained_here(
     model: Any, store: TokenStore, config: DistillConfig, *, packed: bool = True, microbatch: int = 60
 ) -> tuple[StepScore, Mapping[str, torch.Tensor]]:
     def loss(network: Any, passes: Passes) -> ObjectiveLoss:
-        settings = {"mean_of": config.mean_of, "temperature": config.temperature}
-        return ObjectiveLoss(network, Distill(config), passes, by_example=config.by_example, **settings)
+        return ObjectiveLoss(network, Distill(config), passes, config.minimizes, temperature=config.temperature)
 
     return step_gradients(copy.deepcopy(model), store, loss, packed=packed, microbatch=microbatch)
 

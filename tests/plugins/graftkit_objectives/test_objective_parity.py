@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from graftkit.interfaces.objective import Minimizes
 from graftkit.store.token_store import SEQUENCE, Example, TokenStore
 from graftkit.training.step_loss import REFERENCE, ObjectiveLoss, Passes, StepScore
 from graftkit_objectives.config import DpoConfig, KtoConfig, OrpoConfig, SimpoConfig
@@ -110,10 +111,16 @@ def store_of(model: Any, examples: list[Example], *, reference: bool) -> TokenSt
 
 
 def trained_here(
-    model: Any, objective: Any, store: TokenStore, *, by_example: bool = True, microbatch: int = 60, packed: bool = True
+    model: Any,
+    objective: Any,
+    store: TokenStore,
+    *,
+    minimizes: Minimizes = "examples",
+    microbatch: int = 60,
+    packed: bool = True,
 ) -> tuple[StepScore, Mapping[str, torch.Tensor]]:
     def loss(network: Any, passes: Passes) -> ObjectiveLoss:
-        return ObjectiveLoss(network, objective, passes, by_example=by_example)
+        return ObjectiveLoss(network, objective, passes, minimizes)
 
     return step_gradients(model, store, loss, packed=packed, microbatch=microbatch)
 
@@ -205,7 +212,7 @@ def test_kto(model: Any, pairs: Any, tiny_model: Path, tmp_path: Path, microbatc
     mine = moved(copy.deepcopy(model))
     store = store_of(mine, examples, reference=True)
     objective = Kto(KtoConfig(beta=0.3, wanted_weight=1.2, unwanted_weight=0.7))
-    found = trained_here(mine, objective, store, by_example=False, microbatch=microbatch)
+    found = trained_here(mine, objective, store, minimizes="step", microbatch=microbatch)
     assert found[0].metrics["kl"] > 0, "the divergence that is estimated has a part in the loss"
     check((loss, theirs), found)
 

@@ -291,7 +291,9 @@ def _merge_request(run: RunContext, corpus: Corpus, probes: Probes, stage: Stage
         probes,
         run.folder / PROBES_FILE,
         lambda: holdout_sample(
-            corpus, options.training.pass_tokens, likelihood=run.plan.bound.objective_config.likelihood
+            corpus,
+            options.training.pass_tokens,
+            likelihood=run.plan.bound.objective_config.minimizes == "likelihood",
         ),
         stage.progress("passes"),
     )

@@ -14,7 +14,7 @@ from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.model_source import TensorInfo
-from graftkit.interfaces.objective import SampledConfig, TeacherConfig
+from graftkit.interfaces.objective import MaskedConfig, SampledConfig, TeacherConfig
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.packing import Packing
@@ -192,8 +192,8 @@ def request_of(
         evaluated = replace(sampled, copies=1)  # an answer to each prompt
         answers = evaluated if answers is None else max(answers, evaluated, key=_tokens)
     largest = largest_pass(recipe, sizes, packed=packing.packed)
-    if bound.objective_config.head == "masked":
-        largest = replace(largest, learnt=ceil(largest.learnt * bound.objective_config.masked_share))
+    if isinstance(bound.objective_config, MaskedConfig):
+        largest = replace(largest, learnt=ceil(largest.learnt * bound.objective_config.probability))
     dry = DryRun(
         config=config,
         tensors=tensors,
@@ -225,7 +225,7 @@ def request_of(
         bool(bound.exports),
         (own_memory() or 0) if program is None else program,
         steps=[[sum(lengths[example] for example in group) for group in step] for step in steps],
-        together=not bound.objective_config.by_example,
+        together=bound.objective_config.minimizes == "step",
     )
 
 

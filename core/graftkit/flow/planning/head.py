@@ -209,7 +209,7 @@ def labels_in_order(
         _refuse_several_outputs(bound, config, origin)
     if learns_from == "scores":
         return [NUMBER]
-    if learns_from not in ("labels", "label_sets", "tags"):
+    if not bound.objective_config.names_labels:
         return []
     if not found:
         raise DataError("no record has a label: there is nothing to tell apart", where=where)

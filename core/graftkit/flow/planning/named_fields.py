@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from graftkit.errors import RecipeError, RequestError
 from graftkit.flow.records.named_providers import Named
 from graftkit.host.results import kind_named
-from graftkit.interfaces.objective import EmbeddingConfig, ObjectiveConfig
+from graftkit.interfaces.objective import AnyObjectiveConfig, EmbeddingConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.visible import first_of
 
@@ -29,7 +29,7 @@ class NamedFields(Named):
         super().__init__(bound.objective.registered)
         self._config, self._where = bound.objective_config, bound.document.where(("objective",))
 
-    def for_records(self, counts: Mapping[str, float], records: float) -> ObjectiveConfig:
+    def for_records(self, counts: Mapping[str, float], records: float) -> AnyObjectiveConfig:
         """Returns the fields with what follows from the training records.
 
         Args:
@@ -45,7 +45,7 @@ class NamedFields(Named):
             raise RecipeError(str(found), where=self._where)
         if type(found) is not type(self._config):
             raise self.wrong(f"gave {kind_named(found)} for its records, not a {type(self._config).__name__}")
-        assert isinstance(found, ObjectiveConfig)
+        assert isinstance(found, AnyObjectiveConfig)
         self._config = found
         if self._call("awaits_records", lambda: found.awaits_records):
             raise self.wrong("has fields that still await records (awaits_records) once for_records was given them")
@@ -93,7 +93,7 @@ class NamedFields(Named):
                 raise self.wrong(
                     f"weighs the label {label!r:.60} as {weight!r:.40}: a text and a number above 0 are due"
                 )
-        if found and self._config.learns_from not in ("labels", "label_sets", "tags"):
+        if found and not self._config.names_labels:
             raise self.wrong(f"gave label_weights, and learns from '{self._config.learns_from}': only labels weigh")
         return dict(found)
 

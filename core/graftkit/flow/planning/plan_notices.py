@@ -28,10 +28,6 @@ from graftkit.vocabulary.losses import describe_losses, lost_characters
 __all__ = ["told_of_files", "told_of_losses", "told_of_own_code", "told_of_records", "told_of_words"]
 
 
-_WITH_LABELS = ("labels", "label_sets", "tags")
-"""What objectives learn from of which a text has the same every time."""
-
-
 def told_of_records(
     bound: BoundRecipe, records: ReadRecords, labels: Sequence[str], differences: Sequence[str]
 ) -> list[str]:
@@ -57,7 +53,7 @@ def told_of_records(
             if learns_from == "scores"
             else records.kinds.told(records.samples.train, labels)
         ),
-        *(records.kinds.told_of_other_labels(records.samples.train) if learns_from in _WITH_LABELS else ()),
+        *(records.kinds.told_of_other_labels(records.samples.train) if bound.objective_config.names_labels else ()),
         *(
             records.kinds.told_of_lone_texts()
             if bound.objective_config.judges_texts

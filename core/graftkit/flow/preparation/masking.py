@@ -5,6 +5,7 @@ from __future__ import annotations
 from graftkit.flow.base_files.open_model import embedding_rows
 from graftkit.flow.base_files.own_head import mask_token
 from graftkit.flow.state.context import RunContext
+from graftkit.interfaces.objective import MaskedConfig
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.store.fingerprint import derived_seed
@@ -27,11 +28,11 @@ def masking_of(bound: BoundRecipe, purpose: str, tokenizer: Tokenizer, where: st
         ModelError: The tokenizer has no mask token, or the embedding no row for it.
     """
     config = bound.objective_config
-    if config.head != "masked":
+    if not isinstance(config, MaskedConfig):
         return None
     seed = derived_seed(bound.recipe.training.seed, "masking", purpose)
     drawn = min(tokenizer.vocab_size, rows or tokenizer.vocab_size)  # added tokens may have no row
-    return Masking(seed, config.masked_share, mask_token(tokenizer, where, rows), drawn)
+    return Masking(seed, config.probability, mask_token(tokenizer, where, rows), drawn)
 
 
 def masking_in(run: RunContext, purpose: str) -> Masking | None:

@@ -36,7 +36,7 @@ def loss_of(
         start: What is trained as it was at the start, where such an objective compares with that.
     """
     choice, config = bound.objective, bound.objective_config
-    if config.likelihood:
+    if config.minimizes == "likelihood":
         return None
     made = host.registry.create(choice.registered, choice.config)
     if sampling is not None:
@@ -52,11 +52,4 @@ def loss_of(
         scored = OfTokens(labels, weights) if config.head == "token" else OfSequences(weights)
         return lambda passes: HeadLoss(network, objective, passes, scored)
     temperature = config.temperature if isinstance(config, TeacherConfig) else 1.0
-    return lambda passes: ObjectiveLoss(
-        network,
-        objective,
-        passes,
-        by_example=config.by_example,
-        mean_of=config.mean_of,
-        temperature=temperature,
-    )
+    return lambda passes: ObjectiveLoss(network, objective, passes, config.minimizes, temperature=temperature)

@@ -22,7 +22,7 @@ from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
 from graftkit.flow.state.start_key import start_key
-from graftkit.interfaces.objective import ObjectiveConfig
+from graftkit.interfaces.objective import AnyObjectiveConfig
 from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loss import TokenLoss
@@ -67,7 +67,7 @@ def with_reference(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Corp
     return _with_columns(corpus, found)
 
 
-def reference_beside(corpus: Corpus, folder: Path, objective: ObjectiveConfig) -> Corpus:
+def reference_beside(corpus: Corpus, folder: Path, objective: AnyObjectiveConfig) -> Corpus:
     """Returns a run's examples with the column that lies beside them, where its objective asks for it.
 
     Args:

@@ -15,7 +15,7 @@ from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.objective import ObjectiveConfig
+from graftkit.interfaces.objective import AnyObjectiveConfig
 from graftkit.interfaces.samples import (
     LongText,
     Sample,
@@ -223,7 +223,7 @@ def choose_training(
     corpus: CorpusEstimate,
     files: BaseModelFiles,
     rate_scale: float = 1.0,
-    examples: int = ObjectiveConfig.examples_per_step,
+    examples: int = AnyObjectiveConfig.examples_per_step,
     repeats: int = 1,
 ) -> dict[str, Any]:
     """Returns the keys of `training` that a recipe leaves out and that fit its records and its model.
@@ -237,7 +237,7 @@ def choose_training(
         corpus: How many tokens and examples its records are.
         files: The base model.
         rate_scale: As above.
-        examples: As above; see `ObjectiveConfig.examples_per_step`.
+        examples: As above; see `AnyObjectiveConfig.examples_per_step`.
         repeats: How many steps see the same examples, one after the other.
     """
     section, chosen = recipe.training, dict[str, Any]()

@@ -26,7 +26,13 @@ from graftkit.interfaces.architecture import Head, head_of
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.model_source import PLAIN, SentenceModules
-from graftkit.interfaces.objective import LearnsFrom, ObjectiveConfig, RetrievalConfig, SampledConfig
+from graftkit.interfaces.objective import (
+    AnyObjectiveConfig,
+    LearnsFrom,
+    ObjectiveConfig,
+    RetrievalConfig,
+    SampledConfig,
+)
 from graftkit.interfaces.samples import (
     Completion,
     Conversation,
@@ -171,7 +177,7 @@ def find_starting_point(
     kept = [min(longest / most, 1.0) for most in corpus.longest]
     corpus = replace(corpus, lengths=[round(n * share) for n, share in zip(corpus.lengths, kept, strict=True)])
     learnt = host.registry.config_class(host.registry.resolve("objective", objective))
-    assert issubclass(learnt, ObjectiveConfig)  # or the registry had refused it
+    assert issubclass(learnt, AnyObjectiveConfig)  # or the registry had refused it
     check_head(files.config, learnt.head, objective, model)
     if learnt.head == "masked":
         mask_token(tokenizer, model)
@@ -208,7 +214,7 @@ def _holdout_share(records: int) -> float:
     return max(usual, min(_MOST_HELD_OUT, math.ceil(100 * _ENOUGH_HELD_OUT / records) / 100))
 
 
-def _asked_for(host: PluginHost, objective: str) -> type[ObjectiveConfig]:
+def _asked_for(host: PluginHost, objective: str) -> type[AnyObjectiveConfig]:
     """Returns the fields of an objective that somebody asks for.
 
     Raises:
@@ -216,7 +222,7 @@ def _asked_for(host: PluginHost, objective: str) -> type[ObjectiveConfig]:
         RecipeError: It has fields that can't be told from records and model.
     """
     found = host.registry.config_class(host.registry.resolve("objective", objective))
-    assert issubclass(found, ObjectiveConfig)  # or the registry had refused it
+    assert issubclass(found, AnyObjectiveConfig)  # or the registry had refused it
     missing = next((name for name, facts in found.model_fields.items() if facts.is_required()), None)
     if missing is not None:
         raise RecipeError(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from graftkit.corpus.encode import Encoder, Overflow
 from graftkit.corpus.tally import Tally
-from graftkit.interfaces.objective import ObjectiveConfig
+from graftkit.interfaces.objective import AnyObjectiveConfig
 
 __all__ = ["told_of_encoding", "way_to_fit"]
 
@@ -18,7 +18,7 @@ _LOSE: dict[Overflow, str] = {
 }
 
 
-def told_of_encoding(tally: Tally, side: str, encoder: Encoder, objective: ObjectiveConfig) -> Iterator[str]:
+def told_of_encoding(tally: Tally, side: str, encoder: Encoder, objective: AnyObjectiveConfig) -> Iterator[str]:
     """Yields what the user should know of records that were encoded.
 
     Args:
@@ -51,7 +51,7 @@ def told_of_encoding(tally: Tally, side: str, encoder: Encoder, objective: Objec
         yield f"{told} {{% generation %}} blocks, which is not learnt"
 
 
-def way_to_fit(encoder: Encoder, objective: ObjectiveConfig) -> str:
+def way_to_fit(encoder: Encoder, objective: AnyObjectiveConfig) -> str:
     """Says what to do where no record has a token to learn within the longest example."""
     if _overflow(encoder, objective) == "truncate":
         return "Raise data.max_length: what stands before the first token to learn fills it."
@@ -59,7 +59,7 @@ def way_to_fit(encoder: Encoder, objective: ObjectiveConfig) -> str:
     return f"Raise data.max_length: no record fits in it{answer}."
 
 
-def _overflow(encoder: Encoder, objective: ObjectiveConfig) -> Overflow:
+def _overflow(encoder: Encoder, objective: AnyObjectiveConfig) -> Overflow:
     """Returns what becomes of records that are too long."""
     if encoder.rules.overflow != "drop_turns" or objective.learns_from in ("answers", "prompts"):
         return encoder.rules.overflow

@@ -19,7 +19,7 @@ from graftkit.flow.training.answers import answer_all, keep_answers, mean_scores
 from graftkit.flow.training.rewards import loss_in
 from graftkit.flow.training.worst_records import WORST_FILE, keep_worst
 from graftkit.host.lifecycle import EvaluationInfo
-from graftkit.interfaces.objective import ObjectiveConfig
+from graftkit.interfaces.objective import AnyObjectiveConfig
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import holdout_loss
@@ -64,8 +64,8 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
 
 def evaluate_base(run: RunContext, base: LoadedBase) -> None:
     """Measures the base model with its own vocabulary, where the run gives it another one."""
-    likelihood = run.plan.bound.objective_config.likelihood
-    if run.vocabulary.change is None or not run.plan.samples.holdout or not likelihood:
+    minimizes = run.plan.bound.objective_config.minimizes
+    if run.vocabulary.change is None or not run.plan.samples.holdout or minimizes != "likelihood":
         return
     if _known_already(run, "base"):
         return
@@ -162,13 +162,15 @@ def _measured(
         hint = "The base model's weights or config.json are damaged"
         if stage.name == "evaluation after":
             hint = "A lower training.learning_rate usually helps"
-        elif not config.likelihood:
+        elif config.minimizes != "likelihood":
             hint += f", or the objective {run.plan.bound.objective.use} makes losses that are no numbers"
         raise TrainingError(f"the holdout loss is {score.loss}", where=stage.name, hint=f"{hint}.")
     return measured_of(config, score, store, tokenizer)
 
 
-def measured_of(config: ObjectiveConfig, score: StepScore, store: TokenStore, tokenizer: Tokenizer) -> dict[str, Any]:
+def measured_of(
+    config: AnyObjectiveConfig, score: StepScore, store: TokenStore, tokenizer: Tokenizer
+) -> dict[str, Any]:
     """Returns what is kept of an evaluation: the loss and what else the objective tells, or bits per byte of text.
 
     Args:
@@ -177,7 +179,7 @@ def measured_of(config: ObjectiveConfig, score: StepScore, store: TokenStore, to
         store: The examples.
         tokenizer: The tokenizer that they are made with.
     """
-    if not config.likelihood or config.head == "masked":
+    if config.minimizes != "likelihood" or config.head == "masked":
         return {"holdout_loss": score.loss, "metrics": dict(score.metrics)}
     loss, weight_sum = score.loss, float(store.weight_sum.sum())
     size = loss_bytes(store, tokenizer)

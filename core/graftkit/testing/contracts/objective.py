@@ -16,9 +16,9 @@ from graftkit.interfaces.objective import (
     LABELS,
     MEAN_TOKENS,
     SCORE,
+    AnyObjectiveConfig,
     EmbeddingConfig,
     Embeddings,
-    ObjectiveConfig,
     Overall,
     SampledConfig,
     Scores,
@@ -66,15 +66,15 @@ class ObjectiveContract(Contract):
     def choice(self) -> Choice:
         """The provider and its fields; one that learns from a teacher is given the name of one, which nobody opens."""
         registry = self.host().registry
-        model = registry.config_class(registry.resolve(self.kind, self.provider)) if self.provider else ObjectiveConfig
-        named = {"teacher": "a teacher"} if issubclass(model, TeacherConfig) else {}
+        model = registry.config_class(registry.resolve(self.kind, self.provider)) if self.provider else None
+        named = {"teacher": "a teacher"} if model and issubclass(model, TeacherConfig) else {}
         return choose(self.host(), self.kind, self.provider, {**named, **self.options}) if named else super().choice
 
     @property
-    def config(self) -> ObjectiveConfig:
+    def config(self) -> AnyObjectiveConfig:
         """What the provider's config model says of it."""
         config = self.choice.config
-        assert isinstance(config, ObjectiveConfig)  # or the registry had refused it
+        assert isinstance(config, AnyObjectiveConfig)  # or the registry had refused it
         return config
 
     def scores(self, examples: int = MOST, *, seed: int = 0, scale: float = 1.0) -> AnyScores:
@@ -121,7 +121,7 @@ class ObjectiveContract(Contract):
 
     def test_a_step_down_the_gradient_lowers_the_loss(self) -> None:
         """With what a step's examples have in common held, as where a divergence is estimated of them."""
-        if not self.config.by_example:
+        if self.config.minimizes == "step":
             return
         for seed in range(3):
             scores = self.scores(seed=seed)
@@ -133,14 +133,14 @@ class ObjectiveContract(Contract):
             assert new < old, f"a small step down the gradient takes the loss from {old:.6f} to {new:.6f}"
 
     def test_an_examples_loss_is_its_own(self) -> None:
-        """Core computes examples pass by pass where the config says `by_example`; how they are cut changes nothing."""
-        if not self.config.by_example:
+        """Core computes examples pass by pass where the config says nothing else; how they are cut changes nothing."""
+        if self.config.minimizes == "step":
             return
         scores = self.scores()
         together = self.losses(scores)
         alone = torch.cat([self.losses(of_examples(scores, [number])) for number in range(MOST)])
         assert torch.allclose(together, alone, atol=1e-5, rtol=1e-5), (
-            "the loss of an example depends on those beside it: say by_example = False in the config"
+            "the loss of an example depends on those beside it: say minimizes = 'step' in the config"
         )
 
     def test_a_querys_loss_is_its_own(self) -> None:
@@ -175,32 +175,32 @@ class ObjectiveContract(Contract):
         )
 
     def test_likelihood_is_what_it_says(self) -> None:
-        """Core computes it itself where the config says `likelihood`, and does not ask."""
-        if not self.config.likelihood:
+        """Core computes it itself where the config minimizes the likelihood, and does not ask."""
+        if self.config.minimizes != "likelihood":
             return
         scores = self.scores()
-        assert isinstance(scores, Scores), "a likelihood is one of tokens: head = language"
+        assert isinstance(scores, Scores)
         expected = -scores.sums().sum(1)
         assert torch.allclose(self.losses(scores), expected, rtol=1e-5), (
-            "the config says likelihood = True, but losses() is not the negative log-likelihood"
+            "the config says minimizes = 'likelihood', but losses() is not the negative log-likelihood"
         )
 
     def test_means_over_tokens_are_of_sums(self) -> None:
-        """A token of half the weight counts half, where the config says `mean_of = tokens`: core divides by weights."""
-        if self.config.mean_of == "examples":
+        """A token of half the weight counts half, where that mean is minimized: core divides by weights."""
+        if self.config.minimizes != "tokens":
             return
         scores = self.scores()
         if isinstance(scores, TokenScores):
             places = torch.arange(len(scores.tags))
             each = [self.losses(of_tokens(scores, places == place)) for place in places]
             assert torch.allclose(self.losses(scores).sum(), torch.cat(each).sum(), rtol=1e-5, atol=1e-6), (
-                "the config says mean_of = tokens, but losses() is no sum over an example's tokens"
+                "the config says minimizes = 'tokens', but losses() is no sum over an example's tokens"
             )
             return
-        assert isinstance(scores, Scores), "a mean over tokens is one of their scores: head = language or token"
+        assert isinstance(scores, Scores)
         halved = replace(scores, weights=scores.weights / 2)
         assert torch.allclose(self.losses(halved), self.losses(scores) / 2, rtol=1e-5, atol=1e-6), (
-            "the config says mean_of = tokens, but losses() is no sum over tokens of their weights times something"
+            "the config says minimizes = 'tokens', but losses() is no sum over tokens of their weights times something"
         )
 
     def test_metrics_are_numbers_of_examples(self) -> None:
@@ -234,7 +234,7 @@ class ObjectiveContract(Contract):
         """Above 0, of labels alone, in fields of the same class, once they know how many records have each label."""
         counts = {f"label {number}": number + 1 for number in range(CLASSES)}
         try:
-            known = counts if self.config.learns_from in ("labels", "label_sets", "tags") else {}
+            known = counts if self.config.names_labels else {}
             settled = self.config.for_records(known, sum(counts.values()))
         except ValueError:  # the fields name labels that these records do not have
             settled = self.config
@@ -245,8 +245,8 @@ class ObjectiveContract(Contract):
         weights = settled.label_weights
         numbers = all(isinstance(weight, int | float) and 0 < weight < float("inf") for weight in weights.values())
         assert numbers, f"label_weights are {dict(weights)}: a number above 0 is due for each label"
-        learnt = settled.learns_from in ("labels", "label_sets", "tags")
-        assert not weights or learnt, "label_weights are of objectives that learn from labels, sets of them, or tags"
+        told = "label_weights are of objectives that learn from labels, sets of them, or tags"
+        assert not weights or settled.names_labels, told
 
     def test_losses_are_multiplied_by_the_weights_of_labels(self) -> None:
         """Once, where a text or a word has the label: core divides their sum by the sum of the weights."""
@@ -319,7 +319,7 @@ class ObjectiveContract(Contract):
         assert torch.equal(first, self.losses(scores)), "another object gives other losses"
 
 
-def make_scores(config: ObjectiveConfig, examples: int, *, seed: int = 0, scale: float = 1.0) -> AnyScores:
+def make_scores(config: AnyObjectiveConfig, examples: int, *, seed: int = 0, scale: float = 1.0) -> AnyScores:
     """Returns random scores of the shape that an objective asks for.
 
     Args:
@@ -417,12 +417,12 @@ def of_each(scores: AnyScores) -> range:
     return range(len(scores.values) if isinstance(scores, SequenceScores) else scores.examples)
 
 
-def compares_with_start(config: ObjectiveConfig) -> bool:
+def compares_with_start(config: AnyObjectiveConfig) -> bool:
     """Tells whether an objective is given what the model says as training starts."""
     return config.uses_reference or (isinstance(config, SampledConfig) and config.compares_with_start)
 
 
-def made_advantages(config: ObjectiveConfig, examples: int, tokens: int) -> dict[str, torch.Tensor]:
+def made_advantages(config: AnyObjectiveConfig, examples: int, tokens: int) -> dict[str, torch.Tensor]:
     """Returns what core says of sampled answers; nothing for an objective that learns from something else.
 
     Args:
@@ -439,7 +439,7 @@ def made_advantages(config: ObjectiveConfig, examples: int, tokens: int) -> dict
     }
 
 
-def made_targets(config: ObjectiveConfig, examples: int) -> dict[str, torch.Tensor]:
+def made_targets(config: AnyObjectiveConfig, examples: int) -> dict[str, torch.Tensor]:
     """Returns what an objective learns of texts as wholes: labels, sets of them, or numbers; nothing for another one.
 
     Args:

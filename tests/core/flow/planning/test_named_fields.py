@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import pytest
 from graftkit.errors import PluginCallError, RecipeError
 from graftkit.flow.planning.named_fields import NamedFields
-from graftkit.interfaces.objective import LearnsFrom, ObjectiveConfig
+from graftkit.interfaces.objective import AnyObjectiveConfig, LearnsFrom, ObjectiveConfig
 
 
-class OddConfig(ObjectiveConfig):
+class OddConfig(AnyObjectiveConfig):
     learns_from: ClassVar[LearnsFrom] = "labels"
     given: ClassVar[Callable[[OddConfig], Any]] = lambda config: config
     weights: ClassVar[Any] = {}
