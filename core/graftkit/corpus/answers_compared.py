@@ -10,24 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftkit.corpus.text_targets import TEXT_SHAPES, is_pair
-from graftkit.errors import DataError
-from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.samples import (
     ANSWERED,
     Completion,
     Conversation,
     LabelledAnswer,
-    LongText,
     PreferencePair,
     Prompt,
     Sample,
-    ScoredText,
-    SimilarTexts,
-    Text,
-    TextPrompt,
-    Tokens,
 )
 from graftkit.store.token_store import SEQUENCE, ByExample, Example
 
@@ -38,7 +29,6 @@ __all__ = [
     "TwoAnswers",
     "WithMismatched",
     "as_one_example",
-    "check_learns_from",
     "labelled_in",
     "shown",
     "with_mismatched",
@@ -203,115 +193,3 @@ def as_one_example(sample: Sample, sequences: Sequence[Example]) -> Example:
 
 def _joined(columns: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     return {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
-
-
-_SHAPES: dict[type[Any], tuple[LearnsFrom, str]] = {
-    **dict.fromkeys((PreferencePair, TwoAnswers), ("pairs", "a chosen and a rejected answer")),
-    LabelledAnswer: ("labelled", "an answer that is labelled as wanted or not"),
-    **dict.fromkeys((Prompt, TextPrompt), ("prompts", "a prompt and no answer")),
-    **{shape.sample: (kind, f"a text and {shape.beside}") for kind, shape in TEXT_SHAPES.items()},
-    SimilarTexts: ("similar", "a text and others that are to be found by it"),
-    **dict.fromkeys((Text, LongText), ("texts", "a text alone")),
-    Tokens: ("answers", "tokens"),
-}
-_WANTED_BY: dict[LearnsFrom, str] = {
-    "answers": "each record's answer or text",
-    "prompts": 'prompts that are answered: messages, {"prompt": ...} or {"prompt": ..., "completion": ...}',
-    "pairs": 'pairs: {"prompt": ..., "chosen": ..., "rejected": ...}',
-    "labelled": 'labelled answers: {"prompt": ..., "completion": ..., "label": true}, or pairs: {"chosen": ...}',
-    "texts": 'plain texts: {"text": ...}',
-    "labels": 'texts with labels: {"text": ..., "label": ...}',
-    "label_sets": 'texts with lists of labels: {"text": ..., "labels": ["...", "..."]}',
-    "scores": 'texts with numbers: {"text": ..., "score": 0.5}',
-    "scored_pairs": 'pairs of texts with numbers: {"sentence1": ..., "sentence2": ..., "score": 0.5}',
-    "similar": 'texts that are found by another: {"query": ..., "positive": ...}, and perhaps {"negative": ...}',
-    "tags": 'words with tags: {"tokens": ["Ada", "lives"], "tags": ["B-PER", "O"]}',
-}
-_COLUMNS = "Name the columns that hold the text and its {0}: columns: {{text: ..., {0}: ...}}."
-_LISTS = " In CSV, where lists are text, say which columns hold some: reader: {{use: csv, lists: [{}]}}."
-_WORDS = (
-    "Name the columns that hold the words and their tags: format: tags, columns: {tokens: ..., tags: ...}."
-    + _LISTS.format("tokens, tags")
-)
-_NUMBERS = (
-    "Name the columns that hold the text and its number: format: score, columns: {text: ..., score: ...}; in CSV, "
-    "where numbers are text, with format: {use: score, as_text: true}."
-)
-_BY_ANOTHER = "Name the columns that hold the two: format: retrieval, columns: {query: ..., positive: ...}."
-_PAIR_WITH_NUMBER = (
-    "Name the columns that hold the two and their number: format: score, columns: {text: ..., text_pair: ..., score: "
-    "...}."
-)
-_AS_TEXTS = ("texts", *TEXT_SHAPES, "scored_pairs")
-"""The shapes of records of which whoever learns texts learns the text alone."""
-_INSTEAD: dict[tuple[str, str], str] = {
-    ("answers", "pairs"): "To learn from both: objective: dpo. To learn the chosen ones alone: format: {use: "
-    "preference, learn: chosen}.",
-    (
-        "answers",
-        "labelled",
-    ): "To learn from both kinds: objective: kto. To learn the wanted ones alone, write them to a "
-    "file of their own, jq -c 'select(.label)' FILE > wanted.jsonl; to learn all of them: format: prompt-completion.",
-    ("pairs", "labelled"): "From labelled answers learns objective: kto.",
-    **{("similar", shape): _BY_ANOTHER for shape in ("answers", "texts", "labels", "label_sets", "scores", "pairs")},
-    ("similar", "scored_pairs"): "From pairs of texts with a number learns objective: similarity.",
-    **{("scored_pairs", shape): _PAIR_WITH_NUMBER for shape in ("answers", "texts", "labels", "label_sets", "pairs")},
-    ("scored_pairs", "scores"): f"From a text with a number learns objective: regression. {_PAIR_WITH_NUMBER}",
-    **{
-        (learns_from, "similar"): "From texts that are found by another learns objective: embedding."
-        for learns_from in ("answers", "prompts", "pairs", "labelled", "texts", *TEXT_SHAPES, "scored_pairs")
-    },
-    ("labels", "pairs"): "From pairs learn the objectives dpo, orpo, simpo and reward.",
-    **{
-        (learns_from, shape): _COLUMNS.format(column) + lists
-        for learns_from, column, lists in (("labels", "label", ""), ("label_sets", "labels", _LISTS.format("labels")))
-        for shape in ("texts", "answers")
-    },
-    **{("tags", shape): _WORDS for shape in ("texts", "answers", "label_sets")},
-    **{
-        (learns_from, "tags"): "From tags of words learns objective: token-classification."
-        for learns_from in ("pairs", "labels", "label_sets", "scores")
-    },
-    ("tags", "labels"): "From labels of texts learns objective: classification.",
-    ("scores", "texts"): _NUMBERS,
-    ("scores", "answers"): _NUMBERS,
-    ("texts", "answers"): "Say which column holds the text: {path: FILE, format: text, columns: {text: ...}}.",
-    ("pairs", "labels"): "From texts with labels learns objective: classification.",
-    ("labels", "label_sets"): "From several labels of a text learns objective: multi-label-classification.",
-    **{
-        (learns_from, shape): "From numbers learns objective: regression."
-        for learns_from in ("labels", "label_sets")
-        for shape in ("scores", "scored_pairs")
-    },
-    ("label_sets", "labels"): 'From one label of a text learns objective: classification; for this one write "labels": '
-    '["..."].',
-    ("scores", "labels"): "Where the label is a number, say so: format: score, columns: {score: label}; in CSV, where "
-    "numbers are text, with format: {use: score, as_text: true}. From labels learns objective: classification.",
-    ("scores", "label_sets"): "From several labels of a text learns objective: multi-label-classification.",
-}
-
-
-def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -> None:
-    """Refuses a record that an objective doesn't learn from.
-
-    Raises:
-        DataError: It is of another shape.
-    """
-    shape, described = _SHAPES.get(type(sample), ("answers", "an answer"))
-    if learns_from in ("pairs", "labelled") and shape in ("answers", "texts"):
-        described = "nothing that its answer is compared with"
-    if isinstance(sample, ScoredText) and is_pair(sample):
-        shape, described = "scored_pairs", "two texts and a number"
-    if learns_from == "prompts" and shape in ("prompts", "answers") and not isinstance(sample, Tokens):
-        if isinstance(sample, Completion) and not sample.prompt:
-            raise DataError(f"the prompt is empty, and the objective {objective} has it answered", where=sample.where)
-        return
-    if learns_from == shape or (learns_from in ("answers", "texts") and shape in _AS_TEXTS):
-        return
-    if (learns_from, shape) in (("labelled", "pairs"), ("scores", "scored_pairs")):  # the first by `AsLabelled`
-        return
-    raise DataError(
-        f"the record has {described}, and the objective {objective} learns from {_WANTED_BY[learns_from]}",
-        where=sample.where,
-        hint=_INSTEAD.get((learns_from, shape), "Leave out `objective` to learn the answers as they are."),
-    )

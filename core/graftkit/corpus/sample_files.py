@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,31 +19,29 @@ from graftkit.errors import DataError
 from graftkit.interfaces.samples import (
     Completion,
     Conversation,
-    LabelledText,
     LongText,
-    Prompt,
     Sample,
-    ScoredText,
     SimilarTexts,
-    TaggedText,
     Text,
-    TextPrompt,
-    TextWithLabels,
     Tokens,
 )
 
 __all__ = ["Samples", "scan_samples"]
 
-_KINDS: dict[type[Any], int] = {
-    Conversation: 0,
-    LabelledText: 0,
-    Prompt: 0,
-    Completion: 1,
-    TextPrompt: 1,
-    **dict.fromkeys((Text, TextWithLabels, ScoredText, TaggedText, SimilarTexts, LongText), 2),
-    Tokens: 3,
+_NAMES: Mapping[str, tuple[type[Any], ...]] = {
+    "chat": (Conversation,),
+    "completion": (Completion,),
+    "text": (Text, LongText, SimilarTexts),
+    "tokens": (Tokens,),
 }
-_NAMES = ("chat", "completion", "text", "tokens")
+"""What records are called by what they show, and the classes that theirs derive from."""
+
+_KINDS: Mapping[type[Any], int] = {
+    sample: kind
+    for kind, classes in enumerate(_NAMES.values())
+    for sample in get_args(Sample)
+    if issubclass(sample, classes)
+}
 
 Digests = NDArray[np.bytes_]
 Mask = NDArray[np.bool_]

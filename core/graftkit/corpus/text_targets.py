@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,16 +24,13 @@ from graftkit.store.token_store import ByExample
 
 __all__ = [
     "COMPARED",
-    "TEXT_SHAPES",
     "JudgedText",
-    "TextShape",
     "TextTargets",
     "WholeText",
     "is_pair",
     "labels_in",
     "pair_as_json",
     "parts_of",
-    "shape_of",
     "text_alone",
 ]
 
@@ -46,53 +43,6 @@ JudgedText = WholeText | TaggedText
 
 COMPARED: Collection[LearnsFrom] = ("similar", "scored_pairs")
 """What is learnt of texts whose vectors are compared: each is a sequence of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class TextShape:
-    """Records of texts of which something is learnt.
-
-    Attributes:
-        kind: What the `learns_from` of an objective calls it.
-        sample: Their class.
-        beside: What they have beside their text, in words.
-        measured: What a model's scores tell of a text that has learnt from them, in words.
-        objective: Which of graftkit's objectives learns from them.
-        several: Whether a text may have several labels, each of which is judged by itself.
-    """
-
-    kind: LearnsFrom
-    sample: type[JudgedText]
-    beside: str
-    measured: str
-    objective: str
-    several: bool = False
-
-
-TEXT_SHAPES: Mapping[LearnsFrom, TextShape] = {
-    shape.kind: shape
-    for shape in (
-        TextShape("labels", LabelledText, "a label", "one label of a text", "classification"),
-        TextShape(
-            "label_sets",
-            TextWithLabels,
-            "a list of labels",
-            "each label by itself",
-            "multi-label-classification",
-            several=True,
-        ),
-        TextShape("scores", ScoredText, "a number", "one number", "regression"),
-        TextShape("tags", TaggedText, "tags of its words", "a tag of each word", "token-classification"),
-    )
-}
-"""The shapes of such records, by what is learnt of them."""
-
-_BY_CLASS: Mapping[type[Any], TextShape] = {shape.sample: shape for shape in TEXT_SHAPES.values()}
-
-
-def shape_of(sample: Sample) -> TextShape | None:
-    """Returns the shape of a record that has something beside its text; None of others."""
-    return _BY_CLASS.get(type(sample))
 
 
 def text_alone(sample: Sample) -> Sample:

@@ -403,4 +403,20 @@ class SimilarTexts:
         return {"query": self.query, "positives": list(self.positives), "negatives": list(self.negatives)}
 
 
-Sample = Conversation | Completion | Text | LongText | Tokens | PreferencePair | LabelledAnswer | SimilarTexts
+Sample = (
+    Conversation
+    | Prompt
+    | LabelledText
+    | Completion
+    | TextPrompt
+    | Text
+    | TextWithLabels
+    | ScoredText
+    | TaggedText
+    | LongText
+    | Tokens
+    | PreferencePair
+    | LabelledAnswer
+    | SimilarTexts
+)
+"""What a format makes of a record: of one of these classes, and of none that derives from them."""

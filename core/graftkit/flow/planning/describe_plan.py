@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graftkit.articles import counted
+from graftkit.corpus.record_shapes import SHAPES
 from graftkit.flow.records.estimate import CorpusEstimate, describe_chosen, estimate_steps
 from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.objective import LearnsFrom
@@ -178,31 +179,18 @@ def _label(registered: Any) -> str:
 
 def _counts(found: dict[str, int], learns_from: LearnsFrom) -> str:
     """Returns how many records there are, by what they are to the objective; else by their shape."""
-    what = _LEARNT.get(learns_from)
-    counts = {what: sum(found.values())} if what and found else {_SHAPES[shape]: n for shape, n in found.items()}
+    what = SHAPES[learns_from].counted
+    counts = {what: sum(found.values())} if what and found else {_READ[shape]: n for shape, n in found.items()}
     return ", ".join(counted(count, one, several) for (one, several), count in counts.items()) or "none"
 
 
-_SHAPES = {
+_READ = {
     "chat": ("conversation", "conversations"),
     "completion": ("completion", "completions"),
     "text": ("text", "texts"),
     "tokens": ("list of tokens", "lists of tokens"),
 }
 """What records of a shape are called; one, and several."""
-
-_LEARNT: Mapping[LearnsFrom, tuple[str, str]] = {
-    "prompts": ("prompt", "prompts"),
-    "pairs": ("pair of answers", "pairs of answers"),
-    "labelled": ("record of wanted or unwanted answers", "records of wanted or unwanted answers"),
-    "labels": ("text with a label", "texts with a label"),
-    "label_sets": ("text with its labels", "texts with their labels"),
-    "scores": ("text with a number", "texts with a number"),
-    "scored_pairs": ("pair of texts with a number", "pairs of texts with a number"),
-    "tags": ("text with tags", "texts with tags"),
-    "similar": ("query with its documents", "queries with their documents"),
-}
-"""What they are called where more than their text is learnt of, or less than an answer."""
 
 
 def _shares(data_sets: Sequence[dict[str, Any]]) -> list[str]:

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from graftkit.corpus.answers_compared import check_learns_from
+from graftkit.corpus.record_shapes import SHAPES, TEXT_SHAPES, check_learns_from
 from graftkit.corpus.sample_files import Samples, scan_samples
-from graftkit.corpus.text_targets import TEXT_SHAPES
 from graftkit.errors import DataError, RecipeError, RequestError
 from graftkit.flow.planning.head import refuse_answers
 from graftkit.flow.planning.plan_notices import told_of_files
@@ -111,7 +110,7 @@ class EvaluationPlan:
         if "objective" not in bound.recipe.model_fields_set and head != "language":
             use = _OBJECTIVES.get(head) or _sequence_objective(labels, several=several)
             if head == "embedding" and isinstance(next(iter(self.samples), None), ScoredText):
-                use = _OF_PAIRS
+                use = SHAPES["scored_pairs"].objective
             bound = _measured_by(use, bound, host)
         if isinstance(bound.objective_config, EmbeddingConfig) and head == "embedding":
             bound = _with_prompts(bound, facts.prompts or {}, host)
@@ -189,13 +188,10 @@ _MEASURED_ALONE: Mapping[LearnsFrom, str] = {"answers": "sft", "pairs": "simpo"}
 
 _OBJECTIVES: Mapping[Head, str] = {
     "masked": "masked-lm",
-    "token": TEXT_SHAPES["tags"].objective,
-    "embedding": "embedding",
+    "token": SHAPES["tags"].objective,
+    "embedding": SHAPES["similar"].objective,
 }
 """What measures a model with a head of each kind that has one objective alone."""
-
-_OF_PAIRS = "similarity"
-"""What measures a model that gives texts vectors, by pairs of them with a number."""
 
 _MODELS: Mapping[Head, str] = {
     "language": "language models",

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.dataset import Dataset
+from graftkit.corpus.record_shapes import check_learns_from
 from graftkit.corpus.sample_files import scan_samples
 from graftkit.corpus.split import Split, exclude, split
 from graftkit.corpus.text_targets import is_pair, labels_in

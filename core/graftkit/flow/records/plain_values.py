@@ -4,48 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from graftkit.interfaces.samples import (
-    Completion,
-    Conversation,
-    LabelledAnswer,
-    LabelledText,
-    LongText,
-    Message,
-    PreferencePair,
-    Prompt,
-    Sample,
-    ScoredText,
-    SimilarTexts,
-    TaggedText,
-    Text,
-    TextPrompt,
-    TextWithLabels,
-    Tokens,
-    ToolCall,
-)
+from graftkit.interfaces.samples import Message, Sample, ToolCall
 
 __all__ = ["SAMPLES", "plain_sample", "plain_value"]
 
-SAMPLES: frozenset[type] = frozenset(
-    {
-        Conversation,
-        LabelledText,
-        Prompt,
-        Completion,
-        TextPrompt,
-        Text,
-        TextWithLabels,
-        ScoredText,
-        TaggedText,
-        SimilarTexts,
-        LongText,
-        Tokens,
-        PreferencePair,
-        LabelledAnswer,
-    }
-)
+SAMPLES: frozenset[type] = frozenset(get_args(Sample))
 """The classes of samples; one of a plugin's own may say anything of itself."""
 
 _PARTS = SAMPLES | {Message, ToolCall}

@@ -13,8 +13,9 @@ from itertools import pairwise
 import numpy as np
 
 from graftkit.corpus.answers_compared import TwoAnswers
+from graftkit.corpus.record_shapes import SHAPES, shape_of
 from graftkit.corpus.sample_files import Samples
-from graftkit.corpus.text_targets import TEXT_SHAPES, is_pair, labels_in, parts_of, shape_of
+from graftkit.corpus.text_targets import is_pair, labels_in, parts_of
 from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.samples import LabelledAnswer, LabelledText, Sample, ScoredText, TaggedText, TextWithLabels
 from graftkit.visible import first_of, one_line
@@ -60,7 +61,7 @@ class SeenKinds:
         self._of_record.append(self._names.setdefault(kind, len(self._names)))
         self._pairs += isinstance(sample, TwoAnswers)
         shape = shape_of(sample)
-        if shape:
+        if shape.measured:
             self._beside.setdefault(shape.kind, sample.where)
             if is_pair(sample):
                 self._two_texts += 1
@@ -127,8 +128,8 @@ class SeenKinds:
             objective: What they are learnt by.
         """
         return [
-            f"{where}: the record has {TEXT_SHAPES[kind].beside} beside its text, which the objective {objective} does "
-            f"not learn: {TEXT_SHAPES[kind].objective} does"
+            f"{where}: the record has {SHAPES[kind].beside} beside its text, which the objective {objective} does "
+            f"not learn: {SHAPES[kind].objective} does"
             for kind, where in self._beside.items()
             if not (kind == "labels" and learns_from == "answers")
         ]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
 from typing import Literal
 
-from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.dataset import Dataset
 from graftkit.corpus.encode import Encoder
 from graftkit.corpus.encoding_rules import EncodingRules
+from graftkit.corpus.record_shapes import SHAPES, check_learns_from, shape_of
 from graftkit.corpus.sample_files import Samples, scan_samples
-from graftkit.corpus.text_targets import TEXT_SHAPES, TextTargets, is_pair, labels_in, shape_of
+from graftkit.corpus.text_targets import TextTargets, is_pair, labels_in
 from graftkit.corpus.tokenizer_template import chat_template_of
 from graftkit.errors import RecipeError, UnknownFormatError
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
@@ -28,7 +28,6 @@ from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.model_source import PLAIN, SentenceModules
 from graftkit.interfaces.objective import (
     AnyObjectiveConfig,
-    LearnsFrom,
     ObjectiveConfig,
     RetrievalConfig,
     SampledConfig,
@@ -159,9 +158,8 @@ def find_starting_point(
     context = context_length(files.config) or 1 << 17
     by_vectors = isinstance(files, SentenceModules) and bool(files.sentence_modules)
     targets = _targets_of(samples, vectors=asked.learns_from == "scored_pairs" if objective else by_vectors)
-    shape = TEXT_SHAPES.get(targets.kind) if targets else None
-    of_vectors = _OF_VECTORS.get(targets.kind) if targets else None
-    suited = of_vectors or (shape.objective if shape else _objective_for(next(iter(samples)), head_of(files.config)))
+    own = head_of(files.config)
+    suited = SHAPES[targets.kind].objective if targets else _objective_for(next(iter(samples)), own)
     if objective not in (None, suited):
         targets = None
     objective = objective or suited
@@ -295,10 +293,6 @@ def _objective_for(sample: Sample, own: Head) -> str:
     return "sft"
 
 
-_OF_VECTORS: Mapping[LearnsFrom, str] = {"similar": "embedding", "scored_pairs": "similarity"}
-"""The objectives that learn vectors, by what they learn from."""
-
-
 def _are_scored_pairs(samples: Samples) -> bool:
     return all(isinstance(sample, ScoredText) and is_pair(sample) for sample in samples)
 
@@ -317,18 +311,18 @@ def _targets_of(samples: Samples, *, vectors: bool) -> TextTargets | None:
     if vectors and _are_scored_pairs(samples):
         return TextTargets("scored_pairs")
     shape = shape_of(next(iter(samples)))
-    if shape is None:
+    if not shape.measured:
         return None
     if shape.kind == "tags":
         tags = {tag for sample in samples for tag in labels_in(sample)}
-        alike = all(type(sample) is shape.sample for sample in samples)
+        alike = all(type(sample) in shape.samples for sample in samples)
         return TextTargets("tags", sorted(tags)) if alike and len(tags) > 1 else None
     most, found = min(_MOST_LABELS, len(samples) // _TIMES_SEEN), set[str]()
     for sample in samples:
         labels = labels_in(sample)
         found.update(labels)
         named = all(0 < len(label) <= _LABEL_LENGTH for label in labels)
-        if type(sample) is not shape.sample or not named or len(found) > most:
+        if type(sample) not in shape.samples or not named or len(found) > most:
             return None
     if shape.kind != "scores" and len(found) < (1 if shape.several else 2):
         return None

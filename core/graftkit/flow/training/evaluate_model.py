@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from graftkit.corpus.answers_compared import check_learns_from
 from graftkit.corpus.encode import Encoder
+from graftkit.corpus.record_shapes import check_learns_from
 from graftkit.corpus.tally import Tally
 from graftkit.corpus.tokenize import Position, tokenize
 from graftkit.corpus.tokenizer_template import chat_template_of
