@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftkit.corpus.answers_compared import TwoAnswers
-from graftkit.corpus.text_targets import is_pair
+from graftkit.corpus.text_targets import COMPARED, is_pair
 from graftkit.errors import DataError
 from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.samples import (
@@ -43,6 +43,8 @@ class RecordShape:
         objective: Which of graftkit's objectives learns from them, where one is meant for them.
         measured: What a model's scores tell of a text that has learnt from such texts as wholes, or of their words.
         several: Whether a text may have several labels, each of which is judged by itself.
+        learnt: What of them the objective learns from, in words.
+        columns: How the columns are named where such records were read as texts or answers.
     """
 
     kind: LearnsFrom
@@ -53,11 +55,22 @@ class RecordShape:
     objective: str = ""
     measured: str = ""
     several: bool = False
+    learnt: str = ""
+    columns: str = ""
 
     @property
     def beside(self) -> str:
         """What records have beside their text, in words."""
         return self.described.removeprefix("a text and ")
+
+    @property
+    def learnt_by(self) -> str:
+        """Which objective learns from them, as a hint; "" where none is meant for them."""
+        return f"From {self.learnt} learns objective: {self.objective}." if self.learnt else ""
+
+
+_LABELS = "Name the columns that hold the text and its {0}: columns: {{text: ..., {0}: ...}}."
+_LISTS = " In CSV, where lists are text, say which columns hold some: reader: {{use: csv, lists: [{}]}}."
 
 
 SHAPES: Mapping[LearnsFrom, RecordShape] = {
@@ -84,8 +97,16 @@ SHAPES: Mapping[LearnsFrom, RecordShape] = {
             "an answer that is labelled as wanted or not",
             'labelled answers: {"prompt": ..., "completion": ..., "label": true}, or pairs: {"chosen": ...}',
             ("record of wanted or unwanted answers", "records of wanted or unwanted answers"),
+            objective="kto",
+            learnt="labelled answers",
         ),
-        RecordShape("texts", (Text, LongText), "a text alone", 'plain texts: {"text": ...}'),
+        RecordShape(
+            "texts",
+            (Text, LongText),
+            "a text alone",
+            'plain texts: {"text": ...}',
+            columns="Say which column holds the text: {path: FILE, format: text, columns: {text: ...}}.",
+        ),
         RecordShape(
             "labels",
             (LabelledText,),
@@ -94,6 +115,8 @@ SHAPES: Mapping[LearnsFrom, RecordShape] = {
             ("text with a label", "texts with a label"),
             "classification",
             "one label of a text",
+            learnt="labels of texts",
+            columns=_LABELS.format("label"),
         ),
         RecordShape(
             "label_sets",
@@ -104,6 +127,8 @@ SHAPES: Mapping[LearnsFrom, RecordShape] = {
             "multi-label-classification",
             "each label by itself",
             several=True,
+            learnt="several labels of a text",
+            columns=_LABELS.format("labels") + _LISTS.format("labels"),
         ),
         RecordShape(
             "scores",
@@ -113,6 +138,9 @@ SHAPES: Mapping[LearnsFrom, RecordShape] = {
             ("text with a number", "texts with a number"),
             "regression",
             "one number",
+            learnt="numbers",
+            columns="Name the columns that hold the text and its number: format: score, columns: {text: ..., score: "
+            "...}; in CSV, where numbers are text, with format: {use: score, as_text: true}.",
         ),
         RecordShape(
             "tags",
@@ -122,6 +150,9 @@ SHAPES: Mapping[LearnsFrom, RecordShape] = {
             ("text with tags", "texts with tags"),
             "token-classification",
             "a tag of each word",
+            learnt="tags of words",
+            columns="Name the columns that hold the words and their tags: format: tags, columns: {tokens: ..., tags: "
+            "...}." + _LISTS.format("tokens, tags"),
         ),
         RecordShape(
             "scored_pairs",  # of `ScoredText`, those that have two
@@ -130,6 +161,9 @@ SHAPES: Mapping[LearnsFrom, RecordShape] = {
             'pairs of texts with numbers: {"sentence1": ..., "sentence2": ..., "score": 0.5}',
             ("pair of texts with a number", "pairs of texts with a number"),
             "similarity",
+            learnt="pairs of texts with a number",
+            columns="Name the columns that hold the two and their number: format: score, columns: {text: ..., "
+            "text_pair: ..., score: ...}.",
         ),
         RecordShape(
             "similar",
@@ -138,6 +172,8 @@ SHAPES: Mapping[LearnsFrom, RecordShape] = {
             'texts that are found by another: {"query": ..., "positive": ...}, and perhaps {"negative": ...}',
             ("query with its documents", "queries with their documents"),
             "embedding",
+            learnt="texts that are found by another",
+            columns="Name the columns that hold the two: format: retrieval, columns: {query: ..., positive: ...}.",
         ),
     )
 }
@@ -157,22 +193,7 @@ def shape_of(sample: Sample) -> RecordShape:
     return _BY_CLASS.get(type(sample), SHAPES["answers"])
 
 
-_COLUMNS = "Name the columns that hold the text and its {0}: columns: {{text: ..., {0}: ...}}."
-_LISTS = " In CSV, where lists are text, say which columns hold some: reader: {{use: csv, lists: [{}]}}."
-_WORDS = (
-    "Name the columns that hold the words and their tags: format: tags, columns: {tokens: ..., tags: ...}."
-    + _LISTS.format("tokens, tags")
-)
-_NUMBERS = (
-    "Name the columns that hold the text and its number: format: score, columns: {text: ..., score: ...}; in CSV, "
-    "where numbers are text, with format: {use: score, as_text: true}."
-)
-_BY_ANOTHER = "Name the columns that hold the two: format: retrieval, columns: {query: ..., positive: ...}."
-_PAIR_WITH_NUMBER = (
-    "Name the columns that hold the two and their number: format: score, columns: {text: ..., text_pair: ..., score: "
-    "...}."
-)
-_INSTEAD: dict[tuple[str, str], str] = {
+_INSTEAD: Mapping[tuple[str, str], str] = {
     ("answers", "pairs"): "To learn from both: objective: dpo. To learn the chosen ones alone: format: {use: "
     "preference, learn: chosen}.",
     (
@@ -180,43 +201,27 @@ _INSTEAD: dict[tuple[str, str], str] = {
         "labelled",
     ): "To learn from both kinds: objective: kto. To learn the wanted ones alone, write them to a "
     "file of their own, jq -c 'select(.label)' FILE > wanted.jsonl; to learn all of them: format: prompt-completion.",
-    ("pairs", "labelled"): "From labelled answers learns objective: kto.",
-    **{("similar", shape): _BY_ANOTHER for shape in ("answers", "texts", "labels", "label_sets", "scores", "pairs")},
-    ("similar", "scored_pairs"): "From pairs of texts with a number learns objective: similarity.",
-    **{("scored_pairs", shape): _PAIR_WITH_NUMBER for shape in ("answers", "texts", "labels", "label_sets", "pairs")},
-    ("scored_pairs", "scores"): f"From a text with a number learns objective: regression. {_PAIR_WITH_NUMBER}",
-    **{
-        (learns_from, "similar"): "From texts that are found by another learns objective: embedding."
-        for learns_from in ("answers", "prompts", "pairs", "labelled", "texts", *TEXT_SHAPES, "scored_pairs")
-    },
     ("labels", "pairs"): "From pairs learn the objectives dpo, orpo, simpo and reward.",
-    **{
-        (learns_from, shape): _COLUMNS.format(column) + lists
-        for learns_from, column, lists in (("labels", "label", ""), ("label_sets", "labels", _LISTS.format("labels")))
-        for shape in ("texts", "answers")
-    },
-    **{("tags", shape): _WORDS for shape in ("texts", "answers", "label_sets")},
-    **{
-        (learns_from, "tags"): "From tags of words learns objective: token-classification."
-        for learns_from in ("pairs", "labels", "label_sets", "scores")
-    },
-    ("tags", "labels"): "From labels of texts learns objective: classification.",
-    ("scores", "texts"): _NUMBERS,
-    ("scores", "answers"): _NUMBERS,
-    ("texts", "answers"): "Say which column holds the text: {path: FILE, format: text, columns: {text: ...}}.",
-    ("pairs", "labels"): "From texts with labels learns objective: classification.",
-    ("labels", "label_sets"): "From several labels of a text learns objective: multi-label-classification.",
-    **{
-        (learns_from, shape): "From numbers learns objective: regression."
-        for learns_from in ("labels", "label_sets")
-        for shape in ("scores", "scored_pairs")
-    },
+    ("labels", "scored_pairs"): SHAPES["scores"].learnt_by,
+    ("label_sets", "scored_pairs"): SHAPES["scores"].learnt_by,
     ("label_sets", "labels"): 'From one label of a text learns objective: classification; for this one write "labels": '
     '["..."].',
     ("scores", "labels"): "Where the label is a number, say so: format: score, columns: {score: label}; in CSV, where "
     "numbers are text, with format: {use: score, as_text: true}. From labels learns objective: classification.",
-    ("scores", "label_sets"): "From several labels of a text learns objective: multi-label-classification.",
+    (
+        "scored_pairs",
+        "scores",
+    ): f"From a text with a number learns objective: regression. {SHAPES['scored_pairs'].columns}",
+    ("tags", "label_sets"): SHAPES["tags"].columns,
 }
+"""What to do, by what an objective learns from and the shape that a record has, where that is nothing usual."""
+
+
+def _way_out(learns_from: LearnsFrom, shape: LearnsFrom) -> str:
+    """Says what to do about a record of a shape that an objective does not learn from."""
+    misread = shape in ("texts", "answers") or (learns_from in COMPARED and shape not in COMPARED)
+    usual = SHAPES[learns_from].columns if misread else SHAPES[shape].learnt_by
+    return _INSTEAD.get((learns_from, shape)) or usual or "Leave out `objective` to learn the answers as they are."
 
 
 def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -> None:
@@ -242,5 +247,5 @@ def check_learns_from(sample: Sample, learns_from: LearnsFrom, objective: str) -
     raise DataError(
         f"the record has {described}, and the objective {objective} learns from {SHAPES[learns_from].wanted}",
         where=sample.where,
-        hint=_INSTEAD.get((learns_from, shape), "Leave out `objective` to learn the answers as they are."),
+        hint=_way_out(learns_from, shape),
     )
