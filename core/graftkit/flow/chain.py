@@ -83,6 +83,7 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     from graftkit.flow.preparation.reference import with_reference
     from graftkit.flow.preparation.teacher import with_teacher
     from graftkit.flow.training.evaluate import evaluate, evaluate_base
+    from graftkit.flow.training.rewards import sampling_in
     from graftkit.flow.training.training import train
     from graftkit.model.memory_back import give_freed_back
 
@@ -94,10 +95,11 @@ def _train_and_export(run: RunContext, planned: PlannedBase, corpus: Corpus, exp
     refuse_merges(run, loaded, exporters)
     lead(run, loaded.device)
     corpus = with_reference(run, loaded, corpus)
-    evaluate(run, loaded, corpus, "before")
-    train(run, loaded, corpus)
+    sampling = sampling_in(run, corpus)
+    evaluate(run, loaded, corpus, "before", sampling)
+    train(run, loaded, corpus, sampling)
     give_freed_back()
-    evaluate(run, loaded, corpus, "after")
+    evaluate(run, loaded, corpus, "after", sampling)
     if not sharing_of(run):
         let_go(run)
     export_all(run, loaded, corpus, exporters)

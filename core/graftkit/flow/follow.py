@@ -114,19 +114,21 @@ def _take_part(run: RunContext, loaded: LoadedModel, written: Corpus, folder: Pa
     from graftkit.flow.preparation.reference import reference_beside, score_references
     from graftkit.flow.training.evaluate import score_holdout
     from graftkit.flow.training.holdout_watch import sample_of
+    from graftkit.flow.training.rewards import sampling_in
     from graftkit.flow.training.training import make_trainer
 
     poll, recipe, objective = run.cancel.poll, run.plan.bound.recipe, run.plan.bound.objective_config
+    sampling = sampling_in(run, written)
     while (part := run.processes.next_command()["part"]) is not None:
         if part == "reference":
             score_references(run, loaded, written, lambda done, total: poll())
             continue
         corpus = reference_beside(written, folder, objective)
         if part == "evaluation":
-            score_holdout(run, loaded, corpus, lambda done, total: poll())
+            score_holdout(run, loaded, corpus, sampling, lambda done, total: poll())
         else:
             sample = sample_of(corpus.holdout, recipe.evaluation, recipe.training.seed)
-            make_trainer(run, loaded, corpus).follow(sample, poll)
+            make_trainer(run, loaded, corpus, sampling).follow(sample, poll)
 
 
 def lead(run: RunContext, device: torch.device) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graftkit.errors import GraftkitError, text_of
 from graftkit.flow.events import Event, Notice, OnEvent, Progress, StageFinished, StageStarted
@@ -30,9 +30,6 @@ from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import RunManifest, SettledKey, StageFacts
 from graftkit.training.processes import ALONE, Processes
 
-if TYPE_CHECKING:
-    from graftkit.training.sampled_loss import SamplingPlan
-
 __all__ = ["RunContext", "StageScope", "describe_error"]
 
 
@@ -49,9 +46,6 @@ class RunContext:
         resumed: The run that this one goes on with, or None.
         processes: The processes that train together; this one's rank is 0.
         vocabulary: What records are encoded with; the first stage puts another one here where the recipe asks for it.
-        sampling: How answers are sampled and rewarded, once a stage has made it: its metrics, and the records that it
-            keeps, serve those that follow.
-        steps_to_come: Returns the examples of each step that training has not taken yet; none before it begins.
     """
 
     def __init__(
@@ -72,8 +66,6 @@ class RunContext:
         self.resumed = resumed
         self.processes = processes
         self.vocabulary = Vocabulary(plan.tokenizer, plan.backend, plan.encoder, plan.tokenizer)
-        self.sampling: SamplingPlan | None = None
-        self.steps_to_come: Callable[[], Iterator[Sequence[int]]] = lambda: iter(())
         self._on_event = on_event
         self._log_failed = False
         in_use = third_parties(plan)

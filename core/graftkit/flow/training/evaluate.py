@@ -24,6 +24,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import holdout_loss
 from graftkit.training.processes import ALONE, Processes
+from graftkit.training.sampled_loss import SamplingPlan
 from graftkit.training.step_loss import OnPass, Passes, StepLoss, StepScore
 from graftkit.training.together import send_parameters
 
@@ -32,7 +33,7 @@ __all__ = ["evaluate", "evaluate_base", "measured_of", "score_holdout"]
 When = Literal["base", "before", "after"]
 
 
-def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -> None:
+def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When, sampling: SamplingPlan | None) -> None:
     """Measures the holdout loss and, where the recipe asks for answers, their scores; keeps both in the manifest."""
     if not len(corpus.holdout):
         return
@@ -41,7 +42,7 @@ def evaluate(run: RunContext, loaded: LoadedModel, corpus: Corpus, when: When) -
     options = run.plan.bound.recipe
     with run.stage(f"evaluation {when}") as stage:
         run.processes.announce({"part": "evaluation"})
-        score = score_holdout(run, loaded, corpus, stage.progress("passes"))
+        score = score_holdout(run, loaded, corpus, sampling, stage.progress("passes"))
         stage.facts |= _measured(run, stage, score, corpus.holdout, run.vocabulary.tokenizer)
         if when == "after":
             keep_worst(run, corpus.holdout, score.losses)
@@ -117,7 +118,7 @@ def _known_already(run: RunContext, when: When) -> bool:
 
 
 def score_holdout(
-    run: RunContext, loaded: LoadedModel, corpus: Corpus, report: OnPass = lambda done, total: None
+    run: RunContext, loaded: LoadedModel, corpus: Corpus, sampling: SamplingPlan | None, report: OnPass
 ) -> StepScore:
     """Returns the loss of the holdout records; all processes that train together call it, with rank 0's parameters.
 
@@ -125,10 +126,11 @@ def score_holdout(
         run: The run.
         loaded: The model.
         corpus: The records.
+        sampling: How answers are sampled, where the run learns from those.
         report: Called before each pass of this process with how many are done and how many it has; raises to stop.
     """
     send_parameters(run.processes, loaded.model.trainable_parameters().values())
-    loss = loss_in(run, loaded.model.network, corpus)
+    loss = loss_in(run, loaded.model.network, sampling)
     return _scored(run, loaded.model.network, loaded, corpus.holdout, loss, report, run.processes)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, dropwhile
 from typing import Any
 
 import numpy as np
@@ -39,34 +39,40 @@ from graftkit.training.sampled_loss import Asked, SamplingPlan
 from graftkit.training.start_scores import KeptStart
 from graftkit.training.step_loss import Passes, StepLoss
 
-__all__ = ["asked_of", "check_rewarded", "loss_in", "mixture_of", "rewards_of", "sampling_of"]
+__all__ = ["asked_of", "check_rewarded", "loss_in", "mixture_of", "rewards_of", "sampling_in", "sampling_of"]
 
 _KEPT_TOKENS = 10_000_000
 """Records of so many tokens are read together and kept in memory, those of later steps, too: it takes all files."""
 
 
 def loss_in(
-    run: RunContext, network: Any, corpus: Corpus, learnt: Iterable[nn.Parameter] = ()
+    run: RunContext, network: Any, sampling: SamplingPlan | None, learnt: Iterable[nn.Parameter] = ()
 ) -> Callable[[Passes], StepLoss] | None:
     """Returns what makes the loss of a run's steps and holdout records; None for the likelihood.
 
     Args:
         run: The run.
         network: The model.
-        corpus: The examples, and the tokens that end an answer.
+        sampling: What `sampling_in` gave.
         learnt: What is trained by it, as it is at the start; nothing where it is evaluated alone.
     """
-    bound, config = run.plan.bound, run.plan.bound.objective_config
-    if not isinstance(config, SampledConfig):
-        return loss_of(bound, run.host, network)
-    kept = list(learnt) if config.compares_with_start else []
-    run.sampling = run.sampling or _sampling(run, corpus)
-    return loss_of(bound, run.host, network, run.sampling, KeptStart(kept) if kept else None)
+    kept = list(learnt) if sampling and sampling.config.compares_with_start else []
+    return loss_of(run.plan.bound, run.host, network, sampling, KeptStart(kept) if kept else None)
 
 
-def _sampling(run: RunContext, corpus: Corpus) -> SamplingPlan:
-    """Returns how answers are sampled; metrics are made for the first ones, since who only exports may have none."""
+def sampling_in(run: RunContext, corpus: Corpus) -> SamplingPlan | None:
+    """Returns how a run samples answers and rewards them; None where it learns from something else.
+
+    Evaluations and training share it, with its metrics and the records that it keeps. Metrics are made for the first
+    answers, since who only exports may have none.
+
+    Args:
+        run: The run.
+        corpus: The examples, and the tokens that end an answer.
+    """
     bound, samples = run.plan.bound, run.plan.samples
+    if not isinstance(bound.objective_config, SampledConfig):
+        return None
     train, holdout = _Records(samples.train), _Records(samples.holdout)
 
     @cache
@@ -75,7 +81,7 @@ def _sampling(run: RunContext, corpus: Corpus) -> SamplingPlan:
 
     def ask(store: TokenStore, numbers: Sequence[int]) -> list[Asked]:
         if store is corpus.train:
-            return _asked(run, train.at(store, numbers, run.steps_to_come()), metrics(), store, numbers)
+            return _asked(run, train.at(store, numbers, _steps_from(run, store, numbers)), metrics(), store, numbers)
         return _asked(run, holdout.at(store, numbers), metrics(), store, numbers)
 
     return sampling_of(bound, ask, corpus.stop, run.vocabulary.encoder.max_length)
@@ -198,12 +204,21 @@ def check_rewarded(run: RunContext, corpus: Corpus) -> None:
 
 def _seen(run: RunContext, store: TokenStore) -> Samples:
     """Returns the records that some step sees and that have not been checked yet."""
-    bound, checked = run.plan.bound, checked_first(run.plan)
-    steps = planned_steps(
-        store.lengths.tolist(), bound.recipe.training, mixture_of(run, store), bound.objective_config.repeats
-    )
-    seen = {int(store.by_example[RECORD][number]) for step in steps for number in step}
+    checked = checked_first(run.plan)
+    seen = {int(store.by_example[RECORD][number]) for step in _steps(run, store) for number in step}
     return run.plan.samples.train.at({number for number in seen if number >= checked})
+
+
+def _steps(run: RunContext, store: TokenStore) -> list[list[int]]:
+    """Returns the examples of every step of the training."""
+    bound = run.plan.bound
+    lengths, repeats = store.lengths.tolist(), bound.objective_config.repeats
+    return planned_steps(lengths, bound.recipe.training, mixture_of(run, store), repeats)
+
+
+def _steps_from(run: RunContext, store: TokenStore, numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yields the examples of the step that sees just these, and of those that follow it; plans them when asked."""
+    yield from dropwhile(lambda step: {*step} != {*numbers}, _steps(run, store))
 
 
 def mixture_of(run: RunContext, store: TokenStore) -> Mixture | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 from graftkit.articles import counted
@@ -41,6 +39,7 @@ from graftkit.training.checkpoint import (
 from graftkit.training.early_stop import best_step
 from graftkit.training.loop import Trainer
 from graftkit.training.optimizers import RowTraining
+from graftkit.training.sampled_loss import SamplingPlan
 
 __all__ = ["make_trainer", "save_adapter", "train"]
 
@@ -48,13 +47,19 @@ SHOWN_RECORDS = 8
 """How many of a failed step's records its error names; the manifest names all."""
 
 
-def train(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> None:
+def train(run: RunContext, loaded: LoadedModel, corpus: Corpus, sampling: SamplingPlan | None) -> None:
     """Trains, writes `metrics.jsonl`, `checkpoints/` and `adapter/`.
 
     When it is stopped half-way, by whatever, the state as of the last whole step is saved, and the manifest says how
     far it came: a resumed run goes on from there.
+
+    Args:
+        run: The run.
+        loaded: Its model.
+        corpus: Its examples.
+        sampling: How it samples answers, where it learns from those.
     """
-    model, trainer = loaded.model, make_trainer(run, loaded, corpus)
+    model, trainer = loaded.model, make_trainer(run, loaded, corpus, sampling)
     _check_first(run, trainer)
     with run.stage("training") as stage:
         _tell_of_idle(run, trainer, stage)
@@ -108,10 +113,10 @@ def _tell_of_room(run: RunContext, corpus: Corpus, stage: StageScope) -> None:
         )
 
 
-def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Trainer:
+def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus, sampling: SamplingPlan | None) -> Trainer:
     """Returns what trains a run's model on its examples."""
     model, store = loaded.model, corpus.train
-    trainer = Trainer(
+    return Trainer(
         model.network,
         model.trainable_parameters(),
         store,
@@ -120,16 +125,13 @@ def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus) -> Traine
         _row_training(run, model),
         rate_scales=model.rate_scales(),
         packed=loaded.packing.packed,
-        loss=loss_in(run, model.network, corpus, model.trainable_parameters().values()),
+        loss=loss_in(run, model.network, sampling, model.trainable_parameters().values()),
         mixture=mixture_of(run, store),
         masking=masking_in(run, "training"),
         diverges=not _samples(run),
         repeats=run.plan.bound.objective_config.repeats,
         processes=run.processes,
     )
-    made = weakref.ref(trainer)  # the run outlives the model
-    run.steps_to_come = lambda: islice(taking.plan, taking.step, None) if (taking := made()) else iter(())
-    return trainer
 
 
 def _take_steps(
