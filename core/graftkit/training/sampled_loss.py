@@ -23,10 +23,11 @@ from graftkit.model.sampling import Sampling
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.loss import TokenLoss
+from graftkit.training.objective_loss import ObjectiveLoss
 from graftkit.training.processes import shares
 from graftkit.training.sampled_batch import SampledBatch
 from graftkit.training.start_scores import KeptStart, rounding, score_groups
-from graftkit.training.step_loss import OLD, REFERENCE, ObjectiveLoss, OnPass, Passes, StepCalls, StepScore
+from graftkit.training.step_loss import OLD, REFERENCE, OnPass, Passes, StepCalls, StepScore
 
 __all__ = ["Asked", "SampledLoss", "SamplingPlan"]
 

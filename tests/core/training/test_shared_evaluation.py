@@ -18,8 +18,9 @@ from graftkit.flow.preparation.named_objective import named_objective
 from graftkit.interfaces.objective import SequenceScores, TokenScores
 from graftkit.store.token_store import TARGET, Example, TokenStore
 from graftkit.training.head_loss import HeadLoss, OfSequences, OfTokens
+from graftkit.training.objective_loss import ObjectiveLoss
 from graftkit.training.processes import ALONE, Processes
-from graftkit.training.step_loss import LikelihoodLoss, ObjectiveLoss, Passes, StepScore
+from graftkit.training.step_loss import LikelihoodLoss, Passes, StepScore
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import (
     LlamaConfig,

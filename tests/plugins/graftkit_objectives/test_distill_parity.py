@@ -14,7 +14,8 @@ from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training import loss as loss_module
 from graftkit.training.loss import TokenLoss
-from graftkit.training.step_loss import TEACHER_IDS, TEACHER_LOGPS, ObjectiveLoss, Passes, StepScore
+from graftkit.training.objective_loss import ObjectiveLoss
+from graftkit.training.step_loss import TEACHER_IDS, TEACHER_LOGPS, Passes, StepScore
 from graftkit.training.teacher_scores import teacher_scores
 from graftkit_objectives.config import DistillConfig
 from graftkit_objectives.distill import Distill

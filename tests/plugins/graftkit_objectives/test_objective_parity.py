@@ -12,7 +12,8 @@ import pytest
 import torch
 from graftkit.interfaces.objective import Minimizes
 from graftkit.store.token_store import SEQUENCE, Example, TokenStore
-from graftkit.training.step_loss import REFERENCE, ObjectiveLoss, Passes, StepScore
+from graftkit.training.objective_loss import ObjectiveLoss
+from graftkit.training.step_loss import REFERENCE, Passes, StepScore
 from graftkit_objectives.config import DpoConfig, KtoConfig, OrpoConfig, SimpoConfig
 from graftkit_objectives.dpo import Dpo
 from graftkit_objectives.kto import Kto

@@ -12,9 +12,10 @@ from graftkit.interfaces.objective import SimilarityConfig, TeacherConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.training.embedding_loss import Documents, EmbeddingLoss, Pairs
 from graftkit.training.head_loss import HeadLoss, OfSequences, OfTokens
+from graftkit.training.objective_loss import ObjectiveLoss
 from graftkit.training.sampled_loss import SampledLoss, SamplingPlan
 from graftkit.training.start_scores import KeptStart
-from graftkit.training.step_loss import ObjectiveLoss, Passes, StepLoss
+from graftkit.training.step_loss import Passes, StepLoss
 
 __all__ = ["loss_of"]
 
