@@ -174,7 +174,7 @@ def test_progress_takes_names_for_no_markup(terminal: Terminal) -> None:
 def test_tables_and_a_models_answers(terminal: Terminal) -> None:
     terminal.open()
     with guarded_streams():
-        show_table(["name", "value"], [[f"[red]{EVIL}", "1"]], title=f"[b]{EVIL}")
+        show_table(["name", "value"], [[f"[red]{EVIL}", "1"]])
         say_answer(f"answer {EVIL}\n")
         console().print(f"[bold]{EVIL}")
     check(terminal, f"answer {SHOWN}")

@@ -15,13 +15,13 @@ _NARROWEST = 5
 """Columns of a terminal that a table's column takes at least, with its line and space; rich prints none in fewer."""
 
 
-def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table whose first column stands to the left and whose other ones stand to the right.
 
     A terminal that is too narrow for lines between columns is given plain ones, which it wraps.
     """
     if is_terminal() and console().width >= _NARROWEST * len(headers):
-        _rich(headers, rows, title)
+        _rich(headers, rows)
         return
     widths = [max(len(row[column]) for row in (headers, *rows)) for column in range(len(headers))]
     for row in (headers, *rows):
@@ -41,11 +41,11 @@ def side_by_side(headers: Sequence[str], texts: Sequence[str]) -> None:
     console().print(table)
 
 
-def _rich(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+def _rich(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left")
+    table = Table()
     for number, header in enumerate(headers):
         table.add_column(Text(header), justify="right" if number else "left", overflow="fold")
     for row in rows:

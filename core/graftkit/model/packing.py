@@ -90,7 +90,7 @@ def _of_configuration(text: str, most_weights: int | None) -> Packing:
     try:
         twin = build_twin(config, most_weights=most_weights)
         sequences = _sequences(int(twin.get_input_embeddings().weight.shape[0]))
-        with attention_as(twin, "eager") if _takes(twin, "eager") else nullcontext():
+        with attention_as(twin, "eager") if _lets_choose(twin) else nullcontext():
             expected = [_own_logits(twin, ids) for ids in sequences]
             if scores:
                 alone = torch.cat([_logits(twin, [ids], packed=False) for ids in sequences])
@@ -149,10 +149,10 @@ def _sees_padding(network: Any, ids: torch.Tensor) -> bool:
     return relative_difference(states[1], states[0]) > _TOLERANCE
 
 
-def _takes(network: Any, attention: str) -> bool:
+def _lets_choose(network: Any) -> bool:
     """Tells whether an architecture lets its attention be chosen."""
     try:
-        with attention_as(network, attention):
+        with attention_as(network, "eager"):
             return True
     except ValueError:
         return False

@@ -13,7 +13,7 @@ import torch
 from graftkit.errors import ModelError
 from graftkit.interfaces.block_memory import exact_constants
 
-__all__ = ["compute_in_float32", "is_text", "move_text", "move_towers", "tower_tensors"]
+__all__ = ["compute_in_float32", "empty_towers", "is_text", "move_text", "tower_tensors"]
 
 
 def is_text(model: Any) -> Callable[[str], bool]:
@@ -55,9 +55,9 @@ def move_text(model: Any, device: torch.device) -> None:
     _convert(model, lambda tensor: tensor.to(device), towers=False, done=lambda tensor: tensor.device == device)
 
 
-def move_towers(model: Any, device: str) -> None:
-    """Moves everything but the text part: towers, projectors, and what parameters stand beside those."""
-    _convert(model, lambda tensor: tensor.to(device), towers=True)
+def empty_towers(model: Any) -> None:
+    """Moves everything but the text part to the meta device: towers, projectors, and parameters beside those."""
+    _convert(model, lambda tensor: tensor.to("meta"), towers=True)
 
 
 def compute_in_float32(model: Any) -> None:

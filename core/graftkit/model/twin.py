@@ -13,7 +13,7 @@ from torch import nn
 
 from graftkit.interfaces.architecture import head_of, model_class
 from graftkit.interfaces.fork_lock import ForkLock
-from graftkit.model.parts import move_towers
+from graftkit.model.parts import empty_towers
 from graftkit.model.skeleton import EmptyOnMeta, build_config
 
 __all__ = [
@@ -269,7 +269,7 @@ def _built(settings: dict[str, Any], most_weights: int | None) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = kind._from_config(built, dtype=torch.float32)
-        move_towers(model, "meta")
+        empty_towers(model)
         _spread(model)
     return model.eval().requires_grad_(False)
 

@@ -45,7 +45,7 @@ from graftkit.training.head_loss import HeadPass
 from graftkit.training.loss import Candidates, ScoredPass, TokenLoss
 from graftkit.training.optimizer_kinds import empty_state
 
-__all__ = ["AnswerSizes", "DryRun", "Foreseen", "PassSizes", "Peak", "dry_run", "dry_scores"]
+__all__ = ["AnswerSizes", "DryRun", "Foreseen", "PassSizes", "Peak", "dry_run", "dry_teacher"]
 
 _FILE = "file"
 _MOST_SEQUENCES = 64
@@ -239,12 +239,11 @@ def dry_run(asked: DryRun) -> Foreseen:
     return Foreseen([*watch.peaks, after], uses)
 
 
-def dry_scores(asked: DryRun, stage: str) -> Peak:
-    """Computes loading a model and the largest pass, forward alone, without contents, by the code that computes them.
+def dry_teacher(asked: DryRun) -> Peak:
+    """Computes loading a teacher and the largest pass, forward alone, without contents, by the code that computes them.
 
     Args:
-        asked: The model; its adapter, training and answers have no part.
-        stage: What the peak is of.
+        asked: The teacher; its adapter, training and answers have no part.
 
     Raises:
         Exception: As for `dry_run`.
@@ -255,7 +254,7 @@ def dry_scores(asked: DryRun, stage: str) -> Peak:
         use_packing(network, asked.packing)
         network.eval()
         _MeteredLoss(network, asked, meter, plain_head).evaluate(_batch(asked.largest, asked.config))
-        watch.ends(stage)
+        watch.ends("teacher")
     return watch.peaks[0]
 
 

@@ -22,7 +22,7 @@ from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.schema import Recipe
 from graftkit.report.run_manifest import MemoryForecast, StageMemory
 from graftkit.training.block_uses import BlockUses
-from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, Peak, dry_run, dry_scores
+from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, Peak, dry_run, dry_teacher
 from graftkit.training.order import group_by_tokens, plan_steps
 
 __all__ = [
@@ -335,7 +335,7 @@ def forecast_with_blocks(asked: MemoryRequest) -> tuple[MemoryForecast, BlockUse
     """Returns what `forecast_memory` does, and what several processes would exchange; None where that is not known."""
     dry = asked.dry
     try:
-        peaks = [dry_scores(asked.teacher, "teacher")] if asked.teacher else []
+        peaks = [dry_teacher(asked.teacher)] if asked.teacher else []
         foreseen = dry_run(dry)
     except Exception as error:
         return MemoryForecast(device=asked.device, unknown=f"{type(error).__name__}: {brief(error)}"), None

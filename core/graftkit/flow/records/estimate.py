@@ -38,6 +38,7 @@ __all__ = [
     "estimate_corpus",
     "estimate_steps",
     "long_warmup",
+    "rounded_up",
     "too_short",
 ]
 
@@ -256,11 +257,12 @@ def choose_training(
 def _tokens_per_step(corpus: CorpusEstimate, at_least: int, examples: int) -> int:
     """Returns the tokens of about so many examples; of so few records, fewer, that an epoch has two steps."""
     examples = min(examples, math.ceil(corpus.examples / 2))
-    return max(at_least, corpus.quantile(1), _rounded_up(examples * corpus.mean))
+    return max(at_least, corpus.quantile(1), rounded_up(examples * corpus.mean))
 
 
-def _rounded_up(number: float, unit: int = 64) -> int:
-    return math.ceil(number / unit) * unit
+def rounded_up(tokens: float) -> int:
+    """Returns a number of tokens up to the next multiple of 64."""
+    return math.ceil(tokens / 64) * 64
 
 
 def _rate(files: BaseModelFiles) -> float:

@@ -19,7 +19,7 @@ from graftkit.errors import RecipeError, UnknownFormatError
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
 from graftkit.flow.base_files.own_head import check_head, mask_token
 from graftkit.flow.records.datasets import look_at_path, open_path, read_for
-from graftkit.flow.records.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps
+from graftkit.flow.records.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps, rounded_up
 from graftkit.flow.records.suggest_format import Guess, scored_texts
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head, head_of
@@ -170,7 +170,7 @@ def find_starting_point(
     corpus = replace(corpus, scale=corpus.scale * (1 - holdout) * records / len(samples))
     new_tokens = _new_tokens(corpus) if issubclass(asked, SampledConfig) else None
     tokens = corpus.longest_quantile(0.99) if new_tokens is None else corpus.prompt_quantile(0.99) + new_tokens
-    longest = min(context, max(64, math.ceil(tokens / 64) * 64))
+    longest = min(context, max(64, rounded_up(tokens)))
     recipe = Recipe.model_validate({"model": model, "data": {"train": train, "max_length": longest}})
     kept = [min(longest / most, 1.0) for most in corpus.longest]
     corpus = replace(corpus, lengths=[round(n * share) for n, share in zip(corpus.lengths, kept, strict=True)])
@@ -233,7 +233,7 @@ def _asked_for(host: PluginHost, objective: str) -> type[AnyObjectiveConfig]:
 def _new_tokens(corpus: CorpusEstimate) -> int:
     """Returns how many tokens a sampled answer has at most: as usual, or as 99 of 100 records' own answers have."""
     usual: int = SampledConfig.model_fields["max_new_tokens"].default
-    return max(usual, math.ceil(corpus.learnt_quantile(0.99) / 64) * 64)
+    return max(usual, rounded_up(corpus.learnt_quantile(0.99)))
 
 
 def _metric_for(samples: Samples) -> str:
