@@ -42,8 +42,8 @@ from graftkit_gguf.reading import original_context
 from graftkit_gguf.rope import rope_notices
 from graftkit_gguf.stop_tokens import stop_notices, stop_tokens_of, stored_stops
 from graftkit_gguf.stored_types import StoredTypes, file_type
+from graftkit_gguf.text_form import in_form, notices_of_spaces
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
-from graftkit_gguf.unicode_form import in_form
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
 from graftkit_gguf.wordpiece import notices_of_scripts
 
@@ -94,13 +94,16 @@ class GgufExporter:
         """Says which matrices are stored otherwise than the recipe asks, and where an answer does not end by itself."""
         architecture, config = architecture_of(planned.config), complete_config(planned.config)
         shapes = architecture.stored_shapes(config)
+        of_wholes = head_of(config) != "language"
+        cut = _tokenizer(planned, planned.tokenizer.adds_bos, []) if of_wholes else {}
         return [
             *self._types(planned).notices(shapes),
             *self._notices_of_changes(planned),
             *stop_notices(planned.tokenizer, stop_tokens_of(planned.generation_config)),
             *rope_notices(get_setting(config, architecture.rope) or {}),
             *_notices_of_prompts(config.get(EMBEDDING_PROMPTS) or {}),
-            *notices_of_scripts(_tokenizer(planned, planned.tokenizer.adds_bos, []) if not architecture.ropes else {}),
+            *notices_of_scripts(cut),
+            *notices_of_spaces(cut),
         ]
 
     def _notices_of_changes(self, planned: PlannedModel) -> Iterator[str]:
@@ -330,12 +333,13 @@ def _tokenizer(planned: PlannedModel, adds_bos: bool, stop: list[int]) -> dict[s
     tokenizer = planned.tokenizer
     roles = {role: tokenizer.role_token(role) for role in ("bos", "eos", "unk", "pad")}
     added = (adds_bos, False)
-    if head_of(planned.config) != "language":
+    wholes = head_of(planned.config) != "language"
+    if wholes:
         around = _put_around(tokenizer)
         roles, added = {**roles, **around}, ("bos" in around, "eos" in around)
     with temporary_folder() as folder:
         tokenizer.save(folder)
-        found = tokenizer_metadata(folder, planned.config["vocab_size"], roles, added, stop)
+        found = tokenizer_metadata(folder, planned.config["vocab_size"], roles, added, stop, wholes=wholes)
     template = tokenizer.chat_template
     return found | ({"tokenizer.chat_template": template} if template else {})
 

@@ -95,8 +95,11 @@ def test_a_text_that_is_scored_has_around_it_what_its_tokenizer_puts_there(
 ) -> None:
     asked: list[Any] = []
 
-    def metadata(folder: Path, rows: int, roles: Mapping[str, int], added: Any, stop: list[int]) -> dict[str, Any]:
+    def metadata(
+        folder: Path, rows: int, roles: Mapping[str, int], added: Any, *_: Any, wholes: bool
+    ) -> dict[str, Any]:
         asked.append((added, [roles[role] for role in ("bos", "eos")]))
+        assert wholes
         return {}
 
     monkeypatch.setattr("graftkit_gguf.model_exporter.tokenizer_metadata", metadata)
