@@ -36,6 +36,9 @@ SIZES = (
 )
 
 
+_OUTPUT_LAYER = "lm_head"
+
+
 @dataclass(frozen=True)
 class Architecture:
     """One architecture of llama.cpp's, and the model of transformers that it computes.
@@ -55,9 +58,10 @@ class Architecture:
         rotates_a_part: Whether a part of a head's dimensions may be rotated.
         ties: Whether the output layer may be the embedding: else the file has it once more.
         is_square: Whether the widths of all heads have to add up to the model's.
-        scores: What a classifier has in the place of the output layer; None where llama.cpp computes no such scores.
+        scores: What a classifier has in the place of the output layer; nothing where llama.cpp computes no such scores.
+        gives_shares: Whether llama.cpp gives the softmax of those scores, and not the scores.
         body: What the names of all weights but the output layer's begin with, which they do not where a model is its
-            body alone, as one is that gives vectors; empty where there are such bodies alone.
+            body alone, as one is that gives vectors.
         layers: What the names of the layers' weights begin with.
         constants: Keys of the metadata that are the same for every such model.
         needless: What the names of tensors begin with that a file has no place for, since no vector is made of them.
@@ -76,11 +80,17 @@ class Architecture:
     rotates_a_part: bool = False
     ties: bool = True
     is_square: bool = False
-    scores: Part | None = None
+    scores: tuple[Part, ...] = ()
+    gives_shares: bool = True
     body: str = "model."
     layers: str = "model.layers."
     constants: Mapping[str, Any] = field(default_factory=dict)
     needless: tuple[str, ...] = ()
+
+    @property
+    def decodes(self) -> bool:
+        """Whether there is an output layer, which says what token comes next."""
+        return any(part.name == _OUTPUT_LAYER for part in self.parts)
 
     @property
     def is_mixture(self) -> bool:
@@ -104,7 +114,7 @@ class Architecture:
             if value is None:
                 raise ModelError(f"a model without {setting.path} can't be written as GGUF for this architecture")
             found[setting.named(self.name)] = setting.kind(value)
-        others = {**self.constants, **self._rope_metadata(config), **pooling_metadata(config)}
+        others = {**self.constants, **self._rope_metadata(config), **pooling_metadata(config, shares=self.gives_shares)}
         return found | {key_of(self.name, key): value for key, value in others.items()}
 
     def _rope_metadata(self, config: Complete) -> dict[str, Any]:
@@ -184,7 +194,7 @@ class Architecture:
     @cached_property
     def _by_name(self) -> dict[str, tuple[Part, str]]:
         found = {}
-        for part in (*self.parts, *([self.scores] if self.scores else [])):
+        for part in (*self.parts, *self.scores):
             found[part.name if part.is_parameter else f"{part.name}.weight"] = (part, "weight")
             if part.bias:
                 found[f"{part.name}.bias"] = (part, "bias")
@@ -198,12 +208,12 @@ class Architecture:
                 classifier one.
         """
         head = head_of(config)
-        for name, part, kind, stored in self._weights(config, self.scores if head == "sequence" else None):
+        for name, part, kind, stored in self._weights(config, self.scores if head == "sequence" else ()):
             yield name.removeprefix(self.body) if head == "embedding" else name, part, kind, stored
 
-    def _weights(self, config: Complete, scores: Part | None) -> Iterator[tuple[str, Part, str, tuple[str, ...]]]:
-        for part in (*(part for part in self.parts if part.is_outer), *([scores] if scores else [])):
-            if part.name != "lm_head" or not (config["tie_word_embeddings"] or scores):
+    def _weights(self, config: Complete, scores: tuple[Part, ...]) -> Iterator[tuple[str, Part, str, tuple[str, ...]]]:
+        for part in (*(part for part in self.parts if part.is_outer), *scores):
+            if part.name != _OUTPUT_LAYER or not (config["tie_word_embeddings"] or scores):
                 for kind, suffix in part.parameters(config):
                     yield f"{part.name}{suffix}", part, kind, tuple(f"{stored}.{kind}" for stored in part.stored)
         inner = [part for part in self.parts if not part.is_outer]

@@ -12,6 +12,7 @@ from typing import Any
 
 from graftkit_gguf.architectures import Architecture
 from graftkit_gguf.parts import TOKEN_TYPES, Part, Setting, get_setting, layer, norm, outside
+from graftkit_gguf.pooling import DENSE, SCORES
 
 __all__ = ["ENCODERS"]
 
@@ -42,12 +43,22 @@ def _implied_by_modernbert(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"rope_parameters": {**config["rope_parameters"], "sliding_attention": near}}
 
 
-_WORDS = layer("embeddings.word_embeddings", "token_embd", "vocabulary", "hidden")
-_POSITIONS = replace(
-    layer("embeddings.position_embeddings", "position_embd", "positions", "hidden"), after_padding=True
-)
-_TYPES = layer("embeddings.token_type_embeddings", "token_types", "types", "hidden")
-_FIRST_NORM = norm("embeddings.LayerNorm", "token_embd_norm", bias="always")
+def _embeddings(body: str, *, positions: bool = True, types: bool = True) -> tuple[Part, ...]:
+    """Returns the parts outside layers.
+
+    Args:
+        body: What their names begin with.
+        positions: Whether positions have embeddings.
+        types: Whether types of tokens have some.
+    """
+    places = layer(f"{body}embeddings.position_embeddings", "position_embd", "positions", "hidden")
+    kinds = layer(f"{body}embeddings.token_type_embeddings", "token_types", "types", "hidden")
+    return outside(
+        layer(f"{body}embeddings.word_embeddings", "token_embd", "vocabulary", "hidden"),
+        *([replace(places, after_padding=True)] if positions else []),
+        *([kinds] if types else []),
+        norm(f"{body}embeddings.LayerNorm", "token_embd_norm", bias="always"),
+    )
 
 
 def _after_norms(
@@ -108,14 +119,19 @@ _IN_MODERNBERT = (
 _BERT = Architecture(
     "bert",
     ("bert", "BertModel"),
-    (*outside(_WORDS, _POSITIONS, _TYPES, _FIRST_NORM), *_IN_BERT),
+    (*_embeddings("bert."), *_IN_BERT),
     _OF_BERT,
     {"hidden_act": "gelu"},
     _bert,
     ropes=(),
     is_square=True,
-    body="",
-    layers="encoder.layer.",
+    scores=(
+        layer("bert.pooler.dense", DENSE.removesuffix(".weight"), "hidden", "hidden", "always"),
+        layer("classifier", SCORES.removesuffix(".weight"), "labels", "hidden", "always"),
+    ),
+    gives_shares=False,
+    body="bert.",
+    layers="bert.encoder.layer.",
     constants=_SEES_ALL,
     needless=("pooler.", "embeddings.position_ids"),
 )
@@ -123,21 +139,23 @@ _BERT = Architecture(
 
 ENCODERS: tuple[Architecture, ...] = (
     _BERT,
-    replace(_BERT, model=("roberta", "RobertaModel")),
-    replace(_BERT, model=("xlm-roberta", "XLMRobertaModel")),
-    replace(_BERT, model=("camembert", "CamembertModel")),
+    replace(_BERT, model=("roberta", "RobertaModel"), scores=()),
+    replace(_BERT, model=("xlm-roberta", "XLMRobertaModel"), scores=()),
+    replace(_BERT, model=("camembert", "CamembertModel"), scores=()),
     replace(
         _BERT,
         model=("distilbert", "DistilBertModel"),
-        parts=(*outside(_WORDS, _POSITIONS, _FIRST_NORM), *_IN_DISTILBERT),
+        parts=(*_embeddings("distilbert.", types=False), *_IN_DISTILBERT),
         settings=(),
-        layers="transformer.layer.",
+        scores=(),
+        body="distilbert.",
+        layers="distilbert.transformer.layer.",
         constants={**_SEES_ALL, _EPSILON: 1e-12, TOKEN_TYPES: 1},
     ),
     Architecture(
         "nomic-bert",
         ("nomic_bert", "NomicBertModel"),
-        (*outside(_WORDS, _TYPES, _FIRST_NORM), *_IN_NOMIC),
+        (*_embeddings("", positions=False), *_IN_NOMIC),
         (*_OF_BERT, Setting("rope.freq_base", "rope_parameters.rope_theta", float, 10_000.0)),
         {"hidden_act": "silu"},
         is_square=True,

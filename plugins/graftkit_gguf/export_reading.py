@@ -32,7 +32,10 @@ def export_reading(path: Path) -> ExportReading:
         ModelError: It is none that can be read.
     """
     files = GgufSource().open(str(path))
-    positions = {f"{part.name}.weight" for part in architecture_of(files.config).parts if part.after_padding}
+    architecture = architecture_of(files.config)
+    positions = {
+        f"{part.name.removeprefix(architecture.body)}.weight" for part in architecture.parts if part.after_padding
+    }
     return ExportReading(
         files, lambda name: read_steps(files.header, files.weights[name]), partial(_round, files), frozenset(positions)
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.architecture import OF_WHOLES, head_of
 
 from graftkit_gguf.architectures import Architecture
 from graftkit_gguf.encoders import ENCODERS
@@ -220,7 +220,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         _SILU,
         _window,
         ropes=_SCALED,
-        scores=layer("score", SCORES.removesuffix(".weight"), "labels", "hidden"),
+        scores=(layer("score", SCORES.removesuffix(".weight"), "labels", "hidden"),),
     ),
     Architecture(
         "qwen2moe",
@@ -379,16 +379,17 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
         ModelError: There is none for it here.
     """
     found = next((one for one in ARCHITECTURES if one.model[0] == config.get("model_type")), None)
-    if head_of(config) == "sequence" and (found is None or found.scores is None):
+    if head_of(config) == "sequence" and (found is None or not found.scores):
         scored = ", ".join(one.model[0] for one in ARCHITECTURES if one.scores)
         raise ModelError(
             f"a head on sequences of the architecture '{config.get('model_type')}' can't be written as GGUF: of "
             f"{scored} alone llama.cpp's scores are written and proved",
             hint="Export merged, which transformers loads, or peft; or train the head on such a model.",
         )
-    if found is not None and not found.body and head_of(config) != "embedding":
+    if found is not None and not found.decodes and head_of(config) not in OF_WHOLES:
+        labels = ", or labels of texts" if found.scores else ""
         raise ModelError(
-            f"the architecture '{config.get('model_type')}' can be written as GGUF only where it gives vectors",
+            f"the architecture '{config.get('model_type')}' can be written as GGUF only where it gives vectors{labels}",
             hint="Export merged, which transformers loads, or peft.",
         )
     if found is None:

@@ -91,6 +91,10 @@ class PlannedModel(Protocol):
         """The names of parameters that are whole beside the adapter, in the place of the base model's; no head's."""
 
     @property
+    def pairs(self) -> bool:
+        """Whether it scores pairs of texts, whose tokens are of two types where the model tells types apart."""
+
+    @property
     def adapter(self) -> Adapter:
         """The adapter's method."""
 

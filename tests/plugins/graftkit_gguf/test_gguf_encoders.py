@@ -10,7 +10,7 @@ import pytest
 import torch
 from encoder_models import ENCODERS, encoder_folder
 from graftkit.errors import ExportError, ModelError
-from graftkit.interfaces.architecture import EMBEDDING_POOLING, PooledBy, head_of, with_head
+from graftkit.interfaces.architecture import EMBEDDING_POOLING, PooledBy, head_of, labels_of, with_head
 from graftkit.interfaces.forward import pooled
 from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.exported import check_exported
@@ -19,16 +19,18 @@ from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.header import read_header
 from graftkit_gguf.llama_cpp import LlamaCpp
 from graftkit_gguf.model_tensors import stored_tensors
+from graftkit_gguf.pooling import DENSE, SCORES
 from graftkit_gguf.source import GgufSource
 from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.text_form import in_form, notices_of_spaces
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 from graftkit_gguf.wordpiece import notices_of_scripts
 from tokenizers import Tokenizer
-from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
 ROLES = {"pad": 0, "unk": 1, "bos": 2, "eos": 3}
 OF_ROBERTA = {"bos": 0, "pad": 1, "eos": 2, "unk": 3}
+ROBERTA_HEAD = {"architectures": ["RobertaForSequenceClassification"]}
 METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
 TEXTS = (
     "The film was lovely, and LONG; unlovely?",
@@ -78,6 +80,32 @@ def test_llama_cpp_makes_vectors_as_transformers_does(kind: str, by: PooledBy, t
             assert torch.allclose(ours, vector, rtol=0, atol=1e-5)
             off = (program.vector(ids.tolist())[0] - vector).abs().max() / vector.abs().max()
             assert off < 1e-3, "whose GELU llama.cpp looks up in a table of half precision"
+
+
+def test_llama_cpp_scores_texts_as_transformers_does(bert: Path, tmp_path: Path) -> None:
+    """By BERT's two layers, whose scores it gives as they are."""
+    config, path = with_head(config_of(bert), "sequence", ["bad", "fair", "good"]), tmp_path / "model.gguf"
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(BertConfig(**config)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    cut = tokenizer_metadata(bert, config["vocab_size"], ROLES, (True, True), [], wholes=True)
+    metadata = {**architecture_of(config).metadata(complete_config(config)), **cut}
+    write_gguf(path, metadata, stored_tensors(config, model.state_dict().items(), StoredTypes("q8_0")))
+    assert {read_header(path).tensors[name].type.name for name in (DENSE, SCORES)} == {"F32"}
+    write_gguf(path, metadata, stored_tensors(config, model.state_dict().items(), StoredTypes("f32")))
+    files = GgufSource().open(str(path))
+    assert head_of(files.config) == "sequence" and labels_of(files.config) == ["bad", "fair", "good"]
+    state, own = dict(files.read()), model.state_dict()
+    assert state.keys() == own.keys() and all(torch.equal(state[name], own[name]) for name in own)
+    assert check_exported(read_header(path)) == config["vocab_size"]
+    with LlamaCpp(path, 128, wholes=True) as program, torch.no_grad():
+        for length in (1, 40, 128):
+            ids = torch.randint(5, 80, (length,), generator=torch.Generator().manual_seed(length))
+            scores = model(input_ids=ids[None]).logits
+            torch.testing.assert_close(program.vector(ids.tolist()), scores, rtol=0, atol=1e-3)
+            shares = program.log_shares_of_scores(ids.tolist())
+            torch.testing.assert_close(shares, scores.log_softmax(-1), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("lowercase,strips", [(True, None), (False, None), (True, False), (False, True)])
@@ -248,8 +276,11 @@ def test_what_llama_cpp_puts_around_a_text_is_asked_for(bert: Path) -> None:
 def test_an_encoder_that_is_another_model_is_refused(bert: Path) -> None:
     config = config_of(bert)
     for changed, told in (
-        ({"architectures": ["BertForMaskedLM"]}, "only where it gives vectors"),
-        ({"architectures": ["BertForSequenceClassification"]}, "a head on sequences of the architecture 'bert'"),
+        ({"architectures": ["BertForMaskedLM"]}, "only where it gives vectors, or labels of texts"),
+        ({"model_type": "distilbert", "architectures": ["DistilBertForMaskedLM"]}, r"only where it gives vectors\n"),
+        (with_head(config, "sequence"), "of a single score only that they are"),
+        (with_head(config, "sequence", ["a", "b"], several=True), "of scores of the problem type multi_label"),
+        ({"model_type": "roberta", **ROBERTA_HEAD}, "a head on sequences of the architecture 'roberta'"),
         ({"hidden_act": "relu"}, "hidden_act = relu"),
         ({"is_decoder": True}, "an encoder that is a decoder"),
     ):

@@ -290,8 +290,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 SCORES_REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "'llama' can't be written as GGUF: of qwen3 alone": ({"model_type": "llama"}, {}),
-    "'bert' can't be written as GGUF: of qwen3 alone": ({"model_type": "bert"}, {}),
+    "'llama' can't be written as GGUF: of qwen3, bert alone": ({"model_type": "llama"}, {}),
+    "'distilbert' can't be written as GGUF: of qwen3, bert alone": ({"model_type": "distilbert"}, {}),
     "leaves nothing of a single score": (
         settings("qwen3"),
         {"id2label": {"0": "LABEL_0"}, "problem_type": "regression"},
