@@ -24,6 +24,7 @@ __all__ = [
     "SCORES",
     "SCORES_WIDTH",
     "SCORE_KEYS",
+    "VECTOR_KEYS",
     "gives_vectors",
     "pooling_metadata",
     "read_labels",
@@ -40,6 +41,8 @@ SCORES_WIDTH = "embedding_length_out"
 _LABELS = "classifier.output_labels"
 SCORE_KEYS = frozenset({POOLING, _LABELS, SCORES_WIDTH})
 """The keys that the file of a classifier has besides, likewise."""
+VECTOR_KEYS = frozenset({POOLING, _LABELS})
+"""Those of a model that gives vectors: llama.cpp's converter names labels wherever a config.json does."""
 
 _VECTORS: Mapping[PooledBy, int] = {"mean": 1, "cls": 2, "lasttoken": 3}
 _RANK = 4

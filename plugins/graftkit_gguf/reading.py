@@ -15,7 +15,7 @@ from graftkit_gguf.families import architecture_named
 from graftkit_gguf.header import GgufHeader, GgufTensor
 from graftkit_gguf.metadata import NOT_SUPPORTED, Metadata
 from graftkit_gguf.parts import OUTPUT, Setting, get_setting, key_of, put_setting, sizes
-from graftkit_gguf.pooling import POOLING, SCORE_KEYS, SCORES, read_labels, read_pooling
+from graftkit_gguf.pooling import SCORE_KEYS, SCORES, VECTOR_KEYS, read_labels, read_pooling
 from graftkit_gguf.rope import LONG_FACTORS, ROPE_KEYS, factor_tensors, rope_from_factors, rope_from_metadata, shortest
 from graftkit_gguf.tensor_types import KEPT_TYPES
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
@@ -32,6 +32,7 @@ _OFF: tuple[object, ...] = (0, "none")
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "rope.scale_linear": (0, 1),
     "attention.causal": (True,),
+    "hidden_activation": ("gelu",),  # ModernBERT's, which alone asks for it
 }
 _ROLES = ("bos", "eos", "pad")
 """Those that a config.json of every architecture has."""
@@ -100,7 +101,7 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
     metadata = Metadata(header.path, header.metadata)
     labels = read_labels(metadata, architecture.name) if architecture.scores and SCORES in header.tensors else []
     pooled_by = None if labels else read_pooling(metadata, architecture.name)
-    _refuse_variants(metadata, architecture, SCORE_KEYS if labels else frozenset({POOLING} if pooled_by else ()))
+    _refuse_variants(metadata, architecture, SCORE_KEYS if labels else VECTOR_KEYS if pooled_by else frozenset())
     config = architecture.empty_config()
     vocabulary = _vocabulary(header)
     config |= _sizes(metadata, architecture.name) | {"vocab_size": vocabulary}

@@ -20,6 +20,7 @@ from graftkit_gguf.header import read_header
 from graftkit_gguf.llama_cpp import LlamaCpp
 from graftkit_gguf.model_tensors import stored_tensors
 from graftkit_gguf.pooling import DENSE, SCORES
+from graftkit_gguf.reading import model_config
 from graftkit_gguf.source import GgufSource
 from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.text_form import in_form, notices_of_spaces
@@ -80,6 +81,20 @@ def test_llama_cpp_makes_vectors_as_transformers_does(kind: str, by: PooledBy, t
             assert torch.allclose(ours, vector, rtol=0, atol=1e-5)
             off = (program.vector(ids.tolist())[0] - vector).abs().max() / vector.abs().max()
             assert off < 1e-3, "whose GELU llama.cpp looks up in a table of half precision"
+
+
+def test_what_llama_cpps_converter_says_besides_changes_nothing(tmp_path: Path) -> None:
+    """The function of ModernBERT's feed-forward part, where it is GELU, and labels that no head is for."""
+    folder, path = encoder_folder(tmp_path / "modernbert", "modernbert", whole=False), tmp_path / "model.gguf"
+    write(path, folder)
+    header = read_header(path)
+    said = {"modern-bert.classifier.output_labels": ["LABEL_0"], "modern-bert.hidden_activation": "gelu"}
+    own = model_config(header)
+    header.metadata.update(said)  # type: ignore[attr-defined]
+    assert model_config(header) == own and own["hidden_activation"] == "gelu"
+    header.metadata["modern-bert.hidden_activation"] = "silu"  # type: ignore[index]
+    with pytest.raises(ModelError, match="hidden_activation' is 'silu', which is not supported"):
+        model_config(header)
 
 
 def test_llama_cpp_scores_texts_as_transformers_does(bert: Path, tmp_path: Path) -> None:
