@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from encoder_models import ENCODERS, encoder_folder
@@ -18,7 +20,7 @@ from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.header import read_header
 from graftkit_gguf.llama_cpp import LlamaCpp
-from graftkit_gguf.model_tensors import stored_tensors
+from graftkit_gguf.model_tensors import BaseTensors, stored_tensors
 from graftkit_gguf.pooling import DENSE, SCORES
 from graftkit_gguf.reading import model_config
 from graftkit_gguf.source import GgufSource
@@ -81,6 +83,33 @@ def test_llama_cpp_makes_vectors_as_transformers_does(kind: str, by: PooledBy, t
             assert torch.allclose(ours, vector, rtol=0, atol=1e-5)
             off = (program.vector(ids.tolist())[0] - vector).abs().max() / vector.abs().max()
             assert off < 1e-3, "whose GELU llama.cpp looks up in a table of half precision"
+
+
+@pytest.mark.parametrize("kind", ["nomic_bert", "bert"])
+def test_one_tensor_of_queries_keys_and_values_is_read_as_three(kind: str, tmp_path: Path) -> None:
+    """As llama.cpp's converter writes NomicBERT's; in blocks, and with a bias where the model has one."""
+    config, path = config_of(encoder_folder(tmp_path / kind, kind, whole=False)), tmp_path / "model.gguf"
+    model = write(path, tmp_path / kind)
+    apart = {name: rest for name, *rest in stored_tensors(config, model.state_dict().items(), StoredTypes("q8_0"))}
+    fused: dict[str, Any] = {}
+    for name, (shape, type_, data) in apart.items():
+        whole = re.sub(r"attn_[qkv]\.", "attn_qkv.", name)
+        before = fused.get(whole, ((0,), type_, data[:0]))
+        fused[whole] = ((before[0][0] + shape[0], *shape[1:]), type_, np.concatenate([before[2], data]))
+    metadata = read_header(path).metadata
+    found = []
+    for tensors in (apart, fused):
+        write_gguf(path, metadata, [(name, *rest) for name, rest in tensors.items()])
+        found.append(dict(GgufSource().open(str(path)).read()))
+    ids = torch.randint(5, 80, (40,), generator=torch.Generator().manual_seed(1)).tolist()
+    assert any("attn_qkv" in name for name in fused) and found[0].keys() == found[1].keys()
+    for name, stored in found[0].items():
+        ours, theirs = (each if torch.is_tensor(each) else each.dequantize() for each in (stored, found[1][name]))
+        assert torch.equal(ours, theirs), name
+    base = BaseTensors.open(str(path))
+    assert base is not None and base.types["blk.0.attn_k.weight"] == "q8_0"
+    with LlamaCpp(path, 64, wholes=True) as program:
+        assert torch.isfinite(program.vector(ids)).all(), "as llama.cpp loads it"
 
 
 def test_what_llama_cpps_converter_says_besides_changes_nothing(tmp_path: Path) -> None:
