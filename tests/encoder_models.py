@@ -21,9 +21,11 @@ _SMALL: dict[str, Any] = {
 ENCODERS: dict[str, dict[str, Any]] = {
     "bert": {**_SMALL, "pad_token_id": 0},
     "roberta": {**_SMALL, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "type_vocab_size": 1},
+    "xlm-roberta": {**_SMALL, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "type_vocab_size": 1},
     "distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 130},
     "modernbert": {**_SMALL, "local_attention": 16, "pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3}
     | {"bos_token_id": 2, "eos_token_id": 3, "global_attn_every_n_layers": 3, "deterministic_flash_attn": False},
+    "nomic_bert": {**_SMALL, "head_dim": 8, "pad_token_id": 0},
 }
 """Configurations by type."""
 
@@ -41,7 +43,7 @@ def encoder_folder(folder: Path, kind: str, *, whole: bool = True) -> Path:
     """
     from transformers import CONFIG_MAPPING, AutoModel, AutoModelForMaskedLM
 
-    tokenizer = _byte_level() if kind == "roberta" else _wordpiece()
+    tokenizer = {"roberta": _byte_level, "xlm-roberta": _unigram}.get(kind, _wordpiece)()
     tokenizer.save_pretrained(folder)
     config = CONFIG_MAPPING[kind](**ENCODERS[kind], vocab_size=len(tokenizer))
     with torch.random.fork_rng(devices=[]):
@@ -115,6 +117,44 @@ def _byte_level() -> Any:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    names = ("bos", "pad", "eos", "unk", "mask")
-    given = {f"{name}_token": token for name, token in zip(names, specials, strict=True)}
+    names = ("bos", "pad", "eos", "unk")
+    given = {f"{name}_token": token for name, token in zip(names, specials, strict=False)}
+    given["mask_token"] = _mask()
     return PreTrainedTokenizerFast(tokenizer_object=backend, **given, cls_token="<s>", sep_token="</s>")
+
+
+def _unigram() -> Any:
+    """Returns a tokenizer of XLM-RoBERTa's kind, with SentencePiece's table that has white space become spaces."""
+    from io import BytesIO
+    from tempfile import NamedTemporaryFile
+
+    from sentencepiece import SentencePieceTrainer
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+    from transformers import XLMRobertaTokenizer
+
+    texts, written = iter([" ".join(_WORDS)] * 9), BytesIO()
+    with NamedTemporaryFile("w") as rules:
+        rules.writelines(f"{space:X}\t20\n" for space in (9, 10, 11, 12, 13, 0xA0, 0x2003, 0x2028, 0x3000))
+        rules.write("BD\t31 2F 32\n41\t61\n65 301\t65\n")
+        rules.flush()
+        SentencePieceTrainer.train(
+            sentence_iterator=texts,
+            model_writer=written,
+            vocab_size=40,
+            hard_vocab_limit=False,
+            normalization_rule_tsv=rules.name,
+            minloglevel=2,
+        )
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *_LETTERS, *(f"▁{word}" for word in _WORDS), "ly", "lo", "<mask>"]
+    return XLMRobertaTokenizer(
+        vocab=[(piece, 0.0 if piece.startswith("<") else -len(pieces) / (9 + n)) for n, piece in enumerate(pieces)],
+        _spm_precompiled_charsmap=ModelProto.FromString(written.getvalue()).normalizer_spec.precompiled_charsmap,
+        mask_token=_mask(),
+    )
+
+
+def _mask() -> Any:
+    """Returns the mask token as RoBERTa has it, which takes the white space before it."""
+    from tokenizers import AddedToken
+
+    return AddedToken("<mask>", lstrip=True, special=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.architecture import head_of, skipped_positions
 
-from graftkit_gguf.parts import Part, Setting, get_setting, put_setting, sizes
+from graftkit_gguf.parts import OUTPUT, Part, Setting, get_setting, key_of, put_setting, sizes
 from graftkit_gguf.pooling import pooling_metadata
 from graftkit_gguf.rope import rope_factors, rope_metadata
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["SIZES", "Architecture", "Complete", "complete_config"]
+__all__ = ["SIZES", "Architecture", "Complete", "complete_config", "in_own_names"]
 
 Complete = Mapping[str, Any]
 """A config.json in today's names, with every setting that it has by default."""
@@ -34,6 +34,9 @@ SIZES = (
     Setting("attention.value_length", "head_dim", int),
     Setting("vocab_size", "vocab_size", int),
 )
+
+
+_OUTPUT_LAYER = "lm_head"
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,10 @@ class Architecture:
         rotates_a_part: Whether a part of a head's dimensions may be rotated.
         ties: Whether the output layer may be the embedding: else the file has it once more.
         is_square: Whether the widths of all heads have to add up to the model's.
-        scores: What a classifier has in the place of the output layer; None where llama.cpp computes no such scores.
+        scores: What a classifier has in the place of the output layer; nothing where llama.cpp computes no such scores.
+        gives_shares: Whether llama.cpp gives the softmax of those scores, and not the scores.
         body: What the names of all weights but the output layer's begin with, which they do not where a model is its
-            body alone, as one is that gives vectors; empty where there are such bodies alone.
+            body alone, as one is that gives vectors.
         layers: What the names of the layers' weights begin with.
         constants: Keys of the metadata that are the same for every such model.
         needless: What the names of tensors begin with that a file has no place for, since no vector is made of them.
@@ -76,11 +80,17 @@ class Architecture:
     rotates_a_part: bool = False
     ties: bool = True
     is_square: bool = False
-    scores: Part | None = None
+    scores: tuple[Part, ...] = ()
+    gives_shares: bool = True
     body: str = "model."
     layers: str = "model.layers."
     constants: Mapping[str, Any] = field(default_factory=dict)
     needless: tuple[str, ...] = ()
+
+    @property
+    def decodes(self) -> bool:
+        """Whether there is an output layer, which says what token comes next."""
+        return any(part.name == _OUTPUT_LAYER for part in self.parts)
 
     @property
     def is_mixture(self) -> bool:
@@ -97,14 +107,15 @@ class Architecture:
             ModelError: The model has a part that its architecture in llama.cpp lacks.
         """
         self._refuse(config)
+        config = {**config, "max_position_embeddings": sizes(config)["positions"]}
         found: dict[str, Any] = {"general.architecture": self.name}
         for setting in (*SIZES, *self.settings):
             value = get_setting(config, setting.path)
             if value is None:
                 raise ModelError(f"a model without {setting.path} can't be written as GGUF for this architecture")
             found[setting.named(self.name)] = setting.kind(value)
-        others = {**self.constants, **self._rope_metadata(config), **pooling_metadata(config)}
-        return found | {f"{self.name}.{key}": value for key, value in others.items()}
+        others = {**self.constants, **self._rope_metadata(config), **pooling_metadata(config, shares=self.gives_shares)}
+        return found | {key_of(self.name, key): value for key, value in others.items()}
 
     def _rope_metadata(self, config: Complete) -> dict[str, Any]:
         if not self.ropes:
@@ -165,6 +176,8 @@ class Architecture:
             values = values + 1
         if part.is_flat:
             values = values.reshape(-1)
+        if part.after_padding:
+            values = values[skipped_positions(config) :]
         pieces = values.chunk(len(part.stored), dim=-2) if len(part.stored) > 1 else [values]
         for stored, piece in zip(part.stored, pieces, strict=True):
             yield f"{layer}{stored}.{kind}", piece
@@ -181,7 +194,7 @@ class Architecture:
     @cached_property
     def _by_name(self) -> dict[str, tuple[Part, str]]:
         found = {}
-        for part in (*self.parts, *([self.scores] if self.scores else [])):
+        for part in (*self.parts, *self.scores):
             found[part.name if part.is_parameter else f"{part.name}.weight"] = (part, "weight")
             if part.bias:
                 found[f"{part.name}.bias"] = (part, "bias")
@@ -195,17 +208,17 @@ class Architecture:
                 classifier one.
         """
         head = head_of(config)
-        for name, part, kind, stored in self._weights(config, self.scores if head == "sequence" else None):
+        for name, part, kind, stored in self._weights(config, self.scores if head == "sequence" else ()):
             yield name.removeprefix(self.body) if head == "embedding" else name, part, kind, stored
 
-    def _weights(self, config: Complete, scores: Part | None) -> Iterator[tuple[str, Part, str, tuple[str, ...]]]:
-        for part in (*(part for part in self.parts if part.is_outer), *([scores] if scores else [])):
-            if part.name != "lm_head" or not (config["tie_word_embeddings"] or scores):
+    def _weights(self, config: Complete, scores: tuple[Part, ...]) -> Iterator[tuple[str, Part, str, tuple[str, ...]]]:
+        for part in (*(part for part in self.parts if part.is_outer), *scores):
+            if part.name != _OUTPUT_LAYER or not (config["tie_word_embeddings"] or scores):
                 for kind, suffix in part.parameters(config):
                     yield f"{part.name}{suffix}", part, kind, tuple(f"{stored}.{kind}" for stored in part.stored)
         inner = [part for part in self.parts if not part.is_outer]
         for layer in range(config["num_hidden_layers"]):
-            for part in inner:
+            for part in (part for part in inner if layer or not part.not_first):
                 for kind, suffix in part.parameters(config):
                     stored = tuple(f"blk.{layer}.{name}.{kind}" for name in part.stored)
                     yield f"{self.layers}{layer}.{part.name}{suffix}", part, kind, stored
@@ -221,6 +234,15 @@ class Architecture:
             shape = tuple(known[size] for size in (part.size if kind == "weight" else part.size[:1]))
             for name in stored:
                 yield name, part.stored_shape(shape)
+
+    def fits(self, tensors: Container[str]) -> bool:
+        """Tells whether a file has all parts outside layers; an output layer may be missing.
+
+        Args:
+            tensors: The names of its tensors.
+        """
+        needed = [f"{name}.weight" for part in self.parts if part.is_outer for name in part.stored]
+        return all(name in tensors for name in needed if name != OUTPUT)
 
     def ties_in_file(self, config: Mapping[str, Any]) -> bool:
         """Tells whether a file has the embedding alone, which is the output layer, too."""
@@ -265,10 +287,30 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
         found = dict(config)
     else:
         found = _with_defaults(config)
+        for name, own in _OWN_NAMES.get(config["model_type"], {}).items():
+            found[name] = found[own]
     found["num_key_value_heads"] = found.get("num_key_value_heads") or found["num_attention_heads"]
     found["head_dim"] = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
-    found["tie_word_embeddings"] = found["tie_word_embeddings"] or head_of(config) == "embedding"
+    found["tie_word_embeddings"] = found.get("tie_word_embeddings") or head_of(config) == "embedding"
     return found
+
+
+_OWN_NAMES: Mapping[str, Mapping[str, str]] = {
+    "distilbert": {
+        "hidden_size": "dim",
+        "intermediate_size": "hidden_dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "hidden_act": "activation",
+    }
+}
+"""Of each `model_type` what its config.json calls settings that others have, too, by their names there."""
+
+
+def in_own_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config.json with the names that its architecture has for settings, beside those that others have."""
+    own = _OWN_NAMES.get(config["model_type"], {})
+    return {**config, **{own[name]: config[name] for name in own if name in config}}
 
 
 def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:

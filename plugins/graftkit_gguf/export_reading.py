@@ -13,6 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from graftkit_gguf.blocks import dequantize_blocks
+from graftkit_gguf.families import architecture_of
 from graftkit_gguf.quantize import quantize_rows
 from graftkit_gguf.source import GgufFile, GgufSource
 from graftkit_gguf.tensor_types import GGML_TYPES
@@ -31,7 +32,13 @@ def export_reading(path: Path) -> ExportReading:
         ModelError: It is none that can be read.
     """
     files = GgufSource().open(str(path))
-    return ExportReading(files, lambda name: read_steps(files.header, files.weights[name]), partial(_round, files))
+    architecture = architecture_of(files.config)
+    positions = {
+        f"{part.name.removeprefix(architecture.body)}.weight" for part in architecture.parts if part.after_padding
+    }
+    return ExportReading(
+        files, lambda name: read_steps(files.header, files.weights[name]), partial(_round, files), frozenset(positions)
+    )
 
 
 def _round(files: GgufFile, model: nn.Module) -> None:

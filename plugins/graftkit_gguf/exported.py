@@ -15,8 +15,9 @@ from graftkit_gguf.pooling import SCORES, SCORES_WIDTH
 from graftkit_gguf.reading import model_config, model_weights
 from graftkit_gguf.stored_types import FILE_TYPE_KEYS
 from graftkit_gguf.tensor_types import READABLE_TYPES
+from graftkit_gguf.text_form import FORM_KEYS
 from graftkit_gguf.tokenizer import read_tokenizer
-from graftkit_gguf.unicode_form import UNICODE_FORM
+from graftkit_gguf.unigram import CHARSMAP, MERGES_SPACES
 from graftkit_gguf.wordpiece import NORMALIZER_KEYS
 
 __all__ = ["check_exported"]
@@ -32,9 +33,11 @@ _OTHERS = frozenset(
         "general.architecture",
         *FILE_TYPE_KEYS,
         "tokenizer.chat_template",
-        UNICODE_FORM,
+        *FORM_KEYS,
         TOKEN_TYPES,
         *NORMALIZER_KEYS,
+        CHARSMAP,
+        MERGES_SPACES,
         *(f"tokenizer.ggml.{key}" for key in _TOKENIZER),
     }
 )

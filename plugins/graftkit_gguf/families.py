@@ -6,15 +6,15 @@ llama.cpp computes the same as transformers is what a proof says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from graftkit.errors import ModelError
-from graftkit.interfaces.architecture import head_of
+from graftkit.interfaces.architecture import OF_WHOLES, head_of
 
 from graftkit_gguf.architectures import Architecture
-from graftkit_gguf.parts import TOKEN_TYPES, Part, Setting, get_setting
+from graftkit_gguf.encoders import ENCODERS
+from graftkit_gguf.parts import Part, Setting, get_setting, layer, norm, outside
 from graftkit_gguf.pooling import SCORES
 
 __all__ = ["ARCHITECTURES", "architecture_named", "architecture_of"]
@@ -22,40 +22,28 @@ __all__ = ["ARCHITECTURES", "architecture_named", "architecture_of"]
 _Q, _K = "num_attention_heads", "num_key_value_heads"
 
 
-def _layer(name: str, stored: str, out: str, inner: str, bias: str = "", heads: str = "") -> Part:
-    return Part(name, (stored,), (out, inner), bias, heads)
-
-
-def _norm(name: str, stored: str, size: str = "hidden", bias: str = "", plus_one: bool = False) -> Part:
-    return Part(name, (stored,), (size,), bias, plus_one=plus_one)
-
-
-def _outside(*parts: Part) -> tuple[Part, ...]:
-    return tuple(replace(part, is_outer=True) for part in parts)
-
-
 def _outer(bias: str = "", plus_one: bool = False) -> tuple[Part, ...]:
-    return _outside(
-        _layer("model.embed_tokens", "token_embd", "vocabulary", "hidden"),
-        _norm("model.norm", "output_norm", bias=bias, plus_one=plus_one),
-        _layer("lm_head", "output", "vocabulary", "hidden"),
+    return outside(
+        layer("model.embed_tokens", "token_embd", "vocabulary", "hidden"),
+        norm("model.norm", "output_norm", bias=bias, plus_one=plus_one),
+        layer("lm_head", "output", "vocabulary", "hidden"),
     )
 
 
 def _attention(bias: str = "", output_bias: str = "") -> tuple[Part, ...]:
     return (
-        _layer("self_attn.q_proj", "attn_q", "queries", "hidden", bias, _Q),
-        _layer("self_attn.k_proj", "attn_k", "keys", "hidden", bias, _K),
-        _layer("self_attn.v_proj", "attn_v", "keys", "hidden", bias),
-        _layer("self_attn.o_proj", "attn_output", "hidden", "queries", output_bias),
+        layer("self_attn.q_proj", "attn_q", "queries", "hidden", bias, _Q),
+        layer("self_attn.k_proj", "attn_k", "keys", "hidden", bias, _K),
+        layer("self_attn.v_proj", "attn_v", "keys", "hidden", bias),
+        layer("self_attn.o_proj", "attn_output", "hidden", "queries", output_bias),
     )
 
 
 def _mlp(bias: str = "") -> tuple[Part, ...]:
     return (
-        _layer("mlp.gate_proj", "ffn_gate", "inner", "hidden", bias),
-        _layer("mlp.up_proj", "ffn_up", "inner", "hidden", bias),
-        _layer("mlp.down_proj", "ffn_down", "hidden", "inner", bias),
+        layer("mlp.gate_proj", "ffn_gate", "inner", "hidden", bias),
+        layer("mlp.up_proj", "ffn_up", "inner", "hidden", bias),
+        layer("mlp.down_proj", "ffn_down", "hidden", "inner", bias),
     )
 
 
@@ -64,7 +52,7 @@ def _experts() -> tuple[Part, ...]:
     stored = ("ffn_gate_exps", "ffn_up_exps")
     down = ("experts", "hidden", "inner of an expert")
     return (
-        _layer("mlp.gate", "ffn_gate_inp", "experts", "hidden"),
+        layer("mlp.gate", "ffn_gate_inp", "experts", "hidden"),
         Part("mlp.experts.gate_up_proj", stored, size, is_parameter=True),
         Part("mlp.experts.down_proj", ("ffn_down_exps",), down, is_parameter=True),
     )
@@ -73,24 +61,24 @@ def _experts() -> tuple[Part, ...]:
 def _before(bias: str = "") -> tuple[Part, ...]:
     """The norms before attention and before the feed-forward part."""
     return (
-        _norm("input_layernorm", "attn_norm", bias=bias),
-        _norm("post_attention_layernorm", "ffn_norm", bias=bias),
+        norm("input_layernorm", "attn_norm", bias=bias),
+        norm("post_attention_layernorm", "ffn_norm", bias=bias),
     )
 
 
 def _head_norms(of_queries: str = "head", of_keys: str = "head", plus_one: bool = False) -> tuple[Part, ...]:
     return (
-        _norm("self_attn.q_norm", "attn_q_norm", of_queries, plus_one=plus_one),
-        _norm("self_attn.k_norm", "attn_k_norm", of_keys, plus_one=plus_one),
+        norm("self_attn.q_norm", "attn_q_norm", of_queries, plus_one=plus_one),
+        norm("self_attn.k_norm", "attn_k_norm", of_keys, plus_one=plus_one),
     )
 
 
 def _norms_of_gemma() -> tuple[Part, ...]:
     return (
-        _norm("input_layernorm", "attn_norm", plus_one=True),
-        _norm("post_attention_layernorm", "post_attention_norm", plus_one=True),
-        _norm("pre_feedforward_layernorm", "ffn_norm", plus_one=True),
-        _norm("post_feedforward_layernorm", "post_ffw_norm", plus_one=True),
+        norm("input_layernorm", "attn_norm", plus_one=True),
+        norm("post_attention_layernorm", "post_attention_norm", plus_one=True),
+        norm("pre_feedforward_layernorm", "ffn_norm", plus_one=True),
+        norm("post_feedforward_layernorm", "post_ffw_norm", plus_one=True),
     )
 
 
@@ -176,29 +164,6 @@ def _all_mixtures(config: Mapping[str, Any]) -> str:
     return _window(config)
 
 
-def _bert(config: Mapping[str, Any]) -> str:
-    if config.get("is_decoder") or config.get("add_cross_attention"):
-        return "an encoder that is a decoder"
-    types = config.get("position_embedding_type", "absolute")
-    return "" if types == "absolute" else f"positions of the type {types}"
-
-
-_BERT = (
-    *_outside(
-        _layer("embeddings.word_embeddings", "token_embd", "vocabulary", "hidden"),
-        _layer("embeddings.position_embeddings", "position_embd", "positions", "hidden"),
-        _layer("embeddings.token_type_embeddings", "token_types", "types", "hidden"),
-        _norm("embeddings.LayerNorm", "token_embd_norm", bias="always"),
-    ),
-    _layer("attention.self.query", "attn_q", "queries", "hidden", "always"),
-    _layer("attention.self.key", "attn_k", "keys", "hidden", "always"),
-    _layer("attention.self.value", "attn_v", "keys", "hidden", "always"),
-    _layer("attention.output.dense", "attn_output", "hidden", "queries", "always"),
-    _norm("attention.output.LayerNorm", "attn_output_norm", bias="always"),
-    _layer("intermediate.dense", "ffn_up", "inner", "hidden", "always"),
-    _layer("output.dense", "ffn_down", "hidden", "inner", "always"),
-    _norm("output.LayerNorm", "layer_output_norm", bias="always"),
-)
 _LLAMA = (*_before(), *_attention("attention_bias", "attention_bias"), *_mlp("mlp_bias"))
 _QWEN_NORMED = (*_before(), *_head_norms(), *_attention())
 
@@ -255,7 +220,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         _SILU,
         _window,
         ropes=_SCALED,
-        scores=_layer("score", SCORES.removesuffix(".weight"), "labels", "hidden"),
+        scores=(layer("score", SCORES.removesuffix(".weight"), "labels", "hidden"),),
     ),
     Architecture(
         "qwen2moe",
@@ -265,9 +230,9 @@ ARCHITECTURES: tuple[Architecture, ...] = (
             *_before(),
             *_attention("always"),
             *_experts(),
-            _layer("mlp.shared_expert.gate_proj", "ffn_gate_shexp", "inner of the shared expert", "hidden"),
-            _layer("mlp.shared_expert.up_proj", "ffn_up_shexp", "inner of the shared expert", "hidden"),
-            _layer("mlp.shared_expert.down_proj", "ffn_down_shexp", "hidden", "inner of the shared expert"),
+            layer("mlp.shared_expert.gate_proj", "ffn_gate_shexp", "inner of the shared expert", "hidden"),
+            layer("mlp.shared_expert.up_proj", "ffn_up_shexp", "inner of the shared expert", "hidden"),
+            layer("mlp.shared_expert.down_proj", "ffn_down_shexp", "hidden", "inner of the shared expert"),
             Part("mlp.shared_expert_gate", ("ffn_gate_inp_shexp",), ("one", "hidden"), is_flat=True),
         ),
         (
@@ -329,10 +294,10 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         (
             *_outer(),
             *_before(),
-            _layer("self_attn.qkv_proj", "attn_qkv", "queries, keys and values", "hidden"),
-            _layer("self_attn.o_proj", "attn_output", "hidden", "queries"),
-            _layer("mlp.gate_up_proj", "ffn_up", "twice inner", "hidden"),
-            _layer("mlp.down_proj", "ffn_down", "hidden", "inner"),
+            layer("self_attn.qkv_proj", "attn_qkv", "queries, keys and values", "hidden"),
+            layer("self_attn.o_proj", "attn_output", "hidden", "queries"),
+            layer("mlp.gate_up_proj", "ffn_up", "twice inner", "hidden"),
+            layer("mlp.down_proj", "ffn_down", "hidden", "inner"),
         ),
         (_RMS, _THETA),
         _SILU,
@@ -348,8 +313,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
             *_outer(bias="always"),
             *_before("always"),
             *_attention("use_bias", "use_bias"),
-            _layer("mlp.c_fc", "ffn_up", "inner", "hidden", "use_bias"),
-            _layer("mlp.c_proj", "ffn_down", "hidden", "inner", "use_bias"),
+            layer("mlp.c_fc", "ffn_up", "inner", "hidden", "use_bias"),
+            layer("mlp.c_proj", "ffn_down", "hidden", "inner", "use_bias"),
         ),
         (Setting("attention.layer_norm_epsilon", "norm_epsilon", float), _THETA),
         {"hidden_act": "gelu_pytorch_tanh", "use_bias": True},
@@ -388,8 +353,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         ("olmo2", "Olmo2ForCausalLM"),
         (
             *_outer(),
-            _norm("post_attention_layernorm", "post_attention_norm"),
-            _norm("post_feedforward_layernorm", "post_ffw_norm"),
+            norm("post_attention_layernorm", "post_attention_norm"),
+            norm("post_feedforward_layernorm", "post_ffw_norm"),
             *_head_norms("queries", "keys"),
             *_attention(),
             *_mlp(),
@@ -400,23 +365,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         is_square=True,
         ropes=_SCALED,
     ),
-    Architecture(
-        "bert",
-        ("bert", "BertModel"),
-        _BERT,
-        (
-            Setting("attention.layer_norm_epsilon", "layer_norm_eps", float),
-            Setting(TOKEN_TYPES, "type_vocab_size", int),
-        ),
-        {"hidden_act": "gelu"},
-        _bert,
-        ropes=(),
-        is_square=True,
-        body="",
-        layers="encoder.layer.",
-        constants={"attention.causal": False},
-        needless=("pooler.", "embeddings.position_ids"),
-    ),
+    *ENCODERS,
 )
 
 
@@ -430,16 +379,17 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
         ModelError: There is none for it here.
     """
     found = next((one for one in ARCHITECTURES if one.model[0] == config.get("model_type")), None)
-    if head_of(config) == "sequence" and (found is None or found.scores is None):
+    if head_of(config) == "sequence" and (found is None or not found.scores):
         scored = ", ".join(one.model[0] for one in ARCHITECTURES if one.scores)
         raise ModelError(
             f"a head on sequences of the architecture '{config.get('model_type')}' can't be written as GGUF: of "
             f"{scored} alone llama.cpp's scores are written and proved",
             hint="Export merged, which transformers loads, or peft; or train the head on such a model.",
         )
-    if found is not None and not found.body and head_of(config) != "embedding":
+    if found is not None and not found.decodes and head_of(config) not in OF_WHOLES:
+        labels = ", or labels of texts" if found.scores else ""
         raise ModelError(
-            f"the architecture '{config.get('model_type')}' can be written as GGUF only where it gives vectors",
+            f"the architecture '{config.get('model_type')}' can be written as GGUF only where it gives vectors{labels}",
             hint="Export merged, which transformers loads, or peft.",
         )
     if found is None:
@@ -451,11 +401,15 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     return found
 
 
-def architecture_named(name: str, mixture: bool) -> Architecture | None:
+def architecture_named(name: str, mixture: bool, tensors: Container[str] = ()) -> Architecture | None:
     """Returns the architecture that a file names, or None where there is none for it here.
+
+    Several models may have one name: of those it is the first whose parts outside layers are all there.
 
     Args:
         name: The value of `general.architecture`.
         mixture: Whether the file has experts.
+        tensors: The names of the file's tensors.
     """
-    return next((one for one in ARCHITECTURES if one.name == name and one.is_mixture == mixture), None)
+    found = [one for one in ARCHITECTURES if one.name == name and one.is_mixture == mixture]
+    return next((one for one in found if one.fits(tensors)), found[0] if found else None)

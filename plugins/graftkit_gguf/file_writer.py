@@ -27,8 +27,8 @@ def write_gguf(path: Path, metadata: Mapping[str, Any], tensors: Iterable[Stored
 
     Args:
         path: The file to write.
-        metadata: Key -> a string, a whole number, a number, a boolean, or a list of strings, of numbers or of whole
-            numbers; "general.architecture" among them.
+        metadata: Key -> a string, a whole number, a number, a boolean, bytes, or a list of strings, of numbers or of
+            whole numbers; "general.architecture" among them.
         tensors: The tensors.
     """
     values = dict(metadata)
@@ -66,7 +66,7 @@ def _add(writer: GGUFWriter, key: str, value: Any) -> None:
     elif isinstance(value, str):
         writer.add_string(key, value)
     elif len(value):
-        writer.add_array(key, list(value))
+        writer.add_array(key, value if isinstance(value, bytes) else list(value))
     else:
         writer.add_key_value(key, [], GGUFValueType.ARRAY, GGUFValueType.STRING)
 
@@ -78,6 +78,8 @@ class _Writer(GGUFWriter):  # type: ignore[misc]
     """A writer that writes lists at once, and empty ones: llama.cpp looks for merges where a tokenizer has none."""
 
     def _pack_val(self, val: Any, vtype: Any, add_vtype: bool, sub_type: Any = None) -> bytes:
+        if vtype == GGUFValueType.ARRAY and isinstance(val, bytes):
+            return struct.pack("<IIQ", vtype, GGUFValueType.UINT8, len(val)) + val
         if vtype == GGUFValueType.ARRAY and (not len(val) or isinstance(val[0], str)):
             texts = [text.encode() for text in val]
             parts = [part for text in texts for part in (len(text).to_bytes(8, "little"), text)]

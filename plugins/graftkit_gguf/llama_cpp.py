@@ -145,6 +145,14 @@ class LlamaCpp:
         shares = self.vector(ids)
         return shares.masked_fill(shares < _LEAST_SHARE, torch.nan).log()
 
+    def log_shares_of_scores(self, ids: Sequence[int]) -> torch.Tensor:
+        """Returns the same of a model whose scores llama.cpp gives as they are.
+
+        Args:
+            ids: The sequence.
+        """
+        return self.vector(ids).log_softmax(-1)
+
     def vector(self, ids: Sequence[int]) -> torch.Tensor:
         """Returns a sequence's vector, `[1, hidden]`, float32, which is not brought to a length of 1.
 

@@ -23,7 +23,7 @@ from graftkit import (
     TrainedModel,
 )
 from graftkit.errors import ExportError, ModelError, RequestError
-from graftkit.interfaces.architecture import EMBEDDING_PROMPTS, head_of
+from graftkit.interfaces.architecture import EMBEDDING_PROMPTS, head_of, token_types
 from graftkit.interfaces.exporter import added_ids
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.interfaces.tokenizer import PutsAround
@@ -32,18 +32,18 @@ from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.config import GgufConfig
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import write_gguf
-from graftkit_gguf.header import GgufHeader
+from graftkit_gguf.header import GgufHeader, read_header
 from graftkit_gguf.model_tensors import BaseTensors, Kept, stored_tensors
 from graftkit_gguf.modelfile import model_modelfile, stop_line
 from graftkit_gguf.parts import get_setting
 from graftkit_gguf.pooling import SCORES, gives_vectors
 from graftkit_gguf.quantize import ggml_is_there
-from graftkit_gguf.reading import original_context
+from graftkit_gguf.reading import architecture_of_file, original_context
 from graftkit_gguf.rope import rope_notices
 from graftkit_gguf.stop_tokens import stop_notices, stop_tokens_of, stored_stops
 from graftkit_gguf.stored_types import StoredTypes, file_type
+from graftkit_gguf.text_form import in_form, notices_of_spaces
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
-from graftkit_gguf.unicode_form import in_form
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
 from graftkit_gguf.wordpiece import notices_of_scripts
 
@@ -83,6 +83,11 @@ class GgufExporter:
         except (RequestError, ExportError) as error:
             return str(error)
         needed = types.needs_ggml(architecture.stored_shapes(config))
+        if planned.pairs and token_types(config):
+            return (
+                "the model tells the two texts of a pair apart by the types of their tokens, and llama.cpp takes each "
+                "token for one of the first type"
+            )
         if needed and not ggml_is_there():
             return (
                 f"the type {needed[0]} is quantized to by llama.cpp's own code, which is not installed: "
@@ -94,13 +99,16 @@ class GgufExporter:
         """Says which matrices are stored otherwise than the recipe asks, and where an answer does not end by itself."""
         architecture, config = architecture_of(planned.config), complete_config(planned.config)
         shapes = architecture.stored_shapes(config)
+        of_wholes = head_of(config) != "language"
+        cut = _tokenizer(planned, planned.tokenizer.adds_bos, []) if of_wholes else {}
         return [
             *self._types(planned).notices(shapes),
             *self._notices_of_changes(planned),
             *stop_notices(planned.tokenizer, stop_tokens_of(planned.generation_config)),
             *rope_notices(get_setting(config, architecture.rope) or {}),
             *_notices_of_prompts(config.get(EMBEDDING_PROMPTS) or {}),
-            *notices_of_scripts(_tokenizer(planned, planned.tokenizer.adds_bos, []) if not architecture.ropes else {}),
+            *notices_of_scripts(cut),
+            *notices_of_spaces(cut),
         ]
 
     def _notices_of_changes(self, planned: PlannedModel) -> Iterator[str]:
@@ -175,7 +183,7 @@ class GgufExporter:
 
         header = _checked(request)
         vocabulary, scores = header.tensors["token_embd.weight"].shape[1], SCORES in header.tensors
-        vectors = gives_vectors(header)
+        vectors, shares = gives_vectors(header), architecture_of_file(header).gives_shares
         found: list[torch.Tensor] = []
         for longest, probes in _by_context(header, request.probes):
             with LlamaCpp(header.path, longest + 8, wholes=scores or vectors) as program:
@@ -183,7 +191,7 @@ class GgufExporter:
                     if vectors:
                         found.append(program.vector(probe.ids))
                     elif scores:
-                        found.append(program.log_shares(probe.ids))
+                        found.append((program.log_shares if shares else program.log_shares_of_scores)(probe.ids))
                     else:
                         found.append(program.log_probabilities(probe.ids, probe.positions, vocabulary))
         return found
@@ -220,9 +228,10 @@ class GgufExporter:
         if request.head == "sequence":
             asked = {"content": "Hello", "embd_normalize": -1}  # scores are no vector to be brought to a length
             loading = [LoadingExample("llama.cpp", "sh", _served(_FILE, "/embedding", asked))]
-            notes = [
-                "llama.cpp answers with the probability of each label, in this order: " + ", ".join(request.labels)
-            ]
+            named = ", ".join(request.labels)
+            shares = architecture_of_file(read_header(request.folder / _FILE)).gives_shares
+            given = "probability" if shares else "score before the softmax"
+            notes = [f"llama.cpp answers with the {given} of each label, in this order: {named}"]
         if request.head == "embedding":
             text = next(iter(request.prompts.values()), "") + "Hello"
             loading = [
@@ -273,7 +282,6 @@ def _checked(request: ProofRequest) -> GgufHeader:
         ExportError: Its chat template does far more than it is asked for.
     """
     from graftkit_gguf.exported import check_exported
-    from graftkit_gguf.header import read_header
     from graftkit_gguf.metadata import Metadata
 
     header = read_header(request.folder / _FILE)
@@ -330,12 +338,13 @@ def _tokenizer(planned: PlannedModel, adds_bos: bool, stop: list[int]) -> dict[s
     tokenizer = planned.tokenizer
     roles = {role: tokenizer.role_token(role) for role in ("bos", "eos", "unk", "pad")}
     added = (adds_bos, False)
-    if head_of(planned.config) != "language":
+    wholes = head_of(planned.config) != "language"
+    if wholes:
         around = _put_around(tokenizer)
         roles, added = {**roles, **around}, ("bos" in around, "eos" in around)
     with temporary_folder() as folder:
         tokenizer.save(folder)
-        found = tokenizer_metadata(folder, planned.config["vocab_size"], roles, added, stop)
+        found = tokenizer_metadata(folder, planned.config["vocab_size"], roles, added, stop, wholes=wholes)
     template = tokenizer.chat_template
     return found | ({"tokenizer.chat_template": template} if template else {})
 

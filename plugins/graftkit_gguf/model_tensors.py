@@ -13,9 +13,11 @@ from graftkit.interfaces.references import local_path
 from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import StoredTensor
+from graftkit_gguf.fused import with_own_tensors
 from graftkit_gguf.header import MAGIC, GgufHeader, read_header
 from graftkit_gguf.parts import EMBEDDING, OUTPUT
 from graftkit_gguf.quantize import quantize_rows
+from graftkit_gguf.reading import architecture_of_file
 from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.weights import read_bytes, read_numbers
 
@@ -27,7 +29,7 @@ class BaseTensors:
     """The tensors of the base model's own GGUF file.
 
     Attributes:
-        header: The file's header.
+        header: The file's header, in which queries, keys and values have tensors of their own.
     """
 
     header: GgufHeader
@@ -48,7 +50,10 @@ class BaseTensors:
                 is_gguf = file.read(len(MAGIC)) == MAGIC
         except (ModelError, OSError, ValueError):
             return None
-        return cls(read_header(path)) if is_gguf else None
+        if not is_gguf:
+            return None
+        header = read_header(path)
+        return cls(with_own_tensors(header, architecture_of_file(header)))
 
     @property
     def types(self) -> dict[str, str]:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from graftkit.interfaces.architecture import labels_of
+from graftkit.interfaces.architecture import labels_of, skipped_positions
 
-__all__ = ["EMBEDDING", "OUTPUT", "TOKEN_TYPES", "Part", "Setting", "get_setting", "put_setting", "sizes"]
+__all__ = [
+    "EMBEDDING",
+    "OUTPUT",
+    "TOKEN_TYPES",
+    "Part",
+    "Setting",
+    "get_setting",
+    "key_of",
+    "layer",
+    "norm",
+    "outside",
+    "put_setting",
+    "sizes",
+]
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 """The names of the embedding and of the output layer in a file."""
@@ -31,6 +44,8 @@ class Part:
         is_flat: Whether the file has the one row of a matrix as a vector.
         is_parameter: Whether `name` is a parameter's own, to which `.weight` is not added.
         is_outer: Whether it is outside the layers.
+        after_padding: Whether its rows are of positions, of which the file has those alone that tokens of texts have.
+        not_first: Whether the first layer has none.
     """
 
     name: str
@@ -42,6 +57,8 @@ class Part:
     is_flat: bool = False
     is_parameter: bool = False
     is_outer: bool = False
+    after_padding: bool = False
+    not_first: bool = False
 
     def parameters(self, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yields the kinds of parameters that it has in a model, and the suffix of their names in transformers."""
@@ -79,7 +96,53 @@ class Setting:
         Args:
             architecture: The architecture's name.
         """
-        return self.key if self.key == TOKEN_TYPES else f"{architecture}.{self.key}"
+        return key_of(architecture, self.key)
+
+
+def key_of(architecture: str, key: str) -> str:
+    """Returns a whole key.
+
+    Args:
+        architecture: The architecture's name.
+        key: A key without it; one of the tokenizer's whole.
+    """
+    return key if key == TOKEN_TYPES else f"{architecture}.{key}"
+
+
+def layer(name: str, stored: str, out: str, inner: str, bias: str = "", heads: str = "") -> Part:
+    """Makes the part that is a linear layer, or an embedding.
+
+    Args:
+        name: See `Part`.
+        stored: Its name in the file.
+        out: The name of the number of its rows.
+        inner: The name of their size.
+        bias: See `Part`.
+        heads: See `Part`.
+    """
+    return Part(name, (stored,), (out, inner), bias, heads)
+
+
+def norm(name: str, stored: str, size: str = "hidden", bias: str = "", plus_one: bool = False) -> Part:
+    """Makes the part that is a norm.
+
+    Args:
+        name: See `Part`.
+        stored: Its name in the file.
+        size: The name of its size.
+        bias: See `Part`.
+        plus_one: See `Part`.
+    """
+    return Part(name, (stored,), (size,), bias, plus_one=plus_one)
+
+
+def outside(*parts: Part) -> tuple[Part, ...]:
+    """Returns parts that are outside the layers.
+
+    Args:
+        parts: The parts.
+    """
+    return tuple(replace(part, is_outer=True) for part in parts)
 
 
 def get_setting(config: Mapping[str, Any], path: str) -> Any:
@@ -111,7 +174,7 @@ def sizes(config: Mapping[str, Any]) -> dict[str, int]:
         "one": 1,
         "labels": len(labels_of(config)),
         "vocabulary": config["vocab_size"],
-        "positions": config["max_position_embeddings"],
+        "positions": config["max_position_embeddings"] - skipped_positions(config),
         "types": config.get("type_vocab_size") or 0,
         "hidden": config["hidden_size"],
         "queries": queries,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import EMBEDDING_POOLING, with_head
 
-from graftkit_gguf.architectures import SIZES, Architecture
+from graftkit_gguf.architectures import SIZES, Architecture, in_own_names
 from graftkit_gguf.families import architecture_named
 from graftkit_gguf.header import GgufHeader, GgufTensor
 from graftkit_gguf.metadata import NOT_SUPPORTED, Metadata
-from graftkit_gguf.parts import OUTPUT, Setting, get_setting, put_setting, sizes
-from graftkit_gguf.pooling import POOLING, SCORE_KEYS, SCORES, read_labels, read_pooling
+from graftkit_gguf.parts import OUTPUT, Setting, get_setting, key_of, put_setting, sizes
+from graftkit_gguf.pooling import SCORE_KEYS, SCORES, VECTOR_KEYS, read_labels, read_pooling
 from graftkit_gguf.rope import LONG_FACTORS, ROPE_KEYS, factor_tensors, rope_from_factors, rope_from_metadata, shortest
 from graftkit_gguf.tensor_types import KEPT_TYPES
 from graftkit_gguf.vocabulary_keys import ROLE_KEYS
@@ -32,6 +32,7 @@ _OFF: tuple[object, ...] = (0, "none")
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "rope.scale_linear": (0, 1),
     "attention.causal": (True,),
+    "hidden_activation": ("gelu",),  # ModernBERT's, which alone asks for it
 }
 _ROLES = ("bos", "eos", "pad")
 """Those that a config.json of every architecture has."""
@@ -81,7 +82,7 @@ def architecture_of_file(header: GgufHeader) -> Architecture:
         raise metadata.refused(f"this file holds a GGUF {metadata.shown('general.type')}, not a model")
     name = metadata.text("general.architecture")
     experts = metadata.integer(f"{name}.expert_count", 0)
-    found = architecture_named(name, bool(experts)) or architecture_named(name, False)
+    found = architecture_named(name, bool(experts), header.tensors) or architecture_named(name, False, header.tensors)
     if found is None:
         raise metadata.refused(f"the architecture {metadata.shown('general.architecture')} is not supported")
     if metadata.integer("split.count", 1) > 1:
@@ -100,7 +101,7 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
     metadata = Metadata(header.path, header.metadata)
     labels = read_labels(metadata, architecture.name) if architecture.scores and SCORES in header.tensors else []
     pooled_by = None if labels else read_pooling(metadata, architecture.name)
-    _refuse_variants(metadata, architecture, SCORE_KEYS if labels else frozenset({POOLING} if pooled_by else ()))
+    _refuse_variants(metadata, architecture, SCORE_KEYS if labels else VECTOR_KEYS if pooled_by else frozenset())
     config = architecture.empty_config()
     vocabulary = _vocabulary(header)
     config |= _sizes(metadata, architecture.name) | {"vocab_size": vocabulary}
@@ -114,7 +115,7 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
             there = f"blk.0.{part.stored[0]}.bias" in header.tensors
             config[part.bias] = there or config.get(part.bias, False)
     config |= {f"{role}_token_id": _token_id(metadata, ROLE_KEYS[role], vocabulary) for role in _ROLES}
-    config |= architecture.implied(config)
+    config = in_own_names(config | architecture.implied(config))
     if pooled_by:
         return with_head(config, "embedding", pooled_by=pooled_by)
     return with_head(config, "sequence", labels) if labels else config
@@ -154,8 +155,9 @@ def _output_is_needless(architecture: Architecture, pooled_by: str | None) -> bo
 
 def _refuse_variants(metadata: Metadata, architecture: Architecture, more: frozenset[str]) -> None:
     for key, value in architecture.constants.items():
-        if metadata.values.get(f"{architecture.name}.{key}") != value:
-            raise metadata.refused(f"'{architecture.name}.{key}' is not {value}, as it is of every such model")
+        found = metadata.values.get(whole := key_of(architecture.name, key))
+        if (shortest(found) if isinstance(found, float) else found) != value:
+            raise metadata.refused(f"'{whole}' is not {value}, as it is of every such model")
     known = {setting.key for setting in (*SIZES, *architecture.settings)}
     read = more | ROPE_KEYS | known | architecture.constants.keys()
     for key, value in metadata.values.items():

@@ -11,9 +11,10 @@ from graftkit.errors import ModelError
 from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.references import local_path
 
+from graftkit_gguf.fused import with_own_tensors
 from graftkit_gguf.header import MAGIC, GgufHeader, read_header
 from graftkit_gguf.reading import StoredWeight as FileWeight
-from graftkit_gguf.reading import model_config, model_weights
+from graftkit_gguf.reading import architecture_of_file, model_config, model_weights
 from graftkit_gguf.tensor_types import READABLE_TYPES
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class GgufSource:
                 tensor type that is not supported.
         """
         header = read_header(local_path(reference))
+        header = with_own_tensors(header, architecture_of_file(header))
         config = model_config(header)
         weights = model_weights(header, config)
         _refuse_unreadable(header)

@@ -68,7 +68,10 @@ _ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 _NAMED: tuple[tuple[Splitting, tuple[str, ...]], ...] = (
     (
         Splitting(_GPT2),
-        ("gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "exaone4", "a.x-4.0", "mellum", "trillion"),
+        (
+            *("gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "exaone4", "a.x-4.0", "mellum", "trillion"),
+            *("roberta-bpe", "modern-bert", "jina-v1-en", "jina-v2-code", "jina-v2-de", "jina-v2-es"),
+        ),
     ),
     (
         Splitting(_DIGITS_APART),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graftkit_gguf.parts import EMBEDDING, OUTPUT
-from graftkit_gguf.pooling import SCORES
+from graftkit_gguf.pooling import DENSE, SCORES
 from graftkit_gguf.quantize import GGML_TYPES_BY_NAME, NEEDS_GGML
 
 __all__ = ["FILE_TYPE_KEYS", "StoredTypes", "file_type"]
@@ -122,7 +122,7 @@ class StoredTypes:
         return sorted(NEEDS_GGML & {self.type_of(name, shape) for name, shape in shapes})
 
     def _wanted(self, name: str, shape: tuple[int, ...]) -> str:
-        if len(shape) < 2 or ".ffn_gate_inp" in name or name in (SCORES, *_SMALL):
+        if len(shape) < 2 or ".ffn_gate_inp" in name or name in (SCORES, DENSE, *_SMALL):
             return "f32"
         if self.of_base.get(name) in _WRITTEN:
             return self.of_base[name]

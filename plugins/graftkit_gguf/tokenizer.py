@@ -1,9 +1,9 @@
 """Converts the tokenizer of a GGUF file to the files that `tokenizers` and `transformers` read.
 
-Three kinds (`tokenizer.ggml.model`, see `docs/gguf.md` in the ggml project): "gpt2" has merges of byte-level pieces and
+Four kinds (`tokenizer.ggml.model`, see `docs/gguf.md` in the ggml project): "gpt2" has merges of byte-level pieces and
 the name of a way to split text (`tokenizer.ggml.pre`), whose meaning is a part of llama.cpp; "llama" has pieces with
-scores and `▁` for a space, as SentencePiece writes them, and a piece for each byte; "bert" is WordPiece
-(`wordpiece.py`).
+scores and `▁` for a space, as SentencePiece writes them, and a piece for each byte; "t5" is Unigram (`unigram.py`), and
+"bert" WordPiece (`wordpiece.py`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from graftkit.tokenization.tokenizer_json import (
 from graftkit_gguf.header import GgufHeader
 from graftkit_gguf.metadata import Metadata
 from graftkit_gguf.splitting import SPLITTINGS, Splitting, missing_bytes_apart
-from graftkit_gguf.unicode_form import UNICODE_FORM, UnicodeForm, form_of
+from graftkit_gguf.text_form import UNICODE_FORM, UnicodeForm, flags_of, form_of
+from graftkit_gguf.unigram import Unigram
 from graftkit_gguf.vocabulary_keys import CONTROL, ROLE_KEYS, UNKNOWN, USER_DEFINED
-from graftkit_gguf.wordpiece import WordPieceTokenizer
+from graftkit_gguf.wordpiece import SEPARATOR_ID, WordPieceTokenizer
 
 __all__ = ["GgufTokenizer", "read_tokenizer", "save_tokenizer"]
 
@@ -45,7 +46,7 @@ characters of all tokens."""
 
 @dataclass(frozen=True, slots=True)
 class GgufTokenizer:
-    """The BPE tokenizer of a GGUF file, validated.
+    """The BPE or Unigram tokenizer of a GGUF file, validated.
 
     Attributes:
         vocabulary: Token -> id, in the order of the ids.
@@ -53,12 +54,15 @@ class GgufTokenizer:
         merges: Pairs of tokens, the first to be merged first.
         roles: "bos_token", "eos_token", "unk_token", "pad_token" -> the token, as far as there are any.
         splitting: How text is split before merging; None where it is not, and pieces have `▁` for a space.
+        unigram: How likely pieces are, of a Unigram tokenizer; None of another. Without `splitting` and merges.
         unicode_form: The form of Unicode that text is given first, or None. With `splitting`.
         adds_space: A text, and what follows a control or user-defined token, starts with a space. Without `splitting`.
         adds_bos: A text starts with the beginning-of-sequence token.
         adds_eos: A text ends with the end-of-sequence token.
         max_length: The most tokens that the model was made for, or None.
         chat_template: The Jinja template that lays out a conversation, or None.
+        separates: The token of the role eos stands between the texts of a pair once more, as RoBERTa has it.
+        flags: Token -> its flags, of those that take the white space beside them.
     """
 
     vocabulary: Mapping[str, int]
@@ -66,16 +70,22 @@ class GgufTokenizer:
     merges: Sequence[tuple[str, str]]
     roles: Mapping[str, str]
     splitting: Splitting | None
+    unigram: Unigram | None
     unicode_form: UnicodeForm | None
     adds_space: bool
     adds_bos: bool
     adds_eos: bool
     max_length: int | None
     chat_template: str | None
+    separates: bool
+    flags: Mapping[str, Mapping[str, bool]]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of tokenizer.json."""
-        parts = self._marked_spaces() if self.splitting is None else self._split_bytes(self.splitting)
+        if self.unigram:
+            parts = self.unigram.parts(self.vocabulary)
+        else:
+            parts = self._marked_spaces() if self.splitting is None else self._split_bytes(self.splitting)
         return tokenizer_json(added_tokens=self._added_tokens(), post_processor=self._post_processor(), **parts)
 
     def _marked_spaces(self) -> dict[str, dict[str, Any]]:
@@ -120,7 +130,7 @@ class GgufTokenizer:
         """Returns `added_tokens`. Control tokens are special, and tokens with a role, as in `transformers`."""
         special = set(self.roles.values())
         return [
-            added_token(id_, token, special=type_ != USER_DEFINED or token in special)
+            added_token(id_, token, special=type_ != USER_DEFINED or token in special, **self.flags.get(token, {}))
             for (token, id_), type_ in zip(self.vocabulary.items(), self.types, strict=True)
             if type_ in (UNKNOWN, CONTROL, USER_DEFINED) or token in special
         ]
@@ -131,6 +141,9 @@ class GgufTokenizer:
         if not before and not after:
             return None
         ids = self.vocabulary
+        if self.separates:
+            around = {kind: [token, ids[token]] for kind, [token] in (("sep", after), ("cls", before))}
+            return {"type": "RobertaProcessing", **around, "trim_offsets": True, "add_prefix_space": False}
         return template(before={token: ids[token] for token in before}, after={token: ids[token] for token in after})
 
 
@@ -145,7 +158,7 @@ def read_tokenizer(header: GgufHeader) -> GgufTokenizer | WordPieceTokenizer:
     if "tokenizer.ggml.model" not in metadata:
         raise ModelError("the file has no tokenizer", where=str(metadata.path), hint="Name one in the recipe.")
     kind = metadata.text("tokenizer.ggml.model")
-    if kind not in ("gpt2", "llama", "bert"):
+    if kind not in ("gpt2", "llama", "bert", "t5"):
         raise _unsupported(metadata, f"its tokenizer is of the kind {kind[:80]!r}, which is not supported")
     splitting = _splitting(metadata) if kind == "gpt2" else None
     tokens = metadata.texts("tokenizer.ggml.tokens")
@@ -154,18 +167,28 @@ def read_tokenizer(header: GgufHeader) -> GgufTokenizer | WordPieceTokenizer:
     roles = _roles(metadata, tokens)
     if kind == "bert":
         return WordPieceTokenizer.read(metadata, vocabulary, types, roles, _context(metadata))
+    unigram = Unigram.read(metadata, tokens) if kind == "t5" else None
+    adds_bos = _adds(metadata, "bos", roles, splitting.adds_bos if splitting else unigram is None)
+    adds_eos = _adds(metadata, "eos", roles, unigram is not None)
     return GgufTokenizer(
         vocabulary=vocabulary,
         types=types,
-        merges=_merges(metadata, vocabulary) if splitting else _merges_of_scores(metadata, tokens, types),
+        merges=_merges(metadata, vocabulary)
+        if splitting
+        else []
+        if unigram
+        else _merges_of_scores(metadata, tokens, types),
         roles=roles,
         splitting=splitting,
+        unigram=unigram,
         unicode_form=form_of(metadata.values.get(UNICODE_FORM)) if splitting else None,
         adds_space=splitting is None and metadata.flag("tokenizer.ggml.add_space_prefix", True),
-        adds_bos=_adds(metadata, "bos", roles, splitting.adds_bos if splitting else True),
-        adds_eos=_adds(metadata, "eos", roles, False),
+        adds_bos=adds_bos,
+        adds_eos=adds_eos,
         max_length=_context(metadata),
         chat_template=metadata.text("tokenizer.chat_template") if "tokenizer.chat_template" in metadata else None,
+        separates=adds_bos and adds_eos and metadata.values.get(SEPARATOR_ID) == metadata.values.get(ROLE_KEYS["eos"]),
+        flags=flags_of(metadata),
     )
 
 
@@ -206,8 +229,8 @@ def _unsupported(metadata: Metadata, message: str) -> ModelError:
     return ModelError(
         message,
         where=str(metadata.path),
-        hint="Supported: tokenizer.ggml.model 'llama' and 'bert', and 'gpt2' with one of these as tokenizer.ggml.pre: "
-        f"{supported}.",
+        hint="Supported: tokenizer.ggml.model 'llama', 'bert' and 't5', and 'gpt2' with one of these as "
+        f"tokenizer.ggml.pre: {supported}.",
     )
 
 

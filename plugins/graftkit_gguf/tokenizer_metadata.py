@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from graftkit.tokenization.scored_pieces import scores_of_merges
 
 from graftkit_gguf.splitting import SPLITTINGS, missing_bytes_apart
 from graftkit_gguf.stop_tokens import stored_stops
-from graftkit_gguf.unicode_form import UNICODE_FORM, UnicodeForm, form_of
+from graftkit_gguf.text_form import LEFT, RIGHT, UNICODE_FORM, UnicodeForm, form_of
+from graftkit_gguf.unigram import unigram_metadata
 from graftkit_gguf.vocabulary_keys import BYTE, CONTROL, NORMAL, ROLE_KEYS, UNKNOWN, UNUSED, USER_DEFINED
-from graftkit_gguf.wordpiece import wordpiece_metadata, wordpieces
+from graftkit_gguf.wordpiece import SEPARATOR_ID, wordpiece_metadata, wordpieces
 
 __all__ = ["splitting_name", "tokenizer_metadata"]
 
@@ -30,11 +31,19 @@ _ONLY_THERE = {
 
 Those of `normalized` tokens are the same where text changes in no way but to a form of Unicode.
 """
+_MAY_BE_TOLD = frozenset({"lstrip", "rstrip"})
+"""Those by which a text may be changed before llama.cpp is given it."""
 _A_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def tokenizer_metadata(
-    folder: Path, rows: int, roles: Mapping[str, int | None], added: tuple[bool, bool], stop: list[int]
+    folder: Path,
+    rows: int,
+    roles: Mapping[str, int | None],
+    added: tuple[bool, bool],
+    stop: list[int],
+    *,
+    wholes: bool = False,
 ) -> dict[str, Any]:
     """Returns the keys of `tokenizer.*`.
 
@@ -44,21 +53,28 @@ def tokenizer_metadata(
         roles: The ids of "bos", "eos", "unk", "pad".
         added: Whether a text begins with the beginning-of-sequence token, and ends with the end-of-sequence token.
         stop: The tokens that end an answer.
+        wholes: Whether something is said of whole texts, in which a token may take the white space beside it: the file
+            says so, for whoever gives llama.cpp a text. A chat template would give it texts that nobody changes.
 
     Raises:
         ExportError: The tokenizer has no form in GGUF.
     """
     spec = _tokenizer_json(folder)
-    tokens, types = _tokens(spec, rows)
-    if spec["model"].get("type") == "WordPiece":
+    kind, beside = spec["model"].get("type"), _taking_spaces(spec)
+    tokens, types = _tokens(spec, rows, may_take_spaces=wholes)
+    if kind == "WordPiece":
         tokens, cut = wordpieces(tokens, types), wordpiece_metadata(spec, added, roles.get("eos"))
+    elif kind == "Unigram":
+        cut = unigram_metadata(spec, tokens, types)
     else:
         cut = _scores(spec, tokens) if _marks_spaces(spec) else _merges(spec)
     found: dict[str, Any] = {
+        **{key: roles[role] for role, key in ROLE_KEYS.items() if roles.get(role) is not None},
         **cut,
+        **beside,
+        **_separator(spec, added, roles.get("eos")),
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": types,
-        **{key: roles[role] for role, key in ROLE_KEYS.items() if roles.get(role) is not None},
         "tokenizer.ggml.add_bos_token": added[0],
         "tokenizer.ggml.add_eos_token": added[1],
     }
@@ -69,19 +85,34 @@ def _tokenizer_json(folder: Path) -> dict[str, Any]:
     """Reads tokenizer.json.
 
     Raises:
-        ExportError: There is none, or its model is neither BPE nor WordPiece.
+        ExportError: There is none, or its model is of another kind than BPE, WordPiece and Unigram.
     """
     path = folder / "tokenizer.json"
     if not path.exists():
         raise ExportError("no tokenizer.json gives the ids of this SentencePiece model, so it has no form in GGUF here")
     spec: dict[str, Any] = json.loads(path.read_bytes())
     kind = spec["model"].get("type")
-    if kind not in ("BPE", "WordPiece"):
-        raise ExportError(f"a tokenizer of the kind {kind} has no form in GGUF here: only BPE and WordPiece have")
+    if kind not in ("BPE", "WordPiece", "Unigram"):
+        raise ExportError(f"a tokenizer of the kind {kind} has no form in GGUF here: BPE, WordPiece and Unigram have")
     return spec
 
 
-def _tokens(spec: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
+def _taking_spaces(spec: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Returns the added tokens that take the white space before them, and after them, by the keys that say so."""
+    flags, added = {"lstrip": LEFT, "rstrip": RIGHT}, spec.get("added_tokens", ())
+    found = {key: [token["content"] for token in added if token.get(flag)] for flag, key in flags.items()}
+    return {key: tokens for key, tokens in found.items() if tokens}
+
+
+def _separator(spec: Mapping[str, Any], added: tuple[bool, bool], eos: int | None) -> dict[str, int]:
+    """Returns the token that stands between the texts of a pair, after the end of the first, as RoBERTa has it."""
+    processor = spec.get("post_processor") or {}
+    put = [part["SpecialToken"]["id"] for part in processor.get("pair", ()) if "SpecialToken" in part]
+    doubled = processor.get("type") == "RobertaProcessing" or (len(put) == 4 and len({*put[1:]}) == 1)
+    return {SEPARATOR_ID: eos} if doubled and all(added) and eos is not None else {}
+
+
+def _tokens(spec: Mapping[str, Any], rows: int, *, may_take_spaces: bool) -> tuple[list[str], list[int]]:
     """Returns each id's token and what it is.
 
     Raises:
@@ -91,15 +122,16 @@ def _tokens(spec: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
     if rows > MOST_PIECES:
         raise ExportError(f"its vocabulary of {rows:,} is too large: a GGUF's may have {MOST_PIECES:,} here")
     model = spec["model"]
+    pieces, unknown = _pieces(model)
     tokens = [f"[PAD{id}]" for id in range(rows)]
     types = [UNUSED] * rows
-    for token, id in model["vocab"].items():
+    for token, id in pieces:
         is_byte = model.get("byte_fallback") and _A_BYTE.fullmatch(token)
-        tokens[id], types[id] = token, BYTE if is_byte else UNKNOWN if token == model["unk_token"] else NORMAL
+        tokens[id], types[id] = token, BYTE if is_byte else UNKNOWN if token == unknown else NORMAL
     for token in spec.get("added_tokens", ()):
         content, id = token["content"], token["id"]
-        flag = next((flag for flag in _ONLY_THERE if token.get(flag)), None)
-        if flag:
+        refused = (flag for flag in _ONLY_THERE if not (may_take_spaces and flag in _MAY_BE_TOLD))
+        if flag := next((flag for flag in refused if token.get(flag)), None):
             raise ExportError(f"its token {content!r:.60} {_ONLY_THERE[flag]} ({flag}), which llama.cpp has for none")
         if not token["special"] and model["vocab"].get(content) == id and content.strip(_SPACE) == "":
             continue  # Gemma's runs of spaces, which no space in a text is taken for but by merges
@@ -107,6 +139,15 @@ def _tokens(spec: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
             types[id] = CONTROL if token["special"] else USER_DEFINED
         tokens[id] = content
     return tokens, types
+
+
+def _pieces(model: Mapping[str, Any]) -> tuple[Iterable[tuple[str, int]], str | None]:
+    """Returns the pieces with their ids, and the one that stands for what is none."""
+    if model.get("type") != "Unigram":
+        return model["vocab"].items(), model["unk_token"]
+    pieces = [piece for piece, _ in model["vocab"]]
+    unknown = model.get("unk_id")
+    return zip(pieces, range(len(pieces)), strict=True), None if unknown is None else pieces[unknown]
 
 
 def _merges(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from graftkit.errors import ExportError
 from graftkit.tokenization.tokenizer_json import added_token, tokenizer_json
 
 from graftkit_gguf.metadata import Metadata
-from graftkit_gguf.unicode_form import UNICODE_FORM, UnicodeForm
+from graftkit_gguf.text_form import UNICODE_FORM, UnicodeForm, flags_of
 from graftkit_gguf.vocabulary_keys import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 
 __all__ = [
@@ -137,6 +137,7 @@ class WordPieceTokenizer:
         lowercase: Whether text becomes lower case.
         strips_accents: Whether it loses its accents.
         max_length: The most tokens that the model was made for, or None.
+        flags: Token -> its flags, of those that take the white space beside them.
         chat_template: None.
     """
 
@@ -146,6 +147,7 @@ class WordPieceTokenizer:
     lowercase: bool
     strips_accents: bool
     max_length: int | None
+    flags: Mapping[str, Mapping[str, bool]]
     chat_template: str | None = None
 
     @classmethod
@@ -196,6 +198,7 @@ class WordPieceTokenizer:
             lower,
             metadata.flag(_STRIP_ACCENTS, lower),
             max_length,
+            flags_of(metadata),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -212,7 +215,7 @@ class WordPieceTokenizer:
                 "vocab": dict(ids),
             },
             added_tokens=[
-                added_token(id, token, special=type_ != USER_DEFINED or token in apart)
+                added_token(id, token, special=type_ != USER_DEFINED or token in apart, **self.flags.get(token, {}))
                 for (token, id), type_ in zip(ids.items(), self.types, strict=True)
                 if type_ in (UNKNOWN, CONTROL, USER_DEFINED) or token in apart
             ],

@@ -138,6 +138,8 @@ def test_models_with_a_head_are_measured_by_what_it_tells(tmp_path: Path) -> Non
     merged.rename(away)
     [alone] = graftkit.evaluate(away, path)
     assert alone.measured.metrics["accuracy"] > 0.9 and alone.measured.bits_per_byte is None and alone.records == 80
+    shown = asked(away, "--data", path).stdout
+    assert shown.splitlines()[-1] == f"80 records, {alone.tokens:,} tokens", "of which none is in the loss by itself"
     said = json.loads((away / "config.json").read_text())
     unnamed = {key: value for key, value in said.items() if key not in ("id2label", "label2id", "problem_type")}
     nameless = tmp_path / "nameless"  # as transformers saves a classifier of two labels that nobody named

@@ -120,9 +120,8 @@ def test_a_decoder_learns_labels_and_its_exports_are_loaded_as_classifiers(
 
 
 def test_an_encoder_learns_labels_and_its_cards_programs_run(with_head: Any, tmp_path: Path, bert: str) -> None:
-    recipe = with_head(
-        "classification", model=bert, export=["peft", "merged"], training={"dtype": "bfloat16", "steps": 28}
-    )
+    exports = ["peft", "merged", {"use": "gguf", "type": "q8_0"}]
+    recipe = with_head("classification", model=bert, export=exports, training={"dtype": "bfloat16", "steps": 28})
     result = graftkit.run(recipe, out=tmp_path / "run")
     assert result.after is not None and result.after.metrics["accuracy"] > 0.9
     assert result.manifest["sequences"]["packed"]
@@ -131,7 +130,16 @@ def test_an_encoder_learns_labels_and_its_cards_programs_run(with_head: Any, tmp
     told = " ".join(result.manifest["notices"])
     assert "of the base model's tensors, such as 'cls.predictions." in told and "are not used" in told
     assert "classifier.weight" in told and "the head starts anew" in told
-    for name, folder in result.exports.items():
+    file, text = result.exports["gguf"] / "model.gguf", "the film 3 was lovely"
+    assert (
+        "the score before the softmax of each label, in this order: bad, good"
+        in (file.parent / "README.md").read_text()
+    )
+    models = [reload_any(str(place)) for place in (result.folder, file)]
+    expected, found = (model.judge(text).facts for model in models if isinstance(model, HeadModel))
+    assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=0.02)
+    for name in ("peft", "merged"):
+        folder = result.exports[name]
         lines = run_card(folder, Path(bert) if name == "peft" else None).splitlines()
         assert [line.split()[0] for line in lines] == ["bad", "good"]
         assert sum(float(line.split()[1]) for line in lines) == pytest.approx(1, abs=1e-5)
@@ -198,6 +206,9 @@ def test_pairs_of_texts_are_told_apart_as_transformers_does(
         "classification", records, model=str(base), export=["peft", "merged"], data=data, training=training
     )
     result = graftkit.run(recipe, out=tmp_path / "run")
+    if kind == "bert":
+        with pytest.raises(RecipeError, match="llama.cpp takes each token for one of the first type"):
+            graftkit.plan({**recipe, "export": ["gguf"]}, as_run=True)
 
     from transformers import AutoTokenizer, pipeline
 

@@ -25,6 +25,7 @@ from graftkit.cli.signals import cancel_on_signals
 from graftkit.cli.streams import output_to_stderr
 from graftkit.cli.tables import show_table
 from graftkit.cli.terminal import json_line
+from graftkit.interfaces.architecture import OF_WHOLES
 from graftkit.report.figure_text import number_text, score_text
 from graftkit.visible import one_line
 
@@ -140,7 +141,8 @@ def _show(found: list[Evaluation], wrong: int) -> None:
 def _counts(each: Evaluation) -> str:
     answers = f"; {counted(len(each.answers), 'answer')}" if each.answers else ""
     seen = f"{counted(each.records, 'record')}, {counted(each.tokens, 'token')}"
-    return f"{seen}, the loss over {each.loss_tokens:,}{answers}"
+    learnt = "" if each.head in OF_WHOLES else f", the loss over {each.loss_tokens:,}"
+    return f"{seen}{learnt}{answers}"
 
 
 def _wrong(found: list[Evaluation]) -> Iterator[tuple[tuple[str, str, str], list[tuple[str, str]]]]:

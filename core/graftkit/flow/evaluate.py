@@ -24,6 +24,7 @@ from graftkit.flow.state.cancel import CancelToken, check_follower
 from graftkit.flow.state.told_stage import ToldStage, told_stage
 from graftkit.host.guard import naming_plugins
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.architecture import Head
 from graftkit.interfaces.offline import no_network_if
 from graftkit.recipe.load import RecipeSource, load_recipe
 from graftkit.report.run_manifest import RunManifest
@@ -48,6 +49,7 @@ class Evaluation:
         measured: The loss, and what else was measured.
         answers: The answers, each with its question, what was expected, and its scores.
         notices: What the user should know of the records and of how the model sees them.
+        head: What the model has on its hidden states.
     """
 
     source: str
@@ -57,6 +59,7 @@ class Evaluation:
     measured: Measured
     answers: Sequence[Answer] = ()
     notices: Sequence[str] = ()
+    head: Head = "language"
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON, what was measured beside the rest."""
@@ -264,4 +267,5 @@ def _evaluated(
     with stage_of("evaluation") as stage:
         facts, answers = measured_by(model, examples, host, stage.progress)
     tokens, learnt = len(examples.store.ids), int(examples.store.loss_tokens.sum())
-    return Evaluation(source, len(planned.samples), tokens, learnt, Measured.of(facts), answers, notices)
+    head = model.bound.objective_config.head
+    return Evaluation(source, len(planned.samples), tokens, learnt, Measured.of(facts), answers, notices, head)

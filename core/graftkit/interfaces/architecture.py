@@ -22,6 +22,7 @@ __all__ = [
     "labels_of",
     "load_pretrained",
     "model_class",
+    "skipped_positions",
     "state_width",
     "text_settings",
     "token_types",
@@ -160,6 +161,22 @@ def token_types(config: Mapping[str, Any]) -> int:
     """
     count = config.get("type_vocab_size")
     return count if isinstance(count, int) and 1 < count <= _MOST_TYPES else 0
+
+
+def skipped_positions(config: Mapping[str, Any]) -> int:
+    """Returns how many of a model's learned positions no token of a text has, since they count from the padding on.
+
+    Args:
+        config: Its config.json.
+
+    Example:
+        >>> skipped_positions({"model_type": "roberta", "pad_token_id": 1, "max_position_embeddings": 514})
+        2
+    """
+    if config.get("model_type") not in NUMBERED_FROM_PADDING:
+        return 0
+    padding = config.get("pad_token_id")
+    return (padding if isinstance(padding, int) else 1) + 1
 
 
 def with_head(

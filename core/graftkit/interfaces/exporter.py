@@ -91,6 +91,10 @@ class PlannedModel(Protocol):
         """The names of parameters that are whole beside the adapter, in the place of the base model's; no head's."""
 
     @property
+    def pairs(self) -> bool:
+        """Whether it scores pairs of texts, whose tokens are of two types where the model tells types apart."""
+
+    @property
     def adapter(self) -> Adapter:
         """The adapter's method."""
 
@@ -479,11 +483,13 @@ class ExportReading:
             shape, float32; None where they were not.
         round_as_program: Has a model round what the export's program rounds besides the weights, such as what they are
             multiplied with, before it is compared with the program.
+        last_rows: The names of weights of which the export may have the last rows alone, since no text has the others.
     """
 
     files: BaseModelFiles
     steps: Callable[[str], torch.Tensor | None]
     round_as_program: Callable[[nn.Module], None] = lambda model: None
+    last_rows: frozenset[str] = frozenset()
 
 
 @runtime_checkable

@@ -62,6 +62,7 @@ class AdaptedModel:
             base model ties the two.
         head: The dotted paths of the modules that are trained fully beside the adapter: a head that gives scores.
         processors: How images and sound become a multimodal model's inputs: the base's files by their names.
+        pairs: Whether it scores pairs of texts.
     """
 
     network: nn.Module
@@ -78,6 +79,7 @@ class AdaptedModel:
     unties: bool = False
     head: Sequence[str] = ()
     processors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pairs: bool = False
 
     def __post_init__(self) -> None:
         if adapts_outer_layer(self.network):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graftkit.interfaces.architecture import NUMBERED_FROM_PADDING, text_settings
+from graftkit.interfaces.architecture import skipped_positions, text_settings
 from graftkit.interfaces.config_numbers import CONTEXTS
 
 __all__ = ["context_length"]
@@ -18,8 +18,7 @@ def context_length(config: Mapping[str, Any]) -> int | None:
     positions ends at 1,024 whether its file says so or not.
     """
     own = text_settings(config)
-    padding = own.get("pad_token_id")
-    skipped = (padding if isinstance(padding, int) else 1) + 1 if own.get("model_type") in NUMBERED_FROM_PADDING else 0
+    skipped = skipped_positions(own)
     for name in CONTEXTS:
         if isinstance(own.get(name), int) and own[name] > skipped:
             return int(own[name]) - skipped

@@ -18,9 +18,9 @@ from graftkit_gguf.header import read_header
 from graftkit_gguf.llama_cpp import LlamaCpp
 from graftkit_gguf.model_exporter import _only_in_the_modelfile
 from graftkit_gguf.stop_tokens import _KNOWN, stop_notices, stored_stops
+from graftkit_gguf.text_form import in_form
 from graftkit_gguf.tokenizer import save_tokenizer
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
-from graftkit_gguf.unicode_form import in_form
 from tokenizers import Tokenizer
 
 ROLES = {"bos": 257, "eos": 258, "unk": None, "pad": 256}

@@ -145,7 +145,7 @@ def test_the_configuration_says_what_transformers_reads(tmp_path: Path) -> None:
 
 REFUSED: dict[str, dict[str, Any]] = {
     "has no tokenizer": {"model": None},
-    "of the kind 't5'": {"model": "t5"},
+    "of the kind 'rwkv'": {"model": "rwkv"},
     "splits text as 'kimi-k2'": {"pre": "kimi-k2"},
     "splits text as 'default'": {"pre": None},
     "tokenizer.ggml.pre is 7, not a string": {"pre": 7},

@@ -80,7 +80,7 @@ def test_without_ggml_k_types_are_refused_with_what_to_do(monkeypatch: pytest.Mo
     config = tiny_llama(hidden_size=256, head_dim=64).config.to_dict()
     monkeypatch.setattr("graftkit_gguf.model_exporter.ggml_is_there", lambda: False)
     monkeypatch.setattr("graftkit_gguf.model_exporter._tokenizer", lambda *given: {})
-    planned: Any = SimpleNamespace(config=config, tokenizer=SimpleNamespace(adds_bos=False), reference="")
+    planned: Any = SimpleNamespace(config=config, tokenizer=SimpleNamespace(adds_bos=False), reference="", pairs=False)
     for chosen in (GgufConfig(type="q4_k_m"), GgufConfig(type="q4_0", output="q6_k")):
         refusal = GgufExporter(chosen).refusal(planned)
         assert refusal is not None and "pip install 'graftkit[llamacpp]'" in refusal
@@ -95,8 +95,11 @@ def test_a_text_that_is_scored_has_around_it_what_its_tokenizer_puts_there(
 ) -> None:
     asked: list[Any] = []
 
-    def metadata(folder: Path, rows: int, roles: Mapping[str, int], added: Any, stop: list[int]) -> dict[str, Any]:
+    def metadata(
+        folder: Path, rows: int, roles: Mapping[str, int], added: Any, *_: Any, wholes: bool
+    ) -> dict[str, Any]:
         asked.append((added, [roles[role] for role in ("bos", "eos")]))
+        assert wholes
         return {}
 
     monkeypatch.setattr("graftkit_gguf.model_exporter.tokenizer_metadata", metadata)
@@ -106,7 +109,7 @@ def test_a_text_that_is_scored_has_around_it_what_its_tokenizer_puts_there(
     tokenizer = SimpleNamespace(
         adds_bos=bool(around[0]), role_token=roles.get, put_around=around, chat_template=None, save=lambda folder: None
     )
-    planned: Any = SimpleNamespace(config=config, tokenizer=tokenizer, reference="")
+    planned: Any = SimpleNamespace(config=config, tokenizer=tokenizer, reference="", pairs=False)
     assert GgufExporter().refusal(planned) is None and asked.pop() == (expected, [1, 2])
     tokenizer.put_around = ([4], [3])  # as Qwen's embedders end a text with another token than an answer
     assert GgufExporter().refusal(planned) is None and asked.pop() == ((True, True), [4, 3])

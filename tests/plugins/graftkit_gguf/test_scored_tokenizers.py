@@ -82,7 +82,7 @@ REFUSED: dict[str, Callable[[dict[str, Any]], object]] = {
     "a token for each byte": lambda spec: spec["model"].update(byte_fallback=False),
     "'▁' and 't' are not merged, though '▁t' is a piece": lambda spec: spec["model"]["merges"].remove(["▁", "t"]),
     "merges of other pieces between them": lambda spec: spec["model"]["merges"].append(["▁", "t"]),
-    "of the kind Unigram has no form": lambda spec: spec["model"].update(type="Unigram"),
+    "of the kind WordLevel has no form": lambda spec: spec["model"].update(type="WordLevel"),
 }
 
 

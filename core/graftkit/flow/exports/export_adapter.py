@@ -271,6 +271,7 @@ class _AdapterExporting:
             unties,
             list(planned.folder.saved),
             generation_of(planned),
+            bool(planned.head and planned.head.pairs),
         )
         head = planned.head.kind if planned.head else "language"
         reason = (

@@ -40,6 +40,7 @@ class Planned:
     unties: bool = False
     saved_modules: Sequence[str] = ()
     generation_config: Mapping[str, Any] = field(default_factory=dict)
+    pairs: bool = False
 
 
 def refuse_early(
@@ -81,6 +82,7 @@ def refuse_early(
             plan.unties,
             list(plan.whole.shapes),
             generation_config=deepcopy(generation),
+            pairs=bool(plan.head and plan.head.pairs),
         )
         what = f"the objective {bound.objective.use} trains a model with another head"
         reason = head_refusal(exporter, bound.objective_config.head, what) or exporter.refusal(planned)

@@ -74,7 +74,10 @@ def compare_sketches(reading: ExportReading, sketches: Mapping[str, torch.Tensor
     for name, stored in read_tensors(reading.files) if sketches else ():
         tensor = stored if isinstance(stored, torch.Tensor) else stored.dequantize() if stored.dequantize else None
         if tensor is not None and tensor.ndim > 1:
-            found.append((_excess(tensor.float(), reading.steps(name), sketches.get(name)), name))
+            sketch = sketches.get(name)
+            if sketch is not None and name in reading.last_rows:
+                sketch = sketch[-len(tensor) :]
+            found.append((_excess(tensor.float(), reading.steps(name), sketch), name))
     if not found:
         return None
     excess, name = max(found)

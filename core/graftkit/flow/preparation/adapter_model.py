@@ -91,6 +91,7 @@ def load_adapted(
         tokenizer=planned.tokenizer,
         generation=generation_of(planned),
         processors=processors_of(files),
+        pairs=bool(planned.head and planned.head.pairs),
         change=planned.change,
         originals=originals,
     )

@@ -152,6 +152,7 @@ def prepare_model(run: RunContext, base: LoadedBase, store: TokenStore, made_in:
             unties=own_rows,
             head=base.head,
             processors=processors_of(files),
+            pairs=bool(run.plan.head and run.plan.head.pairs),
         )
         if origin:
             _take_over(run, origin, model, keep=made_in is None)

@@ -36,6 +36,7 @@ def place_adapter(
     tokenizer: Tokenizer,
     generation: Mapping[str, Any],
     processors: Mapping[str, Mapping[str, Any]],
+    pairs: bool = False,
     change: VocabularyChange | None = None,
     originals: FileOriginals | None = None,
 ) -> AdaptedModel:
@@ -51,6 +52,7 @@ def place_adapter(
         tokenizer: Its tokenizer.
         generation: Its generation settings.
         processors: How images and sound become its inputs, if it is a multimodal model.
+        pairs: Whether it scores pairs of texts.
         change: What its rows make of the embeddings.
         originals: As for `adapt`.
 
@@ -87,6 +89,7 @@ def place_adapter(
         unties=own_rows,
         head=head,
         processors=processors,
+        pairs=pairs,
     )
     of_base = {name: parameter.detach() for name, parameter in head_parameters(network, head).items()}
     load_state(model, of_base | state, folder)
