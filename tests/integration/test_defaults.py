@@ -107,6 +107,11 @@ def test_too_few_steps_are_told_with_what_to_write(
         risen = graftkit.plan({**few, "training": {**few["training"], key: warmup}})
         [told] = [notice for notice in risen.notices if "warmup" in notice]
         assert told == f"training.{key}: {warmup}: the rate rises in every one of 2 steps, and never falls"
+    stays = graftkit.plan({**minimal, "training": {**few["training"], "steps": 12, "schedule": "wsd"}})
+    [told] = [notice for notice in stays.notices if "never falls" in notice]
+    assert told.startswith("training.decay: 0.1: with wsd that is one of 12 steps") and "{decay: 0.25}" in told
+    falls = {"steps": 12, "schedule": "wsd", "decay": 0.25, **more}
+    assert not [told for told in graftkit.plan({**minimal, "training": falls}).notices if "never falls" in told]
     other = graftkit.plan({**minimal, "training": {"steps": 20, "warmup_steps": 19, **more}})
     assert not [notice for notice in other.notices if "warmup" in notice]
     assert not [notice for notice in other.notices if "hardly change a model" in notice]

@@ -499,12 +499,32 @@ class TrainingSection(StrictModel):
         description="the highest rate; when left out 1e-3 for models up to 0.2 billion parameters, 5e-4 up to 2 "
         "billion, 2e-4 for larger ones; a tenth of that for adapter: full, and where preferences or rewards are learnt",
     )
-    schedule: Literal["cosine", "linear", "constant", "wsd"] = Field(
-        default="cosine",
-        description="how the rate falls after the warm-up. wsd: it stays, and falls in a straight line at the end",
+    schedule: Literal["cosine", "linear", "constant", "wsd", "cosine_with_restarts", "polynomial", "inverse_sqrt"] = (
+        Field(
+            default="cosine",
+            description="how the rate falls after the warm-up. wsd: it stays, and falls at the end; "
+            "cosine_with_restarts: along several cosines, each from the highest rate; polynomial: by a power of the "
+            "steps that are left; inverse_sqrt: by the square root of the steps since the warm-up",
+        )
     )
     decay: float = Field(
         default=0.1, gt=0, le=1, description="the share of steps, the last ones, in which the rate falls with wsd"
+    )
+    decay_type: Literal["linear", "cosine", "1-sqrt"] = Field(
+        default="linear", description="along which curve the rate falls with wsd"
+    )
+    cycles: int = Field(
+        default=2, ge=1, le=1_000_000, description="how many cosines follow one another with cosine_with_restarts"
+    )
+    power: float = Field(
+        default=1.0, gt=0, le=100, description="the power with polynomial: 1 is a straight line, 2 falls faster first"
+    )
+    timescale: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_COUNTED,
+        description="with inverse_sqrt after how many steps the rate is 0.71 of the highest, after three times as many "
+        "a half; the warm-up's steps when left out, or 10000 without one",
     )
     min_lr_ratio: float = Field(
         default=0.0,

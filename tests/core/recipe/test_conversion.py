@@ -171,15 +171,12 @@ def test_a_rate_that_stays_and_falls_at_the_end() -> None:
     kept = {"num_decay_steps": 50, "num_stable_steps": 140, "decay_type": "linear", "min_lr_ratio": 0.1}
     said = {**TRL, "max_steps": 200, "lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": kept}
     found = convert(said)
-    assert {name: found.recipe["training"][name] for name in ("schedule", "decay", "min_lr_ratio")} == {
-        "schedule": "wsd",
-        "decay": 0.25,
-        "min_lr_ratio": 0.1,
-    }
-    assert found.left == {} and not any("curve" in line for line in found.told)
+    keys = ("schedule", "decay", "decay_type", "min_lr_ratio")
+    assert [found.recipe["training"][name] for name in keys] == ["wsd", 0.25, "linear", 0.1]
+    assert found.left == {}
     curved = convert({**said, "max_steps": -1, "num_train_epochs": 1.5, "lr_scheduler_kwargs": {"num_decay_steps": 50}})
     assert curved.recipe["training"]["epochs"] == 1.5
-    assert set(curved.left) == {"lr_scheduler_kwargs"} and any("curve" in line for line in curved.told)
+    assert set(curved.left) == {"lr_scheduler_kwargs"} and curved.recipe["training"]["decay_type"] == "cosine"
 
 
 def test_llama_factorys_preferences_and_its_data_sets() -> None:
@@ -246,6 +243,28 @@ def test_the_rate_that_a_cosine_falls_to(settings: dict[str, Any], share: float 
     assert found.recipe["training"].get("min_lr_ratio") == share and set(found.left) == left
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "said", "left"),
+    [
+        ("cosine_with_restarts", {"num_cycles": 3}, {"cycles": 3}, set()),
+        ("cosine_with_restarts", None, {"cycles": 1}, set()),
+        ("polynomial", {"power": 2, "lr_end": 2e-5}, {"power": 2, "min_lr_ratio": 0.1}, set()),
+        ("polynomial", '{"power": 2}', {"power": 2}, set()),
+        ("polynomial", {"power": 0, "lr_end": 1}, {}, {"lr_scheduler_kwargs"}),
+        ("inverse_sqrt", {"timescale": 100}, {"timescale": 100}, set()),
+        ("inverse_sqrt", {"timescale": 100, "min_lr": 1e-5}, {"timescale": 100}, {"lr_scheduler_kwargs"}),
+        ("inverse_sqrt", "timescale=100", {}, {"lr_scheduler_kwargs"}),
+        ("constant", {"min_lr": 1e-5}, {}, {"lr_scheduler_kwargs"}),
+    ],
+)
+def test_other_schedules(name: str, given: object, said: dict[str, Any], left: set[str]) -> None:
+    found = convert({**TRL, "learning_rate": 2e-4, "lr_scheduler_type": name, "lr_scheduler_kwargs": given})
+    keys = ("cycles", "power", "timescale", "min_lr_ratio", "decay", "decay_type")
+    assert found.recipe["training"]["schedule"] == name and set(found.left) == left
+    assert {key: value for key, value in found.recipe["training"].items() if key in keys} == said
+    assert bool(name == "cosine_with_restarts" and not given) == any("never starts anew" in line for line in found.told)
+
+
 def test_adams_settings() -> None:
     found = convert({**TRL, "adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-6})
     assert {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-6}.items() <= found.recipe["training"].items()
@@ -292,7 +311,7 @@ def test_keys_of_several_meanings(settings: dict[str, Any], section: str, said: 
     ("settings", "names"),
     [
         ({"optimizer": "muon"}, {"optimizer"}),
-        ({"lr_scheduler": "polynomial"}, {"lr_scheduler"}),
+        ({"lr_scheduler": "reduce_lr_on_plateau"}, {"lr_scheduler"}),
         ({"lora_target_linear": None, "lora_target_modules": "model.layers.[0-9]+.q"}, {"lora_target_modules"}),
         ({"lora_modules_to_save": {"lm_head": 1}}, {"lora_modules_to_save"}),
         ({"lora_modules_to_save": ["lm_head"], "tokens": ["<a>"]}, {"lora_modules_to_save"}),

@@ -32,7 +32,14 @@ BASE: dict[str, Any] = {"model": "./m", "data": {"train": "a.jsonl"}}
         ({"training": {"warmup": 0.1, "warmup_steps": 5}}, ["training.warmup"]),
         ({"training": {"schedule": "constant", "min_lr_ratio": 0.1}}, ["training.min_lr_ratio"]),
         ({"training": {"decay": 0.2}}, ["training.decay"]),
-        ({"training": {"schedule": "wsd", "decay": 0.2, "min_lr_ratio": 0.1}}, []),
+        ({"training": {"schedule": "wsd", "decay": 0.2, "decay_type": "cosine", "min_lr_ratio": 0.1}}, []),
+        ({"training": {"schedule": "cosine_with_restarts", "cycles": 3, "min_lr_ratio": 0.1}}, []),
+        ({"training": {"schedule": "polynomial", "power": 2.0, "min_lr_ratio": 0.1}}, []),
+        ({"training": {"schedule": "inverse_sqrt", "timescale": 9, "min_lr_ratio": 0.1}}, ["training.min_lr_ratio"]),
+        (
+            {"training": {"decay_type": "cosine", "cycles": 3, "power": 2.0, "timescale": 9}},
+            ["training.decay_type", "training.cycles", "training.power", "training.timescale"],
+        ),
         (
             {"tokenizer": {"extend": {"tokens": 0, "words": ["a"], "min_frequency": 9}}},
             ["tokenizer.extend.min_frequency"],

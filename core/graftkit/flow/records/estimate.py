@@ -27,7 +27,7 @@ from graftkit.interfaces.samples import (
 )
 from graftkit.recipe.schema import Recipe
 from graftkit.training.order import group_by_tokens, shuffled, steps_of_epochs
-from graftkit.training.schedule import warmup_steps
+from graftkit.training.schedule import falling_steps, warmup_steps
 
 __all__ = [
     "FEWEST_SAID",
@@ -38,6 +38,7 @@ __all__ = [
     "estimate_corpus",
     "estimate_steps",
     "long_warmup",
+    "never_falls",
     "too_short",
 ]
 
@@ -311,6 +312,26 @@ def long_warmup(recipe: Recipe, steps: int) -> str:
         return ""
     said = f"warmup: {training.warmup:g}" if training.warmup_steps is None else f"warmup_steps: {training.warmup_steps}"
     return f"training.{said}: the rate rises in every one of {steps} steps, and never falls"
+
+
+def never_falls(recipe: Recipe, steps: int) -> str:
+    """Says of a `wsd` whose last step alone is of the fall that the rate never falls; "" where it does.
+
+    Args:
+        recipe: The recipe as it stands.
+        steps: How many steps its training takes, about.
+    """
+    training = recipe.training
+    warmup = warmup_steps(steps, training.warmup, training.warmup_steps)
+    if training.schedule != "wsd" or training.min_lr_ratio == 1 or steps - warmup < 2:
+        return ""
+    if falling_steps(steps, warmup, training.schedule, training.decay) > 1:
+        return ""
+    longer = min(1.0, math.ceil(300 / steps) / 100)  # three steps of them
+    return (
+        f"training.decay: {training.decay:g}: with wsd that is one of {steps} steps, whose rate is still the highest: "
+        f"it never falls. Write training: {{decay: {longer:g}}}"
+    )
 
 
 def too_short(recipe: Recipe, steps: StepEstimate) -> str:

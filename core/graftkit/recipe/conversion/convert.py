@@ -7,8 +7,10 @@ the reason. What the file leaves out is graftkit's own choice, not the other pro
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,36 +234,81 @@ def _rate(draft: Draft) -> None:
     if named:
         draft.put("training.schedule", named)
     else:
-        draft.leave("lr_scheduler_type", schedule, "training.schedule is cosine, linear, constant or wsd")
+        draft.leave("lr_scheduler_type", schedule, f"training.schedule is {', '.join(sorted({*_SCHEDULES.values()}))}")
+    if schedule == "cosine_warmup_with_min_lr":
+        draft.told.append(
+            "training.schedule: after the warm-up each step has the rate that its program gives the step before"
+        )
     _end_of_schedule(draft, schedule)
     _warmup(draft, schedule)
 
 
 def _end_of_schedule(draft: Draft, schedule: object) -> None:
-    """Converts what the rate falls to, a share of the highest one or a rate, and in how many steps it does."""
-    share, given = draft.take("cosine_min_lr_ratio"), draft.take("lr_scheduler_kwargs")
+    """Converts along which curve the rate falls, in how many steps, and to what: a share of the highest, or a rate."""
+    share, given = draft.take("cosine_min_lr_ratio"), _schedule_arguments(draft)
     training = draft.recipe.get("training", {})
-    cosine = training.get("schedule") == "cosine"
-    if share is not None and not cosine and schedule is not None:  # where nothing is said, its program takes a cosine
-        draft.leave("cosine_min_lr_ratio", share, "training.min_rate is what a cosine falls to")
+    named = training.get("schedule")
+    if share is not None and named != "cosine" and schedule is not None:  # unsaid, its program takes a cosine
+        draft.leave("cosine_min_lr_ratio", share, "training.min_lr_ratio is what a cosine falls to")
         share = None
-    elif share is None and isinstance(given, dict) and len(given) == 1 and cosine:
-        share, rate, peak = given.get("min_lr_rate"), given.get("min_lr"), training.get("learning_rate")
-        if is_number(rate) and is_number(peak) and 0 <= rate <= peak and peak:
-            share = round(rate / peak, 9)
-        given = given if share is None else None
-    elif share is None and isinstance(given, dict) and training.get("schedule") == "wsd":
-        given, share = dict(given), given.get("min_lr_ratio")
-        given.pop("min_lr_ratio", None)
-        given.pop("num_stable_steps", None)  # all that the others leave
-        falling, steps = given.get("num_decay_steps"), training.get("steps")
-        if is_count(falling) and is_count(steps) and falling <= steps:
-            draft.put("training.decay", round(given.pop("num_decay_steps") / steps, 9))
-        if given.pop("decay_type", "cosine") != "linear":
-            draft.told.append("training.schedule: wsd falls in a straight line, where its program takes a curve")
     if share is not None:
         draft.put("training.min_lr_ratio", share)
-    draft.leave("lr_scheduler_kwargs", given, "training.min_lr_ratio and decay are all that has a like")
+    for theirs, key, convert_one in _OF_SCHEDULE.get(str(named), ()):
+        value = convert_one(given.get(theirs), training)
+        if value is not None:
+            draft.put(f"training.{key}", value)
+            del given[theirs]
+    if named == "cosine_with_restarts" and "cycles" not in training:
+        draft.put("training.cycles", 1)
+        draft.told.append("training.cycles: 1, as its program takes where nothing is said, never starts anew")
+    if named == "wsd":
+        given.pop("num_stable_steps", None)  # all that the others leave
+        if given.get("warmup_type") == "linear":
+            del given["warmup_type"]
+        if "decay_type" not in training:
+            draft.put("training.decay_type", "cosine")  # as its program takes where nothing is said
+    draft.leave("lr_scheduler_kwargs", given, f"training has no key for {', '.join(map(str, given))} here")
+
+
+def _schedule_arguments(draft: Draft) -> dict[str, Any]:
+    """Takes what a file gives its schedule, a mapping or the text of one."""
+    given = draft.take("lr_scheduler_kwargs")
+    if isinstance(given, str):
+        with suppress(ValueError):
+            given = json.loads(given)
+    if isinstance(given, dict):
+        return dict(given)
+    draft.leave("lr_scheduler_kwargs", given, "it is no mapping")
+    return {}
+
+
+def _as_share(value: object, training: Mapping[str, Any]) -> float | None:
+    return value if is_number(value) and 0 <= value <= 1 else None
+
+
+def _as_share_of_peak(value: object, training: Mapping[str, Any]) -> float | None:
+    peak = training.get("learning_rate")
+    return round(value / peak, 9) if is_number(value) and is_number(peak) and 0 <= value <= peak and peak else None
+
+
+def _as_share_of_steps(value: object, training: Mapping[str, Any]) -> float | None:
+    steps = training.get("steps")
+    if not (is_count(value) and is_count(steps)):
+        return None
+    share: float = value / steps  # type: ignore[operator]
+    return round(share, 9) if share <= 1 else None
+
+
+def _as_count(value: object, training: Mapping[str, Any]) -> object:
+    return value if is_count(value) else None
+
+
+def _as_power(value: object, training: Mapping[str, Any]) -> float | None:
+    return value if is_number(value) and 0 < value <= 100 else None
+
+
+def _as_curve(value: object, training: Mapping[str, Any]) -> object:
+    return value if value in ("linear", "cosine", "1-sqrt") else None
 
 
 def _warmup(draft: Draft, schedule: object) -> None:
@@ -519,11 +566,27 @@ _TRAINING: Mapping[str, Sequence[str]] = {
 _SCHEDULES: Mapping[str, str] = {
     "cosine": "cosine",
     "cosine_with_min_lr": "cosine",
+    "cosine_warmup_with_min_lr": "cosine",
+    "cosine_with_restarts": "cosine_with_restarts",
+    "polynomial": "polynomial",
+    "inverse_sqrt": "inverse_sqrt",
     "linear": "linear",
     "constant": "constant",
     "constant_with_warmup": "constant",
     "warmup_stable_decay": "wsd",
 }
+_OF_SCHEDULE: Mapping[str, Sequence[tuple[str, str, Callable[[object, Mapping[str, Any]], Any]]]] = {
+    "cosine": [("min_lr_rate", "min_lr_ratio", _as_share), ("min_lr", "min_lr_ratio", _as_share_of_peak)],
+    "cosine_with_restarts": [("num_cycles", "cycles", _as_count)],
+    "polynomial": [("power", "power", _as_power), ("lr_end", "min_lr_ratio", _as_share_of_peak)],
+    "inverse_sqrt": [("timescale", "timescale", _as_count)],
+    "wsd": [
+        ("num_decay_steps", "decay", _as_share_of_steps),
+        ("decay_type", "decay_type", _as_curve),
+        ("min_lr_ratio", "min_lr_ratio", _as_share),
+    ],
+}
+"""By schedule what their programs give it, the key of `training` for each, and what that one's value is, or None."""
 _ADAMW = frozenset(
     {"adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf", "paged_adamw_32bit", "paged_adamw", "adamw_bnb"}
 )
