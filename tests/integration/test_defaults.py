@@ -57,12 +57,15 @@ def test_the_rate_is_one_that_fits_the_adapter(minimal: dict[str, Any], adapter:
     assert "learning_rate" not in said.chosen and said.bound.recipe.training.learning_rate == 3e-4
 
 
-def test_the_rate_fits_the_adapter_and_the_objective(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_rate_fits_the_adapter_the_objective_and_the_optimizer(tiny_model: Path, tmp_path: Path) -> None:
     pair = {"prompt": "2 + 2?", "chosen": "4", "rejected": "five"}
     (tmp_path / "pairs.jsonl").write_text("\n".join([json.dumps(pair)] * 8))
     recipe = {"model": str(tiny_model), "data": {"train": str(tmp_path / "pairs.jsonl")}, "objective": "dpo"}
     assert graftkit.plan({**recipe, "adapter": "lora"}).chosen["learning_rate"] == pytest.approx(1e-4)
     assert graftkit.plan({**recipe, "adapter": "full"}).chosen["learning_rate"] == pytest.approx(1e-5)
+    for optimizer, rate in (("lion", 2e-5), ("adafactor", 1e-4)):
+        chosen = graftkit.plan({**recipe, "training": {"optimizer": optimizer}}).chosen
+        assert chosen["learning_rate"] == pytest.approx(rate)
 
 
 def test_what_is_chosen_is_the_same_every_time(minimal: dict[str, Any]) -> None:

@@ -460,6 +460,10 @@ class DataSection(StrictModel):
         return self
 
 
+_BETA2_OF_LION = 0.99
+"""As its paper has it."""
+
+
 def _chosen(schema: dict[str, Any]) -> None:
     """Takes the default out of a key's JSON Schema: when left out, the plan chooses the value."""
     del schema["default"]
@@ -497,7 +501,8 @@ class TrainingSection(StrictModel):
         lt=1,
         json_schema_extra=_chosen,
         description="the highest rate; when left out 1e-3 for models up to 0.2 billion parameters, 5e-4 up to 2 "
-        "billion, 2e-4 for larger ones; a tenth of that for adapter: full, and where preferences or rewards are learnt",
+        "billion, 2e-4 for larger ones; a tenth of that for adapter: full, and where preferences or rewards are "
+        "learnt, and a fifth with lion",
     )
     schedule: Literal["cosine", "linear", "constant", "wsd", "cosine_with_restarts", "polynomial", "inverse_sqrt"] = (
         Field(
@@ -536,12 +541,20 @@ class TrainingSection(StrictModel):
     warmup_steps: int | None = Field(
         default=None, ge=0, le=1_000_000, description="in how many steps the rate rises, instead of warmup's share"
     )
-    optimizer: Literal["adamw", "adamw-8bit", "sgd"] = Field(
+    optimizer: Literal["adamw", "adamw-8bit", "sgd", "lion", "adafactor"] = Field(
         default="adamw",
-        description="adamw; adamw-8bit, whose moments take a quarter of the memory; sgd, with a momentum of 0.9",
+        description="adamw; adamw-8bit, whose moments take a quarter of the memory; sgd, with a momentum of 0.9; lion, "
+        "which keeps one moment and takes a lower rate; adafactor, which keeps a number a row and a column",
     )
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="the decay of AdamW's mean of the gradient")
-    beta2: float = Field(default=0.999, ge=0, lt=1, description="the decay of AdamW's mean of its square")
+    beta1: float = Field(
+        default=0.9, ge=0, lt=1, description="the decay of AdamW's mean of the gradient, or of that which lion steps by"
+    )
+    beta2: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="the decay of AdamW's mean of its square; with lion that of the mean it keeps, 0.99 when left out",
+    )
     epsilon: float = Field(
         default=1e-8, ge=1e-30, le=1, description="what AdamW adds to the root of the second moment before it divides"
     )
@@ -549,8 +562,8 @@ class TrainingSection(StrictModel):
         default=0.0,
         ge=0,
         le=1,
-        description="AdamW's decoupled weight decay, or sgd's coupled one, of all that is trained, biases too, but new "
-        "embedding rows",
+        description="the optimizer's weight decay, decoupled but for sgd's, of all that is trained, biases too, but "
+        "new embedding rows",
     )
     max_grad_norm: float = Field(default=1.0, ge=1e-12, le=1e12, description="the gradient is clipped to this norm")
     neftune_noise_alpha: float | None = Field(
@@ -597,6 +610,12 @@ class TrainingSection(StrictModel):
         "part, and the rest of one block at a time; hybrid: so on each machine. auto: data where the weights fit the "
         "device, hybrid where they fit all devices of a machine together, else shard",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_lion(cls, said: Any) -> Any:
+        lion = isinstance(said, dict) and said.get("optimizer") == "lion"
+        return {"beta2": _BETA2_OF_LION, **said} if lion else said
 
     @property
     def pass_tokens(self) -> int:

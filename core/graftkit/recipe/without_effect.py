@@ -73,6 +73,14 @@ _OF_SCHEDULE = {
 """The keys of `training` that one schedule alone goes by."""
 
 
+_NOT_OF_OPTIMIZER = {
+    "sgd": ("beta1", "beta2", "epsilon"),
+    "lion": ("epsilon",),
+    "adafactor": ("beta1", "beta2", "epsilon"),
+}
+"""The keys of `training` that an optimizer does not go by, where others do."""
+
+
 def _by_objective(bound: BoundRecipe, shapes: Collection[str]) -> Iterator[_Idle]:
     """Yields what the objective does not read, by its kind: its head, and what it learns from."""
     config, use = bound.objective_config, bound.objective.use
@@ -122,8 +130,8 @@ def _by_other_keys(bound: BoundRecipe, *, trains_rows: bool) -> Iterator[_Idle]:
         yield _Idle("evaluation", ("sample", "min_delta"), "evaluation.every is not said")
     elif evaluation.patience is None:
         yield _Idle("evaluation", ("min_delta",), "evaluation.patience is not said")
-    if training.optimizer == "sgd":
-        yield _Idle("training", ("beta1", "beta2", "epsilon"), "training.optimizer is sgd")
+    if idle := _NOT_OF_OPTIMIZER.get(training.optimizer):
+        yield _Idle("training", idle, f"training.optimizer is {training.optimizer}")
     if training.warmup_steps is not None:
         yield _Idle("training", ("warmup",), "training.warmup_steps says in how many steps the rate rises")
     if training.schedule in ("constant", "inverse_sqrt"):

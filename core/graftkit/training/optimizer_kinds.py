@@ -6,7 +6,8 @@ with 4096 numbers or more are stored as one of 256 levels each, times the larges
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import nn
 
 from graftkit.interfaces.quiet import importing_bitsandbytes
 from graftkit.recipe.schema import TrainingSection
+from graftkit.training.adafactor import Adafactor, factors_of
+from graftkit.training.lion import Lion
 
 __all__ = ["empty_state", "kept_of", "keys_of", "make_optimizer", "restore"]
 
@@ -26,6 +29,71 @@ _LEVELS = ("qmap1", "qmap2")
 _MOST_BYTES = 4096
 _BLOCK = 256
 
+_STEP = {"step": torch.Size()}
+_IN_BYTES = ("state1", "state2")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """An optimizer.
+
+    Attributes:
+        make: Makes it of groups of parameters and the recipe's training section.
+        keeps: Returns the shape of each tensor that it keeps of a parameter of some shape, by key.
+    """
+
+    make: Callable[[Any, TrainingSection], torch.optim.Optimizer]
+    keeps: Callable[[torch.Size], dict[str, torch.Size]]
+
+
+def _adamw(groups: Any, options: TrainingSection) -> torch.optim.Optimizer:
+    # One kernel on CUDA; torch's own choice there keeps a copy of a moment while it computes.
+    fused = all(parameter.is_cuda for group in groups for parameter in group["params"])
+    found = torch.optim.AdamW(groups, fused=fused, **_of_adam(options))
+    return _counting_changes(found) if fused else found
+
+
+def _adamw_in_8_bits(groups: Any, options: TrainingSection) -> torch.optim.Optimizer:
+    with importing_bitsandbytes():
+        from bitsandbytes.optim import AdamW8bit
+    return _counting_changes(AdamW8bit(groups, **_of_adam(options)))
+
+
+def _sgd(groups: Any, options: TrainingSection) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, options.learning_rate, momentum=_MOMENTUM, weight_decay=options.weight_decay)
+
+
+def _lion(groups: Any, options: TrainingSection) -> torch.optim.Optimizer:
+    return Lion(groups, options.learning_rate, (options.beta1, options.beta2), options.weight_decay)
+
+
+def _adafactor(groups: Any, options: TrainingSection) -> torch.optim.Optimizer:
+    return Adafactor(groups, options.learning_rate, options.weight_decay)
+
+
+def _of_adam(options: TrainingSection) -> dict[str, Any]:
+    return {
+        "lr": options.learning_rate,
+        "weight_decay": options.weight_decay,
+        "betas": (options.beta1, options.beta2),
+        "eps": options.epsilon,
+    }
+
+
+def _in_8_bits(shape: torch.Size) -> dict[str, torch.Size]:
+    blocks = torch.Size([-(-shape.numel() // _BLOCK)])
+    scales = {"absmax1": blocks, "absmax2": blocks} if shape.numel() >= _MOST_BYTES else {}
+    return {**_STEP, "state1": shape, "state2": shape, **scales}
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "adamw": _Kind(_adamw, lambda shape: {**_STEP, "exp_avg": shape, "exp_avg_sq": shape}),
+    "adamw-8bit": _Kind(_adamw_in_8_bits, _in_8_bits),
+    "sgd": _Kind(_sgd, lambda shape: {"momentum_buffer": shape}),
+    "lion": _Kind(_lion, lambda shape: {"exp_avg": shape}),
+    "adafactor": _Kind(_adafactor, lambda shape: {**_STEP, **factors_of(shape)}),
+}
+
 
 def make_optimizer(groups: Sequence[Mapping[str, Any]], options: TrainingSection) -> torch.optim.Optimizer:
     """Makes the optimizer that a recipe names.
@@ -34,52 +102,35 @@ def make_optimizer(groups: Sequence[Mapping[str, Any]], options: TrainingSection
         groups: Groups of parameters, as torch's optimizers take them.
         options: The recipe's training section.
     """
-    given: Any = [dict(group) for group in groups]
-    common: dict[str, Any] = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(given, momentum=_MOMENTUM, **common)
-    common |= {"betas": (options.beta1, options.beta2), "eps": options.epsilon}
-    if options.optimizer == "adamw-8bit":
-        with importing_bitsandbytes():
-            from bitsandbytes.optim import AdamW8bit
-        found: torch.optim.Optimizer = AdamW8bit(given, **common)
-    else:
-        # One kernel on CUDA; torch's own choice there keeps a copy of a moment while it computes.
-        fused = all(parameter.is_cuda for group in given for parameter in group["params"])
-        found = torch.optim.AdamW(given, fused=fused, **common)
-        if not fused:
-            return found
-    found.register_step_post_hook(_count_changes)
-    return found
+    return _KINDS[options.optimizer].make([dict(group) for group in groups], options)
 
 
-def _count_changes(optimizer: torch.optim.Optimizer, args: Any, keywords: Any) -> None:
-    """Counts a change of each parameter, which no kernel for all of it does: `DoraWeight` asks for the count."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                torch.autograd.graph.increment_version(parameter)
+def _counting_changes(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Has each change of a parameter counted, which no kernel for all of it does: `DoraWeight` asks for the count."""
+
+    def count(changed: torch.optim.Optimizer, args: Any, keywords: Any) -> None:
+        for group in changed.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    torch.autograd.graph.increment_version(parameter)
+
+    optimizer.register_step_post_hook(count)
+    return optimizer
 
 
 def keys_of(options: TrainingSection, parameter: nn.Parameter) -> dict[str, torch.Size]:
     """Returns the shape of each tensor that the optimizer keeps of a parameter once it has been trained."""
-    shape, step = parameter.shape, torch.Size()
-    if options.optimizer == "sgd":
-        return {"momentum_buffer": shape}
-    if options.optimizer == "adamw-8bit":
-        blocks = torch.Size([-(-parameter.numel() // _BLOCK)])
-        scales = {"absmax1": blocks, "absmax2": blocks} if parameter.numel() >= _MOST_BYTES else {}
-        return {"step": step, "state1": shape, "state2": shape, **scales}
-    return {"step": step, "exp_avg": shape, "exp_avg_sq": shape}
+    return _KINDS[options.optimizer].keeps(parameter.shape)
 
 
 def empty_state(options: TrainingSection, parameter: nn.Parameter) -> list[torch.Tensor]:
     """Returns tensors of the shapes and types that the optimizer keeps of a parameter, but for the count of steps."""
-    in_bytes = options.optimizer == "adamw-8bit" and parameter.numel() >= _MOST_BYTES
+    kept = keys_of(options, parameter)
+    in_bytes = _IN_BYTES if "absmax1" in kept else ()
     return [
-        torch.zeros(shape, dtype=torch.uint8 if in_bytes and key.startswith("state") else torch.float32)
-        for key, shape in keys_of(options, parameter).items()
-        if key != "step"
+        torch.zeros(shape, dtype=torch.uint8 if key in in_bytes else torch.float32)
+        for key, shape in kept.items()
+        if key not in _STEP
     ]
 
 

@@ -18,7 +18,9 @@ from graftkit.training.schedule import rate_of_step
 
 __all__ = ["Optimizers", "RowTraining"]
 
-_AS_PARAMETERS = ("parameter", "exp_avg", "exp_avg_sq", "momentum_buffer")
+_AS_PARAMETERS = frozenset(
+    {"parameter", "exp_avg", "exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col", "momentum_buffer"}
+)
 """What of a state has the parameter's type, or is float32."""
 
 _RATE_SCALE = "rate_scale"

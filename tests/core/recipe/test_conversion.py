@@ -281,6 +281,8 @@ def test_adams_settings() -> None:
         ({"reward_model": True}, "objective", "reward"),
         ({"tokens": ["<a>", "<b>"]}, "tokenizer", {"extend": {"tokens": 0, "words": ["<a>", "<b>"]}}),
         ({"optimizer": "adamw_bnb_8bit"}, "training.optimizer", "adamw-8bit"),
+        ({"optimizer": "lion_8bit"}, "training.optimizer", "lion"),
+        ({"optimizer": "adafactor"}, "training.optimizer", "adafactor"),
         ({"lora_modules_to_save": ["lm_head", "norm"]}, "adapter.modules_to_save", ["lm_head", "norm"]),
         ({"warmup_ratio": None, "warmup_steps": 0}, "training.warmup", 0.0),
         ({"datasets": [{"path": "json", "data_files": "a.jsonl"}]}, "data.train", "a.jsonl"),
@@ -310,7 +312,8 @@ def test_keys_of_several_meanings(settings: dict[str, Any], section: str, said: 
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
-        ({"optimizer": "muon"}, {"optimizer"}),
+        ({"optimizer": "grokadamw"}, {"optimizer"}),
+        ({"optimizer": "galore_adamw_8bit"}, {"optimizer"}),
         ({"lr_scheduler": "reduce_lr_on_plateau"}, {"lr_scheduler"}),
         ({"lora_target_linear": None, "lora_target_modules": "model.layers.[0-9]+.q"}, {"lora_target_modules"}),
         ({"lora_modules_to_save": {"lm_head": 1}}, {"lora_modules_to_save"}),

@@ -60,6 +60,8 @@ FEWEST_SAID = 20
 """Steps below which a recipe that says them is told that they are few: 28, at a high rate, have taught an API."""
 _RATES = ((2e8, 1e-3), (2e9, 5e-4), (math.inf, 2e-4))
 """The learning rate of a low-rank adapter, by the model's number of parameters up to which it is used."""
+_RATE_SCALES = {"lion": 0.2}
+"""What an optimizer's rate is, times AdamW's, where it is another: Lion's paper has a third to a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +232,8 @@ def choose_training(
     """Returns the keys of `training` that a recipe leaves out and that fit its records and its model.
 
     About so many `examples` a step; every record three times, or as often as thirty steps take; the rate of a low-rank
-    adapter for a model of this size, times `rate_scale`, which is the adapter's times the objective's. Equal records,
-    recipe and model give equal numbers.
+    adapter for a model of this size, times `rate_scale`, which is the adapter's times the objective's, and the
+    optimizer's. Equal records, recipe and model give equal numbers.
 
     Args:
         recipe: The recipe.
@@ -245,7 +247,8 @@ def choose_training(
     if "tokens_per_step" not in section.model_fields_set:
         chosen["tokens_per_step"] = _tokens_per_step(corpus, recipe.data.max_length or 0, examples)
     if "learning_rate" not in section.model_fields_set:
-        chosen["learning_rate"] = float(f"{_rate(files) * rate_scale:.3g}")
+        rate = _rate(files) * rate_scale * _RATE_SCALES.get(section.optimizer, 1.0)
+        chosen["learning_rate"] = float(f"{rate:.3g}")
     if section.epochs is None and section.steps is None:
         tokens = chosen.get("tokens_per_step", section.tokens_per_step)
         first = recipe.tokenizer.embedding_warmup_steps if recipe.tokenizer else 0

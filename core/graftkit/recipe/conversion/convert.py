@@ -330,14 +330,13 @@ def _optimizer(draft: Draft) -> None:
     name = draft.take("optimizer", "optim")
     if name is None:
         return
-    if "8bit" in str(name) and "adamw" in str(name):
-        draft.put("training.optimizer", "adamw-8bit")
-    elif str(name) in _ADAMW:
-        draft.put("training.optimizer", "adamw")
-    elif name == "sgd":
-        draft.put("training.optimizer", "sgd")
-    else:
-        draft.leave("optim", name, "training.optimizer is adamw, adamw-8bit or sgd")
+    ours = next((ours for ours, theirs in _OPTIMIZERS.items() if name in theirs), None)
+    if ours is None:
+        draft.leave("optim", name, f"training.optimizer is {', '.join(_OPTIMIZERS)}")
+        return
+    draft.put("training.optimizer", ours)
+    if ours == "lion" and "8bit" in str(name):
+        draft.told.append("training.optimizer: lion keeps its mean of the gradient in 32 bits, not in 8")
 
 
 def _precision(draft: Draft) -> None:
@@ -587,9 +586,17 @@ _OF_SCHEDULE: Mapping[str, Sequence[tuple[str, str, Callable[[object, Mapping[st
     ],
 }
 """By schedule what their programs give it, the key of `training` for each, and what that one's value is, or None."""
-_ADAMW = frozenset(
-    {"adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf", "paged_adamw_32bit", "paged_adamw", "adamw_bnb"}
-)
+_OPTIMIZERS: Mapping[str, Sequence[str]] = {
+    "adamw": [
+        *("adamw", "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_apex_fused"),
+        *("adamw_hf", "adamw_bnb", "paged_adamw", "paged_adamw_32bit"),
+    ],
+    "adamw-8bit": ["adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit", "ao_adamw_8bit", "paged_adamw_8bit"],
+    "sgd": ["sgd"],
+    "lion": ["lion", "lion_pytorch", "lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit"],
+    "adafactor": ["adafactor"],
+}
+"""Optimizers, and what other programs call them."""
 _DPO_LOSSES = ("sigmoid", "ipo", "hinge", "robust")
 _OBJECTIVES: Mapping[str, Mapping[str, Sequence[str]]] = {
     "dpo": {
