@@ -115,7 +115,7 @@ def test_axolotls_qlora() -> None:
         "export": ["peft"],
         "plugins": {"wandb": {"project": "mine"}},
     }
-    assert set(found.left) == {"saves_per_epoch"}
+    assert found.an_epoch == {"training.checkpoint_every": ("saves_per_epoch", 1)} and not found.left
     assert found.without_effect == ["output_dir"]
 
 
@@ -241,6 +241,52 @@ def test_trls_fine_tuning() -> None:
 def test_the_rate_that_a_cosine_falls_to(settings: dict[str, Any], share: float | None, left: set[str]) -> None:
     found = convert({**TRL, "learning_rate": 2e-4, **settings})
     assert found.recipe["training"].get("min_lr_ratio") == share and set(found.left) == left
+
+
+@pytest.mark.parametrize(
+    ("settings", "every", "an_epoch", "left"),
+    [
+        ({"evals_per_epoch": 4}, None, ("evals_per_epoch", 4), set()),
+        ({"eval_strategy": "epoch", "eval_steps": 25}, None, ("eval_strategy", 1), {"eval_steps"}),
+        ({"evaluation_strategy": "epoch"}, None, ("evaluation_strategy", 1), set()),
+        ({"eval_steps": 25}, 25, None, set()),
+        ({"eval_steps": 25, "evals_per_epoch": 0}, 25, None, set()),
+        ({"eval_steps": 0.15, "max_steps": 50}, 8, None, set()),
+        ({"eval_steps": 0.15}, None, None, {"eval_steps"}),
+        ({"eval_strategy": "steps"}, None, None, {"eval_strategy"}),
+        ({"evals_per_epoch": 0.5}, None, None, {"evals_per_epoch"}),
+    ],
+)
+def test_how_often_is_measured_in_steps_or_in_epochs(
+    settings: dict[str, Any], every: int | None, an_epoch: tuple[str, int] | None, left: set[str]
+) -> None:
+    plain = {name: value for name, value in TRL.items() if name not in ("eval_strategy", "eval_steps")}
+    plain = {**plain, "max_steps": None, "early_stopping_patience": None, **settings}
+    found = convert(plain)
+    assert found.recipe.get("evaluation", {}).get("every") == every and set(found.left) == left
+    assert found.an_epoch.get("evaluation.every") == an_epoch
+
+
+@pytest.mark.parametrize("said", [{"eval_steps": 50}, {"evals_per_epoch": 4, "early_stopping_patience": 2}])
+def test_where_no_record_is_held_out_none_is_measured(said: dict[str, Any]) -> None:
+    """As in many of Axolotl's own examples."""
+    found = convert({**AXOLOTL, **said, "val_set_size": 0.0})
+    assert "evaluation" not in found.recipe and "evaluation.every" not in found.an_epoch
+    assert "no record is held out" in found.left[next(iter(said))]
+
+
+def test_keys_that_are_on_unless_they_are_off() -> None:
+    """What is off says something here, and goes by no other rule's silence."""
+    assert convert(LLAMA_FACTORY, DATA_SETS).recipe["data"].get("template_arguments") is None
+    found = convert({**LLAMA_FACTORY, "enable_thinking": False}, DATA_SETS)
+    assert found.recipe["data"]["template_arguments"] == {"enable_thinking": False}
+    assert "template_arguments" not in convert({**LLAMA_FACTORY, "enable_thinking": True}, DATA_SETS).recipe["data"]
+    quantized = {**LLAMA_FACTORY, "quantization_bit": 4}
+    for said, scales in (({}, True), ({"double_quantization": False}, False), ({"double_quantization": True}, True)):
+        assert convert(quantized | said, DATA_SETS).recipe["quantizer"] == {"use": "nf4", "double_quant": scales}
+    assert "completion_only_loss" in convert({**TRL, "completion_only_loss": False}).left
+    given = convert({**TRL, "chat_template_kwargs": {"effort": "low"}}).recipe["data"]
+    assert given["template_arguments"] == {"effort": "low"}
 
 
 @pytest.mark.parametrize(

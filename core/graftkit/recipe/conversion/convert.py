@@ -8,6 +8,7 @@ the reason. What the file leaves out is graftkit's own choice, not the other pro
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,8 @@ class Conversion:
         without_effect: Keys that change nothing of what is learnt.
         examples_per_step: How many examples an optimizer step has, where the file counts examples; the recipe's
             `training.tokens_per_step`, which counts tokens, is left out then.
+        an_epoch: Keys of the recipe that count steps, such as `evaluation.every`, where the file says how often an
+            epoch: which of its keys does, and how often. They are left out of the recipe then.
     """
 
     program: Program
@@ -42,6 +45,7 @@ class Conversion:
     left: Mapping[str, str]
     without_effect: Sequence[str]
     examples_per_step: int | None
+    an_epoch: Mapping[str, tuple[str, int]]
 
 
 def convert(
@@ -69,6 +73,8 @@ def convert(
     for part in _PARTS:
         part(draft)
     draft.recipe["data"] = converted_data(draft, data_sets or {}, is_there) | draft.recipe.get("data", {})
+    if draft.recipe["data"].get("holdout") == 0:
+        _measure_nothing(draft)
     without_effect = {name: draft.take(name) for name in sorted(draft.settings) if changes_nothing(name)}
     for name in list(draft.settings):
         draft.leave(name, draft.take(name), why_not(name))
@@ -79,6 +85,7 @@ def convert(
         draft.left,
         [name for name, value in without_effect.items() if value is not None],
         draft.examples_per_step,
+        draft.an_epoch,
     )
 
 
@@ -108,6 +115,7 @@ def _method(draft: Draft) -> None:
 def _quantizer(draft: Draft, method: object) -> None:
     bits = draft.take("quantization_bit")
     four, eight = draft.take("load_in_4bit"), draft.take("load_in_8bit")
+    single = draft.is_off("double_quantization", "bnb_4bit_use_double_quant")
     double = draft.take("double_quantization", "bnb_4bit_use_double_quant", "use_bnb_nested_quant")
     kind, method_of = draft.take("bnb_4bit_quant_type"), draft.take("quantization_method")
     if kind != "nf4":
@@ -116,7 +124,7 @@ def _quantizer(draft: Draft, method: object) -> None:
         draft.leave("quantization_method", method_of, "quantizers are nf4, int8, none and stored")
     if four or bits == 4 or (method == "qlora" and not eight):
         # Axolotl and LLaMA-Factory quantize the scales, too, unless they are told otherwise; TRL where it is told.
-        scales = bool(double) if draft.program == "TRL" else double is None or bool(double)
+        scales = bool(double) if draft.program == "TRL" else not single
         draft.put("quantizer", {"use": "nf4", "double_quant": scales})
         draft.leave("load_in_8bit", eight, "weights are stored in 4 bits")
         draft.leave("quantization_bit", bits if bits != 4 else None, "weights are stored in 4 bits")
@@ -370,33 +378,55 @@ def _memory(draft: Draft) -> None:
 
 
 def _evaluation(draft: Draft) -> None:
-    if _steps_between(draft, "eval_steps", "evaluation.every"):
+    if _says_how_often(
+        draft, "evaluation.every", "eval_steps", "evals_per_epoch", "eval_strategy", "evaluation_strategy"
+    ):
         patience = draft.take("early_stopping_patience")
         if patience:
             draft.put("evaluation.patience", patience)
         if draft.take("load_best_model_at_end"):
             draft.put("evaluation.exported", "best")
-        _strategy(draft, "evaluation.every", "eval_strategy", "evaluation_strategy")
-    if _steps_between(draft, "save_steps", "training.checkpoint_every"):
+    if _says_how_often(draft, "training.checkpoint_every", "save_steps", "saves_per_epoch", "save_strategy"):
         kept = draft.take("save_total_limit")
         if kept:
             draft.put("training.keep_checkpoints", kept)
-        _strategy(draft, "training.checkpoint_every", "save_strategy")
 
 
-def _strategy(draft: Draft, key: str, *names: str) -> None:
-    strategy = draft.take(*names)
-    if strategy != "steps":
-        draft.leave(names[0], strategy, f"{key} is a number of steps")
+def _measure_nothing(draft: Draft) -> None:
+    """Leaves out when records are measured of which none is held out."""
+    name, _ = draft.an_epoch.pop("evaluation.every", ("eval_steps", 0))
+    if draft.recipe.pop("evaluation", None) or name != "eval_steps":
+        draft.left[name] = "no record is held out; say data.holdout, a share or a file"
 
 
-def _steps_between(draft: Draft, name: str, key: str) -> bool:
-    """Converts a key that says after how many steps something is done again; tells whether it says that."""
-    steps = draft.take(name)
+def _says_how_often(draft: Draft, key: str, every: str, per_epoch: str, *strategies: str) -> bool:
+    """Converts how often something is done again; tells whether the file says that.
+
+    Args:
+        draft: The recipe so far.
+        key: The recipe's key, which counts steps.
+        every: The key that says after how many steps, or after which share of all.
+        per_epoch: The key that says how many times an epoch.
+        strategies: The keys that say which of both, or once an epoch.
+    """
+    strategy, steps, times = draft.take(*strategies), draft.take(every), draft.take(per_epoch)
+    name = per_epoch
+    if times is None and strategy == "epoch":
+        name, times, strategy = draft.spelt(strategies[0]), 1, None
+    if is_count(times):
+        draft.an_epoch[key] = (name, times)
+        draft.leave(every, steps, f"{name} says how often")
+        draft.leave(strategies[0], strategy, f"{name} says how often")
+        return True
+    why, total = f"{key} is a number of steps", draft.recipe.get("training", {}).get("steps")
+    draft.leave(per_epoch, times, why)
+    if isinstance(steps, float) and 0 < steps < 1 and is_count(total):
+        steps = math.ceil(steps * total)
+    draft.leave(strategies[0], strategy if strategy != "steps" or not steps else None, why)
     if is_count(steps):
         draft.put(key, steps)
         return True
-    draft.leave(name, steps, f"{key} is a number of steps")
+    draft.leave(every, steps, why)
     return False
 
 
@@ -480,6 +510,29 @@ def _tracking(draft: Draft) -> None:
     draft.leave("report_to", sorted(asked), "callbacks are tensorboard, wandb and mlflow, and those of plugins")
 
 
+def _template(draft: Draft) -> None:
+    """Converts what the chat template is given. Thinking is on where nothing is said, there and in templates."""
+    given = draft.take("chat_template_kwargs")
+    arguments = dict(given) if isinstance(given, dict) and all(isinstance(name, str) for name in given) else {}
+    if not arguments:
+        draft.leave("chat_template_kwargs", given, "data.template_arguments is a mapping of names to values")
+    if draft.is_off("enable_thinking"):
+        arguments["enable_thinking"] = False
+    draft.take("enable_thinking")
+    if arguments:
+        draft.put("data.template_arguments", arguments)
+        draft.told.append(
+            f"data.template_arguments says {', '.join(arguments)}: leave out what the model's chat template has not"
+        )
+
+
+def _learnt(draft: Draft) -> None:
+    """Tells of a key that is on where nothing is said."""
+    if draft.is_off("completion_only_loss"):
+        draft.take("completion_only_loss")
+        draft.left["completion_only_loss"] = "of prompts and completions only the completions are learnt"
+
+
 def _export(draft: Draft) -> None:
     whole = draft.recipe["adapter"]["use"] == "full"
     draft.put("export", ["merged" if whole else "peft"])
@@ -501,6 +554,8 @@ _PARTS: Sequence[Callable[[Draft], None]] = (
     _words,
     _whole_modules,
     _tracking,
+    _template,
+    _learnt,
     _export,
 )
 
