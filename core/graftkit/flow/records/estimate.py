@@ -25,8 +25,8 @@ from graftkit.interfaces.samples import (
     TextWithLabels,
     join_pair,
 )
-from graftkit.recipe.schema import Recipe
-from graftkit.training.order import group_by_tokens, shuffled, steps_of_epochs
+from graftkit.recipe.schema import Recipe, TrainingSection
+from graftkit.training.order import group_by_tokens, plan_steps, shuffled, steps_of_epochs
 from graftkit.training.schedule import falling_steps, warmup_steps
 
 __all__ = [
@@ -134,16 +134,15 @@ class StepEstimate:
         steps: How many optimizer steps there are.
         an_epoch: How many of them an epoch has.
         examples: The mean examples of a step.
+        epochs: How often every record is seen.
+        enough_epochs: How many epochs take thirty steps.
     """
 
     steps: int
     an_epoch: int
     examples: float
-
-    @property
-    def epochs(self) -> float:
-        """How often every record is seen."""
-        return self.steps / self.an_epoch
+    epochs: float
+    enough_epochs: int
 
 
 def estimate_corpus(encoder: Encoder, samples: Samples, seen: float = 1.0) -> CorpusEstimate:
@@ -250,10 +249,9 @@ def choose_training(
         rate = _rate(files) * rate_scale * _RATE_SCALES.get(section.optimizer, 1.0)
         chosen["learning_rate"] = float(f"{rate:.3g}")
     if section.epochs is None and section.steps is None:
-        tokens = chosen.get("tokens_per_step", section.tokens_per_step)
         first = recipe.tokenizer.embedding_warmup_steps if recipe.tokenizer else 0
-        an_epoch = repeats * _steps_an_epoch(corpus, tokens, section.seed)
-        chosen["epochs"] = max(_EPOCHS, math.ceil((_FEWEST_STEPS + first) / an_epoch))
+        fewest = (_FEWEST_STEPS + first) / repeats
+        chosen["epochs"] = max(_EPOCHS, _epochs_taking(fewest, section.model_copy(update=chosen), corpus))
     return chosen
 
 
@@ -282,9 +280,31 @@ def estimate_steps(recipe: Recipe, corpus: CorpusEstimate, repeats: int = 1) -> 
     """
     section = recipe.training
     different = _steps_an_epoch(corpus, section.tokens_per_step, section.seed)
-    an_epoch = repeats * different
-    steps = section.steps if section.steps is not None else repeats * steps_of_epochs(section.epochs or 1, different)
-    return StepEstimate(steps, an_epoch, corpus.examples / different)
+    an_epoch, epochs = repeats * different, section.epochs or 1
+    steps = section.steps or repeats * _steps_of(epochs, section, corpus)
+    return StepEstimate(
+        steps,
+        an_epoch,
+        corpus.examples / different,
+        epochs if section.steps is None else steps / an_epoch,
+        _epochs_taking(_FEWEST_STEPS / repeats, section, corpus),
+    )
+
+
+def _steps_of(epochs: float, section: TrainingSection, corpus: CorpusEstimate) -> int:
+    """Returns how many steps some epochs take, each of which has an order, and so a number, of its own."""
+    tokens, seed = section.tokens_per_step, section.seed
+    if corpus.sampled or corpus.scale != 1 or not corpus.lengths:
+        return steps_of_epochs(epochs, _steps_an_epoch(corpus, tokens, seed))
+    return max(1, len(plan_steps(corpus.lengths, seed=seed, tokens_per_step=tokens, epochs=epochs)))
+
+
+def _epochs_taking(steps: float, section: TrainingSection, corpus: CorpusEstimate) -> int:
+    """Returns how many whole epochs take so many steps."""
+    epochs = max(1, math.ceil(steps / _steps_an_epoch(corpus, section.tokens_per_step, section.seed)))
+    while _steps_of(epochs, section, corpus) < steps:
+        epochs += 1
+    return epochs
 
 
 def _steps_an_epoch(corpus: CorpusEstimate, tokens_per_step: int, seed: int) -> int:
@@ -350,7 +370,7 @@ def too_short(recipe: Recipe, steps: StepEstimate) -> str:
     said = recipe.training.steps
     if steps.steps >= (_FEWEST_STEPS if said is None else FEWEST_SAID):
         return ""
-    enough = math.ceil(_FEWEST_STEPS / steps.an_epoch)
+    enough = steps.enough_epochs
     if said is not None:
         return (
             f"training.steps: {said} makes about {counted(steps.epochs, 'epoch', form='.2g')}, and fewer than "
