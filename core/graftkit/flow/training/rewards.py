@@ -198,12 +198,12 @@ def check_rewarded(run: RunContext, corpus: Corpus) -> None:
 
 def _seen(run: RunContext, store: TokenStore) -> Samples:
     """Returns the records that some step sees and that have not been checked yet."""
-    bound, checked = run.plan.bound, checked_first(run.plan)
+    bound, checked = run.plan.bound, {*checked_first(run.plan)}
     steps = planned_steps(
         store.lengths.tolist(), bound.recipe.training, mixture_of(run, store), bound.objective_config.repeats
     )
     seen = {int(store.by_example[RECORD][number]) for step in steps for number in step}
-    return run.plan.samples.train.at({number for number in seen if number >= checked})
+    return run.plan.samples.train.at(seen - checked)
 
 
 def mixture_of(run: RunContext, store: TokenStore) -> Mixture | None:
