@@ -89,7 +89,9 @@ _BEST = OtherKey("evaluation.exported", "evaluation: {every: 50, exported: best}
 _PACKED = OtherKey(
     differs="sequences share a pass without padding wherever that computes what the model computes of each alone"
 )
-_OPTIMIZER = OtherKey("training.optimizer", "training: {optimizer: adamw}", "adamw, adamw-8bit, sgd, lion or adafactor")
+_OPTIMIZER = OtherKey(
+    "training.optimizer", "training: {optimizer: adamw}", "adamw, adamw-8bit, sgd, lion, adafactor or muon"
+)
 _ANSWERS = OtherKey(
     differs="of conversations and prompts only the answers are learnt, of texts all; a message's `weight` or `train` "
     "says otherwise"

@@ -541,10 +541,11 @@ class TrainingSection(StrictModel):
     warmup_steps: int | None = Field(
         default=None, ge=0, le=1_000_000, description="in how many steps the rate rises, instead of warmup's share"
     )
-    optimizer: Literal["adamw", "adamw-8bit", "sgd", "lion", "adafactor"] = Field(
+    optimizer: Literal["adamw", "adamw-8bit", "sgd", "lion", "adafactor", "muon"] = Field(
         default="adamw",
         description="adamw; adamw-8bit, whose moments take a quarter of the memory; sgd, with a momentum of 0.9; lion, "
-        "which keeps one moment and takes a lower rate; adafactor, which keeps a number a row and a column",
+        "which keeps one moment and takes a lower rate; adafactor, which keeps a number a row and a column; muon for "
+        "the matrices of hidden layers, and adamw for all else",
     )
     beta1: float = Field(
         default=0.9, ge=0, lt=1, description="the decay of AdamW's mean of the gradient, or of that which lion steps by"

@@ -17,8 +17,9 @@ from graftkit.interfaces.quiet import importing_bitsandbytes
 from graftkit.recipe.schema import TrainingSection
 from graftkit.training.adafactor import Adafactor, factors_of
 from graftkit.training.lion import Lion
+from graftkit.training.muon import Muon
 
-__all__ = ["empty_state", "kept_of", "keys_of", "make_optimizer", "restore"]
+__all__ = ["empty_state", "kept_of", "keys_of", "make_optimizer", "restore", "tells_hidden"]
 
 _MOMENTUM = 0.9
 """Of plain gradient descent."""
@@ -40,10 +41,12 @@ class _Kind:
     Attributes:
         make: Makes it of groups of parameters and the recipe's training section.
         keeps: Returns the shape of each tensor that it keeps of a parameter of some shape, by key.
+        keeps_of_hidden: The same of a matrix of a hidden layer, where it trains these otherwise.
     """
 
     make: Callable[[Any, TrainingSection], torch.optim.Optimizer]
     keeps: Callable[[torch.Size], dict[str, torch.Size]]
+    keeps_of_hidden: Callable[[torch.Size], dict[str, torch.Size]] | None = None
 
 
 def _adamw(groups: Any, options: TrainingSection) -> torch.optim.Optimizer:
@@ -71,6 +74,10 @@ def _adafactor(groups: Any, options: TrainingSection) -> torch.optim.Optimizer:
     return Adafactor(groups, options.learning_rate, options.weight_decay)
 
 
+def _muon(groups: Any, options: TrainingSection) -> torch.optim.Optimizer:
+    return Muon(groups, **_of_adam(options))
+
+
 def _of_adam(options: TrainingSection) -> dict[str, Any]:
     return {
         "lr": options.learning_rate,
@@ -80,6 +87,14 @@ def _of_adam(options: TrainingSection) -> dict[str, Any]:
     }
 
 
+def _moments(shape: torch.Size) -> dict[str, torch.Size]:
+    return {**_STEP, "exp_avg": shape, "exp_avg_sq": shape}
+
+
+def _one_mean(shape: torch.Size) -> dict[str, torch.Size]:
+    return {"momentum_buffer": shape}
+
+
 def _in_8_bits(shape: torch.Size) -> dict[str, torch.Size]:
     blocks = torch.Size([-(-shape.numel() // _BLOCK)])
     scales = {"absmax1": blocks, "absmax2": blocks} if shape.numel() >= _MOST_BYTES else {}
@@ -87,11 +102,12 @@ def _in_8_bits(shape: torch.Size) -> dict[str, torch.Size]:
 
 
 _KINDS: Mapping[str, _Kind] = {
-    "adamw": _Kind(_adamw, lambda shape: {**_STEP, "exp_avg": shape, "exp_avg_sq": shape}),
+    "adamw": _Kind(_adamw, _moments),
     "adamw-8bit": _Kind(_adamw_in_8_bits, _in_8_bits),
-    "sgd": _Kind(_sgd, lambda shape: {"momentum_buffer": shape}),
+    "sgd": _Kind(_sgd, _one_mean),
     "lion": _Kind(_lion, lambda shape: {"exp_avg": shape}),
     "adafactor": _Kind(_adafactor, lambda shape: {**_STEP, **factors_of(shape)}),
+    "muon": _Kind(_muon, _moments, _one_mean),
 }
 
 
@@ -118,14 +134,30 @@ def _counting_changes(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer
     return optimizer
 
 
-def keys_of(options: TrainingSection, parameter: nn.Parameter) -> dict[str, torch.Size]:
-    """Returns the shape of each tensor that the optimizer keeps of a parameter once it has been trained."""
-    return _KINDS[options.optimizer].keeps(parameter.shape)
+def tells_hidden(options: TrainingSection) -> bool:
+    """Returns whether matrices of hidden layers are trained otherwise than all else: groups say so under `HIDDEN`."""
+    return _KINDS[options.optimizer].keeps_of_hidden is not None
 
 
-def empty_state(options: TrainingSection, parameter: nn.Parameter) -> list[torch.Tensor]:
-    """Returns tensors of the shapes and types that the optimizer keeps of a parameter, but for the count of steps."""
-    kept = keys_of(options, parameter)
+def keys_of(options: TrainingSection, parameter: nn.Parameter, *, hidden: bool = False) -> dict[str, torch.Size]:
+    """Returns the shape of each tensor that the optimizer keeps of a parameter once it has been trained.
+
+    Args:
+        options: The recipe's training section.
+        parameter: The parameter.
+        hidden: Whether it is a matrix of a hidden layer.
+    """
+    kind = _KINDS[options.optimizer]
+    keeps = kind.keeps_of_hidden if hidden and kind.keeps_of_hidden else kind.keeps
+    return keeps(parameter.shape)
+
+
+def empty_state(options: TrainingSection, parameter: nn.Parameter, *, hidden: bool = False) -> list[torch.Tensor]:
+    """Returns tensors of the shapes and types that the optimizer keeps of a parameter, but for the count of steps.
+
+    Arguments are those of `keys_of`.
+    """
+    kept = keys_of(options, parameter, hidden=hidden)
     in_bytes = _IN_BYTES if "absmax1" in kept else ()
     return [
         torch.zeros(shape, dtype=torch.uint8 if key in in_bytes else torch.float32)

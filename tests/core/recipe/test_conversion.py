@@ -329,6 +329,8 @@ def test_adams_settings() -> None:
         ({"optimizer": "adamw_bnb_8bit"}, "training.optimizer", "adamw-8bit"),
         ({"optimizer": "lion_8bit"}, "training.optimizer", "lion"),
         ({"optimizer": "adafactor"}, "training.optimizer", "adafactor"),
+        ({"optimizer": "muon"}, "training.optimizer", "muon"),
+        ({"use_muon": True}, "training.optimizer", "muon"),
         ({"lora_modules_to_save": ["lm_head", "norm"]}, "adapter.modules_to_save", ["lm_head", "norm"]),
         ({"warmup_ratio": None, "warmup_steps": 0}, "training.warmup", 0.0),
         ({"datasets": [{"path": "json", "data_files": "a.jsonl"}]}, "data.train", "a.jsonl"),

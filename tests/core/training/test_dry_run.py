@@ -136,6 +136,11 @@ def test_what_optimizers_keep_is_counted() -> None:
         "lion": [32768, 40],
         "adafactor": [32768, 40],
     }
+    muon = TrainingSection(optimizer="muon")
+    assert [sum(t.nbytes for t in empty_state(muon, large, hidden=hidden)) for hidden in (True, False)] == [
+        32768,
+        65536,
+    ]
     matrix = torch.nn.Parameter(torch.zeros(16, 4096))
     assert sum(t.nbytes for t in empty_state(TrainingSection(optimizer="adafactor"), matrix)) == 4 * (16 + 4096)
 

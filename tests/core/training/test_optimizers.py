@@ -16,7 +16,7 @@ from graftkit.training.schedule import rate_of_step
 from torch import nn
 
 OPTIONS = TrainingSection(steps=4, learning_rate=0.1)
-KINDS = ["adamw", "adamw-8bit", "sgd", "lion", "adafactor"]
+KINDS = ["adamw", "adamw-8bit", "sgd", "lion", "adafactor", "muon"]
 
 
 def optimizers(*, steps: int = 0, idle: bool = True) -> tuple[Optimizers, dict[str, nn.Parameter]]:
@@ -133,7 +133,7 @@ def trained(
     parameters = {
         name: nn.Parameter(torch.randn(shape, generator=random)) for name, shape in (("a", (64, 70)), ("b", (3, 5)))
     }
-    found = Optimizers(parameters, options, RowTraining(), {"b": 4.0})
+    found = Optimizers(parameters, options, RowTraining(), {"b": 4.0}, hidden={"a"})
     for step in range(1, steps + 1):
         found.begin(step, 9)
         for name, gradient in gradients_of(step).items():
@@ -143,7 +143,7 @@ def trained(
         if step == stop:
             state = {name: tensor.clone() for name, tensor in found.state().items()}
             parameters = {name: nn.Parameter(torch.zeros_like(p)) for name, p in parameters.items()}
-            found = Optimizers(parameters, options, RowTraining(), {"b": 4.0})
+            found = Optimizers(parameters, options, RowTraining(), {"b": 4.0}, hidden={"a"})
             found.load_state(step, state)
     return parameters, {name: tensor.clone() for name, tensor in found.state().items()}, found
 
@@ -271,6 +271,36 @@ def test_adafactor_of_a_vector_and_of_a_stack_is_transformers(shape: tuple[int, 
             optimizer.step()
         found.append(parameter.detach())
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_muon_is_torchs_muon_in_hidden_layers_and_adamw_elsewhere() -> None:
+    import torch.optim as library
+
+    ours, state, _ = trained("muon", 6)
+    given: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    theirs = of_library(lambda groups: library.Muon(groups, **given), 6)  # type: ignore[attr-defined]
+    torch.testing.assert_close(ours["a"].detach(), theirs["a"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours["b"], trained("adamw", 6)[0]["b"], rtol=1e-5, atol=1e-6)
+    assert state.keys() == {
+        *("parameter.a", "parameter.b", "momentum_buffer.a", "step.b", "exp_avg.b", "exp_avg_sq.b"),
+    }
+
+
+@pytest.mark.parametrize("shape", [(64, 8), (8, 64), (1, 9)], ids=str)
+def test_a_step_of_muon_has_singular_values_of_one_size(shape: tuple[int, int]) -> None:
+    """By its own definition, whatever the gradient's are; of no gradient there is no step."""
+    from graftkit.training.muon import HIDDEN, Muon
+
+    parameter = nn.Parameter(torch.zeros(shape))
+    optimizer = Muon([{"params": [parameter], HIDDEN: True}], lr=1.0)
+    parameter.grad = torch.zeros(shape)
+    optimizer.step()
+    assert not parameter.any()
+    parameter.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    values = torch.linalg.svdvals(parameter.detach()) / (0.2 * max(shape) ** 0.5)
+    assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
 
 
 def test_lion_keeps_the_mean_that_its_paper_says_unless_the_recipe_says_otherwise() -> None:

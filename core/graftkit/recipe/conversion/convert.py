@@ -336,6 +336,9 @@ def _warmup(draft: Draft, schedule: object) -> None:
 
 def _optimizer(draft: Draft) -> None:
     name = draft.take("optimizer", "optim")
+    if draft.take("use_muon"):
+        draft.leave("optim", name, "use_muon says which")
+        name = "muon"
     if name is None:
         return
     ours = next((ours for ours, theirs in _OPTIMIZERS.items() if name in theirs), None)
@@ -650,6 +653,7 @@ _OPTIMIZERS: Mapping[str, Sequence[str]] = {
     "sgd": ["sgd"],
     "lion": ["lion", "lion_pytorch", "lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit"],
     "adafactor": ["adafactor"],
+    "muon": ["muon"],
 }
 """Optimizers, and what other programs call them."""
 _DPO_LOSSES = ("sigmoid", "ipo", "hinge", "robust")
