@@ -74,10 +74,15 @@ def test_a_finished_run_is_trained_further_from_its_last_step(
     assert again.manifest["exports"] == {}
 
 
-def test_at_a_constant_rate_more_steps_are_as_if_the_run_had_been_longer(
-    recipe: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize(
+    "rate",
+    [{"schedule": "constant", "warmup": 0.0}, {"schedule": "inverse_sqrt", "warmup_steps": 2}],
+    ids=["constant", "inverse_sqrt"],
+)
+def test_where_the_rate_does_not_fall_by_their_number_more_steps_are_as_if_the_run_had_been_longer(
+    recipe: dict[str, Any], rate: dict[str, Any], tmp_path: Path
 ) -> None:
-    recipe["training"] |= {"schedule": "constant", "warmup": 0.0}
+    recipe["training"] |= rate
     recipe["export"] = []
     graftkit.run(recipe, out=tmp_path / "run")
     found = further(recipe, tmp_path / "run", 10)

@@ -57,12 +57,15 @@ def test_the_rate_is_one_that_fits_the_adapter(minimal: dict[str, Any], adapter:
     assert "learning_rate" not in said.chosen and said.bound.recipe.training.learning_rate == 3e-4
 
 
-def test_the_rate_fits_the_adapter_and_the_objective(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_rate_fits_the_adapter_the_objective_and_the_optimizer(tiny_model: Path, tmp_path: Path) -> None:
     pair = {"prompt": "2 + 2?", "chosen": "4", "rejected": "five"}
     (tmp_path / "pairs.jsonl").write_text("\n".join([json.dumps(pair)] * 8))
     recipe = {"model": str(tiny_model), "data": {"train": str(tmp_path / "pairs.jsonl")}, "objective": "dpo"}
     assert graftkit.plan({**recipe, "adapter": "lora"}).chosen["learning_rate"] == pytest.approx(1e-4)
     assert graftkit.plan({**recipe, "adapter": "full"}).chosen["learning_rate"] == pytest.approx(1e-5)
+    for optimizer, rate in (("lion", 2e-5), ("adafactor", 1e-4)):
+        chosen = graftkit.plan({**recipe, "training": {"optimizer": optimizer}}).chosen
+        assert chosen["learning_rate"] == pytest.approx(rate)
 
 
 def test_what_is_chosen_is_the_same_every_time(minimal: dict[str, Any]) -> None:
@@ -107,6 +110,11 @@ def test_too_few_steps_are_told_with_what_to_write(
         risen = graftkit.plan({**few, "training": {**few["training"], key: warmup}})
         [told] = [notice for notice in risen.notices if "warmup" in notice]
         assert told == f"training.{key}: {warmup}: the rate rises in every one of 2 steps, and never falls"
+    stays = graftkit.plan({**minimal, "training": {**few["training"], "steps": 12, "schedule": "wsd"}})
+    [told] = [notice for notice in stays.notices if "never falls" in notice]
+    assert told.startswith("training.decay: 0.1: with wsd that is one of 12 steps") and "{decay: 0.25}" in told
+    falls = {"steps": 12, "schedule": "wsd", "decay": 0.25, **more}
+    assert not [told for told in graftkit.plan({**minimal, "training": falls}).notices if "never falls" in told]
     other = graftkit.plan({**minimal, "training": {"steps": 20, "warmup_steps": 19, **more}})
     assert not [notice for notice in other.notices if "warmup" in notice]
     assert not [notice for notice in other.notices if "hardly change a model" in notice]

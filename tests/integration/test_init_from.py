@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import graftkit
 import pytest
 import yaml
 from click.testing import CliRunner
 from graftkit.cli.main import cli
 from graftkit.errors import RecipeError
+from graftkit.flow.records.estimate import estimate_steps
 
 
 @pytest.fixture
@@ -57,6 +59,29 @@ def test_its_recipe_is_planned_and_says_what_became_of_each_key(axolotl: dict[st
     assert recipe["training"]["tokens_per_step"] > 16 * 8  # 16 examples, whose lengths were looked at
     planned = toolkit("plan", "recipes/mine.yaml")
     assert planned.exit_code == 0, planned.output
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_what_is_done_so_often_an_epoch_is_counted_in_steps(axolotl: dict[str, Any], here: bool) -> None:
+    """Where the records are, as many as the plan then says; else it is named, with all that needs it."""
+    said = {"evals_per_epoch": 2, "saves_per_epoch": 1, "early_stopping_patience": 3, "max_steps": None}
+    if not here:
+        Path("train.jsonl").unlink()
+    Path("axolotl.yml").write_text(yaml.safe_dump(axolotl | said | {"num_epochs": 3}))
+    done = toolkit("init", "mine.yaml", "--from", "axolotl.yml")
+    assert done.exit_code == 0, done.output
+    recipe = yaml.safe_load(Path("mine.yaml").read_text())
+    if not here:
+        assert "evaluation" not in recipe and "checkpoint_every" not in recipe["training"]
+        assert "say evaluation: {every: STEPS, patience: 3}" in done.output
+        assert "not converted: saves_per_epoch: how many steps" in done.output
+        return
+    plan = graftkit.plan("mine.yaml")
+    assert plan.corpus is not None
+    an_epoch = estimate_steps(plan.bound.recipe, plan.corpus).an_epoch
+    assert recipe["training"]["checkpoint_every"] == pytest.approx(an_epoch, rel=0.2, abs=1)
+    assert recipe["evaluation"] == {"every": pytest.approx(an_epoch / 2, rel=0.2, abs=1), "patience": 3}
+    assert f"evaluation.every: {recipe['evaluation']['every']} is evals_per_epoch: 2, since an epoch has" in done.output
 
 
 def test_what_makes_no_recipe_is_refused_and_nothing_is_written(axolotl: dict[str, Any]) -> None:

@@ -233,8 +233,14 @@ def test_a_plan_checks_each_record_once_that_is_rewarded(
     graftkit.plan(recipe, as_run=True)
     assert checked == [f"{held}:1", f"{held}:2", f"{held}:3", f"{train}:1", f"{train}:2"]
     checked.clear()
-    graftkit.plan(recipe, overrides=["training.epochs=0.5"], as_run=True)
-    assert checked == [f"{held}:1", f"{held}:2", f"{held}:3"]
+    for part in ("training.epochs=0.5", "training.steps=1"):  # a step has two records of the four
+        graftkit.plan(recipe, overrides=[part, "training.tokens_per_step=24", "data.max_length=24"], as_run=True)
+        assert checked[:3] == [f"{held}:1", f"{held}:2", f"{held}:3"] and len(checked) == 5, part
+        checked.clear()
+    several = [{"path": str(train), "weight": 0.5}, {"path": str(train), "weight": 2, "first": 1}]
+    graftkit.plan({**recipe, "data": {**data, "train": several}}, as_run=True)
+    assert checked[3:] == [f"{train}:1"], "the records of the other data set are not all seen"
+    checked.clear()
     written(train, [*said, {"prompt": "say", "completion": "no JSON"}])
     monkeypatch.setattr(answers, "_CHECKED_FIRST", 9)
     with pytest.raises(DataError, match="train.jsonl:5.*json-equal compares JSON"):

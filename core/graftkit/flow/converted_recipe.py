@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from graftkit.articles import counted
 from graftkit.errors import DataError, ProviderError, RecipeError, RequestError
-from graftkit.flow.records.starting_point import find_starting_point
+from graftkit.flow.records.starting_point import StartingPoint, find_starting_point
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.json_file import read_json_object
 from graftkit.recipe.bind import bind
@@ -21,6 +24,9 @@ from graftkit.store.files import check_new_file, write_new_text
 from graftkit.visible import one_line
 
 __all__ = ["write_converted_recipe"]
+
+_NEEDS_EVERY = ("patience", "exported")
+"""Keys of `evaluation` that `every` must be said beside."""
 
 _MOST_KEYS = 100
 """How many keys that are not converted are named."""
@@ -57,8 +63,15 @@ def _converted(source: Path, target: Path, host: PluginHost) -> tuple[str, list[
         raise RecipeError(error.message, where=error.where or str(source), hint=error.hint) from None
     told = [*found.told]
     recipe = {name: dict(value) if isinstance(value, dict) else value for name, value in found.recipe.items()}
+    start = _look_at_records(recipe, host) if found.examples_per_step or found.an_epoch else None
     if found.examples_per_step:
-        told.append(_count_tokens(recipe, found.examples_per_step, host))
+        told.append(_count_tokens(recipe, found.examples_per_step, start))
+    left = dict(found.left)
+    for key, (name, times) in found.an_epoch.items():
+        if start:
+            told.append(_count_steps(recipe, key, name, times, start))
+        else:
+            left[name] = _without_count(recipe, key)
     try:
         bind(load_recipe(recipe), host)
     except (RecipeError, ProviderError) as error:
@@ -66,7 +79,7 @@ def _converted(source: Path, target: Path, host: PluginHost) -> tuple[str, list[
             f"what it says makes no recipe: {error.message}", where=str(source), hint=error.hint or "Mend it there."
         ) from None
     _see_from(target.parent, recipe)
-    lines = [*_named(told, found)]
+    lines = [*_named(told, replace(found, left=left))]
     head = [
         f"# A graftkit recipe, converted from {one_line(source.name)} of {found.program}.",
         f"# `toolkit plan {one_line(str(target))}` checks it. What that file leaves out is graftkit's own choice.",
@@ -83,26 +96,48 @@ def _data_sets(settings: Mapping[str, Any]) -> dict[str, Any]:
     return read_json_object(folder / "dataset_info.json", 4 << 20, DataError)
 
 
-def _count_tokens(recipe: dict[str, Any], examples: int, host: PluginHost) -> str:
-    """Says `training.tokens_per_step` by the records' lengths, where records and model can be looked at.
-
-    Returns:
-        What is told of it.
-    """
-    counted = f"training.tokens_per_step counts tokens: {examples} examples a step"
-    left = f"{counted}; left out, a sample of the records chooses about eight"
+def _look_at_records(recipe: Mapping[str, Any], host: PluginHost) -> StartingPoint | None:
+    """Looks at the lengths of the records; returns None where records or model are not here, or can't be read."""
     train, model = recipe["data"]["train"], recipe["model"]
     train = train.get("path") if isinstance(train, dict) else train
     if not isinstance(train, str) or not os.path.lexists(train) or not os.path.lexists(model):
-        return left
-    try:
-        found = find_starting_point(host, anchored_reference(model, Path.cwd()), train)
-    except RequestError:
-        return left
+        return None
+    with suppress(RequestError):
+        return find_starting_point(host, anchored_reference(model, Path.cwd()), train)
+    return None
+
+
+def _count_tokens(recipe: dict[str, Any], examples: int, found: StartingPoint | None) -> str:
+    """Says `training.tokens_per_step` by the records' lengths, where they are known; returns what is told of it."""
+    said = f"training.tokens_per_step counts tokens: {examples} examples a step"
+    if found is None:
+        return f"{said}; left out, a sample of the records chooses about eight"
     tokens = max(1, math.ceil(found.tokens_per_step * examples / 8))
     tokens = max(tokens, recipe["data"].get("max_length", 0))
     recipe.setdefault("training", {})["tokens_per_step"] = tokens
-    return f"{counted}, by the records' lengths about {tokens:,} tokens"
+    return f"{said}, by the records' lengths about {tokens:,} tokens"
+
+
+def _count_steps(recipe: dict[str, Any], key: str, name: str, times: int, found: StartingPoint) -> str:
+    """Says in steps what the file says as so many times an epoch; returns what is told of it."""
+    section, _, own = key.partition(".")
+    held = recipe["data"].get("holdout", 0.05)
+    learnt = (1 - held if isinstance(held, float) else 1.0) / (1 - found.holdout)
+    tokens = recipe.get("training", {}).get("tokens_per_step", found.tokens_per_step)
+    an_epoch = found.steps / found.epochs * found.tokens_per_step / tokens * learnt
+    every = max(1, round(an_epoch / times))
+    recipe.setdefault(section, {})[own] = every
+    return f"{key}: {every} is {name}: {times}, since an epoch has about {counted(round(an_epoch) or 1, 'step')}"
+
+
+def _without_count(recipe: dict[str, Any], key: str) -> str:
+    """Leaves out what needs a key that can't be said; returns why it can't."""
+    section, _, own = key.partition(".")
+    needing = [other for other in _NEEDS_EVERY if key == "evaluation.every" and other in recipe.get(section, {})]
+    also = "".join(f", {other}: {recipe[section].pop(other)}" for other in needing)
+    if not recipe.get(section, True):
+        del recipe[section]
+    return f"how many steps an epoch has is known where model and records are; say {section}: {{{own}: STEPS{also}}}"
 
 
 def _see_from(folder: Path, recipe: dict[str, Any]) -> None:

@@ -240,8 +240,8 @@ class SampledConfig(AnyObjectiveConfig):
     follows from the rewards (`SampledObjective.advantages`), and is then asked for losses as any other is; an example
     is one answer, with its `ADVANTAGE` and the step's `MEAN_TOKENS`. Its log-probabilities are those of logits that are
     divided by the temperature, among all tokens: also where `top_k`, `top_p` or `min_p` leave some out that are not
-    sampled. With `num_iterations` above 1 as many steps learn from
-    the same answers, by a model that has moved since it sampled them (`Scores.old`).
+    sampled, or `repetition_penalty` makes some less likely. With `num_iterations` above 1 as many steps learn from the
+    same answers, by a model that has moved since it sampled them (`Scores.old`).
 
     What core reports as the loss is minus the mean reward: what `losses` gives has the gradient alone.
     """
@@ -279,6 +279,13 @@ class SampledConfig(AnyObjectiveConfig):
         ge=0,
         lt=1,
         description="answers are sampled from tokens with at least this share of the likeliest one's probability",
+    )
+    repetition_penalty: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=100,
+        description="above 1 tokens that are in the prompt or in the answer so far are sampled less: their logits are "
+        "divided by it, or multiplied with it where they are below 0. Log-probabilities are taken without it",
     )
     rewards: dict[str, Annotated[float, Field(ge=-_LARGEST_WEIGHT, le=_LARGEST_WEIGHT)]] = Field(
         default_factory=dict,

@@ -82,7 +82,7 @@ def sample_answers(
         seeds: Those of each prompt's answers; of each prompt equally many.
         limits: How many tokens the answers to each prompt have at most.
         stop: Tokens that end an answer.
-        sampling: As for `draw`.
+        sampling: As for `draw`; what a prompt and its answer so far hold is penalized as it says, before anything else.
         poll: Called after each token with how many the longest answer has by now; raises to stop.
 
     Returns:
@@ -94,7 +94,11 @@ def sample_answers(
     if not prompts:
         return []
     decoding, copies = choose_decoding(network), len(seeds[0])
-    drawn = [_Drawn(seed, limit, sampling) for seeds_of, limit in zip(seeds, limits, strict=True) for seed in seeds_of]
+    drawn = [
+        _Drawn(seed, limit, sampling, prompt)
+        for prompt, seeds_of, limit in zip(prompts, seeds, limits, strict=True)
+        for seed in seeds_of
+    ]
     every = [prompt for prompt in prompts for _ in range(copies)]
     for numbers in side_by_side(network, every, max(limits), decoding):
         if len(numbers) == 1:
@@ -115,15 +119,17 @@ class _Drawn(Sampler):
     Args:
         seed: What its numbers are drawn from, one a token.
         limit: How many tokens it has at most.
-        sampling: As for `draw`.
+        sampling: As for `sample_answers`.
+        prompt: What it answers.
 
     Attributes:
         ids: Its tokens so far.
         numbers: What decides its tokens, `[limit]`.
     """
 
-    def __init__(self, seed: int, limit: int, sampling: Sampling) -> None:
+    def __init__(self, seed: int, limit: int, sampling: Sampling, prompt: Sequence[int]) -> None:
         super().__init__(sampling)
+        self._prompt = prompt
         random = torch.Generator().manual_seed(seed)
         self.ids: list[int] = []
         self.numbers = torch.rand(limit, dtype=torch.float64, generator=random)
@@ -135,8 +141,12 @@ class _Drawn(Sampler):
             LogitsError: As for `check_logits`.
         """
         check_logits(logits)
-        self.ids.append(int(draw(logits.unsqueeze(0), self.number.unsqueeze(0), self._sampling)))
+        self.ids.append(int(draw(self.penalized(logits).unsqueeze(0), self.number.unsqueeze(0), self._sampling)))
         return self.ids[-1]
+
+    def penalized(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns the logits of its next token, smaller for those that are in its prompt or in itself."""
+        return self._sampling.penalized(logits.float(), [*self._prompt, *self.ids])
 
     @property
     def number(self) -> torch.Tensor:
@@ -170,6 +180,8 @@ def _together(
 
     def choose(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         numbers = torch.stack([answers[row].number for row in rows]).to(logits.device)
+        if sampling.repetition_penalty != 1:
+            logits = torch.stack([answers[row].penalized(each) for row, each in zip(rows, logits, strict=True)])
         return draw(logits, numbers, sampling)
 
     def goes_on(row: int, token: int) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "OuterLayer",
     "OutputLinear",
     "adapts_outer_layer",
+    "hidden_matrices",
     "outer_layer_at",
     "outer_layers",
     "outer_weight",
@@ -121,6 +122,26 @@ def outer_layer_at(network: Any, path: str) -> OuterLayer | None:
 def outer_weight(weight: torch.Tensor, layer: LayerInfo) -> FrozenWeight:
     """Stores a matrix `[out, in]` as the frozen weight of an embedding or an output layer."""
     return EmbeddingWeight(weight.T.contiguous()) if layer.kind == "embedding" else PlainWeight(weight)
+
+
+def hidden_matrices(network: nn.Module, adapted: Mapping[str, AdaptedWeight]) -> dict[str, nn.Parameter]:
+    """Returns the matrices that an adapter trains in a model's hidden layers: not in embedding and output layer.
+
+    Args:
+        network: The model.
+        adapted: Its adapted layers, by their dotted paths.
+
+    Returns:
+        By layer and name, as `AdaptedModel.trainable_parameters` calls them.
+    """
+    outer = {path for path, module in network.named_modules() if isinstance(module, OuterLayer)}
+    return {
+        f"{layer}.{name}": parameter
+        for layer, weight in adapted.items()
+        if layer not in outer
+        for name, parameter in weight.trainable_parameters().items()
+        if parameter.dim() == 2
+    }
 
 
 def adapts_outer_layer(network: nn.Module) -> bool:

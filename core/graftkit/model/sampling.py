@@ -94,15 +94,24 @@ class Sampling:
         Returns:
             `[vocabulary]`, float32; minus infinity for tokens that are left out.
         """
-        scores = logits.float()
-        if self.repetition_penalty != 1:
-            index = torch.tensor(sorted({*seen}), dtype=torch.long, device=scores.device)
-            found = scores[index]
-            penalized = torch.where(found < 0, found * self.repetition_penalty, found / self.repetition_penalty)
-            scores = scores.index_copy(0, index, penalized)
+        scores = self.penalized(logits.float(), seen)
         if self.is_greedy:
             return scores
         return self.left(scores / self.temperature)
+
+    def penalized(self, scores: torch.Tensor, seen: Sequence[int]) -> torch.Tensor:
+        """Returns scores of which those of tokens that were there already are made smaller.
+
+        Args:
+            scores: `[vocabulary]`, as the model gives them.
+            seen: The ids of the prompt and of the answer so far.
+        """
+        if self.repetition_penalty == 1:
+            return scores
+        index = torch.tensor(sorted({*seen}), dtype=torch.long, device=scores.device)
+        found = scores[index]
+        smaller = torch.where(found < 0, found * self.repetition_penalty, found / self.repetition_penalty)
+        return scores.index_copy(0, index, smaller)
 
     def left(self, scores: torch.Tensor) -> torch.Tensor:
         """Returns scores of which tokens are left out as `top_k`, `top_p` and `min_p` say.
@@ -186,7 +195,8 @@ def draw(logits: torch.Tensor, numbers: torch.Tensor, sampling: Sampling = AS_IT
         numbers: One a row, from 0, below 1, float64, `[rows]`. Of numbers that are drawn uniformly each token comes
             with its probability, the softmax of the logits.
         sampling: What the logits are divided by before, and which tokens are left out; the others come with their
-            probability beside one another. It penalizes no repetition. Where it is greedy the likeliest token comes,
+            probability beside one another. Repetition is not penalized here,
+            since what was there is not known. Where it is greedy the likeliest token comes,
             whatever the number is.
 
     Example:

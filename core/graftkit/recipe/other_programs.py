@@ -66,7 +66,11 @@ _FIRST = OtherKey("data.train", "data: {train: {path: train.jsonl, first: 1000}}
 _HOLDOUT = OtherKey(
     "data.holdout", "data: {train: train.jsonl, holdout: 0.05}", "a share from 0 to 0.5, or a file; not a number"
 )
-_SCHEDULE = OtherKey("training.schedule", "training: {schedule: cosine}", "cosine, linear, constant or wsd")
+_SCHEDULE = OtherKey(
+    "training.schedule",
+    "training: {schedule: cosine}",
+    "cosine, linear, constant, wsd, cosine_with_restarts, polynomial or inverse_sqrt",
+)
 _TEMPLATE = OtherKey(
     "data.chat_template",
     "data: {train: train.jsonl, chat_template: template.jinja}",
@@ -85,7 +89,9 @@ _BEST = OtherKey("evaluation.exported", "evaluation: {every: 50, exported: best}
 _PACKED = OtherKey(
     differs="sequences share a pass without padding wherever that computes what the model computes of each alone"
 )
-_OPTIMIZER = OtherKey("training.optimizer", "training: {optimizer: adamw}", "adamw, adamw-8bit or sgd")
+_OPTIMIZER = OtherKey(
+    "training.optimizer", "training: {optimizer: adamw}", "adamw, adamw-8bit, sgd, lion, adafactor or muon"
+)
 _ANSWERS = OtherKey(
     differs="of conversations and prompts only the answers are learnt, of texts all; a message's `weight` or `train` "
     "says otherwise"
@@ -206,6 +212,17 @@ OTHER_PROGRAMS: dict[str, OtherKey] = {
     **dict.fromkeys(("betas", "adam_betas"), OtherKey("training.beta1", "training: {beta1: 0.9, beta2: 0.999}")),
     **dict.fromkeys(("adam_beta2", "beta2"), OtherKey("training.beta2", "training: {beta2: 0.999}")),
     **dict.fromkeys(("adam_epsilon", "eps", "epsilon"), OtherKey("training.epsilon", "training: {epsilon: 1e-8}")),
+    "num_cycles": OtherKey("training.cycles", "training: {schedule: cosine_with_restarts, cycles: 2}"),
+    "lr_end": OtherKey(
+        "training.min_lr_ratio",
+        "training: {schedule: polynomial, min_lr_ratio: 0.1}",
+        "it is a share of training.learning_rate",
+    ),
+    "num_decay_steps": OtherKey(
+        "training.decay", "training: {schedule: wsd, decay: 0.1}", "it is a share of all steps"
+    ),
+    "power": OtherKey("training.power", "training: {schedule: polynomial, power: 2}"),
+    "timescale": OtherKey("training.timescale", "training: {schedule: inverse_sqrt, timescale: 1000}"),
     **dict.fromkeys(("min_lr", "min_lr_rate", "cosine_min_lr_ratio", "lr_scheduler_kwargs"), _MIN_RATE),
     **dict.fromkeys(("gradient_checkpointing", "use_gradient_checkpointing", "activation_checkpointing"), _RECOMPUTED),
     **dict.fromkeys(("output_dir", "overwrite_output_dir"), _FOLDER),

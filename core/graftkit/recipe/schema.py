@@ -460,6 +460,10 @@ class DataSection(StrictModel):
         return self
 
 
+_BETA2_OF_LION = 0.99
+"""As its paper has it."""
+
+
 def _chosen(schema: dict[str, Any]) -> None:
     """Takes the default out of a key's JSON Schema: when left out, the plan chooses the value."""
     del schema["default"]
@@ -497,14 +501,35 @@ class TrainingSection(StrictModel):
         lt=1,
         json_schema_extra=_chosen,
         description="the highest rate; when left out 1e-3 for models up to 0.2 billion parameters, 5e-4 up to 2 "
-        "billion, 2e-4 for larger ones; a tenth of that for adapter: full, and where preferences or rewards are learnt",
+        "billion, 2e-4 for larger ones; a tenth of that for adapter: full, and where preferences or rewards are "
+        "learnt, and a fifth with lion",
     )
-    schedule: Literal["cosine", "linear", "constant", "wsd"] = Field(
-        default="cosine",
-        description="how the rate falls after the warm-up. wsd: it stays, and falls in a straight line at the end",
+    schedule: Literal["cosine", "linear", "constant", "wsd", "cosine_with_restarts", "polynomial", "inverse_sqrt"] = (
+        Field(
+            default="cosine",
+            description="how the rate falls after the warm-up. wsd: it stays, and falls at the end; "
+            "cosine_with_restarts: along several cosines, each from the highest rate; polynomial: by a power of the "
+            "steps that are left; inverse_sqrt: by the square root of the steps since the warm-up",
+        )
     )
     decay: float = Field(
         default=0.1, gt=0, le=1, description="the share of steps, the last ones, in which the rate falls with wsd"
+    )
+    decay_type: Literal["linear", "cosine", "1-sqrt"] = Field(
+        default="linear", description="along which curve the rate falls with wsd"
+    )
+    cycles: int = Field(
+        default=2, ge=1, le=1_000_000, description="how many cosines follow one another with cosine_with_restarts"
+    )
+    power: float = Field(
+        default=1.0, gt=0, le=100, description="the power with polynomial: 1 is a straight line, 2 falls faster first"
+    )
+    timescale: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_COUNTED,
+        description="with inverse_sqrt after how many steps the rate is 0.71 of the highest, after three times as many "
+        "a half; the warm-up's steps when left out, or 10000 without one",
     )
     min_lr_ratio: float = Field(
         default=0.0,
@@ -516,12 +541,21 @@ class TrainingSection(StrictModel):
     warmup_steps: int | None = Field(
         default=None, ge=0, le=1_000_000, description="in how many steps the rate rises, instead of warmup's share"
     )
-    optimizer: Literal["adamw", "adamw-8bit", "sgd"] = Field(
+    optimizer: Literal["adamw", "adamw-8bit", "sgd", "lion", "adafactor", "muon"] = Field(
         default="adamw",
-        description="adamw; adamw-8bit, whose moments take a quarter of the memory; sgd, with a momentum of 0.9",
+        description="adamw; adamw-8bit, whose moments take a quarter of the memory; sgd, with a momentum of 0.9; lion, "
+        "which keeps one moment and takes a lower rate; adafactor, which keeps a number a row and a column; muon for "
+        "the matrices of hidden layers, and adamw for all else",
     )
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="the decay of AdamW's mean of the gradient")
-    beta2: float = Field(default=0.999, ge=0, lt=1, description="the decay of AdamW's mean of its square")
+    beta1: float = Field(
+        default=0.9, ge=0, lt=1, description="the decay of AdamW's mean of the gradient, or of that which lion steps by"
+    )
+    beta2: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="the decay of AdamW's mean of its square; with lion that of the mean it keeps, 0.99 when left out",
+    )
     epsilon: float = Field(
         default=1e-8, ge=1e-30, le=1, description="what AdamW adds to the root of the second moment before it divides"
     )
@@ -529,8 +563,8 @@ class TrainingSection(StrictModel):
         default=0.0,
         ge=0,
         le=1,
-        description="AdamW's decoupled weight decay, or sgd's coupled one, of all that is trained, biases too, but new "
-        "embedding rows",
+        description="the optimizer's weight decay, decoupled but for sgd's, of all that is trained, biases too, but "
+        "new embedding rows",
     )
     max_grad_norm: float = Field(default=1.0, ge=1e-12, le=1e12, description="the gradient is clipped to this norm")
     neftune_noise_alpha: float | None = Field(
@@ -577,6 +611,12 @@ class TrainingSection(StrictModel):
         "part, and the rest of one block at a time; hybrid: so on each machine. auto: data where the weights fit the "
         "device, hybrid where they fit all devices of a machine together, else shard",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_lion(cls, said: Any) -> Any:
+        lion = isinstance(said, dict) and said.get("optimizer") == "lion"
+        return {"beta2": _BETA2_OF_LION, **said} if lion else said
 
     @property
     def pass_tokens(self) -> int:

@@ -64,6 +64,23 @@ _OF_LAYOUT = ("turns", "system", "template_arguments", "end_of_turn", "dropped",
 """The keys of `data` that say how conversations are laid out, besides the template itself."""
 
 
+_OF_SCHEDULE = {
+    "wsd": ("decay", "decay_type"),
+    "cosine_with_restarts": ("cycles",),
+    "polynomial": ("power",),
+    "inverse_sqrt": ("timescale",),
+}
+"""The keys of `training` that one schedule alone goes by."""
+
+
+_NOT_OF_OPTIMIZER = {
+    "sgd": ("beta1", "beta2", "epsilon"),
+    "lion": ("epsilon",),
+    "adafactor": ("beta1", "beta2", "epsilon"),
+}
+"""The keys of `training` that an optimizer does not go by, where others do."""
+
+
 def _by_objective(bound: BoundRecipe, shapes: Collection[str]) -> Iterator[_Idle]:
     """Yields what the objective does not read, by its kind: its head, and what it learns from."""
     config, use = bound.objective_config, bound.objective.use
@@ -113,14 +130,15 @@ def _by_other_keys(bound: BoundRecipe, *, trains_rows: bool) -> Iterator[_Idle]:
         yield _Idle("evaluation", ("sample", "min_delta"), "evaluation.every is not said")
     elif evaluation.patience is None:
         yield _Idle("evaluation", ("min_delta",), "evaluation.patience is not said")
-    if training.optimizer == "sgd":
-        yield _Idle("training", ("beta1", "beta2", "epsilon"), "training.optimizer is sgd")
+    if idle := _NOT_OF_OPTIMIZER.get(training.optimizer):
+        yield _Idle("training", idle, f"training.optimizer is {training.optimizer}")
     if training.warmup_steps is not None:
         yield _Idle("training", ("warmup",), "training.warmup_steps says in how many steps the rate rises")
-    if training.schedule == "constant":
-        yield _Idle("training", ("min_lr_ratio",), "training.schedule is constant")
-    if training.schedule != "wsd":
-        yield _Idle("training", ("decay",), f"training.schedule is {training.schedule}")
+    if training.schedule in ("constant", "inverse_sqrt"):
+        yield _Idle("training", ("min_lr_ratio",), f"training.schedule is {training.schedule}")
+    for schedule, of_it in _OF_SCHEDULE.items():
+        if training.schedule != schedule:
+            yield _Idle("training", of_it, f"training.schedule is {training.schedule}")
     if training.divergence_factor is None and not isinstance(bound.objective_config, SampledConfig):
         yield _Idle("training", ("divergence_window",), "training.divergence_factor is null")
 

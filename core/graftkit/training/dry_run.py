@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -33,7 +33,7 @@ from graftkit.model.linear import FrozenLinear
 from graftkit.model.live_memory import MemoryMeter, imagined, really
 from graftkit.model.load import Loader
 from graftkit.model.model_plan import ModelPlan, plan_base_model
-from graftkit.model.outer_layers import OuterLayer, untie
+from graftkit.model.outer_layers import OuterLayer, hidden_matrices, untie
 from graftkit.model.packing import Packing, attention_as, use_packing
 from graftkit.model.twin import build_twin
 from graftkit.model.whole import put_whole, whole_parameters
@@ -224,7 +224,8 @@ def dry_run(asked: DryRun) -> Foreseen:
             if asked.answers:
                 _answer(asked.answers, network, meter)
         watch.ends("evaluation before")
-        with _training_state(meter, asked.training, [*trained, *head], rows, keeps_start=asked.keeps_start):
+        hidden = {*map(id, hidden_matrices(network, adapted).values())}
+        with _training_state(meter, asked.training, [*trained, *head], rows, hidden, keeps_start=asked.keeps_start):
             network.train()
             watch.begins()
             with blocks.noting() as learn:
@@ -317,18 +318,24 @@ def _training_state(
     training: TrainingSection,
     trained: Sequence[nn.Parameter],
     rows: Sequence[nn.Parameter],
+    hidden: Collection[int],
     *,
     keeps_start: bool,
 ) -> Iterator[None]:
     """Gives every parameter a gradient and moments for a while, as each but the first pass of a training finds them.
 
-    Where it is compared with the start there is a copy of each, too.
+    Where it is compared with the start there is a copy of each, too. `hidden` has the `id` of those that are matrices
+    of hidden layers.
     """
     with meter.labelled("gradients"):
         for parameter in (*trained, *rows):
             parameter.grad = torch.zeros_like(parameter)
     with meter.labelled("optimizer"):  # of new rows there is one moment (`RowAdam`)
-        moments = [tensor for parameter in trained for tensor in empty_state(training, parameter)]
+        moments = [
+            tensor
+            for parameter in trained
+            for tensor in empty_state(training, parameter, hidden=id(parameter) in hidden)
+        ]
         moments += [torch.zeros_like(parameter) for parameter in rows]
     with meter.labelled("start"):
         start = [torch.empty_like(parameter) for parameter in (*trained, *rows)] if keeps_start else []

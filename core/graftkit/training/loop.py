@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -48,6 +48,7 @@ class Trainer:
         device: Where the network computes.
         rows: How the new rows of the embeddings are trained, where there are any; the others are the adapter.
         rate_scales: Factors on the adapter's learning rate by the parameter's name; 1 where none is given.
+        hidden: Which parameters are matrices of hidden layers.
         packed: Whether sequences share a pass, kept apart by the network's packed attention; else they run one by one.
         mixture: Which examples an epoch sees; each once where it is None.
         loss: What a step minimizes, made of how examples are cut into passes; the likelihood when left out.
@@ -74,6 +75,7 @@ class Trainer:
         rows: RowTraining | None = None,
         *,
         rate_scales: Mapping[str, float] | None = None,
+        hidden: Collection[str] = (),
         packed: bool = True,
         mixture: Mixture | None = None,
         loss: Callable[[Passes], StepLoss] | None = None,
@@ -100,7 +102,7 @@ class Trainer:
         self._repeats = repeats
         self._parameters = list(parameters.values())
         self._processes, self._sent = processes, False
-        self._optimizers = Optimizers(parameters, options, rows or RowTraining(), rate_scales)
+        self._optimizers = Optimizers(parameters, options, rows or RowTraining(), rate_scales, hidden)
 
     def run(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,16 @@ from torch import nn
 
 from graftkit.errors import TrainingError
 from graftkit.recipe.schema import TrainingSection
-from graftkit.training.optimizer_kinds import kept_of, keys_of, make_optimizer, restore
+from graftkit.training.muon import HIDDEN
+from graftkit.training.optimizer_kinds import kept_of, keys_of, make_optimizer, restore, tells_hidden
 from graftkit.training.row_optimizer import RowAdam
 from graftkit.training.schedule import rate_of_step
 
 __all__ = ["Optimizers", "RowTraining"]
 
-_AS_PARAMETERS = ("parameter", "exp_avg", "exp_avg_sq", "momentum_buffer")
+_AS_PARAMETERS = frozenset(
+    {"parameter", "exp_avg", "exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col", "momentum_buffer"}
+)
 """What of a state has the parameter's type, or is float32."""
 
 _RATE_SCALE = "rate_scale"
@@ -48,6 +51,7 @@ class Optimizers:
         options: The recipe's training section.
         rows: Which of them are new rows, and how those are trained.
         rate_scales: Factors on the adapter's learning rate by the parameter's name; 1 where none is given.
+        hidden: Which parameters are matrices of hidden layers, which some optimizers train otherwise.
     """
 
     def __init__(
@@ -56,13 +60,15 @@ class Optimizers:
         options: TrainingSection,
         rows: RowTraining,
         rate_scales: Mapping[str, float] | None = None,
+        hidden: Collection[str] = (),
     ) -> None:
         self._parameters = dict(parameters)
         self._options = options
         self._rows = rows
         adapter = {name: p for name, p in parameters.items() if name not in rows.names}
         new_rows = [p for name, p in parameters.items() if name in rows.names]
-        groups = _by_rate_scale(adapter, rate_scales or {})
+        self._hidden = frozenset(hidden if tells_hidden(options) else ())
+        groups = _grouped(adapter, rate_scales or {}, self._hidden)
         self._of_adapter = make_optimizer(groups, options)
         self._of_rows = RowAdam(new_rows, lr=rows.learning_rate) if new_rows else None
 
@@ -168,7 +174,7 @@ class Optimizers:
         parameter, number = self._parameters[name], torch.Size()
         if name in self._rows.names:
             return {"step": number, "exp_avg": parameter.shape, "exp_avg_sq": number}
-        return keys_of(self._options, parameter)
+        return keys_of(self._options, parameter, hidden=name in self._hidden)
 
     def _optimizer_of(self, name: str) -> torch.optim.Optimizer:
         if name in self._rows.names:
@@ -180,9 +186,14 @@ class Optimizers:
         return rate_of_step(self._options, step, steps, peak)
 
 
-def _by_rate_scale(parameters: Mapping[str, nn.Parameter], scales: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Returns the optimizer's groups, one for each factor on the learning rate, in the order of the parameters."""
-    groups: dict[float, list[nn.Parameter]] = {}
+def _grouped(
+    parameters: Mapping[str, nn.Parameter], scales: Mapping[str, float], hidden: Collection[str]
+) -> list[dict[str, Any]]:
+    """Returns the optimizer's groups, in the order of the parameters.
+
+    There is one for each factor on the learning rate, and of hidden layers another one.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        groups.setdefault(float(scales.get(name, 1.0)), []).append(parameter)
-    return [{"params": group, _RATE_SCALE: scale} for scale, group in groups.items()]
+        groups.setdefault((float(scales.get(name, 1.0)), name in hidden), []).append(parameter)
+    return [{"params": group, _RATE_SCALE: scale, HIDDEN: inside} for (scale, inside), group in groups.items()]

@@ -227,7 +227,13 @@ class SampledLoss:
         limits = [min(most, max(1, self._sampling.max_length - len(prompt))) for prompt in prompts]
         config, stop = self._sampling.config, self._sampling.stop
         top_p = 1.0 if config.top_p is None else config.top_p
-        sampling = Sampling(config.temperature, top_k=config.top_k, top_p=top_p, min_p=config.min_p)
+        sampling = Sampling(
+            config.temperature,
+            top_k=config.top_k,
+            top_p=top_p,
+            min_p=config.min_p,
+            repetition_penalty=config.repetition_penalty,
+        )
         try:
             return sample_answers(self._network, prompts, seeds, limits=limits, stop=stop, sampling=sampling, poll=poll)
         except LogitsError:

@@ -13,6 +13,7 @@ from graftkit.model.adapt import AdaptedModel, adapt, adapters_disabled
 from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model
 from graftkit.model.model_plan import check_base_model
+from graftkit.model.outer_layers import hidden_matrices
 from graftkit.testing import TINY_SHAPES, tiny_model_folder
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora
@@ -96,6 +97,18 @@ def test_with_adapters_disabled_the_logits_are_the_base_models_bit_for_bit(folde
     with pytest.raises(KeyError), adapters_disabled(network):
         raise KeyError
     assert torch.equal(network.eval()(input_ids=ids).logits, trained)
+
+
+def test_matrices_of_hidden_layers_are_those_outside_of_embedding_and_output_layer(tmp_path: Path) -> None:
+    """By their names among all that is trained; magnitudes are no matrices."""
+    files = HuggingFaceSource().open(str(tiny_model_folder(tmp_path / "model")))
+    network = load_base_model(files, Dense(), device=CPU)
+    layers = ["model.layers.0.self_attn.q_proj", "lm_head"]
+    adapted = adapt(network, Lora(LoraConfig(dora=True)), layers, seed=0)
+    found, trained = hidden_matrices(network, adapted), adapted[layers[0]].trainable_parameters()
+    assert {*found} == {f"{layers[0]}.{name}" for name, parameter in trained.items() if parameter.dim() == 2}
+    assert len(found) == 2 and len(trained) == 3
+    assert all(found[f"{layers[0]}.{name}"] is trained[name] for name in trained if trained[name].dim() == 2)
 
 
 def test_what_was_disabled_before_stays_disabled(tmp_path: Path) -> None:

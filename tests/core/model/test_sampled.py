@@ -9,6 +9,7 @@ import pytest
 import torch
 from decoding_shapes import SHAPES, SMALL
 from graftkit.errors import ModelError
+from graftkit.model import generate
 from graftkit.model import sampling as sampling_module
 from graftkit.model.generate import SampledAnswer, generate_greedily, sample_answers
 from graftkit.model.rope_lengths import forget_longest
@@ -19,13 +20,19 @@ LLAMA = {**SMALL, "model_type": "llama", "num_key_value_heads": 2}
 
 
 @torch.no_grad()
-def drawn_anew(network: Any, prompt: list[int], seed: int, limit: int, stop: list[int]) -> SampledAnswer:
+def drawn_anew(
+    network: Any, prompt: list[int], seed: int, limit: int, stop: list[int], penalty: float = 1.0
+) -> SampledAnswer:
     """Draws by the cumulative sum of transformers' own probabilities, each token from the whole sequence."""
+    from transformers import RepetitionPenaltyLogitsProcessor
+
     forget_longest(network)
     numbers = torch.rand(limit, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).tolist()
     ids: list[int] = []
     for number in numbers:
-        logits = network(input_ids=torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, -1]
+        seen = torch.tensor([[*prompt, *ids]])
+        logits = network(input_ids=seen, use_cache=False).logits[:, -1]
+        logits = RepetitionPenaltyLogitsProcessor(penalty)(seen, logits)[0]
         sums = accumulate(logits.double().softmax(-1).tolist())
         ids.append(next(token for token, passed in enumerate(sums) if passed > number))
         if ids[-1] in stop:
@@ -46,6 +53,22 @@ def test_answers_are_those_of_the_whole_sequence_computed_again(name: str) -> No
     assert answers == expected
     flat = [answer for each in answers for answer in each]
     assert name != "grouped heads" or len({(answer.ended, len(answer.ids)) for answer in flat}) > 4
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_was_there_is_penalized_as_in_transformers(together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each answer by its own prompt and tokens, side by side as alone."""
+    network, random = build_twin(LLAMA), torch.Generator().manual_seed(3)
+    prompts = [torch.randint(3, 90, (length,), generator=random).tolist() for length in (14, 9)]
+    if not together:
+        monkeypatch.setattr(generate, "side_by_side", lambda network, every, *rest: [[n] for n in range(len(every))])
+    seeds, stop, sampling = [[1, 2], [3, 4]], list(range(0, 90, 9)), Sampling(1.0, repetition_penalty=3.0)
+    answers = sample_answers(network, prompts, seeds, limits=[12, 12], stop=stop, sampling=sampling)
+    expected = [
+        [drawn_anew(network, prompt, seed, 12, stop, 3.0) for seed in seeds_of]
+        for prompt, seeds_of in zip(prompts, seeds, strict=True)
+    ]
+    assert answers == expected != sample_answers(network, prompts, seeds, limits=[12, 12], stop=stop)
 
 
 @pytest.mark.parametrize("name,copies", [("grouped heads", 3), ("window", 1)])

@@ -115,7 +115,7 @@ def test_axolotls_qlora() -> None:
         "export": ["peft"],
         "plugins": {"wandb": {"project": "mine"}},
     }
-    assert set(found.left) == {"saves_per_epoch"}
+    assert found.an_epoch == {"training.checkpoint_every": ("saves_per_epoch", 1)} and not found.left
     assert found.without_effect == ["output_dir"]
 
 
@@ -171,15 +171,12 @@ def test_a_rate_that_stays_and_falls_at_the_end() -> None:
     kept = {"num_decay_steps": 50, "num_stable_steps": 140, "decay_type": "linear", "min_lr_ratio": 0.1}
     said = {**TRL, "max_steps": 200, "lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": kept}
     found = convert(said)
-    assert {name: found.recipe["training"][name] for name in ("schedule", "decay", "min_lr_ratio")} == {
-        "schedule": "wsd",
-        "decay": 0.25,
-        "min_lr_ratio": 0.1,
-    }
-    assert found.left == {} and not any("curve" in line for line in found.told)
+    keys = ("schedule", "decay", "decay_type", "min_lr_ratio")
+    assert [found.recipe["training"][name] for name in keys] == ["wsd", 0.25, "linear", 0.1]
+    assert found.left == {}
     curved = convert({**said, "max_steps": -1, "num_train_epochs": 1.5, "lr_scheduler_kwargs": {"num_decay_steps": 50}})
     assert curved.recipe["training"]["epochs"] == 1.5
-    assert set(curved.left) == {"lr_scheduler_kwargs"} and any("curve" in line for line in curved.told)
+    assert set(curved.left) == {"lr_scheduler_kwargs"} and curved.recipe["training"]["decay_type"] == "cosine"
 
 
 def test_llama_factorys_preferences_and_its_data_sets() -> None:
@@ -246,6 +243,74 @@ def test_the_rate_that_a_cosine_falls_to(settings: dict[str, Any], share: float 
     assert found.recipe["training"].get("min_lr_ratio") == share and set(found.left) == left
 
 
+@pytest.mark.parametrize(
+    ("settings", "every", "an_epoch", "left"),
+    [
+        ({"evals_per_epoch": 4}, None, ("evals_per_epoch", 4), set()),
+        ({"eval_strategy": "epoch", "eval_steps": 25}, None, ("eval_strategy", 1), {"eval_steps"}),
+        ({"evaluation_strategy": "epoch"}, None, ("evaluation_strategy", 1), set()),
+        ({"eval_steps": 25}, 25, None, set()),
+        ({"eval_steps": 25, "evals_per_epoch": 0}, 25, None, set()),
+        ({"eval_steps": 0.15, "max_steps": 50}, 8, None, set()),
+        ({"eval_steps": 0.15}, None, None, {"eval_steps"}),
+        ({"eval_strategy": "steps"}, None, None, {"eval_strategy"}),
+        ({"evals_per_epoch": 0.5}, None, None, {"evals_per_epoch"}),
+    ],
+)
+def test_how_often_is_measured_in_steps_or_in_epochs(
+    settings: dict[str, Any], every: int | None, an_epoch: tuple[str, int] | None, left: set[str]
+) -> None:
+    plain = {name: value for name, value in TRL.items() if name not in ("eval_strategy", "eval_steps")}
+    plain = {**plain, "max_steps": None, "early_stopping_patience": None, **settings}
+    found = convert(plain)
+    assert found.recipe.get("evaluation", {}).get("every") == every and set(found.left) == left
+    assert found.an_epoch.get("evaluation.every") == an_epoch
+
+
+@pytest.mark.parametrize("said", [{"eval_steps": 50}, {"evals_per_epoch": 4, "early_stopping_patience": 2}])
+def test_where_no_record_is_held_out_none_is_measured(said: dict[str, Any]) -> None:
+    """As in many of Axolotl's own examples."""
+    found = convert({**AXOLOTL, **said, "val_set_size": 0.0})
+    assert "evaluation" not in found.recipe and "evaluation.every" not in found.an_epoch
+    assert "no record is held out" in found.left[next(iter(said))]
+
+
+def test_keys_that_are_on_unless_they_are_off() -> None:
+    """What is off says something here, and goes by no other rule's silence."""
+    assert convert(LLAMA_FACTORY, DATA_SETS).recipe["data"].get("template_arguments") is None
+    found = convert({**LLAMA_FACTORY, "enable_thinking": False}, DATA_SETS)
+    assert found.recipe["data"]["template_arguments"] == {"enable_thinking": False}
+    assert "template_arguments" not in convert({**LLAMA_FACTORY, "enable_thinking": True}, DATA_SETS).recipe["data"]
+    quantized = {**LLAMA_FACTORY, "quantization_bit": 4}
+    for said, scales in (({}, True), ({"double_quantization": False}, False), ({"double_quantization": True}, True)):
+        assert convert(quantized | said, DATA_SETS).recipe["quantizer"] == {"use": "nf4", "double_quant": scales}
+    assert "completion_only_loss" in convert({**TRL, "completion_only_loss": False}).left
+    given = convert({**TRL, "chat_template_kwargs": {"effort": "low"}}).recipe["data"]
+    assert given["template_arguments"] == {"effort": "low"}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said", "left"),
+    [
+        ("cosine_with_restarts", {"num_cycles": 3}, {"cycles": 3}, set()),
+        ("cosine_with_restarts", None, {"cycles": 1}, set()),
+        ("polynomial", {"power": 2, "lr_end": 2e-5}, {"power": 2, "min_lr_ratio": 0.1}, set()),
+        ("polynomial", '{"power": 2}', {"power": 2}, set()),
+        ("polynomial", {"power": 0, "lr_end": 1}, {}, {"lr_scheduler_kwargs"}),
+        ("inverse_sqrt", {"timescale": 100}, {"timescale": 100}, set()),
+        ("inverse_sqrt", {"timescale": 100, "min_lr": 1e-5}, {"timescale": 100}, {"lr_scheduler_kwargs"}),
+        ("inverse_sqrt", "timescale=100", {}, {"lr_scheduler_kwargs"}),
+        ("constant", {"min_lr": 1e-5}, {}, {"lr_scheduler_kwargs"}),
+    ],
+)
+def test_other_schedules(name: str, given: object, said: dict[str, Any], left: set[str]) -> None:
+    found = convert({**TRL, "learning_rate": 2e-4, "lr_scheduler_type": name, "lr_scheduler_kwargs": given})
+    keys = ("cycles", "power", "timescale", "min_lr_ratio", "decay", "decay_type")
+    assert found.recipe["training"]["schedule"] == name and set(found.left) == left
+    assert {key: value for key, value in found.recipe["training"].items() if key in keys} == said
+    assert bool(name == "cosine_with_restarts" and not given) == any("never starts anew" in line for line in found.told)
+
+
 def test_adams_settings() -> None:
     found = convert({**TRL, "adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-6})
     assert {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-6}.items() <= found.recipe["training"].items()
@@ -262,6 +327,10 @@ def test_adams_settings() -> None:
         ({"reward_model": True}, "objective", "reward"),
         ({"tokens": ["<a>", "<b>"]}, "tokenizer", {"extend": {"tokens": 0, "words": ["<a>", "<b>"]}}),
         ({"optimizer": "adamw_bnb_8bit"}, "training.optimizer", "adamw-8bit"),
+        ({"optimizer": "lion_8bit"}, "training.optimizer", "lion"),
+        ({"optimizer": "adafactor"}, "training.optimizer", "adafactor"),
+        ({"optimizer": "muon"}, "training.optimizer", "muon"),
+        ({"use_muon": True}, "training.optimizer", "muon"),
         ({"lora_modules_to_save": ["lm_head", "norm"]}, "adapter.modules_to_save", ["lm_head", "norm"]),
         ({"warmup_ratio": None, "warmup_steps": 0}, "training.warmup", 0.0),
         ({"datasets": [{"path": "json", "data_files": "a.jsonl"}]}, "data.train", "a.jsonl"),
@@ -291,8 +360,9 @@ def test_keys_of_several_meanings(settings: dict[str, Any], section: str, said: 
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
-        ({"optimizer": "muon"}, {"optimizer"}),
-        ({"lr_scheduler": "polynomial"}, {"lr_scheduler"}),
+        ({"optimizer": "grokadamw"}, {"optimizer"}),
+        ({"optimizer": "galore_adamw_8bit"}, {"optimizer"}),
+        ({"lr_scheduler": "reduce_lr_on_plateau"}, {"lr_scheduler"}),
         ({"lora_target_linear": None, "lora_target_modules": "model.layers.[0-9]+.q"}, {"lora_target_modules"}),
         ({"lora_modules_to_save": {"lm_head": 1}}, {"lora_modules_to_save"}),
         ({"lora_modules_to_save": ["lm_head"], "tokens": ["<a>"]}, {"lora_modules_to_save"}),

@@ -58,7 +58,8 @@ def test_several_things_that_are_wrong_are_told_at_once(tmp_path: Path) -> None:
         ("training: {max_grad_norm: .inf}", "training.max_grad_norm: must be a finite number, not inf"),
         (
             "training: {schedule: cosin}",
-            "training.schedule: must be 'cosine', 'linear', 'constant' or 'wsd', not 'cosin'",
+            "training.schedule: must be 'cosine', 'linear', 'constant', 'wsd', 'cosine_with_restarts', 'polynomial' or "
+            "'inverse_sqrt', not 'cosin'",
         ),
         ("training: {seed: -1}", "training.seed: must be greater than or equal to 0, not -1"),
         ("training: {microbatch_tokens: x}", "training.microbatch_tokens: must be an integer or 'auto', not 'x'"),

@@ -127,9 +127,22 @@ def test_what_optimizers_keep_is_counted() -> None:
     large, small = (torch.nn.Parameter(torch.zeros(n)) for n in (8192, 10))
     sizes = {
         name: [sum(t.nbytes for t in empty_state(TrainingSection(optimizer=name), p)) for p in (large, small)]
-        for name in ("adamw", "adamw-8bit", "sgd")
+        for name in ("adamw", "adamw-8bit", "sgd", "lion", "adafactor")
     }
-    assert sizes == {"adamw": [65536, 80], "adamw-8bit": [16384 + 256, 80], "sgd": [32768, 40]}
+    assert sizes == {
+        "adamw": [65536, 80],
+        "adamw-8bit": [16384 + 256, 80],
+        "sgd": [32768, 40],
+        "lion": [32768, 40],
+        "adafactor": [32768, 40],
+    }
+    muon = TrainingSection(optimizer="muon")
+    assert [sum(t.nbytes for t in empty_state(muon, large, hidden=hidden)) for hidden in (True, False)] == [
+        32768,
+        65536,
+    ]
+    matrix = torch.nn.Parameter(torch.zeros(16, 4096))
+    assert sum(t.nbytes for t in empty_state(TrainingSection(optimizer="adafactor"), matrix)) == 4 * (16 + 4096)
 
 
 @pytest.mark.parametrize("encoder", [False, True])

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from graftkit.errors import TrainingError
 from graftkit.recipe.schema import TrainingSection
 from graftkit.store.fingerprint import derived_seed
 from graftkit.training.optimizers import Optimizers, RowTraining
+from graftkit.training.schedule import rate_of_step
 from torch import nn
 
 OPTIONS = TrainingSection(steps=4, learning_rate=0.1)
+KINDS = ["adamw", "adamw-8bit", "sgd", "lion", "adafactor", "muon"]
 
 
 def optimizers(*, steps: int = 0, idle: bool = True) -> tuple[Optimizers, dict[str, nn.Parameter]]:
@@ -127,22 +133,22 @@ def trained(
     parameters = {
         name: nn.Parameter(torch.randn(shape, generator=random)) for name, shape in (("a", (64, 70)), ("b", (3, 5)))
     }
-    found = Optimizers(parameters, options, RowTraining(), {"b": 4.0})
+    found = Optimizers(parameters, options, RowTraining(), {"b": 4.0}, hidden={"a"})
     for step in range(1, steps + 1):
         found.begin(step, 9)
-        for number, parameter in enumerate(parameters.values()):
-            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(10 * step + number))
+        for name, gradient in gradients_of(step).items():
+            parameters[name].grad = gradient
         found.step()
         found.forget_gradients()
         if step == stop:
             state = {name: tensor.clone() for name, tensor in found.state().items()}
             parameters = {name: nn.Parameter(torch.zeros_like(p)) for name, p in parameters.items()}
-            found = Optimizers(parameters, options, RowTraining(), {"b": 4.0})
+            found = Optimizers(parameters, options, RowTraining(), {"b": 4.0}, hidden={"a"})
             found.load_state(step, state)
     return parameters, {name: tensor.clone() for name, tensor in found.state().items()}, found
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw-8bit", "sgd"])
+@pytest.mark.parametrize("optimizer", KINDS)
 def test_each_goes_on_bit_for_bit_from_what_it_keeps(optimizer: str) -> None:
     _, state, _ = trained(optimizer, 6)
     assert same(trained(optimizer, 6, stop=3)[1], state)
@@ -181,7 +187,7 @@ def test_in_8_bits_a_step_is_what_the_levels_say() -> None:
     torch.testing.assert_close(parameters["a"].detach(), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw-8bit", "sgd"])
+@pytest.mark.parametrize("optimizer", KINDS)
 def test_a_change_is_counted_by_which_norms_are_known_to_be_old(optimizer: str) -> None:
     """As DoRA asks: an optimizer that writes past torch would leave it with the norms of the step before."""
     parameters, _, found = trained(optimizer, 1)
@@ -190,6 +196,116 @@ def test_a_change_is_counted_by_which_norms_are_known_to_be_old(optimizer: str) 
         parameter.grad = torch.ones_like(parameter)
         found.step()
         assert parameter._version > before
+
+
+def gradients_of(step: int) -> dict[str, torch.Tensor]:
+    """The gradients that `trained` gives its parameters in a step."""
+    shapes = {"a": (64, 70), "b": (3, 5)}
+    return {
+        name: torch.randn(shape, generator=torch.Generator().manual_seed(10 * step + number))
+        for number, (name, shape) in enumerate(shapes.items())
+    }
+
+
+def of_library(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer], steps: int) -> dict[str, torch.Tensor]:
+    """Trains as `trained` does with a library's optimizer, at the rates of ours."""
+    start, options = trained("sgd", 0)[0], TrainingSection(schedule="constant", learning_rate=0.01)
+    theirs = make([{"params": [start["a"]]}, {"params": [start["b"]]}])
+    for step in range(1, steps + 1):
+        rate = rate_of_step(options, step, 9, 0.01)
+        for group, scale in zip(theirs.param_groups, (1.0, 4.0), strict=True):
+            group["lr"] = rate * scale
+        for name, gradient in gradients_of(step).items():
+            start[name].grad = gradient
+        theirs.step()
+    return {name: parameter.detach() for name, parameter in start.items()}
+
+
+def test_lion_is_bitsandbytes_lion() -> None:
+    from bitsandbytes.optim import Lion
+
+    theirs = of_library(lambda groups: Lion(groups, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1), 6)
+    ours = trained("lion", 6)[0]
+    for name, parameter in ours.items():
+        torch.testing.assert_close(parameter.detach(), theirs[name], rtol=0, atol=1e-6)
+
+
+def test_lion_is_its_papers_algorithm() -> None:
+    """Written out in float64: algorithm 2."""
+    ours, state, _ = trained("lion", 6)
+    expected = trained("lion", 0)[0]["a"].detach().double()
+    mean, options = torch.zeros_like(expected), TrainingSection(schedule="constant", learning_rate=0.01)
+    for step in range(1, 7):
+        gradient, rate = gradients_of(step)["a"].double(), rate_of_step(options, step, 9, 0.01)
+        expected = expected - rate * (torch.sign(0.9 * mean + 0.1 * gradient) + 0.1 * expected)
+        mean = 0.99 * mean + 0.01 * gradient
+    torch.testing.assert_close(ours["a"].detach().double(), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(state["exp_avg.a"].double(), mean, rtol=1e-5, atol=1e-7)
+
+
+def test_adafactor_is_transformers_adafactor() -> None:
+    """As its trainer makes it."""
+    from transformers import Adafactor
+
+    given: dict[str, Any] = {"lr": 0.01, "scale_parameter": False, "relative_step": False, "weight_decay": 0.1}
+    theirs = of_library(lambda groups: Adafactor(groups, **given), 6)
+    ours, state, _ = trained("adafactor", 6)
+    for name, parameter in ours.items():
+        torch.testing.assert_close(parameter.detach(), theirs[name], rtol=1e-5, atol=1e-6)
+    assert [tuple(state[f"exp_avg_sq_{side}.a"].shape) for side in ("row", "col")] == [(64,), (70,)]
+
+
+@pytest.mark.parametrize("shape", [(7,), (), (3, 4, 5)], ids=str)
+def test_adafactor_of_a_vector_and_of_a_stack_is_transformers(shape: tuple[int, ...]) -> None:
+    from graftkit.training.adafactor import Adafactor as Ours
+    from transformers import Adafactor
+
+    random = torch.Generator().manual_seed(1)
+    start, gradients = torch.randn(shape, generator=random), [torch.randn(shape, generator=random) for _ in range(4)]
+    found = []
+    for make in (Ours, partial(Adafactor, scale_parameter=False, relative_step=False)):
+        parameter = nn.Parameter(start.clone())
+        optimizer = make([parameter], lr=0.1)  # type: ignore[operator]
+        for number, gradient in enumerate(gradients):
+            parameter.grad = gradient * (0 if number == 2 else 1)
+            optimizer.step()
+        found.append(parameter.detach())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_muon_is_torchs_muon_in_hidden_layers_and_adamw_elsewhere() -> None:
+    import torch.optim as library
+
+    ours, state, _ = trained("muon", 6)
+    given: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    theirs = of_library(lambda groups: library.Muon(groups, **given), 6)  # type: ignore[attr-defined]
+    torch.testing.assert_close(ours["a"].detach(), theirs["a"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours["b"], trained("adamw", 6)[0]["b"], rtol=1e-5, atol=1e-6)
+    assert state.keys() == {
+        *("parameter.a", "parameter.b", "momentum_buffer.a", "step.b", "exp_avg.b", "exp_avg_sq.b"),
+    }
+
+
+@pytest.mark.parametrize("shape", [(64, 8), (8, 64), (1, 9)], ids=str)
+def test_a_step_of_muon_has_singular_values_of_one_size(shape: tuple[int, int]) -> None:
+    """By its own definition, whatever the gradient's are; of no gradient there is no step."""
+    from graftkit.training.muon import HIDDEN, Muon
+
+    parameter = nn.Parameter(torch.zeros(shape))
+    optimizer = Muon([{"params": [parameter], HIDDEN: True}], lr=1.0)
+    parameter.grad = torch.zeros(shape)
+    optimizer.step()
+    assert not parameter.any()
+    parameter.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    values = torch.linalg.svdvals(parameter.detach()) / (0.2 * max(shape) ** 0.5)
+    assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
+
+
+def test_lion_keeps_the_mean_that_its_paper_says_unless_the_recipe_says_otherwise() -> None:
+    assert TrainingSection(optimizer="lion").beta2 == 0.99 and TrainingSection().beta2 == 0.999
+    assert TrainingSection(optimizer="lion", beta2=0.999).beta2 == 0.999
 
 
 def test_a_checkpoint_of_another_optimizer_is_refused() -> None:

@@ -37,7 +37,7 @@ def test_no_more_answers_are_made_side_by_side_than_asked(
     seen: list[list[int]] = []
 
     def sampled(network: Any, prompts: Any, seeds: Sequence[Sequence[int]], **options: Any) -> list[Any]:
-        assert options["sampling"] == Sampling(0.8, top_k=3, top_p=1.0, min_p=0.1)
+        assert options["sampling"] == Sampling(0.8, top_k=3, top_p=1.0, min_p=0.1, repetition_penalty=1.2)
         seen.append([seed for each in seeds for seed in each])
         return [[SampledAnswer([seed % 7, 2], ended=True) for seed in each] for each in seeds]
 
@@ -49,7 +49,7 @@ def test_no_more_answers_are_made_side_by_side_than_asked(
         return {"": 0.0}
 
     asked = [Asked([3, 4], partial(score, place)) for place in (0, 1)]
-    config = SampledConfig(group_size=5, max_new_tokens=4, temperature=0.8, top_k=3, min_p=0.1)
+    config = SampledConfig(group_size=5, max_new_tokens=4, temperature=0.8, top_k=3, min_p=0.1, repetition_penalty=1.2)
     sampling = SamplingPlan(config, lambda store, numbers: asked, [2], 100, side_by_side, 0)
     loss: Any = SampledLoss(torch.nn.Linear(1, 1), Unlearnt(), Passes(64, True, torch.device("cpu")), sampling)  # type: ignore[arg-type]
     store = TokenStore.of(Example(np.array([3, 4, 5]), np.ones(3, np.float32), 2) for _ in asked)

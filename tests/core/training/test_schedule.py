@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from graftkit.training.schedule import Schedule, learning_rate, warmup_steps
+from graftkit.recipe.schema import TrainingSection
+from graftkit.training.schedule import Schedule, learning_rate, rate_of_step, warmup_steps
 from hypothesis import given
 from hypothesis import strategies as st
 
-_SCHEDULES: list[Schedule] = ["cosine", "linear", "constant", "wsd"]
+_FALLING: list[Schedule] = ["cosine", "linear", "constant", "wsd", "polynomial", "inverse_sqrt"]
+_SCHEDULES: list[Schedule] = [*_FALLING, "cosine_with_restarts"]
 
 
 def rates(steps: int, warmup: int, schedule: Schedule, peak: float = 1.0, min_lr_ratio: float = 0.0) -> list[float]:
@@ -53,7 +56,7 @@ def test_without_a_warm_up_the_first_step_has_the_peak(schedule: Schedule) -> No
     assert rates(1, 1, schedule) == [1.0]
 
 
-@given(st.integers(1, 200), st.floats(0, 1), st.sampled_from(_SCHEDULES))
+@given(st.integers(1, 200), st.floats(0, 1), st.sampled_from(_FALLING))
 def test_the_rate_rises_to_the_peak_then_never_rises_again(steps: int, share: float, schedule: Schedule) -> None:
     warmup = warmup_steps(steps, share)
     found = rates(steps, warmup, schedule, peak=3e-4)
@@ -64,56 +67,73 @@ def test_the_rate_rises_to_the_peak_then_never_rises_again(steps: int, share: fl
     assert all(rate > 0 for rate in found)
 
 
-@pytest.mark.parametrize(("steps", "warmup"), [(40, 4), (40, 0), (7, 2), (3, 1)])
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
-def test_it_falls_as_transformers_schedules_do(steps: int, warmup: int, schedule: Schedule) -> None:
-    """Theirs starts the warm-up at 0, a step that learns nothing; from the peak on both are the same, a step later."""
+def of_transformers(schedule: str, steps: int, warmup: int, given: dict[str, Any]) -> Callable[[int], float]:
+    """Returns transformers' share of the highest rate after so many steps."""
     import torch
     from transformers import get_scheduler
 
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
-    theirs = get_scheduler(schedule, optimizer, num_warmup_steps=warmup, num_training_steps=steps).lr_lambdas[0]
-    ours = rates(steps, warmup, schedule)
-    assert ours[:warmup] == pytest.approx([theirs(step) for step in range(1, warmup + 1)])
-    assert ours[warmup:] == pytest.approx([theirs(step) for step in range(warmup, steps)])
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
-def test_it_falls_to_a_share_as_transformers_cosine_does(share: float) -> None:
-    import torch
-    from transformers import get_scheduler
-
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
-    kept = {"min_lr_rate": share}
-    theirs = get_scheduler(
-        "cosine_with_min_lr", optimizer, num_warmup_steps=4, num_training_steps=40, scheduler_specific_kwargs=kept
+    found: Callable[[int], float] = get_scheduler(
+        schedule, optimizer, num_warmup_steps=warmup, num_training_steps=steps, scheduler_specific_kwargs=given
     ).lr_lambdas[0]
-    assert rates(40, 4, "cosine", min_lr_ratio=share)[4:] == pytest.approx([theirs(step) for step in range(4, 40)])
+    return found
 
 
+@pytest.mark.parametrize(("steps", "warmup"), [(40, 4), (40, 0), (7, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("said", "theirs", "given"),
+    [
+        ({"schedule": "cosine"}, "cosine", {}),
+        ({"schedule": "linear"}, "linear", {}),
+        ({"schedule": "cosine", "min_lr_ratio": 0.0}, "cosine_with_min_lr", {"min_lr_rate": 0.0}),
+        ({"schedule": "cosine", "min_lr_ratio": 0.1}, "cosine_with_min_lr", {"min_lr_rate": 0.1}),
+        ({"schedule": "cosine", "min_lr_ratio": 1.0}, "cosine_with_min_lr", {"min_lr_rate": 1.0}),
+        ({"schedule": "cosine_with_restarts", "cycles": 1}, "cosine_with_restarts", {}),
+        ({"schedule": "cosine_with_restarts"}, "cosine_with_restarts", {"num_cycles": 2}),
+        ({"schedule": "cosine_with_restarts", "cycles": 5}, "cosine_with_restarts", {"num_cycles": 5}),
+        ({"schedule": "polynomial", "min_lr_ratio": 1e-7 / 0.3}, "polynomial", {}),
+        ({"schedule": "polynomial", "power": 2.5}, "polynomial", {"power": 2.5, "lr_end": 0.0}),
+        ({"schedule": "polynomial", "power": 0.5, "min_lr_ratio": 0.1}, "polynomial", {"power": 0.5, "lr_end": 0.03}),
+        ({"schedule": "inverse_sqrt"}, "inverse_sqrt", {}),
+        ({"schedule": "inverse_sqrt", "timescale": 3}, "inverse_sqrt", {"timescale": 3}),
+        ({"schedule": "inverse_sqrt", "timescale": 500}, "inverse_sqrt", {"timescale": 500}),
+    ],
+)
+def test_it_falls_as_transformers_schedules_do(
+    steps: int, warmup: int, said: dict[str, Any], theirs: str, given: dict[str, Any]
+) -> None:
+    """Theirs starts the warm-up at 0, a step that learns nothing; from the peak on both are the same, a step later."""
+    share = of_transformers(theirs, steps, warmup, given)
+    ours = [learning_rate(step, steps, peak=1.0, warmup=warmup, **said) for step in range(1, steps + 1)]
+    assert ours[:warmup] == pytest.approx([share(step) for step in range(1, warmup + 1)])
+    assert ours[warmup:] == pytest.approx([share(step) for step in range(warmup, steps)])
+
+
+def test_a_recipe_says_all_that_a_schedule_goes_by() -> None:
+    said: dict[str, dict[str, Any]] = {
+        "wsd": {"decay": 0.5, "decay_type": "1-sqrt", "min_lr_ratio": 0.1},
+        "cosine_with_restarts": {"cycles": 3},
+        "polynomial": {"power": 3.0},
+        "inverse_sqrt": {"timescale": 7},
+    }
+    for schedule, more in said.items():
+        options = TrainingSection.model_validate({"schedule": schedule, "warmup_steps": 3, **more})
+        expected = [learning_rate(step, 20, peak=0.1, warmup=3, schedule=schedule, **more) for step in range(1, 21)]  # type: ignore[arg-type]
+        assert [rate_of_step(options, step, 20, 0.1) for step in range(1, 21)] == expected
+
+
+@pytest.mark.parametrize("curve", ["linear", "cosine", "1-sqrt"])
 @pytest.mark.parametrize(
     ("steps", "warmup", "decay", "falling"), [(40, 4, 0.25, 10), (40, 0, 1.0, 40), (20, 2, 0.01, 1)]
 )
 def test_it_stays_and_falls_at_the_end_as_transformers_does(
-    steps: int, warmup: int, decay: float, falling: int
+    steps: int, warmup: int, decay: float, falling: int, curve: Any
 ) -> None:
-    import torch
-    from transformers import get_scheduler
-
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
-    kept = {"num_decay_steps": falling, "decay_type": "linear", "min_lr_ratio": 0.1}
-    theirs = get_scheduler(
-        "warmup_stable_decay",
-        optimizer,
-        num_warmup_steps=warmup,
-        num_training_steps=steps,
-        scheduler_specific_kwargs=kept,
-    ).lr_lambdas[0]
-    ours = [
-        learning_rate(step, steps, peak=1.0, warmup=warmup, schedule="wsd", min_lr_ratio=0.1, decay=decay)
-        for step in range(1, steps + 1)
-    ]
-    assert ours[warmup:] == pytest.approx([theirs(step) for step in range(warmup, steps)])
+    given = {"num_decay_steps": falling, "decay_type": curve, "min_lr_ratio": 0.1}
+    share = of_transformers("warmup_stable_decay", steps, warmup, given)
+    said: Any = {"schedule": "wsd", "min_lr_ratio": 0.1, "decay": decay, "decay_type": curve}
+    ours = [learning_rate(step, steps, peak=1.0, warmup=warmup, **said) for step in range(1, steps + 1)]
+    assert ours[warmup:] == pytest.approx([share(step) for step in range(warmup, steps)])
     assert ours[steps - falling] == 1.0
 
 

@@ -171,6 +171,10 @@ VARIANTS: dict[str, tuple[Mapping[str, Any], GrpoConfig]] = {
         {"loss_type": "grpo", "beta": 0.2, "temperature": 0.6},
         GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, loss="grpo", beta=0.2, temperature=0.6),
     ),
+    "repetition penalized": (
+        {"loss_type": "dapo", "repetition_penalty": 1.5},
+        GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, repetition_penalty=1.5),
+    ),
     "sampled from the likeliest tokens": (
         {"loss_type": "dapo", "temperature": 0.9, "top_k": 100, "top_p": 0.9, "min_p": 0.02},
         GrpoConfig(group_size=ANSWERS, max_new_tokens=TOKENS, temperature=0.9, top_k=100, top_p=0.9, min_p=0.02),

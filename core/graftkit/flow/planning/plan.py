@@ -33,6 +33,7 @@ from graftkit.flow.records.estimate import (
     estimate_corpus,
     estimate_steps,
     long_warmup,
+    never_falls,
     too_short,
 )
 from graftkit.host.host import PluginHost
@@ -179,6 +180,7 @@ def _told(
         *([told] if estimated and (told := too_short(bound.recipe, estimated)) else []),
         *told_of_few_compared(bound, lambda: corpus or _estimate(learnt, encoding)),
         *([told] if steps and (told := long_warmup(bound.recipe, steps)) else []),
+        *([told] if steps and (told := never_falls(bound.recipe, steps)) else []),
         *tokenizer.rowless,
         *told_of_losses(tokenizer.known, vocabulary, extends=bound.objective_config.head == "language"),
     ]

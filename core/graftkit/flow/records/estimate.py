@@ -25,9 +25,9 @@ from graftkit.interfaces.samples import (
     TextWithLabels,
     join_pair,
 )
-from graftkit.recipe.schema import Recipe
-from graftkit.training.order import group_by_tokens, shuffled, steps_of_epochs
-from graftkit.training.schedule import warmup_steps
+from graftkit.recipe.schema import Recipe, TrainingSection
+from graftkit.training.order import group_by_tokens, plan_steps, shuffled, steps_of_epochs
+from graftkit.training.schedule import falling_steps, warmup_steps
 
 __all__ = [
     "FEWEST_SAID",
@@ -38,6 +38,7 @@ __all__ = [
     "estimate_corpus",
     "estimate_steps",
     "long_warmup",
+    "never_falls",
     "rounded_up",
     "too_short",
 ]
@@ -60,6 +61,8 @@ FEWEST_SAID = 20
 """Steps below which a recipe that says them is told that they are few: 28, at a high rate, have taught an API."""
 _RATES = ((2e8, 1e-3), (2e9, 5e-4), (math.inf, 2e-4))
 """The learning rate of a low-rank adapter, by the model's number of parameters up to which it is used."""
+_RATE_SCALES = {"lion": 0.2}
+"""What an optimizer's rate is, times AdamW's, where it is another: Lion's paper has a third to a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +135,15 @@ class StepEstimate:
         steps: How many optimizer steps there are.
         an_epoch: How many of them an epoch has.
         examples: The mean examples of a step.
+        epochs: How often every record is seen.
+        enough_epochs: How many epochs take thirty steps.
     """
 
     steps: int
     an_epoch: int
     examples: float
-
-    @property
-    def epochs(self) -> float:
-        """How often every record is seen."""
-        return self.steps / self.an_epoch
+    epochs: float
+    enough_epochs: int
 
 
 def estimate_corpus(encoder: Encoder, samples: Samples, seen: float = 1.0) -> CorpusEstimate:
@@ -230,8 +232,8 @@ def choose_training(
     """Returns the keys of `training` that a recipe leaves out and that fit its records and its model.
 
     About so many `examples` a step; every record three times, or as often as thirty steps take; the rate of a low-rank
-    adapter for a model of this size, times `rate_scale`, which is the adapter's times the objective's. Equal records,
-    recipe and model give equal numbers.
+    adapter for a model of this size, times `rate_scale`, which is the adapter's times the objective's, and the
+    optimizer's. Equal records, recipe and model give equal numbers.
 
     Args:
         recipe: The recipe.
@@ -245,12 +247,12 @@ def choose_training(
     if "tokens_per_step" not in section.model_fields_set:
         chosen["tokens_per_step"] = _tokens_per_step(corpus, recipe.data.max_length or 0, examples)
     if "learning_rate" not in section.model_fields_set:
-        chosen["learning_rate"] = float(f"{_rate(files) * rate_scale:.3g}")
+        rate = _rate(files) * rate_scale * _RATE_SCALES.get(section.optimizer, 1.0)
+        chosen["learning_rate"] = float(f"{rate:.3g}")
     if section.epochs is None and section.steps is None:
-        tokens = chosen.get("tokens_per_step", section.tokens_per_step)
         first = recipe.tokenizer.embedding_warmup_steps if recipe.tokenizer else 0
-        an_epoch = repeats * _steps_an_epoch(corpus, tokens, section.seed)
-        chosen["epochs"] = max(_EPOCHS, math.ceil((_FEWEST_STEPS + first) / an_epoch))
+        fewest = (_FEWEST_STEPS + first) / repeats
+        chosen["epochs"] = max(_EPOCHS, _epochs_taking(fewest, section.model_copy(update=chosen), corpus))
     return chosen
 
 
@@ -280,9 +282,31 @@ def estimate_steps(recipe: Recipe, corpus: CorpusEstimate, repeats: int = 1) -> 
     """
     section = recipe.training
     different = _steps_an_epoch(corpus, section.tokens_per_step, section.seed)
-    an_epoch = repeats * different
-    steps = section.steps if section.steps is not None else repeats * steps_of_epochs(section.epochs or 1, different)
-    return StepEstimate(steps, an_epoch, corpus.examples / different)
+    an_epoch, epochs = repeats * different, section.epochs or 1
+    steps = section.steps or repeats * _steps_of(epochs, section, corpus)
+    return StepEstimate(
+        steps,
+        an_epoch,
+        corpus.examples / different,
+        epochs if section.steps is None else steps / an_epoch,
+        _epochs_taking(_FEWEST_STEPS / repeats, section, corpus),
+    )
+
+
+def _steps_of(epochs: float, section: TrainingSection, corpus: CorpusEstimate) -> int:
+    """Returns how many steps some epochs take, each of which has an order, and so a number, of its own."""
+    tokens, seed = section.tokens_per_step, section.seed
+    if corpus.sampled or corpus.scale != 1 or not corpus.lengths:
+        return steps_of_epochs(epochs, _steps_an_epoch(corpus, tokens, seed))
+    return max(1, len(plan_steps(corpus.lengths, seed=seed, tokens_per_step=tokens, epochs=epochs)))
+
+
+def _epochs_taking(steps: float, section: TrainingSection, corpus: CorpusEstimate) -> int:
+    """Returns how many whole epochs take so many steps."""
+    epochs = max(1, math.ceil(steps / _steps_an_epoch(corpus, section.tokens_per_step, section.seed)))
+    while _steps_of(epochs, section, corpus) < steps:
+        epochs += 1
+    return epochs
 
 
 def _steps_an_epoch(corpus: CorpusEstimate, tokens_per_step: int, seed: int) -> int:
@@ -315,6 +339,26 @@ def long_warmup(recipe: Recipe, steps: int) -> str:
     return f"training.{said}: the rate rises in every one of {steps} steps, and never falls"
 
 
+def never_falls(recipe: Recipe, steps: int) -> str:
+    """Says of a `wsd` whose last step alone is of the fall that the rate never falls; "" where it does.
+
+    Args:
+        recipe: The recipe as it stands.
+        steps: How many steps its training takes, about.
+    """
+    training = recipe.training
+    warmup = warmup_steps(steps, training.warmup, training.warmup_steps)
+    if training.schedule != "wsd" or training.min_lr_ratio == 1 or steps - warmup < 2:
+        return ""
+    if falling_steps(steps, warmup, training.schedule, training.decay) > 1:
+        return ""
+    longer = min(1.0, math.ceil(300 / steps) / 100)  # three steps of them
+    return (
+        f"training.decay: {training.decay:g}: with wsd that is one of {steps} steps, whose rate is still the highest: "
+        f"it never falls. Write training: {{decay: {longer:g}}}"
+    )
+
+
 def too_short(recipe: Recipe, steps: StepEstimate) -> str:
     """Says of too few steps to learn from what to write; "" where there are enough.
 
@@ -328,7 +372,7 @@ def too_short(recipe: Recipe, steps: StepEstimate) -> str:
     said = recipe.training.steps
     if steps.steps >= (_FEWEST_STEPS if said is None else FEWEST_SAID):
         return ""
-    enough = math.ceil(_FEWEST_STEPS / steps.an_epoch)
+    enough = steps.enough_epochs
     if said is not None:
         return (
             f"training.steps: {said} makes about {counted(steps.epochs, 'epoch', form='.2g')}, and fewer than "

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import accumulate, chain, islice
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.run_manifest import FileFacts
 from graftkit.store.files import to_json, write_text
 from graftkit.store.token_store import Example, TokenStore
+from graftkit.training.loop import planned_steps
 
 __all__ = [
     "Answer",
@@ -199,20 +201,34 @@ def check_answerable(plan: RunPlan, host: PluginHost, encoder: Encoder) -> None:
         elif not count:
             break
     if every:
-        first = plan.samples.train.at(range(checked_first(plan)))
+        first = plan.samples.train.at(checked_first(plan))
         for question in _to_answer(encoder, first):
             check_rewards(question)
 
 
-def checked_first(plan: RunPlan) -> int:
-    """Returns how many of the first training records are checked before any is encoded: none that no step may see.
+def checked_first(plan: RunPlan) -> Sequence[int]:
+    """Returns which training records are checked before any is encoded: a thousand that some step is certain to see.
+
+    Where their lengths are all known, these are the records of the steps; else those of the data sets that the whole
+    epochs see altogether.
 
     Args:
         plan: The plan of a run that learns from rewards of sampled answers.
     """
-    training = plan.bound.recipe.training
-    all_seen = training.steps is None and training.epochs is not None and training.epochs >= 1 and not plan.mixed
-    return min(_CHECKED_FIRST, len(plan.samples.train)) if all_seen else 0
+    training, corpus, records = plan.bound.recipe.training, plan.corpus, len(plan.samples.train)
+    known = corpus is not None and not corpus.sampled and not plan.mixed and plan.vocabulary is None
+    if corpus is not None and known and len(corpus.lengths) == records:
+        steps = planned_steps(corpus.lengths, training, None, plan.bound.objective_config.repeats)
+        return sorted(set(chain.from_iterable(steps)))[:_CHECKED_FIRST]
+    if training.steps is not None or training.epochs is None:
+        return []
+    ends = accumulate(share.records for share in plan.shares)
+    seen = (
+        range(end - share.records, end)
+        for share, end in zip(plan.shares, ends, strict=True)
+        if share.seen(math.floor(training.epochs)) >= share.records
+    )
+    return list(islice(chain.from_iterable(seen), _CHECKED_FIRST))
 
 
 def _to_answer(encoder: Encoder, samples: Samples) -> Iterator[Question]:

@@ -29,7 +29,7 @@ from graftkit.training.checkpoint import (
     read_evaluations,
 )
 from graftkit.training.loop import Trainer
-from graftkit.training.schedule import rate_of_step, warmup_steps
+from graftkit.training.schedule import FALLS_BY_STEPS_TAKEN, rate_of_step, warmup_steps
 
 __all__ = ["go_back", "is_trained", "take_adapter", "take_up"]
 
@@ -150,7 +150,7 @@ def _has_rates_of(planned: int, steps: int, options: TrainingSection, alone: int
     """
     if planned == steps:
         return True
-    return options.schedule == "constant" and all(
+    return options.schedule in FALLS_BY_STEPS_TAKEN and all(
         warmup_steps(planned - first, options.warmup, options.warmup_steps)
         == warmup_steps(steps - first, options.warmup, options.warmup_steps)
         for first in (0, alone)

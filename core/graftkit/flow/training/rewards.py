@@ -204,9 +204,9 @@ def check_rewarded(run: RunContext, corpus: Corpus) -> None:
 
 def _seen(run: RunContext, store: TokenStore) -> Samples:
     """Returns the records that some step sees and that have not been checked yet."""
-    checked = checked_first(run.plan)
+    checked = {*checked_first(run.plan)}
     seen = {int(store.by_example[RECORD][number]) for step in _steps(run, store) for number in step}
-    return run.plan.samples.train.at({number for number in seen if number >= checked})
+    return run.plan.samples.train.at(seen - checked)
 
 
 def _steps(run: RunContext, store: TokenStore) -> list[list[int]]:

@@ -25,6 +25,7 @@ from graftkit.host.lifecycle import CheckpointInfo, StepInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.model.adapt import AdaptedModel
+from graftkit.model.outer_layers import hidden_matrices
 from graftkit.recipe.schema import TokenizerSection
 from graftkit.report.run_manifest import ExportedStep, FileFacts, StepFailure
 from graftkit.store.files import atomic_folder, write_json
@@ -124,6 +125,7 @@ def make_trainer(run: RunContext, loaded: LoadedModel, corpus: Corpus, sampling:
         loaded.device,
         _row_training(run, model),
         rate_scales=model.rate_scales(),
+        hidden=hidden_matrices(model.network, model.adapted),
         packed=loaded.packing.packed,
         loss=loss_in(run, model.network, sampling, model.trainable_parameters().values()),
         mixture=mixture_of(run, store),

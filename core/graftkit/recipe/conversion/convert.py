@@ -7,8 +7,11 @@ the reason. What the file leaves out is graftkit's own choice, not the other pro
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +35,8 @@ class Conversion:
         without_effect: Keys that change nothing of what is learnt.
         examples_per_step: How many examples an optimizer step has, where the file counts examples; the recipe's
             `training.tokens_per_step`, which counts tokens, is left out then.
+        an_epoch: Keys of the recipe that count steps, such as `evaluation.every`, where the file says how often an
+            epoch: which of its keys does, and how often. They are left out of the recipe then.
     """
 
     program: Program
@@ -40,6 +45,7 @@ class Conversion:
     left: Mapping[str, str]
     without_effect: Sequence[str]
     examples_per_step: int | None
+    an_epoch: Mapping[str, tuple[str, int]]
 
 
 def convert(
@@ -67,6 +73,8 @@ def convert(
     for part in _PARTS:
         part(draft)
     draft.recipe["data"] = converted_data(draft, data_sets or {}, is_there) | draft.recipe.get("data", {})
+    if draft.recipe["data"].get("holdout") == 0:
+        _measure_nothing(draft)
     without_effect = {name: draft.take(name) for name in sorted(draft.settings) if changes_nothing(name)}
     for name in list(draft.settings):
         draft.leave(name, draft.take(name), why_not(name))
@@ -77,6 +85,7 @@ def convert(
         draft.left,
         [name for name, value in without_effect.items() if value is not None],
         draft.examples_per_step,
+        draft.an_epoch,
     )
 
 
@@ -106,6 +115,7 @@ def _method(draft: Draft) -> None:
 def _quantizer(draft: Draft, method: object) -> None:
     bits = draft.take("quantization_bit")
     four, eight = draft.take("load_in_4bit"), draft.take("load_in_8bit")
+    single = draft.is_off("double_quantization", "bnb_4bit_use_double_quant")
     double = draft.take("double_quantization", "bnb_4bit_use_double_quant", "use_bnb_nested_quant")
     kind, method_of = draft.take("bnb_4bit_quant_type"), draft.take("quantization_method")
     if kind != "nf4":
@@ -114,7 +124,7 @@ def _quantizer(draft: Draft, method: object) -> None:
         draft.leave("quantization_method", method_of, "quantizers are nf4, int8, none and stored")
     if four or bits == 4 or (method == "qlora" and not eight):
         # Axolotl and LLaMA-Factory quantize the scales, too, unless they are told otherwise; TRL where it is told.
-        scales = bool(double) if draft.program == "TRL" else double is None or bool(double)
+        scales = bool(double) if draft.program == "TRL" else not single
         draft.put("quantizer", {"use": "nf4", "double_quant": scales})
         draft.leave("load_in_8bit", eight, "weights are stored in 4 bits")
         draft.leave("quantization_bit", bits if bits != 4 else None, "weights are stored in 4 bits")
@@ -232,36 +242,81 @@ def _rate(draft: Draft) -> None:
     if named:
         draft.put("training.schedule", named)
     else:
-        draft.leave("lr_scheduler_type", schedule, "training.schedule is cosine, linear, constant or wsd")
+        draft.leave("lr_scheduler_type", schedule, f"training.schedule is {', '.join(sorted({*_SCHEDULES.values()}))}")
+    if schedule == "cosine_warmup_with_min_lr":
+        draft.told.append(
+            "training.schedule: after the warm-up each step has the rate that its program gives the step before"
+        )
     _end_of_schedule(draft, schedule)
     _warmup(draft, schedule)
 
 
 def _end_of_schedule(draft: Draft, schedule: object) -> None:
-    """Converts what the rate falls to, a share of the highest one or a rate, and in how many steps it does."""
-    share, given = draft.take("cosine_min_lr_ratio"), draft.take("lr_scheduler_kwargs")
+    """Converts along which curve the rate falls, in how many steps, and to what: a share of the highest, or a rate."""
+    share, given = draft.take("cosine_min_lr_ratio"), _schedule_arguments(draft)
     training = draft.recipe.get("training", {})
-    cosine = training.get("schedule") == "cosine"
-    if share is not None and not cosine and schedule is not None:  # where nothing is said, its program takes a cosine
-        draft.leave("cosine_min_lr_ratio", share, "training.min_rate is what a cosine falls to")
+    named = training.get("schedule")
+    if share is not None and named != "cosine" and schedule is not None:  # unsaid, its program takes a cosine
+        draft.leave("cosine_min_lr_ratio", share, "training.min_lr_ratio is what a cosine falls to")
         share = None
-    elif share is None and isinstance(given, dict) and len(given) == 1 and cosine:
-        share, rate, peak = given.get("min_lr_rate"), given.get("min_lr"), training.get("learning_rate")
-        if is_number(rate) and is_number(peak) and 0 <= rate <= peak and peak:
-            share = round(rate / peak, 9)
-        given = given if share is None else None
-    elif share is None and isinstance(given, dict) and training.get("schedule") == "wsd":
-        given, share = dict(given), given.get("min_lr_ratio")
-        given.pop("min_lr_ratio", None)
-        given.pop("num_stable_steps", None)  # all that the others leave
-        falling, steps = given.get("num_decay_steps"), training.get("steps")
-        if is_count(falling) and is_count(steps) and falling <= steps:
-            draft.put("training.decay", round(given.pop("num_decay_steps") / steps, 9))
-        if given.pop("decay_type", "cosine") != "linear":
-            draft.told.append("training.schedule: wsd falls in a straight line, where its program takes a curve")
     if share is not None:
         draft.put("training.min_lr_ratio", share)
-    draft.leave("lr_scheduler_kwargs", given, "training.min_lr_ratio and decay are all that has a like")
+    for theirs, key, convert_one in _OF_SCHEDULE.get(str(named), ()):
+        value = convert_one(given.get(theirs), training)
+        if value is not None:
+            draft.put(f"training.{key}", value)
+            del given[theirs]
+    if named == "cosine_with_restarts" and "cycles" not in training:
+        draft.put("training.cycles", 1)
+        draft.told.append("training.cycles: 1, as its program takes where nothing is said, never starts anew")
+    if named == "wsd":
+        given.pop("num_stable_steps", None)  # all that the others leave
+        if given.get("warmup_type") == "linear":
+            del given["warmup_type"]
+        if "decay_type" not in training:
+            draft.put("training.decay_type", "cosine")  # as its program takes where nothing is said
+    draft.leave("lr_scheduler_kwargs", given, f"training has no key for {', '.join(map(str, given))} here")
+
+
+def _schedule_arguments(draft: Draft) -> dict[str, Any]:
+    """Takes what a file gives its schedule, a mapping or the text of one."""
+    given = draft.take("lr_scheduler_kwargs")
+    if isinstance(given, str):
+        with suppress(ValueError):
+            given = json.loads(given)
+    if isinstance(given, dict):
+        return dict(given)
+    draft.leave("lr_scheduler_kwargs", given, "it is no mapping")
+    return {}
+
+
+def _as_share(value: object, training: Mapping[str, Any]) -> float | None:
+    return value if is_number(value) and 0 <= value <= 1 else None
+
+
+def _as_share_of_peak(value: object, training: Mapping[str, Any]) -> float | None:
+    peak = training.get("learning_rate")
+    return round(value / peak, 9) if is_number(value) and is_number(peak) and 0 <= value <= peak and peak else None
+
+
+def _as_share_of_steps(value: object, training: Mapping[str, Any]) -> float | None:
+    steps = training.get("steps")
+    if not (is_count(value) and is_count(steps)):
+        return None
+    share: float = value / steps  # type: ignore[operator]
+    return round(share, 9) if share <= 1 else None
+
+
+def _as_count(value: object, training: Mapping[str, Any]) -> object:
+    return value if is_count(value) else None
+
+
+def _as_power(value: object, training: Mapping[str, Any]) -> float | None:
+    return value if is_number(value) and 0 < value <= 100 else None
+
+
+def _as_curve(value: object, training: Mapping[str, Any]) -> object:
+    return value if value in ("linear", "cosine", "1-sqrt") else None
 
 
 def _warmup(draft: Draft, schedule: object) -> None:
@@ -281,16 +336,18 @@ def _warmup(draft: Draft, schedule: object) -> None:
 
 def _optimizer(draft: Draft) -> None:
     name = draft.take("optimizer", "optim")
+    if draft.take("use_muon"):
+        draft.leave("optim", name, "use_muon says which")
+        name = "muon"
     if name is None:
         return
-    if "8bit" in str(name) and "adamw" in str(name):
-        draft.put("training.optimizer", "adamw-8bit")
-    elif str(name) in _ADAMW:
-        draft.put("training.optimizer", "adamw")
-    elif name == "sgd":
-        draft.put("training.optimizer", "sgd")
-    else:
-        draft.leave("optim", name, "training.optimizer is adamw, adamw-8bit or sgd")
+    ours = next((ours for ours, theirs in _OPTIMIZERS.items() if name in theirs), None)
+    if ours is None:
+        draft.leave("optim", name, f"training.optimizer is {', '.join(_OPTIMIZERS)}")
+        return
+    draft.put("training.optimizer", ours)
+    if ours == "lion" and "8bit" in str(name):
+        draft.told.append("training.optimizer: lion keeps its mean of the gradient in 32 bits, not in 8")
 
 
 def _precision(draft: Draft) -> None:
@@ -324,33 +381,55 @@ def _memory(draft: Draft) -> None:
 
 
 def _evaluation(draft: Draft) -> None:
-    if _steps_between(draft, "eval_steps", "evaluation.every"):
+    if _says_how_often(
+        draft, "evaluation.every", "eval_steps", "evals_per_epoch", "eval_strategy", "evaluation_strategy"
+    ):
         patience = draft.take("early_stopping_patience")
         if patience:
             draft.put("evaluation.patience", patience)
         if draft.take("load_best_model_at_end"):
             draft.put("evaluation.exported", "best")
-        _strategy(draft, "evaluation.every", "eval_strategy", "evaluation_strategy")
-    if _steps_between(draft, "save_steps", "training.checkpoint_every"):
+    if _says_how_often(draft, "training.checkpoint_every", "save_steps", "saves_per_epoch", "save_strategy"):
         kept = draft.take("save_total_limit")
         if kept:
             draft.put("training.keep_checkpoints", kept)
-        _strategy(draft, "training.checkpoint_every", "save_strategy")
 
 
-def _strategy(draft: Draft, key: str, *names: str) -> None:
-    strategy = draft.take(*names)
-    if strategy != "steps":
-        draft.leave(names[0], strategy, f"{key} is a number of steps")
+def _measure_nothing(draft: Draft) -> None:
+    """Leaves out when records are measured of which none is held out."""
+    name, _ = draft.an_epoch.pop("evaluation.every", ("eval_steps", 0))
+    if draft.recipe.pop("evaluation", None) or name != "eval_steps":
+        draft.left[name] = "no record is held out; say data.holdout, a share or a file"
 
 
-def _steps_between(draft: Draft, name: str, key: str) -> bool:
-    """Converts a key that says after how many steps something is done again; tells whether it says that."""
-    steps = draft.take(name)
+def _says_how_often(draft: Draft, key: str, every: str, per_epoch: str, *strategies: str) -> bool:
+    """Converts how often something is done again; tells whether the file says that.
+
+    Args:
+        draft: The recipe so far.
+        key: The recipe's key, which counts steps.
+        every: The key that says after how many steps, or after which share of all.
+        per_epoch: The key that says how many times an epoch.
+        strategies: The keys that say which of both, or once an epoch.
+    """
+    strategy, steps, times = draft.take(*strategies), draft.take(every), draft.take(per_epoch)
+    name = per_epoch
+    if times is None and strategy == "epoch":
+        name, times, strategy = draft.spelt(strategies[0]), 1, None
+    if is_count(times):
+        draft.an_epoch[key] = (name, times)
+        draft.leave(every, steps, f"{name} says how often")
+        draft.leave(strategies[0], strategy, f"{name} says how often")
+        return True
+    why, total = f"{key} is a number of steps", draft.recipe.get("training", {}).get("steps")
+    draft.leave(per_epoch, times, why)
+    if isinstance(steps, float) and 0 < steps < 1 and is_count(total):
+        steps = math.ceil(steps * total)
+    draft.leave(strategies[0], strategy if strategy != "steps" or not steps else None, why)
     if is_count(steps):
         draft.put(key, steps)
         return True
-    draft.leave(name, steps, f"{key} is a number of steps")
+    draft.leave(every, steps, why)
     return False
 
 
@@ -434,6 +513,29 @@ def _tracking(draft: Draft) -> None:
     draft.leave("report_to", sorted(asked), "callbacks are tensorboard, wandb and mlflow, and those of plugins")
 
 
+def _template(draft: Draft) -> None:
+    """Converts what the chat template is given. Thinking is on where nothing is said, there and in templates."""
+    given = draft.take("chat_template_kwargs")
+    arguments = dict(given) if isinstance(given, dict) and all(isinstance(name, str) for name in given) else {}
+    if not arguments:
+        draft.leave("chat_template_kwargs", given, "data.template_arguments is a mapping of names to values")
+    if draft.is_off("enable_thinking"):
+        arguments["enable_thinking"] = False
+    draft.take("enable_thinking")
+    if arguments:
+        draft.put("data.template_arguments", arguments)
+        draft.told.append(
+            f"data.template_arguments says {', '.join(arguments)}: leave out what the model's chat template has not"
+        )
+
+
+def _learnt(draft: Draft) -> None:
+    """Tells of a key that is on where nothing is said."""
+    if draft.is_off("completion_only_loss"):
+        draft.take("completion_only_loss")
+        draft.left["completion_only_loss"] = "of prompts and completions only the completions are learnt"
+
+
 def _export(draft: Draft) -> None:
     whole = draft.recipe["adapter"]["use"] == "full"
     draft.put("export", ["merged" if whole else "peft"])
@@ -455,6 +557,8 @@ _PARTS: Sequence[Callable[[Draft], None]] = (
     _words,
     _whole_modules,
     _tracking,
+    _template,
+    _learnt,
     _export,
 )
 
@@ -519,14 +623,39 @@ _TRAINING: Mapping[str, Sequence[str]] = {
 _SCHEDULES: Mapping[str, str] = {
     "cosine": "cosine",
     "cosine_with_min_lr": "cosine",
+    "cosine_warmup_with_min_lr": "cosine",
+    "cosine_with_restarts": "cosine_with_restarts",
+    "polynomial": "polynomial",
+    "inverse_sqrt": "inverse_sqrt",
     "linear": "linear",
     "constant": "constant",
     "constant_with_warmup": "constant",
     "warmup_stable_decay": "wsd",
 }
-_ADAMW = frozenset(
-    {"adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf", "paged_adamw_32bit", "paged_adamw", "adamw_bnb"}
-)
+_OF_SCHEDULE: Mapping[str, Sequence[tuple[str, str, Callable[[object, Mapping[str, Any]], Any]]]] = {
+    "cosine": [("min_lr_rate", "min_lr_ratio", _as_share), ("min_lr", "min_lr_ratio", _as_share_of_peak)],
+    "cosine_with_restarts": [("num_cycles", "cycles", _as_count)],
+    "polynomial": [("power", "power", _as_power), ("lr_end", "min_lr_ratio", _as_share_of_peak)],
+    "inverse_sqrt": [("timescale", "timescale", _as_count)],
+    "wsd": [
+        ("num_decay_steps", "decay", _as_share_of_steps),
+        ("decay_type", "decay_type", _as_curve),
+        ("min_lr_ratio", "min_lr_ratio", _as_share),
+    ],
+}
+"""By schedule what their programs give it, the key of `training` for each, and what that one's value is, or None."""
+_OPTIMIZERS: Mapping[str, Sequence[str]] = {
+    "adamw": [
+        *("adamw", "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_apex_fused"),
+        *("adamw_hf", "adamw_bnb", "paged_adamw", "paged_adamw_32bit"),
+    ],
+    "adamw-8bit": ["adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit", "ao_adamw_8bit", "paged_adamw_8bit"],
+    "sgd": ["sgd"],
+    "lion": ["lion", "lion_pytorch", "lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit"],
+    "adafactor": ["adafactor"],
+    "muon": ["muon"],
+}
+"""Optimizers, and what other programs call them."""
 _DPO_LOSSES = ("sigmoid", "ipo", "hinge", "robust")
 _OBJECTIVES: Mapping[str, Mapping[str, Sequence[str]]] = {
     "dpo": {

@@ -49,6 +49,7 @@ class Draft:
         told: As in `Conversion`.
         left: As in `Conversion`.
         examples_per_step: As in `Conversion`.
+        an_epoch: As in `Conversion`.
     """
 
     program: Program
@@ -57,6 +58,7 @@ class Draft:
     told: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     examples_per_step: int | None = None
+    an_epoch: dict[str, tuple[str, int]] = field(default_factory=dict)
     _spelt: dict[str, str] = field(default_factory=dict)
 
     def take(self, *names: str) -> Any:
@@ -72,6 +74,14 @@ class Draft:
         self._spelt |= dict.fromkeys(names, first)
         self.left |= {name: f"{first} says something else" for name, value in said.items() if value != said[first]}
         return said[first]
+
+    def is_off(self, *names: str) -> bool:
+        """Returns whether one of some keys, each on where nothing is said, is off; `take` takes it for unsaid."""
+        return any(self.settings.get(name) is False for name in names)
+
+    def spelt(self, name: str) -> str:
+        """Returns as the file spells it a key that has been taken."""
+        return self._spelt.get(name, name)
 
     def count(self, *names: str) -> int | None:
         """Takes keys of one meaning that count something; returns the first that says something, or None.
@@ -97,7 +107,7 @@ class Draft:
     def leave(self, name: str, value: Any, why: str) -> None:
         """Names a key that is not converted as the file spells it, unless it says nothing, or zero."""
         if value != 0 and not _says_nothing(value):
-            self.left[self._spelt.get(name, name)] = why
+            self.left[self.spelt(name)] = why
 
 
 def program_of(settings: Mapping[str, Any]) -> Program:

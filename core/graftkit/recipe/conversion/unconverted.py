@@ -12,12 +12,7 @@ _WHY: Mapping[str, str] = {
     **dict.fromkeys(("chat_template", "template", "chat_template_jinja", "chat_template_path"), _TEMPLATE),
     **dict.fromkeys(("fsdp", "fsdp_config", "fsdp_version", "deepspeed", "dp_shard_size", "ddp"), _PROCESSES),
     **dict.fromkeys(("train_on_inputs", "train_on_prompt"), "of conversations only the answers are learnt"),
-    **dict.fromkeys(
-        ("evals_per_epoch", "eval_strategy", "evaluation_strategy"), "say evaluation.every, a number of steps"
-    ),
-    **dict.fromkeys(
-        ("saves_per_epoch", "save_strategy", "save_total_limit"), "say training.checkpoint_every, a number of steps"
-    ),
+    "save_total_limit": "say training.checkpoint_every, a number of steps",
     **dict.fromkeys(
         ("early_stopping_patience", "load_best_model_at_end", "metric_for_best_model"),
         "it needs evaluation.every, a number of steps",
