@@ -176,6 +176,17 @@ class TrainedModel(PlannedModel, Protocol):
     def base_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the model without its adapter, the new rows of its embeddings in place, likewise."""
 
+    def published(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields its tensors by the names, and in the shapes, that published files of the architecture have.
+
+        Programs that load a model's folder know these: those of the base model's files, and what `save_pretrained`
+        writes. transformers has other names for some in memory, such as one tensor for all experts of a layer.
+
+        Args:
+            tensors: Such as `merged_tensors()`, rounded or not. What one published tensor is made of several of, or
+                several of one, is held until these have come.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -30,6 +30,8 @@ from graftkit.model.outer_layers import OuterLayer, adapts_outer_layer, outer_la
 from graftkit.model.parts import tower_tensors
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
 from graftkit.model.sharded import ShardedWeight
+from graftkit.model.skeleton import build_skeleton
+from graftkit.model.weight_names import published_tensors
 from graftkit.model.whole import whole_parameters
 from graftkit.store.fingerprint import derived_seed
 
@@ -268,6 +270,10 @@ class AdaptedModel:
                 hint="Without the adapter they are no base model: export merged.",
             )
         return self._tensors(with_adapter=False)
+
+    def published(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields tensors by the names, and in the shapes, that published files of the architecture have."""
+        return published_tensors(build_skeleton(self.config, self.reference), self.network, tensors)
 
     def _tensors(self, *, with_adapter: bool) -> Iterator[tuple[str, torch.Tensor]]:
         inside: set[str] = set()
