@@ -37,6 +37,7 @@ __all__ = [
     "ProofRequest",
     "QuantizingExporter",
     "TrainedModel",
+    "Twin",
     "added_ids",
     "role_ids",
 ]
@@ -61,6 +62,21 @@ class NewVocabulary:
     change: VocabularyChange
     rows: Mapping[str, torch.Tensor]
     tied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A tiny model of another's architecture, with every kind of layer of its configuration and random weights.
+
+    Attributes:
+        network: The transformers model, float32, on the CPU, in evaluation mode.
+        config: Its configuration, with the keys of a `config.json`.
+        tensors: Its tensors by the names, and in the shapes, that `TrainedModel.published` gives them.
+    """
+
+    network: nn.Module
+    config: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor]
 
 
 class PlannedModel(Protocol):
@@ -107,6 +123,17 @@ class PlannedModel(Protocol):
         """The base model's generation_config.json, with every token that ends an answer, as far as that is known.
 
         Empty without any. What ends an answer in the records is known once these are encoded.
+        """
+
+    def twin(self, *, short_windows: bool = True) -> Twin:
+        """Returns a twin of the model, on which a program may be tried before there are weights: made in a second.
+
+        Args:
+            short_windows: Whether windows, chunks and original contexts are of fewer than 40 tokens, so that a sequence
+                of as many shows whether the program has them.
+
+        Raises:
+            Exception: transformers can't build one.
         """
 
 
