@@ -50,6 +50,7 @@ class ExtendedBaseExporter:
             generation=trained.generation_config,
             towers=trained.towers,
             processors=trained.processors,
+            published=trained.published,
         )
         facts = write_adapter(trained, adapter, "../base", new_rows=False)
         save_tokenizer(trained.tokenizer, adapter, trained.config)

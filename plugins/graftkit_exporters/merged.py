@@ -60,6 +60,7 @@ class MergedExporter:
             generation=trained.generation_config,
             towers=trained.towers,
             processors=trained.processors,
+            published=trained.published,
         )
         write_sentence_files(folder, trained.config)
         return {"format": "merged", "stored_dtype": self._config.dtype, "bytes": size}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from math import isfinite, isnan
@@ -47,6 +47,8 @@ _TRIED = (
 _LATEST = 2000
 """So many of a vocabulary's pieces are tried besides, the latest ones."""
 
+_Named = tuple[str, torch.Tensor]
+
 _NOT_WRITTEN = {"torch_dtype", "transformers_version", "_name_or_path", "_from_model_config"}
 """What a configuration says of the file that it was in. By the last of these, transformers 4 may take generation
 settings from config.json in the place of those that it stands beside."""
@@ -63,6 +65,7 @@ def write_model(
     generation: Mapping[str, Any] | None = None,
     towers: Collection[str] = (),
     processors: Mapping[str, Mapping[str, Any]] | None = None,
+    published: Callable[[Iterable[_Named]], Iterable[_Named]] = lambda tensors: tensors,
 ) -> int:
     """Writes a model's folder as transformers loads it, one tensor in memory at a time.
 
@@ -76,6 +79,7 @@ def write_model(
         generation: The content of generation_config.json; none is written without any.
         towers: The names of tensors that are stored in the type that they have.
         processors: The content of files that say how images and sound become its inputs, by their names.
+        published: Gives tensors the names that loaders look for, as `trained.published` does; left out, they have them.
 
     Returns:
         The bytes of its tensors.
@@ -90,10 +94,13 @@ def write_model(
             generation=trained.generation_config,
             towers=trained.towers,
             processors=trained.processors,
+            published=trained.published,
         )
         ```
     """
-    total = write_shards(folder, tensors, dtype=dtype, shard_gigabytes=shard_gigabytes, kept=towers)
+    stored = getattr(torch, dtype)
+    rounded = ((name, tensor if name in towers else _rounded(tensor, stored)) for name, tensor in tensors)
+    total = write_shards(folder, published(rounded), shard_gigabytes=shard_gigabytes)
     written = {key: value for key, value in config.items() if key not in _NOT_WRITTEN}
     write_json(folder / "config.json", {**_encoded(written), "dtype": dtype})
     if generation:
@@ -106,6 +113,10 @@ def write_model(
     if _has_its_own_class(str(config.get("model_type"))):
         _keep_generic_class(folder, tokenizer)
     return total
+
+
+def _rounded(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, config: Mapping[str, Any]) -> None:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from graftkit.exporting.config import StoredDtype
 from graftkit.interfaces.json_file import write_json
 
 __all__ = ["save_tensors", "write_shards"]
@@ -61,29 +60,23 @@ def write_shards(
     folder: Path,
     tensors: Iterable[tuple[str, torch.Tensor]],
     *,
-    dtype: StoredDtype = "float32",
     shard_gigabytes: float = 5.0,
-    kept: Collection[str] = (),
 ) -> int:
     """Writes tensors as `model.safetensors`, or as shards with an index, and returns their bytes.
 
     Args:
         folder: An existing folder.
-        tensors: Every tensor by name, on the CPU.
-        dtype: The type that tensors are stored in.
+        tensors: Every tensor by name, on the CPU, in the type that it is stored in.
         shard_gigabytes: The size of a file at most.
-        kept: The names of tensors that are stored in the type that they have; so are integers.
     """
-    limit, stored = shard_gigabytes * 1e9, getattr(torch, dtype)
+    limit = shard_gigabytes * 1e9
     with ExitStack() as unfinished:  # a tensor that can't be made leaves no file open
         shards = [_Shard(folder, 0, unfinished)]
         for name, tensor in tensors:
-            as_it_is = name in kept or not tensor.is_floating_point()
-            rounded = (tensor if as_it_is else tensor.to(stored)).contiguous()
-            if shards[-1].size and shards[-1].size + rounded.nbytes > limit:
+            if shards[-1].size and shards[-1].size + tensor.nbytes > limit:
                 shards[-1].close()
                 shards.append(_Shard(folder, len(shards), unfinished))
-            shards[-1].add(name, rounded)
+            shards[-1].add(name, tensor.contiguous())
         shards[-1].close()
     total = sum(shard.size for shard in shards)
     _name(folder, shards, total)

@@ -37,6 +37,7 @@ __all__ = [
     "ProofRequest",
     "QuantizingExporter",
     "TrainedModel",
+    "Twin",
     "added_ids",
     "role_ids",
 ]
@@ -61,6 +62,21 @@ class NewVocabulary:
     change: VocabularyChange
     rows: Mapping[str, torch.Tensor]
     tied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A tiny model of another's architecture, with every kind of layer of its configuration and random weights.
+
+    Attributes:
+        network: The transformers model, float32, on the CPU, in evaluation mode.
+        config: Its configuration, with the keys of a `config.json`.
+        tensors: Its tensors by the names, and in the shapes, that `TrainedModel.published` gives them.
+    """
+
+    network: nn.Module
+    config: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor]
 
 
 class PlannedModel(Protocol):
@@ -111,6 +127,17 @@ class PlannedModel(Protocol):
         """The base model's generation_config.json, with every token that ends an answer, as far as that is known.
 
         Empty without any. What ends an answer in the records is known once these are encoded.
+        """
+
+    def twin(self, *, short_windows: bool = True) -> Twin:
+        """Returns a twin of the model, on which a program may be tried before there are weights: made in a second.
+
+        Args:
+            short_windows: Whether windows, chunks and original contexts are of fewer than 40 tokens, so that a sequence
+                of as many shows whether the program has them.
+
+        Raises:
+            Exception: transformers can't build one.
         """
 
 
@@ -179,6 +206,17 @@ class TrainedModel(PlannedModel, Protocol):
 
     def base_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the model without its adapter, the new rows of its embeddings in place, likewise."""
+
+    def published(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields its tensors by the names, and in the shapes, that published files of the architecture have.
+
+        Programs that load a model's folder know these: those of the base model's files, and what `save_pretrained`
+        writes. transformers has other names for some in memory, such as one tensor for all experts of a layer.
+
+        Args:
+            tensors: Such as `merged_tensors()`, rounded or not. What one published tensor is made of several of, or
+                several of one, is held until these have come.
+        """
 
 
 @dataclass(frozen=True, slots=True)

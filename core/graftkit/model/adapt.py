@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from graftkit.articles import with_article
 from graftkit.errors import ExportError, TargetError, TrainingError
 from graftkit.interfaces.adapted_weight import AdaptedWeight
 from graftkit.interfaces.adapter import Adapter
-from graftkit.interfaces.exporter import NewVocabulary
+from graftkit.interfaces.exporter import NewVocabulary, Twin
 from graftkit.interfaces.frozen_weight import FrozenWeight
 from graftkit.interfaces.layer import Layer
 from graftkit.interfaces.tokenizer import Tokenizer
@@ -30,6 +30,9 @@ from graftkit.model.outer_layers import OuterLayer, adapts_outer_layer, outer_la
 from graftkit.model.parts import tower_tensors
 from graftkit.model.rows import NewRowsEmbedding, NewRowsLinear
 from graftkit.model.sharded import ShardedWeight
+from graftkit.model.skeleton import build_skeleton
+from graftkit.model.twin import published_twin
+from graftkit.model.weight_names import published_tensors
 from graftkit.model.whole import whole_parameters
 from graftkit.store.fingerprint import derived_seed
 
@@ -270,6 +273,14 @@ class AdaptedModel:
                 hint="Without the adapter they are no base model: export merged.",
             )
         return self._tensors(with_adapter=False)
+
+    def twin(self, *, short_windows: bool = True) -> Twin:
+        """Returns a tiny model of the same architecture."""
+        return published_twin(self.config, short_windows=short_windows)
+
+    def published(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields tensors by the names, and in the shapes, that published files of the architecture have."""
+        return published_tensors(build_skeleton(self.config, self.reference), self.network, tensors)
 
     def _tensors(self, *, with_adapter: bool) -> Iterator[tuple[str, torch.Tensor]]:
         inside: set[str] = set()

@@ -23,7 +23,7 @@ from graftkit.model.model_plan import ModelPlan, plan_base_model
 from graftkit.model.parts import move_text, tower_tensors
 from graftkit.model.sharded import BlockSharder, SharedBlocks
 from graftkit.model.stored_weights import StoredWeights
-from graftkit.model.weight_names import PlannedWeight
+from graftkit.model.weight_names import PlannedWeight, remember_conversions
 from graftkit.visible import first_of
 
 __all__ = ["Loader", "load_base_model"]
@@ -114,6 +114,7 @@ class Loader:
         self._check_whole()
         self._check_copies()
         move_text(self._model, self._device)
+        remember_conversions(self._model, self._plan.tensors)
         model: nn.Module = self._model.requires_grad_(False).eval()
         return model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -99,6 +99,10 @@ class StreamedModel(AdaptedModel):
     def base_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the model without its adapter, likewise."""
         return self._streamed(with_adapter=False)
+
+    def published(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields tensors as they are: their names are those of the base's files."""
+        yield from tensors
 
     @torch.no_grad()
     def _streamed(self, *, with_adapter: bool) -> Iterator[tuple[str, torch.Tensor]]:

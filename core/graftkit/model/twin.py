@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from graftkit.interfaces.architecture import head_of, model_class
+from graftkit.interfaces.exporter import Twin
 from graftkit.interfaces.fork_lock import ForkLock
 from graftkit.model.parts import empty_towers
 from graftkit.model.skeleton import EmptyOnMeta, build_config
+from graftkit.model.weight_names import published_tensors
 
 __all__ = [
     "ANY_WEIGHTS",
@@ -23,6 +25,7 @@ __all__ = [
     "build_twin",
     "count_layers",
     "fewest_layers",
+    "published_twin",
     "relative_difference",
     "with_layers",
 ]
@@ -73,6 +76,8 @@ _EXPERT_GROUPS = ("n_group", "num_expert_group")
 _SHARED = "num_kv_shared_layers"
 """How many of the last layers use keys and values of earlier ones."""
 _PERIODS = ("period", "offset", "interval", "pattern", "frequency", "_freq", "skip", "first_k_dense")
+_MOVED = 0.02
+"""By how much the parameters of a twin are moved, that stands for a trained model."""
 _PADDING = 1
 """An id that no tried sequence has."""
 _SPECIALS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
@@ -99,6 +104,25 @@ def build_twin(config: Mapping[str, Any], *, short_windows: bool = True, most_we
             failed = error
     assert failed is not None
     raise failed
+
+
+def published_twin(config: Mapping[str, Any], *, short_windows: bool = True) -> Twin:
+    """Returns a model's twin with its tensors as published files have them; see `build_twin`.
+
+    Norms and biases are moved off the ones and zeros that they begin as, so that each tensor counts.
+    """
+    model = build_twin(config, short_windows=short_windows)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.is_meta:
+                parameter.add_(_MOVED * torch.randn(parameter.shape, generator=generator))
+    own, seen = {}, set[int]()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            own[name] = tensor
+    return Twin(model, model.config.to_dict(), dict(published_tensors(model, model, own.items())))
 
 
 def _settings(config: Mapping[str, Any], short_windows: bool) -> Iterator[dict[str, Any]]:

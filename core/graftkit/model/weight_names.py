@@ -6,7 +6,7 @@ Everything that depends on how transformers describes that is in this file.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from graftkit.errors import ModelError
 from graftkit.interfaces.model_source import TensorInfo
 
-__all__ = ["PlannedWeight", "WeightPlan", "plan_weights"]
+__all__ = ["PlannedWeight", "WeightPlan", "plan_weights", "published_tensors", "remember_conversions"]
 
 _MASK = re.compile(r"attn\.(attention\.)?(bias|masked_bias|causal_mask)$|attention\.(bias|masked_bias)$")
 
@@ -62,6 +62,7 @@ class WeightPlan:
         ignored: The file's tensors that the architecture has no use for, as transformers knows.
         left_over: Those that nobody knows.
         optional: The model's tensors that a file may lack.
+        conversions: What transformers says of the file's names and shapes where they are others than the model's.
     """
 
     weights: tuple[PlannedWeight, ...]
@@ -70,6 +71,7 @@ class WeightPlan:
     ignored: frozenset[str]
     left_over: tuple[str, ...]
     optional: frozenset[str]
+    conversions: Sequence[Any]
 
 
 def plan_weights(model: Any, tensors: Mapping[str, TensorInfo], where: str) -> WeightPlan:
@@ -83,7 +85,7 @@ def plan_weights(model: Any, tensors: Mapping[str, TensorInfo], where: str) -> W
     Raises:
         ModelError: Tensors can't be put together as the architecture needs them.
     """
-    weights, unknown = _sort(model, tensors)
+    weights, unknown, conversions = _sort(model, tensors)
     shapes: dict[str, tuple[int, ...]] = {}
     makers: dict[str, PlannedWeight] = {}
     for weight in weights:
@@ -101,11 +103,79 @@ def plan_weights(model: Any, tensors: Mapping[str, TensorInfo], where: str) -> W
     ignored = frozenset([*_matching(unknown, _needless(model)), *(n for n in unknown if _is_mask(n, tensors[n]))])
     optional = frozenset(_matching(dict(model.named_buffers()), model._keys_to_ignore_on_load_missing or ()))
     left_over = tuple(name for name in unknown if name not in ignored)
-    return WeightPlan(tuple(weights), shapes, makers, ignored, left_over, optional)
+    return WeightPlan(tuple(weights), shapes, makers, ignored, left_over, optional, conversions)
 
 
-def _sort(model: Any, tensors: Iterable[str]) -> tuple[list[PlannedWeight], list[str]]:
-    """Tells which tensors make which of the model's, and which are none of the model's."""
+def remember_conversions(model: Any, plan: WeightPlan) -> None:
+    """Has a model know under which names its files have its tensors, where transformers' own loader keeps that.
+
+    Args:
+        model: The transformers model.
+        plan: What its files were planned to become.
+    """
+    model._weight_conversions = list(plan.conversions) or None
+
+
+def published_tensors(
+    model: Any, loaded: Any, tensors: Iterable[tuple[str, torch.Tensor]]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields a model's tensors by the names, and in the shapes, that published files of its architecture have.
+
+    They are those of the files that it was loaded from, else transformers' default ones: what `save_pretrained` writes.
+    Other programs know no others, such as a tensor of all experts. What is made of several tensors waits until these
+    have come.
+
+    Args:
+        model: The architecture's skeleton.
+        loaded: The model that was loaded, which may have other modules in the place of the architecture's, and what
+            `remember_conversions` kept.
+        tensors: The model's tensors by the architecture's names. A tensor of another name is yielded as it is.
+
+    Raises:
+        ModelError: A tensor is not there that is one with others.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    model._weight_conversions = getattr(loaded, "_weight_conversions", None)
+    empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict().items()}
+    names = {id(tensor): name for name, tensor in revert_weight_conversion(model, empty).items()}
+    groups = _made_together(model, [name for name, tensor in empty.items() if id(tensor) not in names])
+    waiting: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors:
+        if name not in groups:
+            yield names[id(empty[name])] if name in empty else name, tensor
+            continue
+        waiting[name] = tensor
+        if waiting.keys() >= groups[name]:
+            yield from revert_weight_conversion(model, {part: waiting.pop(part) for part in groups[name]}).items()
+    if waiting:
+        raise ModelError(f"'{next(iter(waiting))}' is stored with other tensors of the model, which are missing")
+
+
+def _made_together(model: Any, names: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Returns for each of a model's tensors those that published files have as one with it, itself among them."""
+    from transformers.core_model_loading import WeightConverter, apply_converters
+
+    converters = [one.reverse_transform() for one in reversed(_kept(model)) if isinstance(one, WeightConverter)]
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(apply_converters(name, converters)[0], []).append(name)
+    return {name: frozenset(group) for group in groups.values() for name in group}
+
+
+def _kept(model: Any) -> list[Any]:
+    """Returns how a model's tensors differ from those of published files."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    kept: list[Any] | None = model._weight_conversions
+    return get_model_conversion_mapping(model, add_legacy=False) if kept is None else kept
+
+
+def _sort(model: Any, tensors: Iterable[str]) -> tuple[list[PlannedWeight], list[str], list[Any]]:
+    """Tells which tensors make which of the model's, which are none of the model's, and by which conversions.
+
+    Names of long ago are read, but no part of the conversions.
+    """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
@@ -126,7 +196,14 @@ def _sort(model: Any, tensors: Iterable[str]) -> tuple[list[PlannedWeight], list
             found[f"{target} {name}" if target in found else target] = (None, {name: name})
         else:
             found.setdefault(target, (by_pattern[part], {}))[1][name] = part
-    return [PlannedWeight(sources, key.partition(" ")[0], op) for key, (op, sources) in found.items()], unknown
+    weights = [PlannedWeight(sources, key.partition(" ")[0], op) for key, (op, sources) in found.items()]
+    current = [_patterns(transform) for transform in get_model_conversion_mapping(model, add_legacy=False)]
+    used = [one for one in transforms if one.was_used() and _patterns(one) in current]
+    return weights, unknown, used
+
+
+def _patterns(transform: Any) -> tuple[list[str], list[str]]:
+    return list(transform.source_patterns), list(transform.target_patterns)
 
 
 def _needless(model: Any) -> Iterator[str]:

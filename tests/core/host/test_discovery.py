@@ -45,6 +45,7 @@ def test_the_built_ins_come_through_the_same_door() -> None:
         "gguf",
         "initializers",
         "metrics",
+        "mlx",
         "models",
         "objectives",
         "quantizers",

@@ -22,6 +22,7 @@ from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.lora import Lora
 from graftkit_models.huggingface import HuggingFaceSource
 from graftkit_quantizers.dense import Dense
+from safetensors import safe_open
 from transformers import AutoConfig
 
 CPU = torch.device("cpu")
@@ -61,6 +62,12 @@ def train_a_step(model: Any, adapted: AdaptedModel) -> None:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
 
 
+def stored_shapes(folder: Path) -> dict[str, list[int]]:
+    """Returns the shape of every tensor of a model's folder."""
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_an_architecture_is_loaded_adapted_and_merged(name: str, tmp_path: Path) -> None:
     folder = tiny_model_folder(tmp_path / "model", **ARCHITECTURES[name])
@@ -77,7 +84,9 @@ def test_an_architecture_is_loaded_adapted_and_merged(name: str, tmp_path: Path)
     train_a_step(model, trained)
     expected = logits(model)
     (tmp_path / "merged").mkdir()
-    write_model(tmp_path / "merged", trained.merged_tensors(), files.config, NoTokenizer())  # type: ignore[arg-type]
+    named = trained.published(trained.merged_tensors())
+    write_model(tmp_path / "merged", named, files.config, NoTokenizer())  # type: ignore[arg-type]
+    assert stored_shapes(tmp_path / "merged") == stored_shapes(folder)  # the names that other programs know
     again = load_base_model(HuggingFaceSource().open(str(tmp_path / "merged")), Dense(), device=CPU)
     for merged in (theirs(tmp_path / "merged"), again):
         torch.testing.assert_close(logits(merged), expected, atol=2e-5, rtol=2e-5)

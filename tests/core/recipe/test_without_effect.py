@@ -127,6 +127,10 @@ def test_every_objective_is_in_the_table() -> None:
         ({"adapter": {"use": "lora", "init": "pissa", "eva_tokens": 77}}, "the start is pissa"),
         ({"objective": {"use": "distill", "teacher": "./t", "alpha": 0}}, "nothing is learnt from the teacher"),
         ({"export": {"use": "gguf", "changed": "q4_0"}}, "changed is of type: base, and the type is q8_0"),
+        (
+            {"export": {"use": "mlx", "bits": None, "group_size": 32}},
+            "group_size is of quantized matrices, and bits is null",
+        ),
     ],
 )
 def test_a_field_that_its_provider_never_looks_at_is_refused(sections: dict[str, Any], message: str) -> None:

@@ -126,6 +126,7 @@ def test_merged_experts_are_the_architectures_own_tensors(name: str, tmp_path: P
         model.merged_tensors(),
         model.config,
         NoTokenizer(),  # type: ignore[arg-type]
+        published=model.published,
     )
     merged, info = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", output_loading_info=True)
     assert not any(info.values()), info

@@ -26,12 +26,13 @@ def check_towers(model: AdaptedModel, folder: Path) -> None:
     """
     from safetensors import safe_open
 
-    towers = model.towers
-    own = model.network.state_dict() if towers else {}
+    own = model.network.state_dict() if model.towers else {}
+    towers = {name: own[name].cpu() for name in sorted(model.towers)}
+    towers |= dict(model.published(towers.items()))
     for path in sorted(folder.rglob("*.safetensors")) if towers else ():
         with safe_open(path, framework="pt") as file:
-            for name in sorted(towers & set(file.keys())):
-                found, expected = file.get_tensor(name), own[name].cpu()
+            for name in sorted(towers.keys() & set(file.keys())):
+                found, expected = file.get_tensor(name), towers[name]
                 if found.dtype != expected.dtype or not torch.equal(found, expected):
                     raise ExportError(
                         f"'{name}', which training does not touch, is not as the base model has it",

@@ -18,10 +18,11 @@ from graftkit.flow.state.context import RunContext
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.adapter import Adapter
 from graftkit.interfaces.architecture import Head
-from graftkit.interfaces.exporter import Exporter, MergingExporter, NoticesExporter, PlannedModel
+from graftkit.interfaces.exporter import Exporter, MergingExporter, NoticesExporter, PlannedModel, Twin
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
+from graftkit.model.twin import published_twin
 
 __all__ = ["Planned", "head_refusal", "notices_of", "quantizer_of", "refuse_early", "refuse_merges"]
 
@@ -41,6 +42,10 @@ class Planned:
     saved_modules: Sequence[str] = ()
     generation_config: Mapping[str, Any] = field(default_factory=dict)
     pairs: bool = False
+
+    def twin(self, *, short_windows: bool = True) -> Twin:
+        """Returns a tiny model of the same architecture."""
+        return published_twin(self.config, short_windows=short_windows)
 
 
 def refuse_early(

@@ -1,0 +1,79 @@
+"""What mlx-lm does with a model's folder; imported where mlx-lm may change its process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm.utils import load_model, quantize_model, save_model
+
+__all__ = ["compute", "quantize", "try_twin"]
+
+
+def compute(folder: Path, target: str) -> dict[str, Any]:
+    """Writes the logits of probes, `[positions, vocabulary]`, float32, by their numbers into `logits.safetensors`.
+
+    Args:
+        folder: The model's folder.
+        target: Where to write, and where `probes.json` lies.
+    """
+    model = _load_exact(folder)
+    found = {}
+    for number, probe in enumerate(json.loads((Path(target) / "probes.json").read_bytes())):
+        found[str(number)] = _logits(model, probe["ids"])[mx.array(probe["positions"])]
+        mx.eval(found[str(number)])
+    mx.save_safetensors(str(Path(target) / "logits.safetensors"), found)
+    return {}
+
+
+def _load_exact(folder: Path) -> Any:
+    """Loads a model as mlx-lm does, to compute in float32 with the weights that are stored."""
+    model, _ = load_model(folder, lazy=True)
+    model.set_dtype(mx.float32)
+    return model
+
+
+def _logits(model: Any, ids: Sequence[int]) -> mx.array:
+    """Returns the logits of a sequence's tokens, `[tokens, vocabulary]`, float32."""
+    return model(mx.array([list(ids)]))[0].astype(mx.float32)
+
+
+def try_twin(folder: Path, ids: Sequence[int]) -> dict[str, Any]:
+    """Returns what mlx-lm computes with a twin, and which of the folder's tensors each of its own is, or is stacked of.
+
+    Args:
+        folder: The twin's folder.
+        ids: A sequence.
+    """
+    model = _load_exact(folder)
+    tensors = mx.load(str(folder / "model.safetensors"))
+    stored = {_content(tensor): name for name, tensor in tensors.items()}
+    made: dict[str, list[str]] = {}
+    for name, tensor in tree_flatten(model.parameters()):
+        parts = [tensor] if _content(tensor) in stored else list(tensor)
+        found = [stored.get(_content(part)) for part in parts]
+        made[name] = [one for one in found if one is not None] if None not in found else []
+    return {"logits": _logits(model, ids).tolist(), "made": made}
+
+
+def _content(tensor: mx.array) -> tuple[tuple[int, ...], bytes]:
+    return tensor.shape, bytes(memoryview(tensor.astype(mx.float32)))
+
+
+def quantize(folder: Path, bits: int, group_size: int, target: str) -> dict[str, Any]:
+    """Writes a model's weights quantized, as `mlx_lm.convert` does, and returns how each is.
+
+    Args:
+        folder: The folder of a model that is not quantized.
+        bits: Of each number.
+        group_size: Numbers that share a scale and an offset.
+        target: Where to write.
+    """
+    model, config = load_model(folder, lazy=True)
+    model, config = quantize_model(model, config, group_size, bits)
+    save_model(target, model, donate_model=True)
+    return {"quantization": config["quantization"]}

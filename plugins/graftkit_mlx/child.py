@@ -1,0 +1,87 @@
+"""What mlx-lm is asked, in a process of its own: importing it changes limits and variables of its process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from graftkit.errors import ExportError
+from graftkit.interfaces.json_file import read_json_object, write_json
+
+__all__ = ["ask", "mlx_is_there"]
+
+_MINUTES = 60
+"""After so many an answer is not awaited any more."""
+_LARGEST = 1 << 28
+"""Bytes of an answer at most."""
+_TOLD = 400
+"""Characters of what the process said that an error repeats."""
+
+
+def mlx_is_there() -> bool:
+    """Tells whether mlx-lm and mlx are installed."""
+    return bool(find_spec("mlx_lm") and find_spec("mlx"))
+
+
+def ask(what: str, folder: Path, workspace: Path, **settings: Any) -> dict[str, Any]:
+    """Has another process do something with a model's folder.
+
+    Args:
+        what: The name of one of the functions of `answers`.
+        folder: The model's folder, which is its first argument.
+        workspace: A folder for the answer.
+        settings: Its other ones.
+
+    Returns:
+        What it returned.
+
+    Raises:
+        ExportError: It failed, or took an hour.
+    """
+    answer = workspace / "answer.json"
+    command = [sys.executable, "-P", "-m", __name__, what, str(folder), json.dumps(settings), str(answer)]
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **offline},
+            timeout=60 * _MINUTES,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(f"mlx-lm took more than {_MINUTES} minutes") from None
+    if done.returncode or not answer.is_file():
+        told = _error_in(done.stderr.decode(errors="replace"))
+        raise ExportError(f"mlx-lm: {told or f'exit code {done.returncode}'}")
+    found = read_json_object(answer, _LARGEST, ExportError)
+    answer.unlink()
+    return found
+
+
+def _error_in(told: str) -> str:
+    """Returns the error that a traceback ends with."""
+    lines = told.strip().splitlines()
+    starts = [number for number, line in enumerate(lines) if re.match(r"\w[\w.]*(Error|Exception|Exit)\b", line)]
+    return " ".join(line.strip() for line in lines[starts[-1] if starts else -1 :])[:_TOLD]
+
+
+def main(what: str, folder: str, settings: str, answer: str) -> None:
+    """Answers one request."""
+    from graftkit_mlx import answers
+
+    found: Mapping[str, Any] = getattr(answers, what)(Path(folder), **json.loads(settings))
+    write_json(Path(answer), found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,176 @@
+"""graftkit's own reading of a folder that mlx-lm quantized: what its numbers are, and how far apart levels are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from graftkit.errors import ModelError
+from graftkit.interfaces.json_file import read_json_object
+from graftkit.interfaces.model_source import TensorInfo
+from safetensors import SafetensorError, safe_open
+
+from graftkit_mlx.names import Layouts, published_names
+
+__all__ = ["LARGEST_JSON", "MlxFolder"]
+
+LARGEST_JSON = 64 << 20
+"""Bytes of a file of settings at most."""
+
+_HALVES = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-24}
+"""How far apart two numbers of a type are at most, as a share of their size."""
+_OF_THE_FORMAT = ("quantization", "quantization_config")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a published tensor is: a tensor of the folder, or a row of it."""
+
+    stored: str
+    row: int | None
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MlxFolder:
+    """The weights of a quantized export, by the names that published files of the architecture have.
+
+    A matrix `[out, in]` is stored as whole numbers of a few bits, packed into 32 bits one after the other, and a scale
+    and an offset for each group of a row: `scale * number + offset` (`mlx.core.quantize`, mode "affine").
+
+    Args:
+        folder: The export.
+        layouts: The names of the architecture's tensors that mlx-lm has others for.
+
+    Raises:
+        ModelError: The folder is not as mlx-lm writes it.
+    """
+
+    folder: Path
+    layouts: Layouts
+    reference: str = ""
+    tokenizer_backend: str = "huggingface"
+    _files: dict[str, Path] = field(default_factory=dict)
+    _places: dict[str, _Place] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for path in self.files:
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118
+                    shapes[name] = tuple(file.get_slice(name).get_shape())
+                    self._files[name] = path
+        for name, shape in shapes.items():
+            base, _, kind = name.rpartition(".")
+            if kind in ("scales", "biases") and f"{base}.weight" in shapes:
+                continue
+            bits, group = self._stored_as(name)
+            whole = (*shape[:-1], shapes[f"{base}.scales"][-1] * group) if bits else shape
+            parts = published_names(name, shape[0], self.layouts)
+            for row, part in enumerate(parts):
+                stacked = len(parts) > 1
+                self._places[part] = _Place(name, row if stacked else None, whole[1:] if stacked else whole)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of weights."""
+        return tuple(sorted(self.folder.glob("model*.safetensors")))
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration without what is of the format."""
+        return {key: value for key, value in self._config().items() if key not in _OF_THE_FORMAT}
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor, as `tensor` gives it."""
+        return {name: TensorInfo(place.shape, "F32") for name, place in self._places.items()}
+
+    def read(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields every tensor."""
+        for name in self._places:
+            yield name, self.tensor(name)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Returns a tensor, float32, dequantized."""
+        numbers, scales, offsets = self._parts(name)
+        return numbers if scales is None else (numbers * scales + offsets).flatten(-2)
+
+    def steps(self, name: str) -> torch.Tensor | None:
+        """Returns how far apart the levels are that a tensor's numbers were rounded to; None where it was float32.
+
+        What the rounding of scales, offsets and of the numbers before them adds is among that.
+
+        Args:
+            name: One of `tensors`.
+        """
+        numbers, scales, offsets = self._parts(name)
+        half = _HALVES[self._dtype(name)]
+        if scales is None:
+            return numbers.abs() * half if half > _HALVES[torch.float32] else None
+        products = numbers * scales
+        return (scales.abs() + half * (products.abs() + offsets.abs() + (products + offsets).abs())).flatten(-2)
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Is not asked of a reading."""
+        raise ModelError("the weights alone are read", where=str(self.folder))
+
+    def _parts(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Returns a tensor; of a quantized one `[..., groups, group]`, scales and offsets, `[..., groups, 1]`."""
+        place = self._places[name]
+        base = place.stored.rpartition(".")[0]
+        bits, group = self._stored_as(place.stored)
+        weight = self._read(place.stored, place.row)
+        if not bits:
+            return weight.float(), None, weight
+        scales, offsets = (
+            self._read(f"{base}.{kind}", place.row).float().unsqueeze(-1) for kind in ("scales", "biases")
+        )
+        return _unpacked(weight, bits).view(*scales.shape[:-1], group), scales, offsets
+
+    def _read(self, name: str, row: int | None) -> torch.Tensor:
+        with _opened(self._files[name]) as file:
+            tensor: torch.Tensor = file.get_tensor(name) if row is None else file.get_slice(name)[row]
+            return tensor
+
+    def _dtype(self, name: str) -> torch.dtype:
+        stored = self._places[name].stored
+        base = stored.rpartition(".")[0]
+        return self._read(f"{base}.scales" if self._stored_as(stored)[0] else stored, 0).dtype
+
+    def _stored_as(self, name: str) -> tuple[int, int]:
+        """Returns the bits of a tensor's numbers, 0 where it is not quantized, and how many of them are a group."""
+        path, _, kind = name.rpartition(".")
+        if kind != "weight" or f"{path}.scales" not in self._files:
+            return 0, 0
+        said = self._config().get("quantization")
+        own = said.get(path, said) if isinstance(said, dict) else {}
+        bits, group = own.get("bits"), own.get("group_size")
+        if bits not in (2, 3, 4, 5, 6, 8) or group not in (32, 64, 128) or own.get("mode", "affine") != "affine":
+            raise ModelError(f"it does not say how '{path}' is quantized", where=str(self.folder / "config.json"))
+        return bits, group
+
+    def _config(self) -> dict[str, Any]:
+        return read_json_object(self.folder / "config.json", LARGEST_JSON, ModelError)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, "pt")
+    except SafetensorError as error:
+        raise ModelError(f"it can't be read: {error}", where=str(path)) from None
+
+
+def _unpacked(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """Returns the numbers that lie one after the other in a row's bits, the lowest first, `[..., in]`, float32.
+
+    Eight of them take as many bytes as one has bits.
+    """
+    rows = packed.contiguous().view(torch.uint8)
+    bytes_ = rows.view(*rows.shape[:-1], -1, bits).to(torch.int64)
+    words = torch.stack([bytes_[..., n] << (8 * n) for n in range(bits)]).sum(0)
+    shifts = torch.arange(8) * bits
+    return ((words.unsqueeze(-1) >> shifts) & ((1 << bits) - 1)).flatten(-2).float()
