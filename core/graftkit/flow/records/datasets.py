@@ -20,8 +20,9 @@ from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError, UnknownFormatError
 from graftkit.flow.records.handed_records import words_beside
 from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
+from graftkit.flow.records.jq_commands import Look
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
-from graftkit.flow.records.remade_records import choices_left_out, remade, remade_texts
+from graftkit.flow.records.remade_records import remade, remade_left_out, remade_texts
 from graftkit.flow.records.suggest_format import (
     Guess,
     context_left_out,
@@ -207,7 +208,7 @@ class _Opener:
                 where=str(source),
             )
         name, means, known = (
-            self._chosen_format(found, *format, source, entry.columns)
+            self._chosen_format(Look(found, first), *format, source, entry.columns)
             if format
             else self._fitting(found, first, source, reader_name)
         )
@@ -280,25 +281,27 @@ class _Opener:
                 )
         path, rows = source.path.name, (one for _, one in first)
         offered: tuple[str, Guess | None] | None = None if reader_name != "csv" else lists_as_text(rows, path)
-        by_texts = remade_texts((one for _, one in first), path) if offered is None else None
+        look = Look(found, first)
+        by_texts = remade_texts(look, path) if offered is None else None
         if by_texts:
             offered = f"Where {by_texts[0]}: {by_texts[1]}", None
-        hint, suggested = offered or suggest_format(found, self._formats(), path, alone=first.count == 1)
+        hint, suggested = offered or suggest_format(look, self._formats(), path, alone=first.count == 1)
         raise _unknown(f"no format fits the first records: {described(found)}", first, hint, suggested)
 
     def _chosen_format(
         self,
-        found: Mapping[str, Column],
+        look: Look,
         name: str,
         format: RecordFormat,
         source: RecordSource,
         renamed: Mapping[str, str],
     ) -> tuple[str, RecordFormat, frozenset[str]]:
         """Returns the format that the recipe names, and the columns that it reads."""
+        found = look.found
         columns = format.columns(found)
         if columns is not None:
             return name, format, frozenset(columns)
-        hint, suggested = suggest_format(found, self._formats(), source.path.name, alone=False)
+        hint, suggested = suggest_format(look, self._formats(), source.path.name, alone=False)
         use = suggested and suggested.get("format")
         fits_so = not renamed and name == (use["use"] if isinstance(use, Mapping) else use)
         raise DataError(
@@ -331,9 +334,8 @@ class _Opener:
         if told:
             message, hint, suggested = told
             raise _unknown(message, first, hint, suggested)
-        other = choices_left_out(found, known, source.path.name)
-        if unanswered:
-            other = other or remade(found, known, source.path.name)
+        look = Look(found, first, known)
+        other = (remade if unanswered else remade_left_out)(look, source.path.name)
         if other:
             message, hint = other
             raise _unknown(message, first, hint, None)

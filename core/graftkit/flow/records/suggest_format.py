@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from graftkit.corpus.columns import columns_of, fits
-from graftkit.flow.records.remade_records import by_jq, choices_left_out, remade
+from graftkit.flow.records.jq_commands import Look, by_jq
+from graftkit.flow.records.remade_records import remade
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.yaml_word import yaml_word
 from graftkit.visible import one_line
@@ -66,17 +67,17 @@ _ANY = "columns: {question: YOURS, answer: YOURS}"
 
 
 def suggest_format(
-    found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool
+    look: Look, formats: Mapping[str, RecordFormat], path: str, *, alone: bool
 ) -> tuple[str, Guess | None]:
     """Returns the line to write, as a hint, and what it says where that is guessed; the hint says that it is.
 
     Args:
-        found: The file's columns.
+        look: What the file holds.
         formats: The formats, by the names that a recipe gives them.
         path: The path that the recipe gives.
         alone: Whether the file is a single record.
     """
-    other = remade(found, (), path)
+    found, other = look.found, remade(look, path)
     if other:
         return f"{other[0]}. {other[1]}", None
     line, guess = _line(found, formats, path, alone=alone)
@@ -295,9 +296,6 @@ def _line(
         return f"Say what is translated into what, for example: {{path: {yaml_word(path)}, {_entry(guess)}}}.", guess
     lists = [name for name, column in found.items() if column.is_list_of_objects]
     texts = [name for name, column in found.items() if column.is_text and not _FACTS.fullmatch(name)]
-    choices = choices_left_out(found, (), path)
-    if choices:
-        return f"{choices[0]}. {choices[1]}", None
     renamed = _renamed(found, formats, [] if texts else lists)
     if renamed:
         told = " and ".join(f"'{theirs}' is meant as {ours}" for ours, theirs in renamed["columns"].items())

@@ -156,6 +156,14 @@ READ: dict[str, tuple[dict[str, Any], Any]] = {
         both([["user", "q"]], "a", "b"),
     ),
     "content with a label": ({"content": "q", "title": "t", "label": "a"}, QA),
+    "tools beside a prompt and its completion": (
+        {"prompt": [user("q")], "completion": "a", "tools": json.dumps([TOOL]), "system_prompt": "s"},
+        {"messages": [["system", "s"], ["user", "q", {"weight": 0.0}], ["assistant", "a"]], "tools": [TOOL]},
+    ),
+    "tools beside two answers": (
+        {"prompt": "q", "chosen": "a", "rejected": "b", "tools": [TOOL]},
+        {name: {"messages": messages, "tools": [TOOL]} for name, messages in both([["user", "q"]], "a", "b").items()},
+    ),
     "a generated solution": ({"problem": "q", "generated_solution": "a", "expected_answer": "x"}, QA),
 }
 
@@ -446,6 +454,11 @@ NO_TEXTS: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
         "'choices' beside 'question' would not be read",
         {"question": "q\nA. b\nB. a", "answer": "B"},
     ),
+    "the letter of a text": (
+        {"article": "t", "question": "q", "options": ["b", "a"], "answer": "B"},
+        "'options' beside 'question' would not be read",
+        {"question": "t\nq\nb\na", "answer": "a"},
+    ),
     "a choice": (
         {"question": "q", "options": ["b", "a"], "answer": "a"},
         "'options' beside 'question' would not be read",
@@ -468,7 +481,7 @@ def test_an_answer_that_is_no_text_becomes_one_by_the_command_that_is_told(
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record]), path)
     found = refusal(str(path))
     assert told in found
-    [command] = re.findall(r"(?:makes it one|into the question): (.* > records\.jsonl)(?:$|; or)", found)
+    [command] = re.findall(r"(?:makes it one|makes records of them): (.* > records\.jsonl)(?:$|; or)", found)
     command = command.replace("FILE", str(path))
     assert ("read_table" in command) == (suffix == "parquet")
     if shutil.which("jq"):
@@ -489,6 +502,9 @@ GLAIVE = "\n\n\n".join(
 )
 COMMENT = {"id": "0f", "comment_text": "a comment of some words", "toxic": 1}
 JIGSAW = [{**COMMENT, "an obscene one": mark} for mark in (0, 1, 1)]
+KTO = [{"prompt": "q", "completion": text} for text in "ab"]
+LABELLED = [{"answer": [["user", "q"], ["assistant", text]], "wanted": text == "a"} for text in "ab"]
+CHOICE = [["user", "q\na\nb"], ["assistant", "b"]]
 PAIR = {"chosen": [*QA[:1], ["assistant", "a"]], "rejected": [*QA[:1], ["assistant", "b"]]}
 
 REMADE: dict[str, tuple[Any, str, list[Any]]] = {
@@ -542,6 +558,73 @@ REMADE: dict[str, tuple[Any, str, list[Any]]] = {
         {"activity_label": "x", "ctx": "q", "endings": ["b", "a"], "label": "1"},
         "says the right one",
         [["q", " a"]],
+    ),
+    "answers wanted or not, by numbers": (
+        [{**row, "label": label} for row, label in zip(KTO, (1, 0), strict=True)],
+        "'label' beside 'prompt' and 'completion', which says whether the answer is wanted,",
+        LABELLED,
+    ),
+    "answers wanted or not, by words": (
+        [{**row, "label": label} for row, label in zip(KTO, ("True", "False"), strict=True)],
+        "which says whether the answer is wanted,",
+        LABELLED,
+    ),
+    "answers wanted or not, beside conversations": (
+        [{"conversations": turns("q", text), "kto_tag": text == "a"} for text in "ab"],
+        "'kto_tag' beside 'conversations', which says whether the answer is wanted,",
+        LABELLED,
+    ),
+    "a rejected answer beside messages": (
+        {"messages": [user("q"), assistant("a")], "rejected_response": "b"},
+        "'rejected_response', an answer that is worse than another,",
+        [PAIR],
+    ),
+    "a rejected answer beside messages without one": (
+        {"messages": [user("q")], "chosen_response": assistant("a"), "rejected_response": assistant("b")},
+        "an answer that is worse than another,",
+        [PAIR],
+    ),
+    "OpenAI's preferred output": (
+        {
+            "input": {"messages": [user("q")], "tools": []},
+            "preferred_output": [assistant("a")],
+            "non_preferred_output": [assistant("b")],
+        },
+        "an answer that is worse than another,",
+        [PAIR],
+    ),
+    "two answers and their votes": (
+        {"history": "q", "human_ref_A": "b", "human_ref_B": "a", "score_A": 2, "score_B": 9, "labels": 0},
+        "'score_A' and 'score_B' say the better one",
+        [PAIR],
+    ),
+    "choices in columns": (
+        [{"goal": "q", "sol1": "a", "sol2": "b", "label": label} for label in (1, 0, 1)],
+        "'sol1' and 'sol2', of which 'label' says the right one,",
+        [CHOICE, [CHOICE[0], ["assistant", "a"]], CHOICE],
+    ),
+    "choices that are counted from one": (
+        [{"question": "q", "answerA": "a", "answerB": "b", "label": label} for label in "212"],
+        "'answerA' and 'answerB', of which 'label' says the right one,",
+        [CHOICE, [CHOICE[0], ["assistant", "a"]], CHOICE],
+    ),
+    "choices in columns by letters": (
+        {"question": "q", "A": "a", "B": "b", "answer": "B"},
+        "'A' and 'B', of which 'answer' says the right one,",
+        [CHOICE],
+    ),
+    "endings in columns": (
+        [
+            {"video-id": "v w", "startphrase": "q", "sent1": "q", "ending0": "a", "ending1": "b", "label": label}
+            for label in (1, 0, -1)
+        ],
+        "'ending0' and 'ending1', of which 'label' says the right one,",
+        [["q", " b"], ["q", " a"]],
+    ),
+    "the number of one of some choices": (
+        {"context": "t", "query": "q", "options": ["b", "a"], "correct_option": 1},
+        "'options' beside 'query'",
+        [[["user", "t\nq\nb\na"], ["assistant", "a"]]],
     ),
     "pairs in several languages": (
         {
