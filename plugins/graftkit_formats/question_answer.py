@@ -71,6 +71,8 @@ class QuestionAnswer:
         if {*_FOUND} <= record.keys() and isinstance(record["answers"], dict):
             return conversation(with_system(record, _found(record, where), where), where)
         pairs = [pair for pair in _PAIRS if {*pair} <= record.keys()]
+        if len(pairs) > 1:  # of which one may be of lists, such as of tokens
+            pairs = [pair for pair in pairs if all(isinstance(record[name], str) for name in pair)]
         if not pairs and any(question in record for question, _ in _PAIRS):
             raise NothingToLearn("the question has no answer", where=where)
         if len(pairs) != 1:

@@ -27,11 +27,13 @@ class Look:
         found: The file's columns.
         first: Its first records, each with its place; read anew each time.
         read: The columns that the format that fits reads; none where no format fits.
+        words: The columns of numbers for which the file keeps words.
     """
 
     found: Mapping[str, Column]
     first: Iterable[tuple[str, Mapping[str, Any]]]
     read: Collection[str] = ()
+    words: Collection[str] = ()
 
     def values(self, name: str) -> set[str]:
         """Returns the values of a column that are no lists and no objects, as text in small letters.

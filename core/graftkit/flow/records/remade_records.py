@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -43,7 +43,7 @@ def remade_texts(look: Look, path: str) -> tuple[str, str] | None:
         path: The path that the recipe gives.
     """
     rows = [record for _, record in look.first]
-    shape = _marked_labels(rows) or _marked_turns(rows) or _listed_turns(rows)
+    shape = _marked_labels(rows, look.words) or _marked_turns(rows) or _listed_turns(rows)
     return None if shape is None else (shape[0], offered(shape[1], look, path))
 
 
@@ -85,9 +85,9 @@ _LEFT_OUT: Sequence[Callable[[Look], Remade]] = (wanted_or_not, rejected_beside,
 _SHAPES: Sequence[Callable[[Look], Remade]] = (two_answers, ranked, _asked_in_turn, endings, _in_languages)
 
 
-def _marked_labels(rows: Sequence[Mapping[str, Any]]) -> Remade:
+def _marked_labels(rows: Sequence[Mapping[str, Any]], words: Collection[str]) -> Remade:
     """A column of zeros and ones for each label of a text, as Jigsaw's comments have them."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in words]
     marks = [name for name in names if all(row.get(name) in _MARKS for row in rows)]
     texts = [name for name in names if name not in marks and _longest(rows, name) > _LONG]
     if len(texts) != 1 or not 1 < len(marks) <= _MOST_MARKS or len(rows) < _FEWEST:

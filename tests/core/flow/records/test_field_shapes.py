@@ -17,7 +17,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 import yaml
-from graftkit import load_recipe
+from graftkit import LabelledText, load_recipe
 from graftkit.corpus.dataset import Dataset
 from graftkit.errors import DataError
 from graftkit.flow.planning.plan_notices import told_of_files
@@ -268,6 +268,33 @@ def test_numbers_are_the_words_that_a_table_keeps_for_them(tmp_path: Path, name:
     assert (found[0].label, told) == ("good", "")
 
 
+@pytest.mark.parametrize(
+    ("record", "column", "offered"),
+    [
+        ({"sentence": "q", "label": 1, "idx": 0}, "label", "columns: {text: sentence}}"),
+        ({"question": "q", "sentence": "r", "label": 1}, "label", "columns: {text: question, text_pair: sentence}}"),
+        ({"text": "q", "intent": 1}, "intent", "columns: {label: intent}}"),
+        ({"tweet": "q", "class": 1, "count": 3}, "class", "columns: {text: tweet, label: class}}"),
+    ],
+)
+def test_numbers_that_a_table_keeps_words_for_are_labels(
+    tmp_path: Path, record: dict[str, Any], column: str, offered: str
+) -> None:
+    path = table(tmp_path, "a.parquet", [record], {column: labels("no", "yes")})
+    found = refusal(str(path))
+    assert offered in found
+    [dataset] = opened(as_said(found.partition("\n")[2], path))
+    [sample] = dataset
+    assert isinstance(sample, LabelledText) and sample.label == "yes"
+
+
+@pytest.mark.parametrize("more", [{"targets": {"choices": ["a"]}}, {"candidates": [{"reply": "a"}]}])
+def test_a_text_is_not_taken_for_all_that_there_is(tmp_path: Path, more: dict[str, Any]) -> None:
+    """Beside lists of texts, or objects, it may be half of the record."""
+    found = refusal(str(written(tmp_path, [{"sample": "q", **more}] * 2)))
+    assert "no question and no answer as texts" in found and "format: text" not in found
+
+
 def test_what_is_read_into_later_records_is_told_too(tmp_path: Path) -> None:
     """A first record may have nothing of the kind, such as no label."""
     news = {"labels": {"feature": labels("World", "Sports"), "_type": "List"}}
@@ -411,6 +438,25 @@ REFUSED: dict[str, tuple[Any, str]] = {
         {"text": "q", "coarse_label": "a", "fine_label": "b"},
         "'coarse_label' beside 'text' would not be read",
     ),
+    "a text and its summary": (
+        {"text": "q", "title": "t", "summary": "a"},
+        "'summary' beside 'text' would not be read",
+    ),
+    "wrong answers": ({"query text": "q", "correct_answer": "a", "incorrect_answer": "b"}, "answer: correct_answer}}"),
+    "an answer beside what is asked and answered by its name": (
+        {"question": "q", "solutions": "a", "input_output": "{}"},
+        "answer: solutions}}",
+    ),
+    "messages and a text that answers them": (
+        {"input": [user("q")], "output": "a", "category": "x", "system_prompt": "s"},
+        "format: prompt-completion, columns: {prompt: input, completion: output}}",
+    ),
+    "texts and what they were before": (
+        {"inputs": [1], "inputs_pretokenized": "q", "targets": [2], "targets_pretokenized": "a"},
+        "no format fits",
+    ),
+    "a target that is no label": ({"kind": "k", "input": "q", "target": "a"}, "answer: target}}"),
+    "duplicates": ({"qid1": "1", "question1": "q", "question2": "a", "is_duplicate": "1"}, "{label: is_duplicate}}"),
     "one text of another name": ({"sample": "a", "id": 3}, "no format fits"),
     "a text and a number": ({"sentence": "q", "label": 1}, "no format fits"),
 }
