@@ -31,6 +31,8 @@ from graftkit.flow.records.suggest_format import (
     lists_as_text,
     misspelt_columns,
     suggest_format,
+    tools_left_out,
+    truth_left_out,
 )
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
@@ -334,6 +336,7 @@ class _Opener:
         told = misspelt_columns(found, known, self._formats(), path)
         told = told or context_left_out(found, known, self._formats(), path, columns)
         told = told or label_left_out(look, self._formats(), path) or answer_left_out(look, path)
+        told = told or tools_left_out(look, self._formats(), path) or truth_left_out(look, path)
         if told:
             message, hint, suggested = told
             raise _unknown(message, first, hint, suggested)

@@ -6,12 +6,23 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from graftkit.articles import counted
 from graftkit.flow.records.jq_commands import Look, Remade, offered
 from graftkit.flow.records.remade_answers import ranked, rejected_beside, two_answers, wanted_or_not
 from graftkit.flow.records.remade_choices import choices_in_a_list, choices_in_columns, endings
+from graftkit.flow.records.remade_nested import (
+    context_in_parts,
+    lone_messages,
+    parts_of_gemini,
+    selected_passages,
+    shares_of_labels,
+    spans_of_answers,
+    system_in_parts,
+    truth_of_prompt,
+)
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.visible import one_line
 
@@ -31,8 +42,11 @@ def remade(look: Look, path: str) -> tuple[str, str] | None:
 
 def remade_left_out(look: Look, path: str) -> tuple[str, str] | None:
     """Returns the same of a file that a format fits, which leaves something out that is likely meant."""
-    shape = next(filter(None, (shape(look) for shape in _LEFT_OUT)), None)
-    return None if shape is None else (f"{shape[0]} would not be read", offered(shape[1], look, path))
+    for shapes, then in ((_LEFT_OUT, look), (_UNREAD, replace(look, read=()))):
+        shape = next(filter(None, (shape(look) for shape in shapes)), None)
+        if shape:
+            return f"{shape[0]} would not be read", offered(shape[1], then, path)
+    return None
 
 
 def remade_texts(look: Look, path: str) -> tuple[str, str] | None:
@@ -48,11 +62,12 @@ def remade_texts(look: Look, path: str) -> tuple[str, str] | None:
 
 
 def _asked_in_turn(look: Look) -> Remade:
-    """Lists of questions and of their answers, about one text, as CoQA has them."""
+    """Lists of questions and of their answers, about one text, as CoQA and QuAC have them."""
     found = look.found
     if not {"questions", "answers"} <= found.keys() or found["questions"].items != {"string"}:
         return None
-    answers = ".answers.input_text" if "input_text" in found["answers"].keys else ".answers"
+    inner = {"input_text": ".answers.input_text", "texts": "(.answers.texts | map(first))"}
+    answers = next((said for key, said in inner.items() if key in found["answers"].keys), ".answers")
     if answers == ".answers" and found["answers"].items != {"string"}:
         return None
     about = next((name for name in ("story", "context", "passage") if name in found and found[name].is_text), None)
@@ -79,10 +94,19 @@ def _in_languages(look: Look) -> Remade:
     return "'premise' and 'hypothesis' in several languages", made
 
 
-_LEFT_OUT: Sequence[Callable[[Look], Remade]] = (wanted_or_not, rejected_beside, choices_in_a_list, choices_in_columns)
+_LEFT_OUT: Sequence[Callable[[Look], Remade]] = (
+    *(wanted_or_not, rejected_beside, choices_in_a_list, choices_in_columns),
+    *(context_in_parts, truth_of_prompt, shares_of_labels),
+)
 """Shapes of records that a format may fit as they are, which leaves a part of them out."""
 
-_SHAPES: Sequence[Callable[[Look], Remade]] = (two_answers, ranked, _asked_in_turn, endings, _in_languages)
+_UNREAD: Sequence[Callable[[Look], Remade]] = (system_in_parts, lone_messages)
+"""Shapes that a format fits, and does not read."""
+
+_SHAPES: Sequence[Callable[[Look], Remade]] = (
+    *(two_answers, ranked, _asked_in_turn, endings, _in_languages),
+    *(parts_of_gemini, selected_passages, spans_of_answers),
+)
 
 
 def _marked_labels(rows: Sequence[Mapping[str, Any]], words: Collection[str]) -> Remade:

@@ -24,6 +24,8 @@ __all__ = [
     "misspelt_columns",
     "scored_texts",
     "suggest_format",
+    "tools_left_out",
+    "truth_left_out",
     "unread_columns",
 ]
 
@@ -290,6 +292,62 @@ def answer_left_out(look: Look, path: str) -> tuple[str, str, Guess] | None:
     guess = _guess("question-answer", {"question": read[0], "answer": answer})
     left = [name for name in found if name not in read]
     return f"'{answer}' beside '{read[0]}' would not be read", _read_or_left_out(guess, left, path), guess
+
+
+def tools_left_out(look: Look, formats: Mapping[str, RecordFormat], path: str) -> tuple[str, str, Guess] | None:
+    """Returns the tools of a conversation under another name, what to write, and what that says; None without them.
+
+    Args:
+        look: What the file holds.
+        formats: The formats, by the names that a recipe gives them.
+        path: The path that the recipe gives.
+    """
+    found, read = look.found, look.read
+    tools = next((name for name in _TOOLS if name in found and name not in read), None)
+    if tools is None or not {"messages", "conversations", "conversation"} & {*read}:
+        return None
+    guess = _fitting_as({name: "tools" if name == tools else name for name in found}, found, formats)
+    if guess is None or guess["columns"] != {"tools": tools}:
+        return None
+    left = [name for name in found if name not in read]
+    return f"'{tools}' beside messages would not be read", _read_or_left_out(guess, left, path), guess
+
+
+_TOOLS = ("available_tools", "tools_list", "tool_list", "tool_definitions", "tool_schemas", "tools_json")
+"""What data sets call the descriptions of tools, besides what is read as such."""
+
+
+def truth_left_out(look: Look, path: str) -> tuple[str, str, Guess] | None:
+    """Returns the answer that a prompt should get, where that would not be read, and likewise; None without one.
+
+    Args:
+        look: What the file holds.
+        path: The path that the recipe gives.
+    """
+    found, read = look.found, look.read
+    texts = [name for name in found if found[name].is_text and name not in read]
+    truth = next((name for name in _TRUTHS if name in texts), None)
+    asked = next((name for name in ("prompt", "messages") if name in read), None)
+    if truth is None or asked is None or not _nobody_answers(look, asked):
+        return None
+    if found[asked].is_text:
+        guess = _guess("question-answer", {"question": asked, "answer": truth})
+    else:
+        guess = _guess("prompt-completion", {"prompt": asked, "completion": truth})
+    left = [name for name in found if name not in read]
+    return f"'{truth}', the answer to '{asked}', would not be read", _read_or_left_out(guess, left, path), guess
+
+
+_TRUTHS = ("ground_truth", "solution", "answer", "expected_answer", "final_answer", "canonical_solution", "reference")
+"""What data sets call the answer that a prompt should get."""
+
+
+def _nobody_answers(look: Look, name: str) -> bool:
+    """Tells whether a column holds prompts alone: texts as such, or messages of which the last one is the user's."""
+    if look.found[name].is_text:
+        return {*look.read} == {"prompt"}
+    lasts = [record[name][-1] for _, record in look.first if isinstance(record.get(name), list) and record[name]]
+    return bool(lasts) and all(isinstance(last, dict) and last.get("role") == "user" for last in lasts)
 
 
 def _read_or_left_out(guess: Guess, columns: Iterable[str], path: str) -> str:

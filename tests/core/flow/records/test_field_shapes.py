@@ -164,6 +164,10 @@ READ: dict[str, tuple[dict[str, Any], Any]] = {
         {"prompt": "q", "chosen": "a", "rejected": "b", "tools": [TOOL]},
         {name: {"messages": messages, "tools": [TOOL]} for name, messages in both([["user", "q"]], "a", "b").items()},
     ),
+    "earlier turns": (
+        {"system": "s", "query": "q", "response": "a", "history": [["r", "b"]]},
+        [["system", "s"], ["user", "r"], ["assistant", "b"], *QA],
+    ),
     "a generated solution": ({"problem": "q", "generated_solution": "a", "expected_answer": "x"}, QA),
 }
 
@@ -457,6 +461,19 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "a target that is no label": ({"kind": "k", "input": "q", "target": "a"}, "answer: target}}"),
     "duplicates": ({"qid1": "1", "question1": "q", "question2": "a", "is_duplicate": "1"}, "{label: is_duplicate}}"),
+    "turns of no pairs": (
+        [{"query": "q", "response": "a", "history": turns} for turns in ([], ["r"])],
+        ":2: history 1: a turn of the history is a pair",
+    ),
+    "tools of another name": (
+        {"messages": [user("q"), assistant("a")], "available_tools": json.dumps([TOOL])},
+        "'available_tools' beside messages would not be read",
+    ),
+    "the answer to a prompt": ({"prompt": "q", "solution": "a"}, "'solution', the answer to 'prompt',"),
+    "the answer to messages": (
+        {"messages": [user("q")], "ground_truth": "a", "dataset": "x"},
+        "'ground_truth', the answer to 'messages',",
+    ),
     "one text of another name": ({"sample": "a", "id": 3}, "no format fits"),
     "a text and a number": ({"sentence": "q", "label": 1}, "no format fits"),
 }
@@ -509,6 +526,16 @@ NO_TEXTS: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
         {"question": "q", "options": ["b", "a"], "answer": "a"},
         "'options' beside 'question' would not be read",
         {"question": "q\nb\na", "answer": "a"},
+    ),
+    "a context in titles and sentences": (
+        {"question": "q", "answer": "a", "context": {"title": ["s", "t"], "sentences": [["b.", " c."], ["d."]]}},
+        "'context', what the question is about,",
+        {"instruction": "q", "input": "s\nb. c.\n\nt\nd.", "output": "a"},
+    ),
+    "contexts": (
+        {"question": "q", "answer": "a", "contexts": ["b", "c"]},
+        "'contexts', what the question is about,",
+        {"instruction": "q", "input": "b\n\nc", "output": "a"},
     ),
     "a number": ({"question": "q", "answer": 3}, "its JSON is meant", {"question": "q", "answer": "3"}),
 }
@@ -671,6 +698,57 @@ REMADE: dict[str, tuple[Any, str, list[Any]]] = {
         {"context": "t", "query": "q", "options": ["b", "a"], "correct_option": 1},
         "'options' beside 'query'",
         [[["user", "t\nq\nb\na"], ["assistant", "a"]]],
+    ),
+    "several answers to questions in turn": (
+        {
+            "context": "s",
+            "questions": ["q", "r"],
+            "answers": {"texts": [["a", "x"], ["b"]], "answer_starts": [[0], [1]]},
+        },
+        "a conversation",
+        [[["user", "s\n\nq"], ["assistant", "a"], ["user", "r"], ["assistant", "b"]]],
+    ),
+    "spans of an answer": (
+        {"question": "q", "answers_spans": {"spans": ["a", "b"], "types": ["span", "span"]}},
+        "'answers_spans' of 'question'",
+        [[["user", "q"], ["assistant", "a, b"]]],
+    ),
+    "passages that are selected": (
+        {"query": "q", "passages": {"is_selected": [0, 1], "passage_text": ["b", "a"]}, "answers": ["x"]},
+        "'is_selected' says which ones answer",
+        [{"query": "q", "positives": ["a"], "negatives": ["b"]}],
+    ),
+    "parts of Gemini's": (
+        {
+            "systemInstruction": {"parts": [{"text": "s"}]},
+            "contents": [{"role": "user", "parts": [{"text": "q"}]}, {"role": "model", "parts": [{"text": "a"}]}],
+        },
+        "'contents', of parts,",
+        [[["system", "s"], *QA]],
+    ),
+    "a system prompt in parts": (
+        {"system": [{"text": "s"}], "messages": [user([{"text": "q"}]), assistant([{"text": "a"}])]},
+        "'system', a list of parts,",
+        [[["system", "s"], *QA]],
+    ),
+    "messages of trees": (
+        [
+            {"message_id": "0", "parent_id": None, "role": "prompter", "text": "q", "rank": None},
+            {"message_id": "1", "parent_id": "0", "role": "assistant", "text": "b", "rank": 1},
+            {"message_id": "2", "parent_id": "0", "role": "assistant", "text": "a", "rank": 0},
+        ],
+        "'parent_id', the message that each one follows,",
+        [QA],
+    ),
+    "the truth of a prompt": (
+        {"prompt": [user("q")], "reward_model": {"style": "rule", "ground_truth": "a"}, "data_source": "d"},
+        "'ground_truth' in 'reward_model'",
+        [QA],
+    ),
+    "shares of labels": (
+        {"text": "q", "toxicity": 0.7, "insult": 0.5, "threat": 0.1},
+        "'toxicity' and 2 more columns, each a share of a label",
+        [{"text": "q", "labels": ["insult", "toxicity"]}],
     ),
     "pairs in several languages": (
         {
