@@ -8,7 +8,7 @@ from typing import Any
 from graftkit import Column, Conversation, Message
 from graftkit.errors import DataError
 
-from graftkit_formats.answered import conversation, earlier_turns, history_in
+from graftkit_formats.answered import answer_of, beside_answer, conversation, earlier_turns
 from graftkit_formats.turns import SYSTEMS, string_of, with_system
 
 __all__ = ["Alpaca"]
@@ -21,7 +21,7 @@ class Alpaca:
     """Reads `{"instruction": ..., "input": ..., "output": ...}` as a conversation.
 
     The user says the instruction, and after an empty line the input where there is one. A column "system" comes before
-    it, and a column "history", a list of pairs, between the two.
+    it, and a column "history", a list of pairs, between the two; "reasoning_content" is thought before the output.
     """
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
@@ -31,7 +31,7 @@ class Alpaca:
         if "instruction" not in text or len(outputs) != 1 or len(inputs) > 1:
             return None
         system = [name for name in SYSTEMS if name in text]
-        return ["instruction", *inputs, *outputs, *system, *history_in(found)]
+        return ["instruction", *inputs, *outputs, *system, *beside_answer(found)]
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the conversation."""
@@ -44,6 +44,6 @@ class Alpaca:
         messages = (
             *earlier_turns(record, where),
             Message("user", "\n\n".join(asked)),
-            Message("assistant", string_of(record, outputs[0], where)),
+            answer_of(record, outputs[0], where),
         )
         return conversation(with_system(record, messages, where), where)

@@ -12,7 +12,7 @@ from graftkit.interfaces.samples import ANSWERED
 
 from graftkit_formats.turns import string_of
 
-__all__ = ["conversation", "conversation_or_prompt", "earlier_turns", "history_in"]
+__all__ = ["answer_of", "beside_answer", "conversation", "conversation_or_prompt", "earlier_turns"]
 
 
 def conversation(messages: tuple[Message, ...], where: str, tools: tuple[Mapping[str, Any], ...] = ()) -> Conversation:
@@ -46,9 +46,23 @@ def conversation_or_prompt(
         raise
 
 
-def history_in(found: Mapping[str, Column]) -> Collection[str]:
-    """Returns the column of earlier turns, if there is one."""
-    return ["history"] if "history" in found and "list" in found["history"].types else []
+def beside_answer(found: Mapping[str, Column]) -> Collection[str]:
+    """Returns the columns of earlier turns and of the reasoning before an answer, those that there are."""
+    history = ["history"] if "history" in found and "list" in found["history"].types else []
+    return [*history, *([_REASONING] if _REASONING in found and found[_REASONING].is_text else [])]
+
+
+def answer_of(record: Mapping[str, Any], key: str, where: str) -> Message:
+    """Returns the answer in a column, with the reasoning that stands in "reasoning_content", if any.
+
+    Raises:
+        DataError: One of them is no text.
+    """
+    reasoning = string_of(record, _REASONING, where) if _REASONING in record else ""
+    return Message("assistant", string_of(record, key, where), reasoning=reasoning)
+
+
+_REASONING = "reasoning_content"
 
 
 def earlier_turns(record: Mapping[str, Any], where: str) -> list[Message]:

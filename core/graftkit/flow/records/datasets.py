@@ -30,6 +30,7 @@ from graftkit.flow.records.suggest_format import (
     label_left_out,
     lists_as_text,
     misspelt_columns,
+    reasoning_left_out,
     suggest_format,
     tools_left_out,
     truth_left_out,
@@ -220,7 +221,8 @@ class _Opener:
         means = means.with_names(words) if words and isinstance(means, NamedFormat) and means.takes_names else means
         if format is None and entry.unused == "report":
             unanswered = getattr(means, "unanswered", False)
-            self._refuse_left_out(replace(look, read=known), first, source, entry.columns, unanswered=unanswered)
+            kept = replace(look, read=known)
+            self._refuse_left_out(kept, first, source, entry.columns, name, unanswered=unanswered)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
         describe = means.reading if isinstance(means, NamedFormat) and means.describes else None
@@ -328,6 +330,7 @@ class _Opener:
         first: _FirstRecords,
         source: RecordSource,
         columns: Mapping[str, str],
+        name: str,
         *,
         unanswered: bool,
     ) -> None:
@@ -337,6 +340,7 @@ class _Opener:
         told = told or context_left_out(found, known, self._formats(), path, columns)
         told = told or label_left_out(look, self._formats(), path) or answer_left_out(look, path)
         told = told or tools_left_out(look, self._formats(), path) or truth_left_out(look, path)
+        told = told or reasoning_left_out(look, name, columns, path)
         if told:
             message, hint, suggested = told
             raise _unknown(message, first, hint, suggested)

@@ -22,6 +22,7 @@ __all__ = [
     "label_left_out",
     "lists_as_text",
     "misspelt_columns",
+    "reasoning_left_out",
     "scored_texts",
     "suggest_format",
     "tools_left_out",
@@ -372,6 +373,7 @@ def _line(look: Look, formats: Mapping[str, RecordFormat], path: str, *, alone: 
     holds_more = [name for name in found if name not in texts and _holds_texts(name, found[name])]
     renamed = _answered_messages(found, lists) or _renamed(found, formats)
     if renamed:
+        renamed = _with_reasoning(renamed, found)
         told = " and ".join(f"'{theirs}' is meant as {ours}" for ours, theirs in renamed["columns"].items())
         return f"Where {told}, write: {{path: {yaml_word(path)}, {_entry(renamed)}}}.", renamed
     wrong = next((name for name, column in found.items() if _is_answer_but_no_text(name, column)), None)
@@ -401,7 +403,7 @@ def _line(look: Look, formats: Mapping[str, RecordFormat], path: str, *, alone: 
     columns = _fitting(_pair(texts, alone=not holds_more), found, formats)
     turns = _texts_in_turn(found, formats)
     if columns:
-        guess = _guess("question-answer", columns)
+        guess = _with_reasoning(_guess("question-answer", columns), found)
         return f"Say which column is which, for example: {{path: {yaml_word(path)}, {_entry(guess)}}}.", guess
     if turns:
         told = f"Where '{one_line(turns)}' holds what user and assistant say in turn: "
@@ -456,6 +458,58 @@ def _answered_messages(found: Mapping[str, Column], lists: Sequence[str]) -> Gue
     if len(messages) != 1 or len(answers) != 1:
         return None
     return _guess("prompt-completion", {"prompt": messages[0], "completion": answers[0]})
+
+
+def _reasoning_in(found: Mapping[str, Column]) -> str | None:
+    """Returns the column of what is thought before an answer, if there is one alone, of another name than is read."""
+    names = [name for name, column in found.items() if column.is_text and _REASONING.fullmatch(name)]
+    return names[0] if len(names) == 1 and "reasoning_content" not in found else None
+
+
+_REASONING = re.compile(
+    "(?:.*[_ ])?(?:cot|chain[_ ]of[_ ]thoughts?|reasoning|thinking|thoughts?|thinking_trajectory)(?:_trace)?",
+    re.IGNORECASE,
+)
+"""What data sets call that."""
+
+
+def _with_reasoning(guess: Guess, found: Mapping[str, Column]) -> Guess:
+    """Returns a guess of an answer with the reasoning before it, if the file has such."""
+    name = _reasoning_in(found)
+    if name is None or guess["format"] not in _ANSWERING:
+        return guess
+    begins = name.rpartition("_")[0]
+    same = (one for one in found if begins and one.startswith(begins) and one != name and _ANSWERED.search(one))
+    answer = next((one for one in same if found[one].is_text and "answer" in guess["columns"]), None)
+    own = {"answer": answer} if answer else {}  # such as deepseek_solution, of deepseek_reasoning
+    return {**guess, "columns": {**guess["columns"], **own, "reasoning_content": name}}
+
+
+_ANSWERING = ("question-answer", "alpaca")
+"""The formats that read the reasoning before an answer in a column of its own."""
+
+
+def reasoning_left_out(look: Look, format: str, columns: Mapping[str, str], path: str) -> tuple[str, str, Guess] | None:
+    """Returns what is thought before an answer and would not be read, what to write, and what that says; or None.
+
+    Args:
+        look: What the file holds.
+        format: What the recipe calls the format that fits.
+        columns: The names that the recipe gives columns, and the file's own.
+        path: The path that the recipe gives.
+    """
+    name = _reasoning_in(look.found)
+    if name is None or name in look.read or format not in _ANSWERING:
+        return None
+    if not any(" " in value for value in look.values(name)):  # such as "on" and "off"
+        return None
+    guess = _guess(format, {**columns, "reasoning_content": name})
+    left = [one for one in look.found if one not in look.read]
+    return (
+        f"'{name}', what is thought before the answer, would not be read",
+        _read_or_left_out(guess, left, path),
+        guess,
+    )
 
 
 def _made_text(name: str, found: Mapping[str, Column], path: str) -> str:

@@ -164,6 +164,10 @@ READ: dict[str, tuple[dict[str, Any], Any]] = {
         {"prompt": "q", "chosen": "a", "rejected": "b", "tools": [TOOL]},
         {name: {"messages": messages, "tools": [TOOL]} for name, messages in both([["user", "q"]], "a", "b").items()},
     ),
+    "reasoning in a column": (
+        {"instruction": "q", "output": "a", "reasoning_content": "t"},
+        [["user", "q"], ["assistant", "a", {"reasoning": "t"}]],
+    ),
     "earlier turns": (
         {"system": "s", "query": "q", "response": "a", "history": [["r", "b"]]},
         [["system", "s"], ["user", "r"], ["assistant", "b"], *QA],
@@ -394,7 +398,7 @@ def test_a_message_that_is_a_record_is_no_text(tmp_path: Path, more: dict[str, A
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "other case": ({"Question": "q", "Complex_CoT": "t", "Answer": "a"}, "no format fits"),
+    "other case": ({"Question": "q", "Complex_CoT": "t", "Answer": "a"}, "reasoning_content: Complex_CoT}}"),
     "a list of another name": ({"id": 1, "items": turns("q", "a")}, "no format fits"),
     "an article and its summary": ({"id": "1", "article": "q", "highlights": "a"}, "no format fits"),
     "two other texts": ({"url": "u", "left": "q", "right": "a"}, "no format fits"),
@@ -461,6 +465,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "a target that is no label": ({"kind": "k", "input": "q", "target": "a"}, "answer: target}}"),
     "duplicates": ({"qid1": "1", "question1": "q", "question2": "a", "is_duplicate": "1"}, "{label: is_duplicate}}"),
+    "reasoning of another name": (
+        {"question": "q", "answer": "a", "complex_cot": "t u"},
+        "'complex_cot', what is thought before the answer, would not be read",
+    ),
+    "reasoning and the answer of its own": (
+        {"problem": "q", "some_reasoning": "t u", "some_solution": "a", "true_solution": "b"},
+        "answer: some_solution, reasoning_content: some_reasoning}}",
+    ),
     "turns of no pairs": (
         [{"query": "q", "response": "a", "history": turns} for turns in ([], ["r"])],
         ":2: history 1: a turn of the history is a pair",
