@@ -31,6 +31,7 @@ from graftkit.flow.records.suggest_format import (
     lists_as_text,
     misspelt_columns,
     reasoning_left_out,
+    solution_left_out,
     suggest_format,
     tools_left_out,
     truth_left_out,
@@ -340,7 +341,7 @@ class _Opener:
         told = told or context_left_out(found, known, self._formats(), path, columns)
         told = told or label_left_out(look, self._formats(), path) or answer_left_out(look, path)
         told = told or tools_left_out(look, self._formats(), path) or truth_left_out(look, path)
-        told = told or reasoning_left_out(look, name, columns, path)
+        told = told or reasoning_left_out(look, name, columns, path) or solution_left_out(look, columns, path)
         if told:
             message, hint, suggested = told
             raise _unknown(message, first, hint, suggested)

@@ -24,6 +24,7 @@ __all__ = [
     "misspelt_columns",
     "reasoning_left_out",
     "scored_texts",
+    "solution_left_out",
     "suggest_format",
     "tools_left_out",
     "truth_left_out",
@@ -293,6 +294,26 @@ def answer_left_out(look: Look, path: str) -> tuple[str, str, Guess] | None:
     guess = _guess("question-answer", {"question": read[0], "answer": answer})
     left = [name for name in found if name not in read]
     return f"'{answer}' beside '{read[0]}' would not be read", _read_or_left_out(guess, left, path), guess
+
+
+def solution_left_out(look: Look, columns: Mapping[str, str], path: str) -> tuple[str, str, Guess] | None:
+    """Returns the solution whose result alone would be read, what to write, and what that says; None without one.
+
+    Args:
+        look: What the file holds.
+        columns: The names that the recipe gives columns, and the file's own.
+        path: The path that the recipe gives.
+    """
+    found, read = look.found, look.read
+    if not {"question", "answer"} <= {*read} or "solution" in read or not found.get("solution", Column()).is_text:
+        return None
+    lengths = [tuple(len(str(record.get(name, ""))) for name in ("solution", "answer")) for _, record in look.first]
+    if any(solution <= answer for solution, answer in lengths):
+        return None
+    mapped = {**columns, "answer": columns.get("solution", "solution"), "unread": columns.get("answer", "answer")}
+    left = [name for name in found if name not in read]
+    guess = _guess("question-answer", mapped)
+    return "'solution' beside 'answer', its result, would not be read", _read_or_left_out(guess, left, path), guess
 
 
 def tools_left_out(look: Look, formats: Mapping[str, RecordFormat], path: str) -> tuple[str, str, Guess] | None:

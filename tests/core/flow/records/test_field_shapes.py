@@ -473,6 +473,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         {"problem": "q", "some_reasoning": "t u", "some_solution": "a", "true_solution": "b"},
         "answer: some_solution, reasoning_content: some_reasoning}}",
     ),
+    "a solution and its result": (
+        {"question": "q", "solution": "It is a.", "answer": "a"},
+        "columns: {answer: solution, unread: answer}}",
+    ),
     "turns of no pairs": (
         [{"query": "q", "response": "a", "history": turns} for turns in ([], ["r"])],
         ":2: history 1: a turn of the history is a pair",
