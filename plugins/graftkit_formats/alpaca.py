@@ -7,9 +7,8 @@ from typing import Any
 
 from graftkit import Column, Conversation, Message
 from graftkit.errors import DataError
-from graftkit.interfaces.record_format import kind_of
 
-from graftkit_formats.answered import conversation
+from graftkit_formats.answered import answer_of, beside_answer, conversation, earlier_turns
 from graftkit_formats.turns import SYSTEMS, string_of, with_system
 
 __all__ = ["Alpaca"]
@@ -22,7 +21,7 @@ class Alpaca:
     """Reads `{"instruction": ..., "input": ..., "output": ...}` as a conversation.
 
     The user says the instruction, and after an empty line the input where there is one. A column "system" comes before
-    it, and a column "history", a list of pairs, between the two.
+    it, and a column "history", a list of pairs, between the two; "reasoning_content" is thought before the output.
     """
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
@@ -31,8 +30,8 @@ class Alpaca:
         inputs, outputs = ([name for name in names if name in text] for names in (_INPUTS, _OUTPUTS))
         if "instruction" not in text or len(outputs) != 1 or len(inputs) > 1:
             return None
-        history = [name for name in ("history",) if name in found and "list" in found[name].types]
-        return ["instruction", *inputs, *outputs, *(name for name in SYSTEMS if name in text), *history]
+        system = [name for name in SYSTEMS if name in text]
+        return ["instruction", *inputs, *outputs, *system, *beside_answer(found)]
 
     def sample(self, record: Mapping[str, Any], where: str) -> Conversation:
         """Returns the conversation."""
@@ -43,25 +42,8 @@ class Alpaca:
         asked = [string_of(record, "instruction", where)]
         asked += [string_of(record, name, where) for name in _INPUTS if record.get(name) not in (None, "")]
         messages = (
-            *_history(record.get("history") or [], where),
+            *earlier_turns(record, where),
             Message("user", "\n\n".join(asked)),
-            Message("assistant", string_of(record, outputs[0], where)),
+            answer_of(record, outputs[0], where),
         )
         return conversation(with_system(record, messages, where), where)
-
-
-def _history(pairs: Any, where: str) -> list[Message]:
-    """Returns earlier turns, given as pairs of question and answer."""
-    if not isinstance(pairs, list):
-        raise DataError(f'"history" is {kind_of(pairs)}, no list of pairs', where=where)
-    messages = []
-    for number, pair in enumerate(pairs, 1):
-        at = f"{where}: history {number}"
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise DataError("a turn of the history is a pair of question and answer", where=at)
-        said = {"question": pair[0], "answer": pair[1]}
-        messages += [
-            Message("user", string_of(said, "question", at)),
-            Message("assistant", string_of(said, "answer", at)),
-        ]
-    return messages

@@ -14,7 +14,7 @@ from graftkit.interfaces.samples import ANSWERED
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import PreferenceConfig
 from graftkit_formats.transcripts import is_transcript, messages_of_transcript
-from graftkit_formats.turns import SYSTEMS, TurnKeys, messages_of, string_of, turns_of, with_system
+from graftkit_formats.turns import SYSTEMS, TOOLS, TurnKeys, messages_of, string_of, tools_of, turns_of, with_system
 
 __all__ = ["Preference"]
 
@@ -33,8 +33,8 @@ class Preference:
 
     Texts may be transcripts, "\n\nHuman: ...\n\nAssistant: ...", which are conversations.
 
-    The prompt may have another name, an "input" after it and a system prompt before it. `{"prompt": ..., "completion":
-    ..., "label": true}` is an answer that is wanted or not.
+    The prompt may have another name, an "input" after it, a system prompt before it, and "tools". `{"prompt": ...,
+    "completion": ..., "label": true}` is an answer that is wanted or not.
 
     Args:
         config: Its fields.
@@ -105,7 +105,7 @@ class Preference:
                 hint="Leave it out. How often an epoch sees the records of a file is the weight of its entry.",
             )
         silent = [replace(message, weight=0.0) for message in before]
-        return conversation((*silent, last), where)
+        return conversation((*silent, last), where, tools_of(record, where))
 
     def _prompt(self, record: Mapping[str, Any], where: str) -> tuple[Message, ...]:
         """Returns the messages before the answer; nothing where the answer is a conversation."""
@@ -146,9 +146,10 @@ def _begun(messages: tuple[Message, ...], role: str) -> tuple[Message, ...]:
 
 
 def _beside(prompt: str | None, found: Mapping[str, Column]) -> list[str]:
-    """Returns the columns that go with the rest: an input belongs to a prompt's text, a system prompt comes first."""
+    """Returns the columns that go with the rest: an input after a prompt's text, a system prompt, and tools."""
     names = (*(("input",) if prompt and prompt != "input" and found[prompt].is_text else ()), *SYSTEMS)
-    return [name for name in names if name in found and found[name].is_text]
+    texts = [name for name in names if name in found and found[name].is_text]
+    return [*texts, *(name for name in TOOLS if name in found)]
 
 
 def _joined(prompt: tuple[Message, ...], answer: tuple[Message, ...], key: str, where: str) -> tuple[Message, ...]:

@@ -11,7 +11,7 @@ from graftkit.errors import NothingToLearn
 
 from graftkit_formats.answered import conversation
 from graftkit_formats.config import RolesConfig
-from graftkit_formats.turns import TurnKeys, messages_of, string_of, turns_of
+from graftkit_formats.turns import SYSTEMS, TOOLS, TurnKeys, messages_of, string_of, tools_of, turns_of, with_system
 
 __all__ = ["PromptCompletion"]
 
@@ -22,7 +22,7 @@ class PromptCompletion:
     """Reads `{"prompt": ..., "completion": ...}`: texts, of which no chat template is made, or lists of messages.
 
     A completion after a list of messages may be a text, which is what the assistant says. Beside such a list only the
-    completion is learnt, whatever weights those of the prompt have.
+    completion is learnt, whatever weights those of the prompt have; columns "system" and "tools" go with it.
 
     Args:
         config: Its fields.
@@ -37,7 +37,10 @@ class PromptCompletion:
             return None
         prompt, completion = found["prompt"], found["completion"]
         completes = completion.is_text or (prompt.is_list_of_objects and completion.is_list_of_objects)
-        return ["prompt", "completion"] if completes and (prompt.is_text or prompt.is_list_of_objects) else None
+        if not completes or not (prompt.is_text or prompt.is_list_of_objects):
+            return None
+        beside = [name for name in (*SYSTEMS, *TOOLS) if name in found] if prompt.is_list_of_objects else []
+        return ["prompt", "completion", *beside]
 
     def sample(self, record: Mapping[str, Any], where: str) -> Completion | Conversation:
         """Returns the completion, or the conversation."""
@@ -57,4 +60,4 @@ class PromptCompletion:
             for key in ("prompt", "completion")
         )
         silent = tuple(replace(message, weight=0.0) for message in prompt)
-        return conversation((*silent, *completion), where)
+        return conversation(with_system(record, (*silent, *completion), where), where, tools_of(record, where))

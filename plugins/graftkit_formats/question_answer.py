@@ -9,7 +9,7 @@ from graftkit import Column, Conversation, Message
 from graftkit.errors import DataError, NothingToLearn
 from graftkit.interfaces.record_format import kind_of
 
-from graftkit_formats.answered import conversation
+from graftkit_formats.answered import answer_of, beside_answer, conversation, earlier_turns
 from graftkit_formats.turns import SYSTEMS, calls_in, string_of, tools_of, with_system
 
 __all__ = ["QuestionAnswer"]
@@ -40,8 +40,9 @@ _FOUND = ("question", "answers")
 class QuestionAnswer:
     """Reads `{"question": ..., "answer": ...}`, and other names for the two, as a conversation of two turns.
 
-    Where the answer is called "answers", and tools stand beside it, it is the JSON text of calls. SQuAD's `{"question":
-    ..., "context": ..., "answers": {"text": [...], ...}}` is the question, the context after it, and its first answer.
+    A column "history", a list of pairs, comes before them, and "reasoning_content" is thought before the answer. Where
+    the answer is called "answers", and tools stand beside it, it is the JSON text of calls. SQuAD's `{"question": ...,
+    "context": ..., "answers": {"text": [...], ...}}` is the question, the context after it, and its first answer.
     """
 
     def columns(self, found: Mapping[str, Column]) -> Collection[str] | None:
@@ -54,7 +55,7 @@ class QuestionAnswer:
         pairs = [pair for pair in _PAIRS if {*pair} <= text]
         if len(pairs) != 1 or "instruction" in text:
             return None
-        return [*pairs[0], *(name for name in SYSTEMS if name in text)]
+        return [*pairs[0], *(name for name in SYSTEMS if name in text), *beside_answer(found)]
 
     def reading(self, record: Mapping[str, Any]) -> str:
         """Says what is learnt where a question has several answers."""
@@ -71,6 +72,8 @@ class QuestionAnswer:
         if {*_FOUND} <= record.keys() and isinstance(record["answers"], dict):
             return conversation(with_system(record, _found(record, where), where), where)
         pairs = [pair for pair in _PAIRS if {*pair} <= record.keys()]
+        if len(pairs) > 1:  # of which one may be of lists, such as of tokens
+            pairs = [pair for pair in pairs if all(isinstance(record[name], str) for name in pair)]
         if not pairs and any(question in record for question, _ in _PAIRS):
             raise NothingToLearn("the question has no answer", where=where)
         if len(pairs) != 1:
@@ -82,8 +85,9 @@ class QuestionAnswer:
             )
         question, answer = pairs[0]
         messages = (
+            *earlier_turns(record, where),
             Message("user", string_of(record, question, where)),
-            Message("assistant", string_of(record, answer, where)),
+            answer_of(record, answer, where),
         )
         return conversation(with_system(record, messages, where), where)
 

@@ -129,6 +129,7 @@ def test_an_error_names_the_line_of_standard_input(run: Any, size: str) -> None:
     line = ["generate", str(run.folder), "--max-new-tokens", "2", "--batch-size", size]
     done = CliRunner().invoke(toolkit, line, input="say 1\n\n" + "say " * 900 + "\nsay 2\n")
     assert isinstance(done.exception, RequestError) and done.exception.where == "standard input:3"
+    assert done.stdout == asked(run.folder, "say 1", "--max-new-tokens", "2").stdout, "the line before it is answered"
 
 
 def test_lines_are_prompts_whatever_system_wrote_them(monkeypatch: pytest.MonkeyPatch) -> None:

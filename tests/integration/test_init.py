@@ -96,6 +96,12 @@ def test_records_may_be_named_as_the_recipe_names_them(
     said = "path: tickets.csv, format: question-answer, columns: {question: Kunde fragt, answer: THEIRS}, empty: skip"
     wrong = CliRunner().invoke(init, ["--model", str(tiny_model), "--train", f"{{{said}}}"])
     assert "names 'THEIRS'" in str(wrong.exception) and "Kunde fragt (string), Antw" in str(wrong.exception)
+    (tmp_path / "empty.csv").write_text("Kunde fragt;Antwort\nWo?;\n")
+    wrong = CliRunner().invoke(
+        init,
+        ["--model", str(tiny_model), "--train", f"{{{said}}}".replace("tickets", "empty").replace("THEIRS", "Antwort")],
+    )
+    assert "empty.csv: all records are left out (empty: skip): there is nothing to learn from" in str(wrong.exception)
     wrong = CliRunner().invoke(init, ["--model", str(tiny_model), "--train", f"{{{said}, colums: {{}}}}"])
     assert "Did you mean 'columns'?" in str(wrong.exception)
     done = CliRunner().invoke(

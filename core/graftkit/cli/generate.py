@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from graftkit.visible import further_lines_indented
 if TYPE_CHECKING:
     from graftkit.flow.answering.reload import Reply
     from graftkit.flow.answering.reloaded_head import HeadModel
-    from graftkit.flow.generate import Answer, Asked
+    from graftkit.flow.generate import Answer, Asked, Turn
     from graftkit.flow.preparation.plan_adapter import TokenizerOf
 
 __all__ = ["command"]
@@ -147,8 +147,24 @@ def command(
                 with named(where):
                     _say(text, asked, beside, as_json)
                 continue
-            for answer in asked.answers([Turn(text, where=where) for where, text in texts], beside):
+            for answer in _answered(asked, beside, [Turn(text, where=where) for where, text in texts]):
                 _say_whole(answer, as_json)
+
+
+def _answered(asked: Asked, beside: Asked | None, turns: Sequence[Turn]) -> Iterator[Answer]:
+    """Yields the answers to some prompts; of those of which one can't be answered to the ones before it.
+
+    Raises:
+        RequestError: One can't be answered.
+    """
+    try:
+        yield from asked.answers(turns, beside)
+    except RequestError as error:
+        where = error.where
+        before = list(takewhile(lambda turn: turn.where != where, turns))
+        if 0 < len(before) < len(turns):
+            yield from asked.answers(before, beside)
+        raise
 
 
 _OF_A_HEAD = frozenset({"source", "prompt", "base", "quantizer", "tokenizer", "offline", "disable", "as_json"})

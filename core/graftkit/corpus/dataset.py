@@ -151,13 +151,36 @@ class Dataset:
             except NothingToLearn:
                 if not self.skip_empty:
                     raise
-                if not self.skipped or number > self.skipped[-1]:
-                    self.skipped.append(number)
+                self._skip(number)
                 continue
             yield sample, None if self.by is None else _shared(values, self.by, where)
         if number < 0:
             raise _no_record(self.source)
         self.counted[:] = [number + 1]
+
+    def spread(self, stride: int, start: int) -> Iterator[Sample | None]:
+        """Yields an item a record: of one in every `stride` the sample, unless it is left out, else None.
+
+        Records that are not looked at are not known to be left out.
+
+        Args:
+            stride: How many records there are to each one that is looked at.
+            start: The number of the first record among those of all files.
+
+        Raises:
+            DataError: As for the samples.
+        """
+        for number, record in enumerate(self._records()):
+            try:
+                yield None if (start + number) % stride else self.sample(record)
+            except NothingToLearn:
+                if not self.skip_empty:
+                    raise
+                self._skip(number)
+
+    def _skip(self, number: int) -> None:
+        if not self.skipped or number > self.skipped[-1]:
+            self.skipped.append(number)
 
     def count(self) -> int:
         """Counts the records that are read, without parsing them, unless it is known how many they are.

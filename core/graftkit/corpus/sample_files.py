@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from typing import Any, get_args
 
@@ -131,7 +130,7 @@ def scan_samples(
         seed: Places the records in a draw of holdout ones; None where none is to be drawn.
         fits: Called with each record; raises a `DataError` where the run can't use it.
         most: Where there are more records, so many, evenly spread, are checked, and the others only counted: those are
-            not `kept`. None for no limit. Files must be none whose empty records are left out.
+            not `kept`. None for no limit.
 
     Returns:
         All records. Of each, a digest and its shape are kept in memory, about 40 bytes.
@@ -146,8 +145,8 @@ def scan_samples(
     sizes = []
     for dataset in datasets:
         before = len(kinds)
-        wanted = (number % stride == 0 for number in count(before))
-        for sample, group in dataset.grouped() if stride == 1 else ((one, None) for one in dataset.after(wanted)):
+        spread = ((one, None) for one in dataset.spread(stride, before))
+        for sample, group in dataset.grouped() if stride == 1 else spread:
             digest, draw, kind = bytes(DIGEST.itemsize), b"" if seed is None else bytes(DIGEST.itemsize), 0
             if sample is not None:
                 fits(sample)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -560,6 +561,19 @@ def test_a_record_that_is_not_among_those_is_not_judged(tmp_path: Path) -> None:
     assert len(scan_samples(files, most=100)) == 100
     with pytest.raises(DataError, match=r"a\.jsonl:152"):
         scan_samples(files, most=200)
+
+
+def test_an_empty_record_among_those_is_left_out_where_the_recipe_says_so(tmp_path: Path) -> None:
+    """Of those between nobody knows; the others are read again under their own numbers."""
+    texts = [str(number) if number not in (3, 4, 6) else "" for number in range(12)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    [file] = open_files([tmp_path / "a.jsonl"])
+    with pytest.raises(DataError, match=r"a\.jsonl:4"):
+        scan_samples([file], most=4)
+    file = replace(file, skip_empty=True)
+    found = scan_samples([file], most=4)
+    assert (len(found.kept), len(found)) == (10, 2) and [*file.skipped] == [3, 6]
+    assert [sample.key() for sample in found] == ["0", "9"]
 
 
 def test_words_are_read_with_their_tags(tmp_path: Path) -> None:

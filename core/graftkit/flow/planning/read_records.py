@@ -105,7 +105,7 @@ def read_records(
                 hint="Say another column, or leave data.holdout_by out.",
             )
     if not found.train:
-        told = "every record is held out" if found.holdout else "every record is empty"
+        told = "every record is held out" if found.holdout else "all records are left out (empty: skip)"
         raise DataError(f"{told}: there is nothing to learn from", where=str(files[0].source))
     one_score = kinds.told_of_one_score() if bound.objective_config.learns_from in ("scores", "scored_pairs") else ""
     if one_score:

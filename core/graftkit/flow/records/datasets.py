@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,15 +20,21 @@ from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError, UnknownFormatError
 from graftkit.flow.records.handed_records import words_beside
 from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
+from graftkit.flow.records.jq_commands import Look
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
-from graftkit.flow.records.remade_records import choices_left_out, remade, remade_texts
+from graftkit.flow.records.remade_records import remade, remade_left_out, remade_texts
 from graftkit.flow.records.suggest_format import (
     Guess,
+    answer_left_out,
     context_left_out,
     label_left_out,
     lists_as_text,
     misspelt_columns,
+    reasoning_left_out,
+    solution_left_out,
     suggest_format,
+    tools_left_out,
+    truth_left_out,
 )
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
@@ -36,7 +42,7 @@ from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import Kind
 from graftkit.interfaces.objective import LearnsFrom
 from graftkit.interfaces.reader import NamesNumbers, Reader
-from graftkit.interfaces.record_format import Column, RecordFormat
+from graftkit.interfaces.record_format import RecordFormat
 from graftkit.interfaces.record_source import RecordSource
 from graftkit.interfaces.yaml_word import yaml_word
 from graftkit.recipe.bind import BoundRecipe
@@ -206,15 +212,18 @@ class _Opener:
                 f"columns names '{missing[0]}', which the first records do not have: {described(theirs)}",
                 where=str(source),
             )
+        words = _kept_words(reads, source, entry.columns)
+        look = Look(found, first, words=[name for name in words if name in found])
         name, means, known = (
-            self._chosen_format(found, *format, source, entry.columns)
+            self._chosen_format(look, *format, source, entry.columns)
             if format
-            else self._fitting(found, first, source, reader_name)
+            else self._fitting(look, first, source, reader_name)
         )
-        means = _with_names(means, reads, source, entry.columns)
+        means = means.with_names(words) if words and isinstance(means, NamedFormat) and means.takes_names else means
         if format is None and entry.unused == "report":
             unanswered = getattr(means, "unanswered", False)
-            self._refuse_left_out(found, known, first, source, entry.columns, unanswered=unanswered)
+            kept = replace(look, read=known)
+            self._refuse_left_out(kept, first, source, entry.columns, name, unanswered=unanswered)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
         describe = means.reading if isinstance(means, NamedFormat) and means.describes else None
@@ -263,9 +272,10 @@ class _Opener:
         return None
 
     def _fitting(
-        self, found: Mapping[str, Column], first: _FirstRecords, source: RecordSource, reader_name: str
+        self, look: Look, first: _FirstRecords, source: RecordSource, reader_name: str
     ) -> tuple[str, RecordFormat, frozenset[str]]:
         """Returns the one format that fits a file, and the columns that it reads."""
+        found = look.found
         for group in [group for answered in (True, False) for group in self._formats_by(answered=answered)]:
             fitting = fits(found, group)
             if len(fitting) == 1:
@@ -280,25 +290,26 @@ class _Opener:
                 )
         path, rows = source.path.name, (one for _, one in first)
         offered: tuple[str, Guess | None] | None = None if reader_name != "csv" else lists_as_text(rows, path)
-        by_texts = remade_texts((one for _, one in first), path) if offered is None else None
+        by_texts = remade_texts(look, path) if offered is None else None
         if by_texts:
             offered = f"Where {by_texts[0]}: {by_texts[1]}", None
-        hint, suggested = offered or suggest_format(found, self._formats(), path, alone=first.count == 1)
+        hint, suggested = offered or suggest_format(look, self._formats(), path, alone=first.count == 1)
         raise _unknown(f"no format fits the first records: {described(found)}", first, hint, suggested)
 
     def _chosen_format(
         self,
-        found: Mapping[str, Column],
+        look: Look,
         name: str,
         format: RecordFormat,
         source: RecordSource,
         renamed: Mapping[str, str],
     ) -> tuple[str, RecordFormat, frozenset[str]]:
         """Returns the format that the recipe names, and the columns that it reads."""
+        found = look.found
         columns = format.columns(found)
         if columns is not None:
             return name, format, frozenset(columns)
-        hint, suggested = suggest_format(found, self._formats(), source.path.name, alone=False)
+        hint, suggested = suggest_format(look, self._formats(), source.path.name, alone=False)
         use = suggested and suggested.get("format")
         fits_so = not renamed and name == (use["use"] if isinstance(use, Mapping) else use)
         raise DataError(
@@ -316,24 +327,25 @@ class _Opener:
 
     def _refuse_left_out(
         self,
-        found: Mapping[str, Column],
-        known: Collection[str],
+        look: Look,
         first: _FirstRecords,
         source: RecordSource,
         columns: Mapping[str, str],
+        name: str,
         *,
         unanswered: bool,
     ) -> None:
         """Refuses a file whose format leaves out what is likely meant, such as a misspelt column."""
-        told = misspelt_columns(found, known, self._formats(), source.path.name)
-        told = told or context_left_out(found, known, self._formats(), source.path.name, columns)
-        told = told or label_left_out(found, known, self._formats(), source.path.name)
+        found, known, path = look.found, look.read, source.path.name
+        told = misspelt_columns(found, known, self._formats(), path)
+        told = told or context_left_out(found, known, self._formats(), path, columns)
+        told = told or label_left_out(look, self._formats(), path) or answer_left_out(look, path)
+        told = told or tools_left_out(look, self._formats(), path) or truth_left_out(look, path)
+        told = told or reasoning_left_out(look, name, columns, path) or solution_left_out(look, columns, path)
         if told:
             message, hint, suggested = told
             raise _unknown(message, first, hint, suggested)
-        other = choices_left_out(found, known, source.path.name)
-        if unanswered:
-            other = other or remade(found, known, source.path.name)
+        other = (remade if unanswered else remade_left_out)(look, path)
         if other:
             message, hint = other
             raise _unknown(message, first, hint, None)
@@ -413,21 +425,17 @@ def _shortest(registered: RegisteredProvider, names: Mapping[str, int]) -> str:
     return registered.provider.name if names[registered.provider.name] == 1 else registered.qualified_name
 
 
-def _with_names(format: RecordFormat, reader: Reader, source: RecordSource, columns: Mapping[str, str]) -> RecordFormat:
-    """Returns a format with the words that a file keeps for its numbers, where it keeps any and the format takes them.
+def _kept_words(reader: Reader, source: RecordSource, columns: Mapping[str, str]) -> dict[str, Sequence[str]]:
+    """Returns the words that a file keeps for the numbers of its columns, by the format's names of these.
 
     Args:
-        format: The format.
         reader: Reads the file.
         source: The file.
         columns: The format's names of columns -> the file's.
     """
-    if not isinstance(format, NamedFormat) or not format.takes_names:
-        return format
     theirs = {name: ours for ours, name in columns.items()}
     found = {**words_beside(source.path), **(reader.names(source) if isinstance(reader, NamesNumbers) else {})}
-    kept = {theirs.get(name, name): words for name, words in found.items()}
-    return format.with_names(kept) if kept else format
+    return {theirs.get(name, name): words for name, words in found.items()}
 
 
 def _check_alike(first: _FirstRecords, formats: Mapping[str, RecordFormat]) -> None:

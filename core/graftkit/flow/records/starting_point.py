@@ -15,7 +15,7 @@ from graftkit.corpus.record_shapes import SHAPES, check_learns_from, shape_of
 from graftkit.corpus.sample_files import Samples, scan_samples
 from graftkit.corpus.text_targets import TextTargets, is_pair, labels_in
 from graftkit.corpus.tokenizer_template import chat_template_of
-from graftkit.errors import RecipeError, UnknownFormatError
+from graftkit.errors import DataError, RecipeError, UnknownFormatError
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
 from graftkit.flow.base_files.own_head import check_head, mask_token
 from graftkit.flow.records.datasets import look_at_path, open_path, read_for
@@ -152,6 +152,10 @@ def find_starting_point(
             check_learns_from(sample, asked.learns_from, objective)
 
     samples = scan_samples(datasets, fits=fits, most=_LOOKED_AT)
+    if not samples:
+        raise DataError(
+            "all records are left out (empty: skip): there is nothing to learn from", where=str(datasets[0].source)
+        )
     records = len(samples.kept)
     _, files = open_model(host, model)
     tokenizer = load_tokenizer(files, host.registry.create(host.registry.resolve("tokenizer", files.tokenizer_backend)))

@@ -9,30 +9,36 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from graftkit.corpus.columns import columns_of, fits
-from graftkit.flow.records.remade_records import by_jq, choices_left_out, remade
+from graftkit.flow.records.jq_commands import Look, by_jq
+from graftkit.flow.records.remade_records import remade
 from graftkit.interfaces.record_format import Column, RecordFormat
 from graftkit.interfaces.yaml_word import yaml_word
 from graftkit.visible import one_line
 
 __all__ = [
     "Guess",
+    "answer_left_out",
     "context_left_out",
     "label_left_out",
     "lists_as_text",
     "misspelt_columns",
+    "reasoning_left_out",
     "scored_texts",
+    "solution_left_out",
     "suggest_format",
+    "tools_left_out",
+    "truth_left_out",
     "unread_columns",
 ]
 
 _FACTS = re.compile(
-    r"(?:.*_)?(?:id|idx|index|uuid|hash|url|source|model|type|lang|language|category|subject|topic|date|timestamp|"
-    r"split|title|path|version|dataset|metadata|error_message|system|system_prompt)",
+    r"(?:.*[_-])?(?:id|idx|index|uuid|hash|url|source|model|type|lang|language|category|subject|topic|date|timestamp|"
+    r"split|title|path|version|dataset|metadata|kind|task|error_message|system|system_prompt)",
     re.IGNORECASE,
 )
 """Names of columns that say something of a record, and are neither asked nor answered in it."""
 
-_LABELS = ("label", "labels", "class", "category", "target", "sentiment")
+_LABELS = ("label", "labels", "class", "category", "target", "sentiment", "is_duplicate")
 
 
 _COLUMNS = (
@@ -66,20 +72,20 @@ _ANY = "columns: {question: YOURS, answer: YOURS}"
 
 
 def suggest_format(
-    found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool
+    look: Look, formats: Mapping[str, RecordFormat], path: str, *, alone: bool
 ) -> tuple[str, Guess | None]:
     """Returns the line to write, as a hint, and what it says where that is guessed; the hint says that it is.
 
     Args:
-        found: The file's columns.
+        look: What the file holds.
         formats: The formats, by the names that a recipe gives them.
         path: The path that the recipe gives.
         alone: Whether the file is a single record.
     """
-    other = remade(found, (), path)
+    found, other = look.found, remade(look, path)
     if other:
         return f"{other[0]}. {other[1]}", None
-    line, guess = _line(found, formats, path, alone=alone)
+    line, guess = _line(look, formats, path, alone=alone)
     if line and len(line) <= _LONGEST + len(path):
         return line, guess
     if sum(column.is_text for column in found.values()) < 2:
@@ -253,19 +259,18 @@ def context_left_out(
     return told, _read_or_left_out(guess, left, path), guess
 
 
-def label_left_out(
-    found: Mapping[str, Column], read: Collection[str], formats: Mapping[str, RecordFormat], path: str
-) -> tuple[str, str, Guess] | None:
+def label_left_out(look: Look, formats: Mapping[str, RecordFormat], path: str) -> tuple[str, str, Guess] | None:
     """Returns a label of a text that would be read without it, what to write, and what that says; None without one.
 
     Args:
-        found: The file's columns.
-        read: Those that the format that fits reads.
+        look: What the file holds.
         formats: The formats, by the names that a recipe gives them.
         path: The path that the recipe gives.
     """
     plain = {"number", "string", "boolean", "null"}
-    label = next((name for name in found if _A_LABEL.fullmatch(name) and found[name].types <= plain), None)
+    found, read = look.found, look.read
+    named = (name for name in found if name in look.words or _A_LABEL.fullmatch(name))
+    label = next((name for name in named if found[name].types <= plain), None)
     if label is None or label in read or not {*read} <= {"text", "content"}:
         return None
     guess = _fitting_as({name: "label" if name == label else name for name in found}, found, formats)
@@ -273,6 +278,98 @@ def label_left_out(
         return None
     left = [name for name in found if name not in read]
     return f"'{label}' beside '{next(iter(read))}' would not be read", _read_or_left_out(guess, left, path), guess
+
+
+def answer_left_out(look: Look, path: str) -> tuple[str, str, Guess] | None:
+    """Returns the answer of a text that would be read alone, what to write, and what that says; None without one.
+
+    Args:
+        look: What the file holds.
+        path: The path that the recipe gives.
+    """
+    found, read = look.found, [*look.read]
+    answer = next((name for name in found if found[name].is_text and _ANSWERED.search(name) and name not in read), None)
+    if answer is None or len(read) != 1 or read[0] not in ("text", "content"):
+        return None
+    guess = _guess("question-answer", {"question": read[0], "answer": answer})
+    left = [name for name in found if name not in read]
+    return f"'{answer}' beside '{read[0]}' would not be read", _read_or_left_out(guess, left, path), guess
+
+
+def solution_left_out(look: Look, columns: Mapping[str, str], path: str) -> tuple[str, str, Guess] | None:
+    """Returns the solution whose result alone would be read, what to write, and what that says; None without one.
+
+    Args:
+        look: What the file holds.
+        columns: The names that the recipe gives columns, and the file's own.
+        path: The path that the recipe gives.
+    """
+    found, read = look.found, look.read
+    if not {"question", "answer"} <= {*read} or "solution" in read or not found.get("solution", Column()).is_text:
+        return None
+    lengths = [tuple(len(str(record.get(name, ""))) for name in ("solution", "answer")) for _, record in look.first]
+    if any(solution <= answer for solution, answer in lengths):
+        return None
+    mapped = {**columns, "answer": columns.get("solution", "solution"), "unread": columns.get("answer", "answer")}
+    left = [name for name in found if name not in read]
+    guess = _guess("question-answer", mapped)
+    return "'solution' beside 'answer', its result, would not be read", _read_or_left_out(guess, left, path), guess
+
+
+def tools_left_out(look: Look, formats: Mapping[str, RecordFormat], path: str) -> tuple[str, str, Guess] | None:
+    """Returns the tools of a conversation under another name, what to write, and what that says; None without them.
+
+    Args:
+        look: What the file holds.
+        formats: The formats, by the names that a recipe gives them.
+        path: The path that the recipe gives.
+    """
+    found, read = look.found, look.read
+    tools = next((name for name in _TOOLS if name in found and name not in read), None)
+    if tools is None or not {"messages", "conversations", "conversation"} & {*read}:
+        return None
+    guess = _fitting_as({name: "tools" if name == tools else name for name in found}, found, formats)
+    if guess is None or guess["columns"] != {"tools": tools}:
+        return None
+    left = [name for name in found if name not in read]
+    return f"'{tools}' beside messages would not be read", _read_or_left_out(guess, left, path), guess
+
+
+_TOOLS = ("available_tools", "tools_list", "tool_list", "tool_definitions", "tool_schemas", "tools_json")
+"""What data sets call the descriptions of tools, besides what is read as such."""
+
+
+def truth_left_out(look: Look, path: str) -> tuple[str, str, Guess] | None:
+    """Returns the answer that a prompt should get, where that would not be read, and likewise; None without one.
+
+    Args:
+        look: What the file holds.
+        path: The path that the recipe gives.
+    """
+    found, read = look.found, look.read
+    texts = [name for name in found if found[name].is_text and name not in read]
+    truth = next((name for name in _TRUTHS if name in texts), None)
+    asked = next((name for name in ("prompt", "messages") if name in read), None)
+    if truth is None or asked is None or not _nobody_answers(look, asked):
+        return None
+    if found[asked].is_text:
+        guess = _guess("question-answer", {"question": asked, "answer": truth})
+    else:
+        guess = _guess("prompt-completion", {"prompt": asked, "completion": truth})
+    left = [name for name in found if name not in read]
+    return f"'{truth}', the answer to '{asked}', would not be read", _read_or_left_out(guess, left, path), guess
+
+
+_TRUTHS = ("ground_truth", "solution", "answer", "expected_answer", "final_answer", "canonical_solution", "reference")
+"""What data sets call the answer that a prompt should get."""
+
+
+def _nobody_answers(look: Look, name: str) -> bool:
+    """Tells whether a column holds prompts alone: texts as such, or messages of which the last one is the user's."""
+    if look.found[name].is_text:
+        return {*look.read} == {"prompt"}
+    lasts = [record[name][-1] for _, record in look.first if isinstance(record.get(name), list) and record[name]]
+    return bool(lasts) and all(isinstance(last, dict) and last.get("role") == "user" for last in lasts)
 
 
 def _read_or_left_out(guess: Guess, columns: Iterable[str], path: str) -> str:
@@ -285,24 +382,22 @@ _A_LABEL = re.compile(r"(?:\w+[_-])?label(?:[_-]\w+)?", re.IGNORECASE)
 """What data sets call the label of a text where it has several, such as TREC's."""
 
 
-def _line(
-    found: Mapping[str, Column], formats: Mapping[str, RecordFormat], path: str, *, alone: bool
-) -> tuple[str, Guess | None]:
+def _line(look: Look, formats: Mapping[str, RecordFormat], path: str, *, alone: bool) -> tuple[str, Guess | None]:
     """Returns the line for the file's own columns, or "", and what it guesses."""
+    found = look.found
     languages = _languages(found)
     if languages:
         guess: Guess = {"format": {"use": "translation", "source": languages[0], "target": languages[1]}, "columns": {}}
         return f"Say what is translated into what, for example: {{path: {yaml_word(path)}, {_entry(guess)}}}.", guess
     lists = [name for name, column in found.items() if column.is_list_of_objects]
     texts = [name for name, column in found.items() if column.is_text and not _FACTS.fullmatch(name)]
-    choices = choices_left_out(found, (), path)
-    if choices:
-        return f"{choices[0]}. {choices[1]}", None
-    renamed = _renamed(found, formats, [] if texts else lists)
+    holds_more = [name for name in found if name not in texts and _holds_texts(name, found[name])]
+    renamed = _answered_messages(found, lists) or _renamed(found, formats)
     if renamed:
+        renamed = _with_reasoning(renamed, found)
         told = " and ".join(f"'{theirs}' is meant as {ours}" for ours, theirs in renamed["columns"].items())
         return f"Where {told}, write: {{path: {yaml_word(path)}, {_entry(renamed)}}}.", renamed
-    wrong = next((name for name, column in found.items() if name in _ANSWERS and not column.is_text), None)
+    wrong = next((name for name, column in found.items() if _is_answer_but_no_text(name, column)), None)
     if wrong:
         return f"What is learnt is text, and '{wrong}' is none. {_made_text(wrong, found, path)}", None
     labels = [
@@ -310,7 +405,10 @@ def _line(
         for name, column in found.items()
         if name.lower() in _LABELS and name not in texts[:1] and not column.types & {"list", "object"}
     ]
-    if texts and labels:
+    labelled = _labelled(texts, labels, look)
+    if labelled:
+        return f"Where it is a text with a label, write: {{path: {yaml_word(path)}, {_entry(labelled)}}}.", labelled
+    if texts and labels and not (found[labels[0]].is_text and _pair([*texts])):
         names = "" if found[labels[0]].is_text else ", names: [FIRST, SECOND]"
         told = _columns({"text": texts[0], "label": labels[0]})
         file = yaml_word(path)
@@ -323,22 +421,116 @@ def _line(
             f"For example, where a number of the text is learnt: {{path: {yaml_word(path)}, {_entry(guess)}}}.",
             guess,
         )
-    columns = _fitting(_pair(texts), found, formats)
+    columns = _fitting(_pair(texts, alone=not holds_more), found, formats)
     turns = _texts_in_turn(found, formats)
     if columns:
-        guess = _guess("question-answer", columns)
+        guess = _with_reasoning(_guess("question-answer", columns), found)
         return f"Say which column is which, for example: {{path: {yaml_word(path)}, {_entry(guess)}}}.", guess
     if turns:
         told = f"Where '{one_line(turns)}' holds what user and assistant say in turn: "
         said = _entry(_guess("messages", {"conversation": turns}))
         return f"{told}{{path: {yaml_word(path)}, {said}}}.", None
-    if len(texts) == 1:
+    if len(texts) == 1 and not holds_more:
         guess = _guess("text", {"text": texts[0]})
         return f"To learn the texts alone: {{path: {yaml_word(path)}, {_entry(guess)}}}.", guess
     if alone and len(lists) == 1 and "role" not in found[lists[0]].keys:
         line = f"Where its list holds the records, this makes a file of them: jq '.{lists[0]}' FILE > records.json"
         return line, None
     return "", None
+
+
+def _holds_texts(name: str, column: Column) -> bool:
+    """Tells whether a column holds lists or objects, of more than numbers, that are likely more than facts."""
+    nested = "object" in column.types or not column.items <= {"number", "boolean", "null"}
+    return nested and not _FACTS.fullmatch(name)
+
+
+def _is_answer_but_no_text(name: str, column: Column) -> bool:
+    """Tells whether a column is called as answers are, and holds no texts."""
+    return not column.is_text and (
+        name in _ANSWERS or (column.items == {"string"} and bool(_ANSWERED.search(name)) and not _WRONG.search(name))
+    )
+
+
+def _labelled(texts: Sequence[str], labels: Sequence[str], look: Look) -> Guess | None:
+    """Returns what reads a text, or two, with a label whose words a file keeps, or of duplicates; None of others.
+
+    Args:
+        texts: The columns of texts that are more than facts.
+        labels: Those that may be labels by their names.
+        look: What the file holds.
+    """
+    kept = [name for name in look.words if look.found[name].types <= {"number", "null"}]
+    label = next((name for name in (*labels, *kept) if name in kept or name == "is_duplicate"), None)
+    others = [name for name in texts if name != label]
+    if label is None:
+        return None
+    if any({*others} >= pair for pair in _PAIRS):
+        return _guess("label", {"label": label})
+    if not 1 <= len(others) <= 2:
+        return None
+    return _guess("label", {**dict(zip(("text", "text_pair"), others, strict=False)), "label": label})
+
+
+def _answered_messages(found: Mapping[str, Column], lists: Sequence[str]) -> Guess | None:
+    """Returns what reads messages in one column and their answer, a text, in another; None where that is not so."""
+    messages = [name for name in lists if {"role", "content"} <= found[name].keys]
+    answers = [name for name, column in found.items() if column.is_text and name in _ANSWERS]
+    if len(messages) != 1 or len(answers) != 1:
+        return None
+    return _guess("prompt-completion", {"prompt": messages[0], "completion": answers[0]})
+
+
+def _reasoning_in(found: Mapping[str, Column]) -> str | None:
+    """Returns the column of what is thought before an answer, if there is one alone, of another name than is read."""
+    names = [name for name, column in found.items() if column.is_text and _REASONING.fullmatch(name)]
+    return names[0] if len(names) == 1 and "reasoning_content" not in found else None
+
+
+_REASONING = re.compile(
+    "(?:.*[_ ])?(?:cot|chain[_ ]of[_ ]thoughts?|reasoning|thinking|thoughts?|thinking_trajectory)(?:_trace)?",
+    re.IGNORECASE,
+)
+"""What data sets call that."""
+
+
+def _with_reasoning(guess: Guess, found: Mapping[str, Column]) -> Guess:
+    """Returns a guess of an answer with the reasoning before it, if the file has such."""
+    name = _reasoning_in(found)
+    if name is None or guess["format"] not in _ANSWERING:
+        return guess
+    begins = name.rpartition("_")[0]
+    same = (one for one in found if begins and one.startswith(begins) and one != name and _ANSWERED.search(one))
+    answer = next((one for one in same if found[one].is_text and "answer" in guess["columns"]), None)
+    own = {"answer": answer} if answer else {}  # such as deepseek_solution, of deepseek_reasoning
+    return {**guess, "columns": {**guess["columns"], **own, "reasoning_content": name}}
+
+
+_ANSWERING = ("question-answer", "alpaca")
+"""The formats that read the reasoning before an answer in a column of its own."""
+
+
+def reasoning_left_out(look: Look, format: str, columns: Mapping[str, str], path: str) -> tuple[str, str, Guess] | None:
+    """Returns what is thought before an answer and would not be read, what to write, and what that says; or None.
+
+    Args:
+        look: What the file holds.
+        format: What the recipe calls the format that fits.
+        columns: The names that the recipe gives columns, and the file's own.
+        path: The path that the recipe gives.
+    """
+    name = _reasoning_in(look.found)
+    if name is None or name in look.read or format not in _ANSWERING:
+        return None
+    if not any(" " in value for value in look.values(name)):  # such as "on" and "off"
+        return None
+    guess = _guess(format, {**columns, "reasoning_content": name})
+    left = [one for one in look.found if one not in look.read]
+    return (
+        f"'{name}', what is thought before the answer, would not be read",
+        _read_or_left_out(guess, left, path),
+        guess,
+    )
 
 
 def _made_text(name: str, found: Mapping[str, Column], path: str) -> str:
@@ -380,16 +572,23 @@ _TURNS = ("data", "dialog", "dialogue", "turns", "messages", "chat", "utterances
 """What data sets call lists of texts that are said in turn."""
 
 
-def _pair(texts: Sequence[str]) -> tuple[str, str] | None:
-    """Returns the columns that are likely a question and its answer; None where nothing is said of one of them."""
+def _pair(texts: Sequence[str], *, alone: bool = True) -> tuple[str, str] | None:
+    """Returns the columns that are likely a question and its answer; None where nothing is said of one of them.
+
+    Args:
+        texts: The columns of texts.
+        alone: Whether the file has no others, of which one may be the answer.
+    """
+    texts = [name for name in texts if not _WRONG.search(name)]
     asked = [name for name in texts if _ASKED.search(name)]
     answered = [name for name in texts if _ANSWERED.search(name) and name not in asked[:1]]
+    answered = [name for name in answered if not _ASKED.search(name)] or answered
     if asked and answered:
         return asked[0], answered[-1]
     others = [name for name in texts if name not in (*asked, *answered)]
     if answered and others:
         return others[0], answered[-1]
-    return (others[0], others[1]) if len(others) == 2 and not asked else None
+    return (others[0], others[1]) if alone and len(others) == 2 and not asked else None
 
 
 def _fitting(
@@ -409,12 +608,18 @@ def _fitting(
     return None
 
 
-_ASKED = re.compile("question|prompt|query|instruction|problem|input", re.IGNORECASE)
-_ANSWERED = re.compile("answer|response|output|completion|solution|summary|target|reply|highlights", re.IGNORECASE)
+_ASKED = re.compile("question|prompt|query|instruction|problem|input|^src$", re.IGNORECASE)
+_ANSWERED = re.compile(
+    "answer|response|output|completion|solution|summary|target|reply|highlights|corrections?$|^tgt$|^sql$|^code$",
+    re.IGNORECASE,
+)
+_WRONG = re.compile("incorrect|wrong|distractor|reject|negative", re.IGNORECASE)
+"""What data sets call answers that are none."""
+
 _ANSWERS = ("answer", "response", "output", "completion", "text", "content")
 
 
-def _renamed(found: Mapping[str, Column], formats: Mapping[str, RecordFormat], lists: Sequence[str]) -> Guess | None:
+def _renamed(found: Mapping[str, Column], formats: Mapping[str, RecordFormat]) -> Guess | None:
     """Returns what makes one format fit, or None: other names for columns, by case or for a list of messages."""
     lower = {name: re.sub(r"\s+", "_", name.strip().lower()) for name in found}
     corrected = {name: _corrected(name, found) for name in found}

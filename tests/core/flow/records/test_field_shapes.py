@@ -17,7 +17,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 import yaml
-from graftkit import load_recipe
+from graftkit import LabelledText, load_recipe
 from graftkit.corpus.dataset import Dataset
 from graftkit.errors import DataError
 from graftkit.flow.planning.plan_notices import told_of_files
@@ -156,6 +156,22 @@ READ: dict[str, tuple[dict[str, Any], Any]] = {
         both([["user", "q"]], "a", "b"),
     ),
     "content with a label": ({"content": "q", "title": "t", "label": "a"}, QA),
+    "tools beside a prompt and its completion": (
+        {"prompt": [user("q")], "completion": "a", "tools": json.dumps([TOOL]), "system_prompt": "s"},
+        {"messages": [["system", "s"], ["user", "q", {"weight": 0.0}], ["assistant", "a"]], "tools": [TOOL]},
+    ),
+    "tools beside two answers": (
+        {"prompt": "q", "chosen": "a", "rejected": "b", "tools": [TOOL]},
+        {name: {"messages": messages, "tools": [TOOL]} for name, messages in both([["user", "q"]], "a", "b").items()},
+    ),
+    "reasoning in a column": (
+        {"instruction": "q", "output": "a", "reasoning_content": "t"},
+        [["user", "q"], ["assistant", "a", {"reasoning": "t"}]],
+    ),
+    "earlier turns": (
+        {"system": "s", "query": "q", "response": "a", "history": [["r", "b"]]},
+        [["system", "s"], ["user", "r"], ["assistant", "b"], *QA],
+    ),
     "a generated solution": ({"problem": "q", "generated_solution": "a", "expected_answer": "x"}, QA),
 }
 
@@ -260,6 +276,33 @@ def test_numbers_are_the_words_that_a_table_keeps_for_them(tmp_path: Path, name:
     assert (found[0].label, told) == ("good", "")
 
 
+@pytest.mark.parametrize(
+    ("record", "column", "offered"),
+    [
+        ({"sentence": "q", "label": 1, "idx": 0}, "label", "columns: {text: sentence}}"),
+        ({"question": "q", "sentence": "r", "label": 1}, "label", "columns: {text: question, text_pair: sentence}}"),
+        ({"text": "q", "intent": 1}, "intent", "columns: {label: intent}}"),
+        ({"tweet": "q", "class": 1, "count": 3}, "class", "columns: {text: tweet, label: class}}"),
+    ],
+)
+def test_numbers_that_a_table_keeps_words_for_are_labels(
+    tmp_path: Path, record: dict[str, Any], column: str, offered: str
+) -> None:
+    path = table(tmp_path, "a.parquet", [record], {column: labels("no", "yes")})
+    found = refusal(str(path))
+    assert offered in found
+    [dataset] = opened(as_said(found.partition("\n")[2], path))
+    [sample] = dataset
+    assert isinstance(sample, LabelledText) and sample.label == "yes"
+
+
+@pytest.mark.parametrize("more", [{"targets": {"choices": ["a"]}}, {"candidates": [{"reply": "a"}]}])
+def test_a_text_is_not_taken_for_all_that_there_is(tmp_path: Path, more: dict[str, Any]) -> None:
+    """Beside lists of texts, or objects, it may be half of the record."""
+    found = refusal(str(written(tmp_path, [{"sample": "q", **more}] * 2)))
+    assert "no question and no answer as texts" in found and "format: text" not in found
+
+
 def test_what_is_read_into_later_records_is_told_too(tmp_path: Path) -> None:
     """A first record may have nothing of the kind, such as no label."""
     news = {"labels": {"feature": labels("World", "Sports"), "_type": "List"}}
@@ -355,7 +398,7 @@ def test_a_message_that_is_a_record_is_no_text(tmp_path: Path, more: dict[str, A
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "other case": ({"Question": "q", "Complex_CoT": "t", "Answer": "a"}, "no format fits"),
+    "other case": ({"Question": "q", "Complex_CoT": "t", "Answer": "a"}, "reasoning_content: Complex_CoT}}"),
     "a list of another name": ({"id": 1, "items": turns("q", "a")}, "no format fits"),
     "an article and its summary": ({"id": "1", "article": "q", "highlights": "a"}, "no format fits"),
     "two other texts": ({"url": "u", "left": "q", "right": "a"}, "no format fits"),
@@ -403,6 +446,50 @@ REFUSED: dict[str, tuple[Any, str]] = {
         {"text": "q", "coarse_label": "a", "fine_label": "b"},
         "'coarse_label' beside 'text' would not be read",
     ),
+    "a text and its summary": (
+        {"text": "q", "title": "t", "summary": "a"},
+        "'summary' beside 'text' would not be read",
+    ),
+    "wrong answers": ({"query text": "q", "correct_answer": "a", "incorrect_answer": "b"}, "answer: correct_answer}}"),
+    "an answer beside what is asked and answered by its name": (
+        {"question": "q", "solutions": "a", "input_output": "{}"},
+        "answer: solutions}}",
+    ),
+    "messages and a text that answers them": (
+        {"input": [user("q")], "output": "a", "category": "x", "system_prompt": "s"},
+        "format: prompt-completion, columns: {prompt: input, completion: output}}",
+    ),
+    "texts and what they were before": (
+        {"inputs": [1], "inputs_pretokenized": "q", "targets": [2], "targets_pretokenized": "a"},
+        "no format fits",
+    ),
+    "a target that is no label": ({"kind": "k", "input": "q", "target": "a"}, "answer: target}}"),
+    "duplicates": ({"qid1": "1", "question1": "q", "question2": "a", "is_duplicate": "1"}, "{label: is_duplicate}}"),
+    "reasoning of another name": (
+        {"question": "q", "answer": "a", "complex_cot": "t u"},
+        "'complex_cot', what is thought before the answer, would not be read",
+    ),
+    "reasoning and the answer of its own": (
+        {"problem": "q", "some_reasoning": "t u", "some_solution": "a", "true_solution": "b"},
+        "answer: some_solution, reasoning_content: some_reasoning}}",
+    ),
+    "a solution and its result": (
+        {"question": "q", "solution": "It is a.", "answer": "a"},
+        "columns: {answer: solution, unread: answer}}",
+    ),
+    "turns of no pairs": (
+        [{"query": "q", "response": "a", "history": turns} for turns in ([], ["r"])],
+        ":2: history 1: a turn of the history is a pair",
+    ),
+    "tools of another name": (
+        {"messages": [user("q"), assistant("a")], "available_tools": json.dumps([TOOL])},
+        "'available_tools' beside messages would not be read",
+    ),
+    "the answer to a prompt": ({"prompt": "q", "solution": "a"}, "'solution', the answer to 'prompt',"),
+    "the answer to messages": (
+        {"messages": [user("q")], "ground_truth": "a", "dataset": "x"},
+        "'ground_truth', the answer to 'messages',",
+    ),
     "one text of another name": ({"sample": "a", "id": 3}, "no format fits"),
     "a text and a number": ({"sentence": "q", "label": 1}, "no format fits"),
 }
@@ -446,10 +533,25 @@ NO_TEXTS: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
         "'choices' beside 'question' would not be read",
         {"question": "q\nA. b\nB. a", "answer": "B"},
     ),
+    "the letter of a text": (
+        {"article": "t", "question": "q", "options": ["b", "a"], "answer": "B"},
+        "'options' beside 'question' would not be read",
+        {"question": "t\nq\nb\na", "answer": "a"},
+    ),
     "a choice": (
         {"question": "q", "options": ["b", "a"], "answer": "a"},
         "'options' beside 'question' would not be read",
         {"question": "q\nb\na", "answer": "a"},
+    ),
+    "a context in titles and sentences": (
+        {"question": "q", "answer": "a", "context": {"title": ["s", "t"], "sentences": [["b.", " c."], ["d."]]}},
+        "'context', what the question is about,",
+        {"instruction": "q", "input": "s\nb. c.\n\nt\nd.", "output": "a"},
+    ),
+    "contexts": (
+        {"question": "q", "answer": "a", "contexts": ["b", "c"]},
+        "'contexts', what the question is about,",
+        {"instruction": "q", "input": "b\n\nc", "output": "a"},
     ),
     "a number": ({"question": "q", "answer": 3}, "its JSON is meant", {"question": "q", "answer": "3"}),
 }
@@ -468,7 +570,7 @@ def test_an_answer_that_is_no_text_becomes_one_by_the_command_that_is_told(
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record]), path)
     found = refusal(str(path))
     assert told in found
-    [command] = re.findall(r"(?:makes it one|into the question): (.* > records\.jsonl)(?:$|; or)", found)
+    [command] = re.findall(r"(?:makes it one|makes records of them): (.* > records\.jsonl)(?:$|; or)", found)
     command = command.replace("FILE", str(path))
     assert ("read_table" in command) == (suffix == "parquet")
     if shutil.which("jq"):
@@ -489,6 +591,9 @@ GLAIVE = "\n\n\n".join(
 )
 COMMENT = {"id": "0f", "comment_text": "a comment of some words", "toxic": 1}
 JIGSAW = [{**COMMENT, "an obscene one": mark} for mark in (0, 1, 1)]
+KTO = [{"prompt": "q", "completion": text} for text in "ab"]
+LABELLED = [{"answer": [["user", "q"], ["assistant", text]], "wanted": text == "a"} for text in "ab"]
+CHOICE = [["user", "q\na\nb"], ["assistant", "b"]]
 PAIR = {"chosen": [*QA[:1], ["assistant", "a"]], "rejected": [*QA[:1], ["assistant", "b"]]}
 
 REMADE: dict[str, tuple[Any, str, list[Any]]] = {
@@ -542,6 +647,124 @@ REMADE: dict[str, tuple[Any, str, list[Any]]] = {
         {"activity_label": "x", "ctx": "q", "endings": ["b", "a"], "label": "1"},
         "says the right one",
         [["q", " a"]],
+    ),
+    "answers wanted or not, by numbers": (
+        [{**row, "label": label} for row, label in zip(KTO, (1, 0), strict=True)],
+        "'label' beside 'prompt' and 'completion', which says whether the answer is wanted,",
+        LABELLED,
+    ),
+    "answers wanted or not, by words": (
+        [{**row, "label": label} for row, label in zip(KTO, ("True", "False"), strict=True)],
+        "which says whether the answer is wanted,",
+        LABELLED,
+    ),
+    "answers wanted or not, beside conversations": (
+        [{"conversations": turns("q", text), "kto_tag": text == "a"} for text in "ab"],
+        "'kto_tag' beside 'conversations', which says whether the answer is wanted,",
+        LABELLED,
+    ),
+    "a rejected answer beside messages": (
+        {"messages": [user("q"), assistant("a")], "rejected_response": "b"},
+        "'rejected_response', an answer that is worse than another,",
+        [PAIR],
+    ),
+    "a rejected answer beside messages without one": (
+        {"messages": [user("q")], "chosen_response": assistant("a"), "rejected_response": assistant("b")},
+        "an answer that is worse than another,",
+        [PAIR],
+    ),
+    "OpenAI's preferred output": (
+        {
+            "input": {"messages": [user("q")], "tools": []},
+            "preferred_output": [assistant("a")],
+            "non_preferred_output": [assistant("b")],
+        },
+        "an answer that is worse than another,",
+        [PAIR],
+    ),
+    "two answers and their votes": (
+        {"history": "q", "human_ref_A": "b", "human_ref_B": "a", "score_A": 2, "score_B": 9, "labels": 0},
+        "'score_A' and 'score_B' say the better one",
+        [PAIR],
+    ),
+    "choices in columns": (
+        [{"goal": "q", "sol1": "a", "sol2": "b", "label": label} for label in (1, 0, 1)],
+        "'sol1' and 'sol2', of which 'label' says the right one,",
+        [CHOICE, [CHOICE[0], ["assistant", "a"]], CHOICE],
+    ),
+    "choices that are counted from one": (
+        [{"question": "q", "answerA": "a", "answerB": "b", "label": label} for label in "212"],
+        "'answerA' and 'answerB', of which 'label' says the right one,",
+        [CHOICE, [CHOICE[0], ["assistant", "a"]], CHOICE],
+    ),
+    "choices in columns by letters": (
+        {"question": "q", "A": "a", "B": "b", "answer": "B"},
+        "'A' and 'B', of which 'answer' says the right one,",
+        [CHOICE],
+    ),
+    "endings in columns": (
+        [
+            {"video-id": "v w", "startphrase": "q", "sent1": "q", "ending0": "a", "ending1": "b", "label": label}
+            for label in (1, 0, -1)
+        ],
+        "'ending0' and 'ending1', of which 'label' says the right one,",
+        [["q", " b"], ["q", " a"]],
+    ),
+    "the number of one of some choices": (
+        {"context": "t", "query": "q", "options": ["b", "a"], "correct_option": 1},
+        "'options' beside 'query'",
+        [[["user", "t\nq\nb\na"], ["assistant", "a"]]],
+    ),
+    "several answers to questions in turn": (
+        {
+            "context": "s",
+            "questions": ["q", "r"],
+            "answers": {"texts": [["a", "x"], ["b"]], "answer_starts": [[0], [1]]},
+        },
+        "a conversation",
+        [[["user", "s\n\nq"], ["assistant", "a"], ["user", "r"], ["assistant", "b"]]],
+    ),
+    "spans of an answer": (
+        {"question": "q", "answers_spans": {"spans": ["a", "b"], "types": ["span", "span"]}},
+        "'answers_spans' of 'question'",
+        [[["user", "q"], ["assistant", "a, b"]]],
+    ),
+    "passages that are selected": (
+        {"query": "q", "passages": {"is_selected": [0, 1], "passage_text": ["b", "a"]}, "answers": ["x"]},
+        "'is_selected' says which ones answer",
+        [{"query": "q", "positives": ["a"], "negatives": ["b"]}],
+    ),
+    "parts of Gemini's": (
+        {
+            "systemInstruction": {"parts": [{"text": "s"}]},
+            "contents": [{"role": "user", "parts": [{"text": "q"}]}, {"role": "model", "parts": [{"text": "a"}]}],
+        },
+        "'contents', of parts,",
+        [[["system", "s"], *QA]],
+    ),
+    "a system prompt in parts": (
+        {"system": [{"text": "s"}], "messages": [user([{"text": "q"}]), assistant([{"text": "a"}])]},
+        "'system', a list of parts,",
+        [[["system", "s"], *QA]],
+    ),
+    "messages of trees": (
+        [
+            {"message_id": "0", "parent_id": None, "role": "prompter", "text": "q", "rank": None},
+            {"message_id": "1", "parent_id": "0", "role": "assistant", "text": "b", "rank": 1},
+            {"message_id": "2", "parent_id": "0", "role": "assistant", "text": "a", "rank": 0},
+        ],
+        "'parent_id', the message that each one follows,",
+        [QA],
+    ),
+    "the truth of a prompt": (
+        {"prompt": [user("q")], "reward_model": {"style": "rule", "ground_truth": "a"}, "data_source": "d"},
+        "'ground_truth' in 'reward_model'",
+        [QA],
+    ),
+    "shares of labels": (
+        {"text": "q", "toxicity": 0.7, "insult": 0.5, "threat": 0.1},
+        "'toxicity' and 2 more columns, each a share of a label",
+        [{"text": "q", "labels": ["insult", "toxicity"]}],
     ),
     "pairs in several languages": (
         {
