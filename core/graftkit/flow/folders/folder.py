@@ -195,7 +195,11 @@ def claim_again(path: Path) -> ClaimedFolder:
             sweep(folder)
         return ClaimedFolder(path, lock, resumed=True)
     except OSError as error:
-        raise FolderError(f"can't be written: {error.strerror or error}", where=str(path)) from error
+        raise FolderError(
+            f"can't be written: {error.strerror or error}",
+            where=str(path),
+            hint="Go on with a copy of that folder, or get the right to write there.",
+        ) from error
 
 
 def forget_checkpoints(path: Path, exported: int | None) -> None:
