@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 from graftkit import EvaluationInfo, StepInfo
 
-__all__ = ["of_evaluation", "of_step"]
+__all__ = ["LOSSES", "of_evaluation", "of_step"]
+
+LOSSES = ("train/loss", "eval/loss", "holdout/loss")
+"""The names of losses, one of which each step and each evaluation has."""
 
 
 def of_step(step: StepInfo) -> Mapping[str, float]:

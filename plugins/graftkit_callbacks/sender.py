@@ -1,16 +1,40 @@
-"""Sends what is to be sent in a thread of its own, so that nobody waits for a server."""
+"""Calls in threads of their own, so that nobody waits for a server, or not for long."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Generic, TypeVar
 
-__all__ = ["Sender"]
+__all__ = ["Sender", "within"]
 
 T = TypeVar("T")
+
+
+def within(seconds: float, do: Callable[[], T]) -> T:
+    """Calls something in a thread of its own, and returns what that returns.
+
+    Args:
+        seconds: How long it is waited for.
+        do: What is called.
+
+    Raises:
+        TimeoutError: It takes longer. Nobody listens to it then, and it ends with the process.
+        Exception: What it raises.
+    """
+    found: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            found.set_result(do())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=work, name="graftkit-within", daemon=True).start()
+    return found.result(seconds)
 
 
 class Sender(Generic[T]):

@@ -50,6 +50,8 @@ NEITHER = {
 OTHER_PROGRAMS = {
     "llama-server": "llama.cpp's server; the files that it is given are made by the commands before",
     "ollama": "not on PyPI; the file that it is given is made by the commands before",
+    "mlx_lm.generate": "loads a folder that the command before it has made; the proof of an export does so",
+    "mlx_lm.server": "likewise",
     "vllm": "needs a GPU; the folders that it is given are made by the commands before",
     "curl": "asks the server that the command before it has started; test_serve.py asks one",
     "sqlite3": "SQLite's own shell, on what the plugin wrote",

@@ -15,6 +15,9 @@ from graftkit import hookimpl
 from graftkit.errors import Cancelled, FolderError, HookError, RequestError, RunError, StorageError
 from graftkit.flow.answering.reload import reload
 from graftkit.flow.events import Event, Notice, StageFinished, StepFinished
+from graftkit.flow.folders.own_files import others_files
+from graftkit.report.run_manifest import RunManifest
+from graftkit.store.file_hashes import facts_of
 from graftkit.training.step_loss import StepScore
 
 
@@ -209,6 +212,60 @@ def test_lifecycle_hooks_are_called_in_order_and_one_that_raises_is_named(make_r
         graftkit.run(make_recipe(), out=tmp_path / "bad", host=host)
     assert "Listener" in str(caught.value)
     assert Listener.calls[-1] == "failed" and manifest_of(tmp_path / "bad")["progress"]["step"] == 2
+
+
+class Writing:
+    """Writes as a run begins, in its steps, and once it is over."""
+
+    listed: list[bool] = []
+
+    @hookimpl
+    def graftkit_run_started(self, run: Any) -> None:
+        self._write(run, "started")
+
+    @hookimpl
+    def graftkit_step_finished(self, run: Any, step: Any) -> None:
+        if step.step == 3:
+            self.listed.append("told/step" in json.loads((run.folder / "manifest.json").read_text())["written"])
+        self._write(run, "step")
+
+    @hookimpl
+    def graftkit_run_finished(self, run: Any) -> None:
+        (run.folder / "told" / "step").unlink(missing_ok=True)
+        self._write(run, "started")
+        self._write(run, "over")
+
+    def _write(self, run: Any, name: str) -> None:
+        (run.folder / "told").mkdir(exist_ok=True)
+        with (run.folder / "told" / name).open("a") as file:
+            file.write(run.status)
+
+
+def test_what_hooks_write_is_listed_at_once_and_once_the_run_is_over(make_recipe: Any, tmp_path: Path) -> None:
+    """A run that was killed, and one whose last hook wrote something, can be overwritten."""
+    folder, host = tmp_path / "run", graftkit.PluginHost(plugins=[Writing()])
+    Writing.listed.clear()
+    found = graftkit.run(make_recipe(), out=folder, host=host)
+    assert Writing.listed == [True]
+    assert found.manifest == manifest_of(folder)
+    told = {name: facts for name, facts in found.manifest["artifacts"].items() if name.startswith("told/")}
+    assert told == {f"told/{name}": facts_of(folder / "told" / name) for name in ("over", "started")}
+    said = RunManifest.read(folder)
+    assert said is not None and others_files(folder, said) == []
+
+
+def test_a_refused_run_takes_along_what_hooks_wrote(
+    make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(run: Any) -> None:
+        (run.folder / "mine").touch()
+        raise RequestError("the model is refused")
+
+    monkeypatch.setattr("graftkit.flow.preparation.check_model.check_model", refuse)
+    host = graftkit.PluginHost(plugins=[Writing()])
+    with pytest.raises(RequestError, match="the model is refused"):
+        graftkit.run(make_recipe(), out=tmp_path / "run", host=host)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("record", [{"prompt": "a", "completion": "b"}, {"text": "plain words"}])

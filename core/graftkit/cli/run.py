@@ -171,6 +171,8 @@ def _telling_what_helps(folder: Path, go_on: str) -> Iterator[None]:
         raise  # it says what there is to do: nothing goes on with a run that is going on
     except (Cancelled, RunError, KeyboardInterrupt, FolderError) as error:
         with suppress(FolderError):
+            if isinstance(error, FolderError) and isinstance(error.__cause__, OSError):
+                raise  # the system refuses the folder to any command
             manifest = RunManifest.read(folder)
             if manifest and manifest.status != "finished":
                 error.add_note(f"Go on with the run in {folder}: {go_on}")

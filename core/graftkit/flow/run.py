@@ -211,7 +211,7 @@ def _run(
             _tell_of_end(context, error)
             if resumed:
                 resumed.manifest.write(folder)
-            claimed.give_back()
+            claimed.give_back(context.files.left_by_hooks(context.manifest))
         else:
             _close(context, "interrupted" if is_stop(error) else "failed", error)
             claimed.release()

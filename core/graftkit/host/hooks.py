@@ -86,6 +86,10 @@ class Hooks:
         caller = self._manager.subset_hook_caller(hook, [p for p in self._manager.get_plugins() if p is not plugin])
         return caller if caller.get_hookimpls() else None
 
+    def is_implemented(self, hook: str) -> bool:
+        """Tells whether any object implements a hook."""
+        return bool(getattr(self.hook, hook).get_hookimpls())
+
     def implemented(self, record: PluginRecord) -> list[str]:
         """Returns the hooks that a plugin's own objects implement."""
         callers = [self._manager.get_hookcallers(plugin) or [] for plugin, owner in self if owner is record]

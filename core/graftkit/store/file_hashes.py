@@ -9,7 +9,7 @@ from typing import Any
 
 from graftkit.interfaces.regular_file import open_regular
 
-__all__ = ["begins_with", "file_facts", "is_another", "sha256_of"]
+__all__ = ["begins_with", "facts_of", "file_facts", "is_another", "sha256_of"]
 
 
 def sha256_of(path: Path) -> str:
@@ -54,10 +54,19 @@ def begins_with(path: Path, length: int, sha256: str) -> bool:
     return not length and digest.hexdigest() == sha256
 
 
+def facts_of(path: Path) -> dict[str, Any]:
+    """Returns a file's size in bytes and its sha256, as manifests list them.
+
+    Raises:
+        OSError: It can't be read, or is no regular file.
+    """
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
 def file_facts(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> dict[str, dict[str, Any]]:
     """Lists every file below a folder by its relative path, with its size in bytes and its sha256."""
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        path.relative_to(folder).as_posix(): facts_of(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.relative_to(folder).as_posix() not in leave_out
     }

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,77 @@ def test_a_resumed_run_is_the_same_one_to_mlflow(tmp_path: Path) -> None:
     (run,) = mlflow_runs("e")
     assert run.info.status == "FINISHED"
     assert history_of_mlflow(run) == EXPECTED
+
+
+def test_steps_that_a_resumed_run_takes_anew_are_not_told_twice(tmp_path: Path) -> None:
+    """Their losses are the same bit for bit, their tokens a second are not; a step that is another one is told."""
+    config, run = MlflowConfig(experiment="e"), RunInfo(tmp_path, RECIPE, "running", "ab" * 16)
+    follow(MlflowRun(config), tmp_path, range(1, 4), status="interrupted")
+    made = MlflowRun(config)
+    made.graftkit_run_started(run)
+    for step, loss in ((2, 1.0), (3, 0.6), (4, 0.5)):
+        made.graftkit_step_finished(StepInfo(step, 4, loss, 100, 50, 0.125, 0.25, 1.5))
+    made.graftkit_evaluation_finished(EvaluationInfo("before", 0, 2.5, 1.25))
+    made.graftkit_run_finished(RunInfo(tmp_path, RECIPE, "finished", "ab" * 16))
+    (found,) = mlflow_runs("e")
+    told = history_of_mlflow(found)
+    assert told["train/loss"] == [(1, 2.0), (2, 1.0), (3, 2.0 / 3), (3, 0.6), (4, 0.5)]
+    assert told["train/tokens_per_second"] == [(1, 200.0), (2, 200.0), (3, 200.0), (3, 800.0), (4, 800.0)]
+    assert told["holdout/loss"] == [(0, 2.5)]
+
+
+def test_numbers_whose_names_mlflow_refuses_stay_apart(tmp_path: Path) -> None:
+    long = "long" * 100
+    scores = {"at@5": 0.1, "at+5": 0.2, "at_5": 0.3, f"{long}1": 0.4, f"{long}2": 0.5}
+    made = MlflowRun(MlflowConfig(experiment="e"))
+    made.graftkit_run_started(RunInfo(tmp_path, RECIPE, "running", "ab" * 16))
+    made.graftkit_evaluation_finished(EvaluationInfo("after", 3, 0.5, scores=scores))
+    made.graftkit_run_finished(RunInfo(tmp_path, RECIPE, "finished", "ab" * 16))
+    (found,) = mlflow_runs("e")
+    told = {name: value for name, ((_, value),) in history_of_mlflow(found).items()}
+    assert sorted(told.values()) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.5]
+    assert (told["holdout/at_5"], told["holdout/at_5_2"], told["holdout/at_5_3"]) == (0.3, 0.1, 0.2)
+
+
+class Waiting(BaseHTTPRequestHandler):
+    """Asks whoever comes to come again in an hour."""
+
+    def do_GET(self) -> None:
+        self.send_response(429)
+        self.send_header("Retry-After", "3600")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *given: Any) -> None:
+        pass
+
+
+def test_a_server_that_wants_to_be_asked_later_keeps_no_run_from_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_run, "_SECONDS_TO_BEGIN", 0.5)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Waiting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    made = MlflowRun(MlflowConfig(experiment="e", tracking_uri=f"http://127.0.0.1:{server.server_port}"))
+    start = time.monotonic()
+    with pytest.raises(RunError, match="MLflow can't be told of the run: it has not answered within"):
+        made.graftkit_run_started(RunInfo(tmp_path, RECIPE, "running", "ab" * 16))
+    assert time.monotonic() - start < 10
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_run_that_names_mlflow_prints_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow prints where a run is shown, by the names that the server gives it, in the thread that ends it."""
+    said: list[str | None] = []
+
+    def ended(*given: Any, **named: Any) -> None:
+        said.append(os.environ.get("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"))
+
+    monkeypatch.setattr("mlflow.MlflowClient.set_terminated", ended)
+    follow(MlflowRun(MlflowConfig(experiment="e")), tmp_path, range(1, 2))
+    assert said == ["true"]
+    assert "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT" not in os.environ
 
 
 def test_a_run_that_is_resumed_otherwise_says_which_parameters_stay(tmp_path: Path) -> None:

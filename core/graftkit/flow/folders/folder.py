@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,14 +95,19 @@ class ClaimedFolder:
             _unlock(self.path, self.lock)
             self.lock = -1
 
-    def give_back(self) -> None:
-        """Nothing ran: what this run made goes, and what was there before is put back."""
+    def give_back(self, of_hooks: Iterable[str] = ()) -> None:
+        """Nothing ran: what this run made goes, and what was there before is put back.
+
+        Args:
+            of_hooks: The paths, in the folder, of the files that its hooks have made.
+        """
         elsewhere = self.lock >= 0 and not _lies_there(self.path / LOCK, self.lock)
         self.release()
         if self.resumed or elsewhere:  # another folder has come in its place
             return
         with suppress(OSError):
             _clear(self.path)
+            _delete_files(self.path, of_hooks)
         for folder in self.made:
             with suppress(OSError):  # somebody else uses it by now
                 folder.rmdir()
@@ -190,7 +195,11 @@ def claim_again(path: Path) -> ClaimedFolder:
             sweep(folder)
         return ClaimedFolder(path, lock, resumed=True)
     except OSError as error:
-        raise FolderError(f"can't be written: {error.strerror or error}", where=str(path)) from error
+        raise FolderError(
+            f"can't be written: {error.strerror or error}",
+            where=str(path),
+            hint="Go on with a copy of that folder, or get the right to write there.",
+        ) from error
 
 
 def forget_checkpoints(path: Path, exported: int | None) -> None:
@@ -298,6 +307,15 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
+
+
+def _delete_files(folder: Path, names: Iterable[str]) -> None:
+    """Deletes files below a folder, and the folders between that are empty then."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+        for between in (folder / name).relative_to(folder).parents[:-1]:
+            with suppress(OSError):  # something is left in it
+                (folder / between).rmdir()
 
 
 def _run_to_replace(path: Path, overwrite: bool) -> RunManifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.lifecycle import RunStatus, StageInfo
 from graftkit.host.process_state import ProcessState
 from graftkit.host.records import PluginRecord
+from graftkit.interfaces.file_state import FileState
 from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import RunManifest, SettledKey, StageFacts
 from graftkit.training.processes import ALONE, Processes
@@ -87,7 +88,9 @@ class RunContext:
         self.manifest_file.record(**facts)
 
     def save(self) -> None:
-        """Writes the manifest; see `ManifestFile.save`."""
+        """Writes the manifest; see `ManifestFile.save`. While the run goes on, it lists the files that there are."""
+        if self.manifest.status == "running":
+            self.record(written=self.files.written())
         self.manifest_file.save()
 
     def settle(self, found: Mapping[str, SettledKey]) -> None:
@@ -137,12 +140,31 @@ class RunContext:
             HookError: One raised.
         """
         over = self.manifest.status != "running"
+        followed = self._plugins.follow(hook)
+        before = self.files.of_hooks() if over and followed else {}
         try:
             around = None if over else self.files.left_alone()
-            return self._plugins.broadcast(hook, around, run=self.manifest_file.info, **arguments)
+            answers = self._plugins.broadcast(hook, around, run=self.manifest_file.info, **arguments)
         finally:
-            if self._tell_of_plugins() and over:
-                self.save()
+            noticed = self._tell_of_plugins()
+            if over and followed:
+                self._end_again(noticed, before)
+        if followed and not over and not self.files.of_hooks().keys() <= set(self.manifest.written):
+            self.save()  # a run that is killed says which files are its own
+        return answers
+
+    def _end_again(self, noticed: bool, before: Mapping[str, FileState]) -> None:
+        """Writes the manifest once more where the last hooks, called after it was written, have changed what it says.
+
+        Args:
+            noticed: Whether plugins were found to have done something.
+            before: The state of hooks' files when the manifest was written.
+        """
+        if not noticed and self.files.of_hooks() == before:
+            return
+        with suppress(GraftkitError, OSError), self.files.held(self.manifest):  # or a hook has moved the folder
+            self.record(artifacts=self.files.listed_again(self.manifest, before))
+            self.save()
 
     def _tell_of_plugins(self) -> bool:
         """Tells what plugins were found to do, and returns whether there was anything."""
@@ -176,7 +198,7 @@ class RunContext:
             self._tell_of_plugins()
         seconds = round(time.perf_counter() - start, 3)
         stage = StageFacts.model_validate({"name": name, "seconds": seconds, **scope.facts})
-        self.record(stages=[*self.manifest.stages, stage], written=self.files.written())
+        self.record(stages=[*self.manifest.stages, stage])
         self.record(memory=self.manifest.measured(name, peak.host, peak.device))
         self.save()
         self.emit(StageFinished(name, seconds, scope.facts))

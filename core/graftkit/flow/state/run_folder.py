@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
-from graftkit.errors import StorageError
-from graftkit.flow.folders.folder import ClaimedFolder
+from graftkit.errors import FolderError, StorageError
+from graftkit.flow.folders.folder import ClaimedFolder, locked_folder
 from graftkit.flow.folders.listed_files import is_changed, is_state
 from graftkit.flow.folders.own_files import CHECKPOINTS, LOCK, is_runs_own, others_files
 from graftkit.host.guard import end_if_forked
 from graftkit.host.hooks import Disturbed
 from graftkit.interfaces.file_state import FileState
 from graftkit.report.run_manifest import MANIFEST, FileFacts, RunManifest
-from graftkit.store.file_hashes import file_facts
+from graftkit.store.file_hashes import facts_of, file_facts
 from graftkit.store.file_states import changed_files, file_states
 from graftkit.store.files import is_temporary
 from graftkit.visible import first_of
@@ -65,6 +65,50 @@ class RunFolder:
     def written(self) -> list[str]:
         """Returns the files that the run has written so far, its manifest not among them."""
         return sorted(self._names() - {LOCK, MANIFEST, *self.others})
+
+    def of_hooks(self) -> dict[str, FileState]:
+        """Returns the state of each file that neither the run itself nor somebody else has written, by its name.
+
+        Those are hooks', and what somebody has put there since the run began.
+        """
+
+        def is_of_hooks(name: str) -> bool:
+            return not (name == LOCK or is_runs_own(name) or self.is_theirs(name))
+
+        return file_states(self.path, self.path / CHECKPOINTS, only=is_of_hooks)
+
+    def left_by_hooks(self, manifest: RunManifest) -> list[str]:
+        """Returns the hooks' files: those that the manifest lists, and what lies beside them in folders of theirs."""
+        there = self.of_hooks()
+        theirs = {name.split("/")[0] for name in manifest.written if name in there}
+        return [name for name in there if name.split("/")[0] in theirs]
+
+    def listed_again(self, manifest: RunManifest, before: Mapping[str, FileState]) -> dict[str, object]:
+        """Returns what a manifest lists, with the hooks' files as they are now.
+
+        Args:
+            manifest: What a run says that is over.
+            before: The state of those files when they were listed.
+
+        Raises:
+            OSError: One can't be read.
+        """
+        now = self.of_hooks()
+        gone = {name for name in before if name not in now}
+        changed = [name for name, state in now.items() if before.get(name) != state]
+        found = {name: facts for name, facts in manifest.artifacts.items() if name not in gone}
+        return found | {name: facts_of(self.path / name) for name in changed}
+
+    def held(self, manifest: RunManifest) -> AbstractContextManager[None]:
+        """Returns what keeps other commands from the folder of a run that is over, also once it was let go of.
+
+        Raises:
+            FolderError: It is another run's by now, or another command holds it.
+        """
+        there = RunManifest.read(self.path)
+        if there is None or (there.id, there.status) != (manifest.id, manifest.status):
+            raise FolderError("the folder is that of another run by now", where=str(self.path))
+        return nullcontext() if self._claimed.lock >= 0 else locked_folder(self.path)
 
     def artifacts(self, manifest: RunManifest) -> dict[str, object]:
         """Returns size and hash of each file that a run leaves, as a manifest has them.

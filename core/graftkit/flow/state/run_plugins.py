@@ -50,6 +50,10 @@ class RunPlugins:
         """
         return [] if self._hooks is None else self._hooks.broadcast(hook, around=around, **arguments)
 
+    def follow(self, hook: str) -> bool:
+        """Tells whether a plugin or a callback implements a lifecycle hook."""
+        return self._hooks is not None and self._hooks.is_implemented(hook)
+
     def found(self) -> list[str]:
         """Returns what plugins were found to do, each time only what was found since."""
         return self._host.take_notices()

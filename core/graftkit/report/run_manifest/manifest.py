@@ -88,7 +88,7 @@ class RunManifest(Facts):
         exports: The exports, by folder.
         error: What the run failed with.
         failure: The step whose loss had gone wrong, until a step after it has been taken.
-        written: While it goes on, the paths of the files that were there when the last stage ended.
+        written: While it goes on, the paths of the files that were there when this was written.
         kept: While it goes on, what the files begin with that a run which goes on takes over as they are: how many
             bytes, and the sha256 of those. Once it is over, what it wrote of files that were edited since.
         artifacts: Every file's size and sha256 by its path in the run's folder, once the run is over.

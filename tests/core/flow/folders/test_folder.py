@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from graftkit.cli.run import _telling_what_helps
 from graftkit.errors import FolderError, StorageError
 from graftkit.flow.folders import folder as folder_module
 from graftkit.flow.folders.adapter_folder import read_adapter_folder
@@ -176,6 +177,17 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(
     (tmp_path / "x").mkdir()
     monkeypatch.setattr(os, "open", refuse)
     assert "can't be written: Read-only file system" in refusal(tmp_path / "x")
+    with pytest.raises(FolderError, match="Read-only file system") as raised:
+        claim_again(tmp_path / "x")
+    assert "a copy of that folder" in raised.value.hint
+
+
+def test_of_a_run_in_a_folder_that_the_system_refuses_no_command_is_told_that_it_refuses_too(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "x", "running")
+    for cause, told in ((None, True), (OSError(errno.EACCES, "Permission denied"), False)):
+        with pytest.raises(FolderError) as raised, _telling_what_helps(folder, "toolkit run"):
+            raise FolderError("it is refused") from cause
+        assert bool(getattr(raised.value, "__notes__", [])) == told
 
 
 def test_what_somebody_else_put_into_the_folder_is_never_given_back(tmp_path: Path) -> None:
