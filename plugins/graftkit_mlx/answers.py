@@ -39,7 +39,8 @@ def _load_exact(folder: Path) -> Any:
 
 def _logits(model: Any, ids: Sequence[int]) -> mx.array:
     """Returns the logits of a sequence's tokens, `[tokens, vocabulary]`, float32."""
-    return model(mx.array([list(ids)]))[0].astype(mx.float32)
+    logits: mx.array = model(mx.array([list(ids)]))[0].astype(mx.float32)
+    return logits
 
 
 def try_twin(folder: Path, ids: Sequence[int]) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def try_twin(folder: Path, ids: Sequence[int]) -> dict[str, Any]:
         ids: A sequence.
     """
     model = _load_exact(folder)
-    tensors = mx.load(str(folder / "model.safetensors"))
+    tensors: Any = mx.load(str(folder / "model.safetensors"))
     stored = {_content(tensor): name for name, tensor in tensors.items()}
     made: dict[str, list[str]] = {}
     for name, tensor in tree_flatten(model.parameters()):
@@ -60,7 +61,7 @@ def try_twin(folder: Path, ids: Sequence[int]) -> dict[str, Any]:
     return {"logits": _logits(model, ids).tolist(), "made": made}
 
 
-def _content(tensor: mx.array) -> tuple[tuple[int, ...], bytes]:
+def _content(tensor: Any) -> tuple[tuple[int, ...], bytes]:
     return tensor.shape, bytes(memoryview(tensor.astype(mx.float32)))
 
 
