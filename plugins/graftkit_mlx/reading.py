@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ class MlxFolder:
                 continue
             bits, group = self._stored_as(name)
             whole = (*shape[:-1], shapes[f"{base}.scales"][-1] * group) if bits else shape
+            if bits and 32 * shape[-1] != bits * whole[-1]:
+                raise ModelError(f"'{name}' is no matrix of numbers of {bits} bits", where=str(self._files[name]))
             parts = published_names(name, shape[0], self.layouts)
             for row, part in enumerate(parts):
                 stacked = len(parts) > 1
@@ -82,7 +85,7 @@ class MlxFolder:
     @property
     def config(self) -> Mapping[str, Any]:
         """The configuration without what is of the format."""
-        return {key: value for key, value in self._config().items() if key not in _OF_THE_FORMAT}
+        return {key: value for key, value in self._config.items() if key not in _OF_THE_FORMAT}
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -146,13 +149,15 @@ class MlxFolder:
         path, _, kind = name.rpartition(".")
         if kind != "weight" or f"{path}.scales" not in self._files:
             return 0, 0
-        said = self._config().get("quantization")
-        own = said.get(path, said) if isinstance(said, dict) else {}
+        said = self._config.get("quantization")
+        own = said.get(path, said) if isinstance(said, dict) else None
+        own = own if isinstance(own, dict) else {}
         bits, group = own.get("bits"), own.get("group_size")
         if bits not in (2, 3, 4, 5, 6, 8) or group not in (32, 64, 128) or own.get("mode", "affine") != "affine":
             raise ModelError(f"it does not say how '{path}' is quantized", where=str(self.folder / "config.json"))
         return bits, group
 
+    @cached_property
     def _config(self) -> dict[str, Any]:
         return read_json_object(self.folder / "config.json", LARGEST_JSON, ModelError)
 

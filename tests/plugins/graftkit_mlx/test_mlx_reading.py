@@ -78,8 +78,24 @@ def test_stacked_experts_are_read_by_their_published_names(tmp_path: Path) -> No
         torch.testing.assert_close(files.tensor(name), expected[expert])
 
 
-def test_a_folder_that_does_not_say_how_it_is_quantized_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("quantization", "message"),
+    [
+        ({"bits": 7, "group_size": 64}, "it does not say how 'a' is quantized"),
+        ({"bits": "4", "group_size": 64}, "it does not say how 'a' is quantized"),
+        ({"bits": 4, "group_size": 64, "mode": "mxfp4"}, "it does not say how 'a' is quantized"),
+        ({"bits": 4, "group_size": 64, "a": [4]}, "it does not say how 'a' is quantized"),
+        ([4], "it does not say how 'a' is quantized"),
+        ({"bits": 3, "group_size": 64}, "'a.weight' is no matrix of numbers of 3 bits"),
+        ({"bits": 4, "group_size": 32}, "'a.weight' is no matrix of numbers of 4 bits"),
+    ],
+)
+def test_a_folder_that_says_otherwise_how_it_is_quantized_is_refused(
+    quantization: object, message: str, tmp_path: Path
+) -> None:
     packed, scales, biases = mx.quantize(mx.zeros((8, 64)), 64, 4)
-    weights = {"a.weight": packed, "a.scales": scales, "a.biases": biases}
-    with pytest.raises(ModelError, match="it does not say how 'a' is quantized"):
-        MlxFolder(folder_of(tmp_path, weights, 7, 64), {})
+    folder = folder_of(tmp_path, {"a.weight": packed, "a.scales": scales, "a.biases": biases}, 4, 64)
+    assert MlxFolder(folder, {}).tensors["a.weight"].shape == (8, 64)
+    (folder / "config.json").write_text(json.dumps({"quantization": quantization}))
+    with pytest.raises(ModelError, match=message):
+        MlxFolder(folder, {})
