@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import ExportError
+from graftkit.interfaces.end_with_parent import end_with_parent
 from graftkit.interfaces.json_file import read_json_object, write_json
 
 __all__ = ["ask", "mlx_is_there"]
@@ -46,15 +47,16 @@ def ask(what: str, folder: Path, workspace: Path, **settings: Any) -> dict[str, 
         ExportError: It failed, or took an hour.
     """
     answer = workspace / "answer.json"
-    command = [sys.executable, "-P", "-m", __name__, what, str(folder), json.dumps(settings), str(answer)]
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    command = [sys.executable, "-P", "-m", __name__, str(os.getpid()), what, str(folder), json.dumps(settings)]
+    path = os.pathsep.join(path for path in sys.path if path)
+    own = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     try:
         done = subprocess.run(
-            command,
+            [*command, str(answer)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={**os.environ, **offline},
+            env={**os.environ, **own},
             timeout=60 * _MINUTES,
             check=False,
         )
@@ -75,8 +77,9 @@ def _error_in(told: str) -> str:
     return " ".join(line.strip() for line in lines[starts[-1] if starts else -1 :])[:_TOLD]
 
 
-def main(what: str, folder: str, settings: str, answer: str) -> None:
-    """Answers one request."""
+def main(parent: str, what: str, folder: str, settings: str, answer: str) -> None:
+    """Answers one request, as long as the process lives that asks."""
+    end_with_parent(int(parent))
     from graftkit_mlx import answers
 
     found: Mapping[str, Any] = getattr(answers, what)(Path(folder), **json.loads(settings))

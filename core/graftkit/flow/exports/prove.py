@@ -20,12 +20,12 @@ from typing import Any
 
 from graftkit.errors import GraftkitError, named
 from graftkit.flow.base_files.recreate import InstalledProviders, ProvidersOfThisRun
-from graftkit.flow.end_with_parent import end_with_parent
 from graftkit.flow.exports.check_export import check_export
 from graftkit.flow.exports.proof_forks import FORKS, serve_forks
 from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.host.records import shortened
+from graftkit.interfaces.end_with_parent import end_with_parent
 from graftkit.interfaces.temporary import is_no_room
 
 __all__ = ["TRUSTED", "main"]

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from graftkit.flow.end_with_parent import end_with_parent
 from graftkit.flow.memory.fit_memory import MemoryLimits
 from graftkit.flow.memory.forecast_memory import Sizes, examples_of, forecast_memory, request_of, teacher_model
 from graftkit.flow.memory.measured_memory import own_memory
@@ -20,6 +19,7 @@ from graftkit.flow.preparation.check_model import PlannedBase
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
 from graftkit.host.host import PluginHost
+from graftkit.interfaces.end_with_parent import end_with_parent
 from graftkit.interfaces.model_source import BaseModelFiles, TensorInfo
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.packing import Packing
