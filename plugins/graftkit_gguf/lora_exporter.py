@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from graftkit import CardRequest, ExportCard, LoadingExample, PlannedModel, ProofRequest, TrainedModel
 from graftkit.errors import ExportError, RequestError
+from graftkit.exporting.lora_matrices import lora_matrices
 from graftkit.interfaces.exporter import OnBaseFile
 
 from graftkit_gguf.adapter_file import check_adapter, check_fits, write_adapter
@@ -19,7 +20,7 @@ from graftkit_gguf.base_file import same_weights, write_base
 from graftkit_gguf.config import GgufLoraConfig
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.header import MAGIC, read_header
-from graftkit_gguf.lora_layers import check_planned, factor_of_b, file_alpha, stored_layer
+from graftkit_gguf.lora_layers import INSTEAD, check_planned, factor_of_b, file_alpha, stored_layer
 from graftkit_gguf.modelfile import adapter_modelfile
 
 __all__ = ["GgufLoraExporter"]
@@ -104,15 +105,8 @@ def _layers(trained: TrainedModel) -> Iterator[tuple[str, tuple[torch.Tensor, to
     The embedding's `lora_a` is `[tokens, rank]`: llama.cpp looks its rows up.
     """
     fields, architecture = trained.adapter.peft_config() or {}, architecture_of(trained.config)
-    for layer, adapted in trained.adapted.items():
-        tensors, embeds = dict(trained.adapter.peft_tensors(adapted)), adapted.info.kind == "embedding"
-        keys = [f"lora_embedding_{part}" if embeds else f"lora_{part}.weight" for part in "AB"]
-        if tensors.keys() != set(keys) or adapted.bias_delta() is not None:
-            raise ExportError(
-                f"on '{layer}' more, or something else, was trained than the two matrices of LoRA",
-                hint="Export gguf, the whole model with the adapter merged in.",
-            )
-        a, b = (tensors[key].detach().float().cpu() for key in keys)
+    for layer, a, b in lora_matrices(trained, INSTEAD):
+        embeds = trained.adapted[layer].info.kind == "embedding"
         name, order = stored_layer(architecture, layer, a.shape[1] if embeds else len(b), trained.config)
         b = b * factor_of_b(fields, layer, len(a))
         yield name, (a.T[order].contiguous(), b) if embeds else (a, b[order])

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from math import sqrt
 from typing import Any
 
 import torch
 from graftkit import PlannedModel
 from graftkit.errors import ExportError, ModelError
+from graftkit.exporting.lora_matrices import check_lora_alone, lora_fields, lora_scale
 from graftkit.interfaces.architecture import model_class
 
 from graftkit_gguf.architectures import Architecture, complete_config
 from graftkit_gguf.families import architecture_of
 
-__all__ = ["TOKEN_EMBEDDING", "check_planned", "factor_of_b", "file_alpha", "stored_layer"]
+__all__ = ["INSTEAD", "TOKEN_EMBEDDING", "check_planned", "factor_of_b", "file_alpha", "stored_layer"]
 
 TOKEN_EMBEDDING = "token_embd.weight"
 """The embedding's matrix, whose update llama.cpp looks up by token; see `graftkit_gguf.adapter_file`."""
 
-_INSTEAD = "Export gguf, the whole model with the adapter merged in."
+INSTEAD = "Export gguf, the whole model with the adapter merged in."
+_FORM = "a GGUF adapter"
 _NOT_BUILT = ("auto_map", "quantization_config", "transformers_version", "torch_dtype", "dtype", "architectures")
 
 
@@ -34,16 +34,12 @@ def check_planned(planned: PlannedModel) -> None:
     """
     architecture = architecture_of(planned.config)
     architecture.metadata(complete_config(planned.config))
-    if planned.change is not None:
-        raise ExportError("rows of the embeddings have no form in a GGUF adapter", hint=_INSTEAD)
-    if planned.saved_modules:
-        what = f"'{planned.saved_modules[0]}', which is whole beside the adapter, has no form in a GGUF adapter"
-        raise ExportError(what, hint=_INSTEAD)
+    check_lora_alone(planned, _FORM, INSTEAD)
     file_alpha(planned.adapter.peft_config())
     if planned.expert_targets:
         raise ExportError(
             f"the experts '{planned.expert_targets[0]}' are one tensor in a GGUF file, whose adapter would be another",
-            hint=_INSTEAD,
+            hint=INSTEAD,
         )
     names: dict[str, str] = {}
     for layer, rows in _rows(planned.config, planned.targets).items():
@@ -51,9 +47,9 @@ def check_planned(planned: PlannedModel) -> None:
         if name in ("output.weight", TOKEN_EMBEDDING) and architecture.ties_in_file(complete_config(planned.config)):
             own = "embedding" if name == "output.weight" else "output layer"
             what = f"'{layer}' is tied to the {own}, and no matrix of its own in the base model's GGUF file"
-            raise ExportError(what, hint=_INSTEAD)
+            raise ExportError(what, hint=INSTEAD)
         if name in names:
-            raise ExportError(f"the layers '{names[name]}' and '{layer}' are one tensor in a GGUF file", hint=_INSTEAD)
+            raise ExportError(f"the layers '{names[name]}' and '{layer}' are one tensor in a GGUF file", hint=INSTEAD)
         names[name] = layer
 
 
@@ -88,12 +84,12 @@ def stored_layer(
     try:
         name, stored = architecture.tensor(f"{layer}.weight", numbers, config)
     except ModelError as error:
-        raise ExportError(f"the layer '{layer}' can't be adapted: {error.message}", hint=_INSTEAD) from None
+        raise ExportError(f"the layer '{layer}' can't be adapted: {error.message}", hint=INSTEAD) from None
     except RuntimeError:  # it takes the matrix apart in a way that its rows alone don't allow
         name, stored = "", numbers
     by_rows = stored.shape == numbers.shape and torch.equal(stored.sort(0).values, numbers)
     if not (name.startswith(("blk.", "output.")) or name == TOKEN_EMBEDDING) or not by_rows:
-        raise ExportError(f"the layer '{layer}' is no matrix of its own in a GGUF file", hint=_INSTEAD)
+        raise ExportError(f"the layer '{layer}' is no matrix of its own in a GGUF file", hint=INSTEAD)
     return name, stored[:, 0].long()
 
 
@@ -106,24 +102,9 @@ def file_alpha(fields: Mapping[str, Any] | None) -> float:
     Raises:
         ExportError: The method is not LoRA, or trains something besides its two matrices.
     """
-    found = dict(fields or {})
-    method = str(getattr(found.get("peft_type"), "value", found.get("peft_type")))
-    if method != "LORA":
-        named = "this adapter" if fields is None else f"PEFT's method {method}"
-        raise ExportError(f"{named} has no form in a GGUF adapter, which is LoRA", hint=_INSTEAD)
-    besides = {
-        "DoRA's magnitudes": found.get("use_dora"),
-        "biases": found.get("bias", "none") != "none" or found.get("lora_bias"),
-        "modules_to_save": found.get("modules_to_save"),
-        "trained rows of embeddings": found.get("trainable_token_indices"),
-        "aLoRA's invocation tokens": found.get("alora_invocation_tokens"),
-    }
-    for what, there in besides.items():
-        if there:
-            raise ExportError(f"{what} have no form in a GGUF adapter", hint=_INSTEAD)
-    alpha = float(found["lora_alpha"])
+    alpha = float(lora_fields(fields, _FORM, INSTEAD)["lora_alpha"])
     if not alpha > 0:
-        raise ExportError(f"an alpha of {alpha:g} has no form in a GGUF adapter: llama.cpp scales by one above zero")
+        raise ExportError(f"an alpha of {alpha:g} has no form in {_FORM}: llama.cpp scales by one above zero")
     return alpha
 
 
@@ -131,7 +112,7 @@ def factor_of_b(fields: Mapping[str, Any], layer: str, rank: int) -> float:
     """Returns what a layer's `lora_B` is multiplied by, so that the file's alpha over its rank scales it rightly.
 
     llama.cpp scales every layer by the file's alpha over the layer's rank (`llama_adapter_lora_weight::get_scale`);
-    PEFT by the layer's own alpha over its rank, or over the root of that for rsLoRA. Their quotient goes into `lora_B`.
+    PEFT by its own number, over which the quotient goes into `lora_B`.
 
     Args:
         fields: The method's fields of PEFT's `adapter_config.json`.
@@ -142,7 +123,4 @@ def factor_of_b(fields: Mapping[str, Any], layer: str, rank: int) -> float:
         >>> factor_of_b({"lora_alpha": 8, "use_rslora": True}, "layers.0.q_proj", 16)
         4.0
     """
-    alphas = fields.get("alpha_pattern") or {}
-    pattern = next((pattern for pattern in alphas if re.match(rf"(.*\.)?({pattern})$", layer)), None)
-    share = 1.0 if pattern is None else alphas[pattern] / fields["lora_alpha"]
-    return float(share * (sqrt(rank) if fields.get("use_rslora") else 1.0))
+    return lora_scale(fields, layer, rank) * rank / float(fields["lora_alpha"])
