@@ -120,6 +120,7 @@ HELPERS: Mapping[str, tuple[str, Sequence[str]]] = {
         (
             "exporting.model_folder",
             "exporting.sentence_folder",
+            "exporting.lora_matrices",
             "exporting.shards",
             "exporting.config",
             "interfaces.architecture",

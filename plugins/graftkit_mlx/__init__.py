@@ -13,4 +13,9 @@ def graftkit_exporters() -> list[Provider]:
             config="graftkit_mlx.config:MlxConfig",
             summary="the whole model with the adapter merged in, as mlx-lm and LM Studio load it on a Mac",
         ),
+        Provider(
+            name="mlx-lora",
+            target="graftkit_mlx.lora_exporter:MlxLoraExporter",
+            summary="the adapter alone, as mlx-lm puts it on a base model, quantized or not",
+        ),
     ]

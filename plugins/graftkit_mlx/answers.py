@@ -9,19 +9,23 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
-from mlx_lm.utils import load_model, quantize_model, save_model
+from mlx_lm.utils import load_adapters, load_model, quantize_model, save_model
 
 __all__ = ["compute", "quantize", "try_twin"]
 
 
-def compute(folder: Path, target: str) -> dict[str, Any]:
+def compute(folder: Path, target: str, adapter: str | None = None) -> dict[str, Any]:
     """Writes the logits of probes, `[positions, vocabulary]`, float32, by their numbers into `logits.safetensors`.
 
     Args:
         folder: The model's folder.
         target: Where to write, and where `probes.json` lies.
+        adapter: The folder of an adapter that is put on it.
     """
     model = _load_exact(folder)
+    if adapter:
+        model = load_adapters(model, adapter)
+        model.eval()
     found = {}
     for number, probe in enumerate(json.loads((Path(target) / "probes.json").read_bytes())):
         found[str(number)] = _logits(model, probe["ids"])[mx.array(probe["positions"])]

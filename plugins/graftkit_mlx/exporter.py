@@ -21,15 +21,14 @@ from graftkit import (
 from graftkit.errors import ExportError
 from graftkit.exporting.model_folder import TOLERANCES, load_assets, write_model
 from graftkit.interfaces.json_file import read_json_object, write_json
-from graftkit.interfaces.temporary import temporary_folder
-from safetensors import safe_open
 
 from graftkit_mlx.child import ask, mlx_is_there
 from graftkit_mlx.config import GROUP_SIZE, MlxConfig
 from graftkit_mlx.names import layouts_of, unread
+from graftkit_mlx.program import compute_logits
 from graftkit_mlx.reading import LARGEST_JSON, MlxFolder
 from graftkit_mlx.settings import mlx_settings
-from graftkit_mlx.trial import trial_of
+from graftkit_mlx.trial import trial_of, window_notices
 
 __all__ = ["MlxExporter"]
 
@@ -37,7 +36,6 @@ _LAYOUTS = "published_names.json"
 """Says which tensors have other names in published files, for the proof: mlx-lm does not read it."""
 _LEAST = 5e-3
 """What mlx-lm rounds besides weights, as a share of the largest logit: Gemma's scale of embeddings."""
-_WINDOWS = ("sliding_window", "attention_chunk_size")
 
 
 class MlxExporter:
@@ -62,13 +60,7 @@ class MlxExporter:
 
     def notices(self, planned: PlannedModel) -> Sequence[str]:
         """Says where mlx-lm has no windows."""
-        window = next((planned.config[key] for key in _WINDOWS if planned.config.get(key)), None)
-        if window is None or trial_of(planned).windows:
-            return []
-        return [
-            f"mlx-lm attends to all tokens, where the model attends to {window:,}: beyond so many it computes "
-            "something else"
-        ]
+        return window_notices(planned)
 
     def export(self, trained: TrainedModel, folder: Path) -> Mapping[str, Any]:
         """Writes the folder. A quantized one takes room for the model in 16 bits meanwhile, on the same disk."""
@@ -119,12 +111,7 @@ class MlxExporter:
         """Loads the folder with mlx-lm; computes in float32 with the weights as they are stored."""
         if not any(request.folder.glob("model*.safetensors")):
             raise ExportError("there is no model*.safetensors", where=str(request.folder))
-        with temporary_folder() as folder:
-            probes = [{"ids": probe.ids, "positions": probe.positions} for probe in request.probes]
-            write_json(folder / "probes.json", probes)
-            ask("compute", request.folder, folder, target=str(folder))
-            with safe_open(folder / "logits.safetensors", "pt") as file:
-                return [file.get_tensor(str(number)) for number in range(len(probes))]
+        return compute_logits(request.folder, request.probes)
 
     def assets(self, request: ProofRequest) -> LoadedAssets:
         """Loads tokenizer, chat template and generation settings with transformers, as mlx-lm does."""

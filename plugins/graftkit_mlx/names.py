@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["Layouts", "layouts_of", "published_names", "unread"]
+__all__ = ["Layouts", "layout_of", "layouts_of", "published_names", "unread"]
 
 Layouts = Mapping[str, str]
 """For names of mlx-lm's, "#" in the place of numbers, the published ones, "*" in the place of a row's: of
@@ -20,6 +20,11 @@ def unread(made: Mapping[str, Sequence[str]]) -> list[str]:
     return [name for name, parts in made.items() if not parts]
 
 
+def layout_of(name: str) -> str:
+    """Returns a name with "#" in the place of numbers."""
+    return ".".join(_numbers(name)[0])
+
+
 def layouts_of(made: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Returns the layouts of those tensors that have other names.
 
@@ -32,7 +37,7 @@ def layouts_of(made: Mapping[str, Sequence[str]]) -> dict[str, str]:
         if len(parts) > 1:
             pairs = zip(parts[0].split("."), parts[1].split("."), layout, strict=True)
             layout = ["*" if one != other else part for one, other, part in pairs]
-        found[".".join(_numbers(name)[0])] = ".".join(layout)
+        found[layout_of(name)] = ".".join(layout)
     return {own: other for own, other in found.items() if own != other}
 
 
@@ -44,8 +49,8 @@ def published_names(name: str, rows: int, layouts: Layouts) -> list[str]:
         rows: The size of its first dimension.
         layouts: Those of the architecture.
     """
-    own, numbers = _numbers(name)
-    layout = layouts.get(".".join(own))
+    numbers = _numbers(name)[1]
+    layout = layouts.get(layout_of(name))
     if layout is None:
         return [name]
     left = iter(numbers)

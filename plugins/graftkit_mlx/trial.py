@@ -17,7 +17,7 @@ from graftkit.interfaces.temporary import temporary_folder
 from graftkit_mlx.child import ask
 from graftkit_mlx.settings import mlx_settings
 
-__all__ = ["Trial", "trial_of"]
+__all__ = ["Trial", "trial_of", "window_notices"]
 
 _TOKENS = 40
 _TOLERANCE = 5e-3
@@ -39,6 +39,7 @@ class Trial:
     made: Mapping[str, list[str]] = field(default_factory=dict)
 
 
+_WINDOWS = ("sliding_window", "attention_chunk_size")
 _DONE: dict[str, Trial] = {}
 
 
@@ -52,6 +53,19 @@ def trial_of(planned: PlannedModel) -> Trial:
     if key not in _DONE:
         _DONE[key] = _try(planned)
     return _DONE[key]
+
+
+def window_notices(planned: PlannedModel) -> list[str]:
+    """Says where mlx-lm has no windows, and the model has.
+
+    Args:
+        planned: The model.
+    """
+    window = next((planned.config[key] for key in _WINDOWS if planned.config.get(key)), None)
+    if window is None or trial_of(planned).windows:
+        return []
+    told = f"mlx-lm attends to all tokens, where the model attends to {window:,}"
+    return [f"{told}: beyond so many it computes something else"]
 
 
 def _try(planned: PlannedModel) -> Trial:

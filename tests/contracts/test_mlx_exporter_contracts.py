@@ -1,4 +1,4 @@
-"""The exporter of mlx-lm's folders keeps the contract that everybody's do."""
+"""The exporters for mlx-lm keep the contract that everybody's do."""
 
 from __future__ import annotations
 
@@ -11,3 +11,7 @@ pytestmark = pytest.mark.usefixtures("forked_children")
 class TestMlx(ExporterContract):
     provider = "mlx"
     options = {"bits": 4, "dtype": "float16"}
+
+
+class TestMlxLora(ExporterContract):
+    provider = "mlx-lora"

@@ -60,9 +60,12 @@ def test_its_exports_are_proved_and_compute_what_was_trained(
         torch.testing.assert_close(answer(folder), expected, rtol=0, atol=1e-5)
 
 
-def test_a_gguf_adapter_has_no_form_of_magnitudes(make_recipe: RecipeMaker, tmp_path: Path) -> None:
-    recipe = make_recipe(adapter={"use": "lora", "dora": True}, export=["gguf-lora"])
-    with pytest.raises(RecipeError, match="DoRA's magnitudes have no form in a GGUF adapter") as caught:
+@pytest.mark.parametrize(("export", "form"), [("gguf-lora", "a GGUF adapter"), ("mlx-lora", "an adapter of mlx-lm")])
+def test_formats_of_loras_matrices_alone_have_no_form_of_magnitudes(
+    export: str, form: str, make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    recipe = make_recipe(adapter={"use": "lora", "dora": True}, export=[export])
+    with pytest.raises(RecipeError, match=f"DoRA's magnitudes have no form in {form}") as caught:
         graftkit.run(recipe, out=tmp_path / "run")
     assert "the whole model with the adapter merged in" in str(caught.value)
 
@@ -82,10 +85,10 @@ def test_what_is_no_base_with_an_adapter_is_merged(
 @pytest.mark.parametrize(
     ("shape", "outer", "quantizer", "exports"),
     [
-        ("llama", ["lm_head"], "nf4", ["peft", "merged", GGUF]),
+        ("llama", ["lm_head"], "nf4", ["peft", "merged", GGUF, {"use": "mlx", "bits": None}]),
         ("llama-untied", ["lm_head"], "none", ["gguf-lora", "peft"]),
         ("llama", ["embed_tokens"], "nf4", ["peft", "merged", GGUF]),
-        ("llama-untied", ["embed_tokens", "lm_head"], "none", ["gguf-lora", "peft", "merged"]),
+        ("llama-untied", ["embed_tokens", "lm_head"], "none", ["gguf-lora", "mlx-lora", "peft", "merged"]),
     ],
     ids=["output, tied", "output, untied", "embedding, tied", "both, untied"],
 )
@@ -123,12 +126,23 @@ def test_an_adapted_layer_outside_the_blocks_is_exported(
             "the vocabulary changes, and with it the rows of 'model.embed_tokens', which can't be adapted then",
         ),
         ({"export": ["gguf-lora"], "adapter": {"targets": ["embed_tokens"]}}, "embed_tokens' is tied to the output"),
+        ({"export": ["mlx-lora"], "adapter": {"targets": ["embed_tokens"]}}, "one matrix, of which one is adapted"),
         ({"adapter": {"targets": ["embed_tokens"], "dora": True}}, "it is an embedding, on which there is no DoRA"),
         ({"adapter": {"targets": ["embed_tokens"], "init": "pissa"}}, "an embedding, which has no start of pissa"),
         ({"adapter": {"use": "full", "targets": ["embed_tokens"]}}, "an embedding, on which this adapter does not go"),
         ({"adapter": {"use": "bitfit", "targets": ["embed_tokens"]}}, "'bitfit' can go on no layer .* an embedding"),
     ],
-    ids=["gguf-lora", "rows", "rows of embedding", "gguf-lora of embedding", "DoRA", "PiSSA", "full", "bitfit"],
+    ids=[
+        "gguf-lora",
+        "rows",
+        "rows of embedding",
+        "gguf's embedding",
+        "mlx's embedding",
+        "DoRA",
+        "PiSSA",
+        "full",
+        "bitfit",
+    ],
 )
 def test_a_layer_outside_the_blocks_that_can_not_be_adapted_so_is_refused(
     recipe: dict[str, Any], reason: str, make_recipe: RecipeMaker, tmp_path: Path

@@ -1,0 +1,32 @@
+"""Adapters for mlx-lm, which has one rank and one scale for all layers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import graftkit
+from safetensors.torch import load_file
+
+RecipeMaker = Callable[..., dict[str, Any]]
+
+
+def test_ranks_and_scales_of_their_own_stand_in_the_matrices(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    adapter = {"use": "lora", "rank": 4, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"up_proj": 2.0}}
+    result = graftkit.run(make_recipe(adapter=adapter, export=["mlx-lora", "peft"]), out=tmp_path / "run")
+    proofs = {name: facts["proof"]["status"] for name, facts in result.manifest["exports"].items()}
+    assert proofs == {"mlx-lora": "proved", "peft": "proved"}
+    folder = result.exports["mlx-lora"]
+    ours, theirs = (
+        load_file(folder / "adapters.safetensors"),
+        load_file(result.exports["peft"] / "adapter_model.safetensors"),
+    )
+    said = json.loads((folder / "adapter_config.json").read_bytes())["lora_parameters"]
+    assert (said["rank"], said["scale"]) == (4, 1.0)
+    assert {name.rpartition(".")[0] for name in ours} == {*said["keys"]}
+    layer = "model.layers.1.self_attn.q_proj"
+    a, b = ours[f"{layer}.lora_a"], ours[f"{layer}.lora_b"]
+    assert a.shape[1] == b.shape[0] == 4 and not a[:, 2:].any() and not b[2:].any() and b[:2].any()
+    assert (theirs[f"base_model.model.{layer}.lora_A.weight"] == a[:, :2].T).all()
