@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,25 +48,43 @@ def _logits(model: Any, ids: Sequence[int]) -> mx.array:
 
 
 def try_twin(folder: Path, ids: Sequence[int]) -> dict[str, Any]:
-    """Returns what mlx-lm computes with a twin, and which of the folder's tensors each of its own is, or is stacked of.
+    """Returns what mlx-lm computes with a twin, and which of its tensors each of the architecture's is made of.
 
     Args:
-        folder: The twin's folder.
+        folder: The twin's folder, in which `architecture.safetensors` has the tensors by their names in transformers.
         ids: A sequence.
     """
     model = _load_exact(folder)
-    tensors: Any = mx.load(str(folder / "model.safetensors"))
-    stored = {_content(tensor): name for name, tensor in tensors.items()}
-    made: dict[str, list[str]] = {}
-    for name, tensor in tree_flatten(model.parameters()):
-        parts = [tensor] if _content(tensor) in stored else list(tensor)
-        found = [stored.get(_content(part)) for part in parts]
-        made[name] = [one for one in found if one is not None] if None not in found else []
+    own: Any = mx.load(str(folder / "architecture.safetensors"))
+    theirs = dict(tree_flatten(model.parameters()))
+    made = {name: _made_of(name, tensor, theirs) for name, tensor in own.items()}
     return {"logits": _logits(model, ids).tolist(), "made": made}
 
 
-def _content(tensor: Any) -> tuple[tuple[int, ...], bytes]:
-    return tensor.shape, bytes(memoryview(tensor.astype(mx.float32)))
+def _made_of(name: str, whole: mx.array, tensors: Mapping[str, mx.array]) -> list[str]:
+    """Returns the tensors that stand one after the other in the rows of one; none where these are not all of it."""
+    if name in tensors and _equal(whole, tensors[name]):
+        return [name]
+    found: list[str] = []
+    rows = 0
+    axis = max(0, whole.ndim - 2)
+    while rows < whole.shape[axis]:
+        place = (slice(None),) * axis
+        fitting = (
+            other
+            for other, tensor in tensors.items()
+            if tensor.ndim == whole.ndim and _equal(whole[*place, rows : rows + tensor.shape[axis]], tensor)
+        )
+        part = next(fitting, None)
+        if part is None:
+            return []
+        found.append(part)
+        rows += tensors[part].shape[axis]
+    return found
+
+
+def _equal(one: mx.array, other: mx.array) -> bool:
+    return one.shape == other.shape and bool(mx.array_equal(one.astype(mx.float32), other.astype(mx.float32)))
 
 
 def quantize(folder: Path, bits: int, group_size: int, target: str) -> dict[str, Any]:

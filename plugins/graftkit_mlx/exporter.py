@@ -32,8 +32,8 @@ from graftkit_mlx.trial import trial_of, window_notices
 
 __all__ = ["MlxExporter"]
 
-_LAYOUTS = "published_names.json"
-"""Says which tensors have other names in published files, for the proof: mlx-lm does not read it."""
+_LAYOUTS = "transformers_names.json"
+"""Says which of the architecture's tensors have other names in mlx-lm, for the proof: mlx-lm does not read it."""
 _LEAST = 5e-3
 """What mlx-lm rounds besides weights, as a share of the largest logit: Gemma's scale of embeddings."""
 
@@ -53,7 +53,7 @@ class MlxExporter:
         trial = trial_of(planned)
         if trial.refusal is None and self.quantizes and (odd := unread(trial.made)):
             return (
-                f"of its tensors mlx-lm makes others, such as {odd[0]}, which are not compared one by one yet: take "
+                f"of some tensors, such as {odd[0]}, mlx-lm makes others, which are not compared one by one yet: take "
                 "bits: null"
             )
         return trial.refusal

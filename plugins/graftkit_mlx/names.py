@@ -1,66 +1,59 @@
-"""Which of an architecture's published tensors each of mlx-lm's is: it stacks those of a layer's experts."""
+"""Which of mlx-lm's tensors each of an architecture's is: it has those of a layer's experts otherwise."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-__all__ = ["Layouts", "layout_of", "layouts_of", "published_names", "unread"]
+__all__ = ["Layouts", "layout_of", "layouts_of", "stored_names", "unread"]
 
-Layouts = Mapping[str, str]
-"""For names of mlx-lm's, "#" in the place of numbers, the published ones, "*" in the place of a row's: of
-`layers.#.mlp.switch_mlp.up_proj.weight` the row 3 may be `layers.#.mlp.experts.*.up_proj.weight` of the expert 3."""
+Layouts = Mapping[str, Sequence[str]]
+"""For names of the architecture's in transformers, "#" in the place of numbers, mlx-lm's: several are one after the
+other in its rows. `layers.#.mlp.experts.gate_up_proj` may be `layers.#.mlp.switch_mlp.gate_proj.weight` and
+`layers.#.mlp.switch_mlp.up_proj.weight`."""
 
 
 def unread(made: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns those of mlx-lm's tensors that are no published ones, nor stacks of such.
+    """Returns those of an architecture's tensors that are none of mlx-lm's, nor several of them.
 
     Args:
-        made: The published tensors that each is made of.
+        made: Those of mlx-lm's that each is.
     """
     return [name for name, parts in made.items() if not parts]
 
 
 def layout_of(name: str) -> str:
     """Returns a name with "#" in the place of numbers."""
-    return ".".join(_numbers(name)[0])
+    return ".".join("#" if part.isdigit() else part for part in name.split("."))
 
 
-def layouts_of(made: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Returns the layouts of those tensors that have other names.
+def layouts_of(made: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Returns the layouts of those tensors that have other names in mlx-lm.
 
     Args:
-        made: The published tensors that each is made of, of a model with few layers and experts.
+        made: Those of mlx-lm's that each of the architecture's is, of a model with few layers.
     """
-    found = {}
-    for name, parts in made.items():
-        layout, _ = _numbers(parts[0])
-        if len(parts) > 1:
-            pairs = zip(parts[0].split("."), parts[1].split("."), layout, strict=True)
-            layout = ["*" if one != other else part for one, other, part in pairs]
-        found[layout_of(name)] = ".".join(layout)
-    return {own: other for own, other in found.items() if own != other}
+    return {layout_of(name): [layout_of(part) for part in parts] for name, parts in made.items() if [name] != [*parts]}
 
 
-def published_names(name: str, rows: int, layouts: Layouts) -> list[str]:
-    """Returns the published tensors that one of mlx-lm's is made of: itself, or one for each of its rows.
+def stored_names(stored: Collection[str], layouts: Layouts) -> Iterator[tuple[str, list[str]]]:
+    """Yields the architecture's tensors, each with those that it is made of.
 
     Args:
-        name: The tensor's name.
-        rows: The size of its first dimension.
+        stored: The names of mlx-lm's tensors.
         layouts: Those of the architecture.
     """
-    numbers = _numbers(name)[1]
-    layout = layouts.get(layout_of(name))
-    if layout is None:
-        return [name]
-    left = iter(numbers)
-    filled = [str(next(left, part)) if part == "#" else part for part in layout.split(".")]
-    if "*" not in filled:
-        return [".".join(filled)]
-    return [".".join(str(row) if part == "*" else part for part in filled) for row in range(rows)]
+    firsts = {parts[0]: (own, parts) for own, parts in layouts.items()}
+    others = {part for parts in layouts.values() for part in parts[1:]}
+    for name in stored:
+        layout = layout_of(name)
+        if layout in firsts:
+            own, parts = firsts[layout]
+            yield _numbered(own, name), [_numbered(part, name) for part in parts]
+        elif layout not in others:
+            yield name, [name]
 
 
-def _numbers(name: str) -> tuple[list[str], list[int]]:
-    """Returns a name's parts, "#" in the place of numbers, and the numbers."""
-    parts = name.split(".")
-    return ["#" if part.isdigit() else part for part in parts], [int(part) for part in parts if part.isdigit()]
+def _numbered(layout: str, name: str) -> str:
+    """Returns a layout with the numbers of a name, as far as it has places for them."""
+    numbers = (part for part in name.split(".") if part.isdigit())
+    return ".".join(next(numbers, part) if part == "#" else part for part in layout.split("."))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from graftkit.interfaces.json_file import read_json_object
 from graftkit.interfaces.model_source import TensorInfo
 from safetensors import SafetensorError, safe_open
 
-from graftkit_mlx.names import Layouts, published_names
+from graftkit_mlx.names import Layouts, stored_names
 
 __all__ = ["LARGEST_JSON", "MlxFolder"]
 
@@ -26,18 +26,9 @@ _HALVES = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0*
 _OF_THE_FORMAT = ("quantization", "quantization_config")
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a published tensor is: a tensor of the folder, or a row of it."""
-
-    stored: str
-    row: int | None
-    shape: tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class MlxFolder:
-    """The weights of a quantized export, by the names that published files of the architecture have.
+    """The weights of a quantized export, by the names that the architecture has in transformers.
 
     A matrix `[out, in]` is stored as whole numbers of a few bits, packed into 32 bits one after the other, and a scale
     and an offset for each group of a row: `scale * number + offset` (`mlx.core.quantize`, mode "affine").
@@ -55,27 +46,29 @@ class MlxFolder:
     reference: str = ""
     tokenizer_backend: str = "huggingface"
     _files: dict[str, Path] = field(default_factory=dict)
-    _places: dict[str, _Place] = field(default_factory=dict)
+    _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _parts: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        shapes: dict[str, tuple[int, ...]] = {}
+        stored: dict[str, tuple[int, ...]] = {}
         for path in self.files:
             with _opened(path) as file:
                 for name in file.keys():  # noqa: SIM118
-                    shapes[name] = tuple(file.get_slice(name).get_shape())
+                    stored[name] = tuple(file.get_slice(name).get_shape())
                     self._files[name] = path
-        for name, shape in shapes.items():
+        for name, shape in stored.items():
             base, _, kind = name.rpartition(".")
-            if kind in ("scales", "biases") and f"{base}.weight" in shapes:
+            if kind in ("scales", "biases") and f"{base}.weight" in stored:
                 continue
             bits, group = self._stored_as(name)
-            whole = (*shape[:-1], shapes[f"{base}.scales"][-1] * group) if bits else shape
+            whole = (*shape[:-1], stored[f"{base}.scales"][-1] * group) if bits else shape
             if bits and 32 * shape[-1] != bits * whole[-1]:
                 raise ModelError(f"'{name}' is no matrix of numbers of {bits} bits", where=str(self._files[name]))
-            parts = published_names(name, shape[0], self.layouts)
-            for row, part in enumerate(parts):
-                stacked = len(parts) > 1
-                self._places[part] = _Place(name, row if stacked else None, whole[1:] if stacked else whole)
+            self._shapes[name] = whole
+        for name, parts in stored_names(self._shapes, self.layouts):
+            if missing := [part for part in parts if part not in self._shapes]:
+                raise ModelError(f"there is no '{missing[0]}'", where=str(self.folder))
+            self._parts[name] = parts
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -90,17 +83,16 @@ class MlxFolder:
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor, as `tensor` gives it."""
-        return {name: TensorInfo(place.shape, "F32") for name, place in self._places.items()}
+        return {name: TensorInfo(self._shape(parts), "F32") for name, parts in self._parts.items()}
 
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields every tensor."""
-        for name in self._places:
+        for name in self._parts:
             yield name, self.tensor(name)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Returns a tensor, float32, dequantized."""
-        numbers, scales, offsets = self._parts(name)
-        return numbers if scales is None else (numbers * scales + offsets).flatten(-2)
+        return _joined([self._dequantized(part) for part in self._parts[name]])
 
     def steps(self, name: str) -> torch.Tensor | None:
         """Returns how far apart the levels are that a tensor's numbers were rounded to; None where it was float32.
@@ -110,39 +102,49 @@ class MlxFolder:
         Args:
             name: One of `tensors`.
         """
-        numbers, scales, offsets = self._parts(name)
-        half = _HALVES[self._dtype(name)]
-        if scales is None:
-            return numbers.abs() * half if half > _HALVES[torch.float32] else None
-        products = numbers * scales
-        return (scales.abs() + half * (products.abs() + offsets.abs() + (products + offsets).abs())).flatten(-2)
+        found = [self._steps(part) for part in self._parts[name]]
+        steps = [each for each in found if each is not None]
+        return _joined(steps) if len(steps) == len(found) else None
 
     def save_tokenizer(self, folder: Path) -> None:
         """Is not asked of a reading."""
         raise ModelError("the weights alone are read", where=str(self.folder))
 
-    def _parts(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Returns a tensor; of a quantized one `[..., groups, group]`, scales and offsets, `[..., groups, 1]`."""
-        place = self._places[name]
-        base = place.stored.rpartition(".")[0]
-        bits, group = self._stored_as(place.stored)
-        weight = self._read(place.stored, place.row)
+    def _shape(self, parts: Sequence[str]) -> tuple[int, ...]:
+        shape = self._shapes[parts[0]]
+        rows = sum(self._shapes[part][-2] for part in parts) if len(parts) > 1 else 0
+        return (*shape[:-2], rows, shape[-1]) if rows else shape
+
+    def _dequantized(self, name: str) -> torch.Tensor:
+        numbers, scales, offsets = self._stored(name)
+        return numbers if scales is None else (numbers * scales + offsets).flatten(-2)
+
+    def _steps(self, name: str) -> torch.Tensor | None:
+        numbers, scales, offsets = self._stored(name)
+        half = _HALVES[offsets.dtype]
+        if scales is None:
+            return numbers.abs() * half if half > _HALVES[torch.float32] else None
+        products, offsets = numbers * scales, offsets.float()
+        return (scales.abs() + half * (products.abs() + offsets.abs() + (products + offsets).abs())).flatten(-2)
+
+    def _stored(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Returns a tensor, float32, no scales, and it as it is stored.
+
+        Of a quantized one: its whole numbers, `[..., groups, group]`, the scales, float32, and the offsets as they are
+        stored, `[..., groups, 1]`.
+        """
+        bits, group = self._stored_as(name)
+        weight = self._read(name)
         if not bits:
             return weight.float(), None, weight
-        scales, offsets = (
-            self._read(f"{base}.{kind}", place.row).float().unsqueeze(-1) for kind in ("scales", "biases")
-        )
-        return _unpacked(weight, bits).view(*scales.shape[:-1], group), scales, offsets
+        base = name.rpartition(".")[0]
+        scales, offsets = (self._read(f"{base}.{kind}").unsqueeze(-1) for kind in ("scales", "biases"))
+        return _unpacked(weight, bits).view(*scales.shape[:-1], group), scales.float(), offsets
 
-    def _read(self, name: str, row: int | None) -> torch.Tensor:
+    def _read(self, name: str) -> torch.Tensor:
         with _opened(self._files[name]) as file:
-            tensor: torch.Tensor = file.get_tensor(name) if row is None else file.get_slice(name)[row]
+            tensor: torch.Tensor = file.get_tensor(name)
             return tensor
-
-    def _dtype(self, name: str) -> torch.dtype:
-        stored = self._places[name].stored
-        base = stored.rpartition(".")[0]
-        return self._read(f"{base}.scales" if self._stored_as(stored)[0] else stored, 0).dtype
 
     def _stored_as(self, name: str) -> tuple[int, int]:
         """Returns the bits of a tensor's numbers, 0 where it is not quantized, and how many of them are a group."""
@@ -167,6 +169,10 @@ def _opened(path: Path) -> Any:
         return safe_open(path, "pt")
     except SafetensorError as error:
         raise ModelError(f"it can't be read: {error}", where=str(path)) from None
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(list(parts), dim=-2) if len(parts) > 1 else parts[0]
 
 
 def _unpacked(packed: torch.Tensor, bits: int) -> torch.Tensor:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from graftkit import PlannedModel
 from graftkit.errors import ExportError
-from graftkit.exporting.shards import write_shards
+from graftkit.exporting.shards import save_tensors, write_shards
 from graftkit.interfaces.json_file import write_json
 from graftkit.interfaces.temporary import temporary_folder
+from torch import nn
 
 from graftkit_mlx.child import ask
 from graftkit_mlx.settings import mlx_settings
@@ -31,7 +32,7 @@ class Trial:
     Attributes:
         refusal: Why mlx-lm can't run the architecture; None where it can.
         windows: Whether it computes what transformers does with windows of fewer tokens than the sequence has, too.
-        made: The published tensors that each of mlx-lm's is made of: one, or one for each of its rows.
+        made: Those of mlx-lm's tensors that each of the architecture's is made of, one after the other in its rows.
     """
 
     refusal: str | None = None
@@ -87,6 +88,7 @@ def _try_one(planned: PlannedModel, *, short_windows: bool) -> Trial:
     ids = (torch.arange(_TOKENS) * 7 % (rows - 2) + 2).tolist()
     with temporary_folder() as folder:
         write_shards(folder, twin.tensors.items())
+        save_tensors(_own(network), folder / "architecture.safetensors")
         write_json(folder / "config.json", _plain(mlx_settings(twin.config)))
         try:
             found = ask("try_twin", folder, folder, ids=ids)
@@ -101,6 +103,15 @@ def _try_one(planned: PlannedModel, *, short_windows: bool) -> Trial:
             f"{off:.0%} of the largest"
         )
     return Trial(made=found["made"])
+
+
+def _own(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Returns a model's tensors, one that is shared under its first name alone."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in network.state_dict().items():
+        if not tensor.is_meta:
+            found.setdefault(tensor.data_ptr(), (name, tensor.clone()))
+    return dict(found.values())
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

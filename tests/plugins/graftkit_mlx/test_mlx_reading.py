@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from graftkit.errors import ModelError
-from graftkit_mlx.names import layouts_of, published_names, unread
+from graftkit_mlx.names import layouts_of, unread
 from graftkit_mlx.reading import MlxFolder
 
 SIZES = [(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)]
@@ -48,34 +48,46 @@ def test_every_number_of_bits_is_read_as_mlx_reads_it(bits: int, group: int, dty
     assert (off <= 0.51 * steps).float().mean() > 0.9 and (off <= 1.01 * steps).all()
 
 
-def test_stacked_experts_are_read_by_their_published_names(tmp_path: Path) -> None:
+def test_experts_are_read_as_the_architecture_has_them(tmp_path: Path) -> None:
     made = {
-        "model.layers.0.mlp.switch_mlp.up_proj.weight": [
-            "model.layers.0.mlp.experts.0.w1.weight",
-            "model.layers.0.mlp.experts.1.w1.weight",
+        "model.layers.0.mlp.experts.gate_up_proj": [
+            "model.layers.0.moe.switch_mlp.gate_proj.weight",
+            "model.layers.0.moe.switch_mlp.up_proj.weight",
         ],
         "model.norm.weight": ["model.norm.weight"],
-        "model.wte.weight": ["model.embed_tokens.weight"],
+        "model.embed_tokens.weight": ["model.wte.weight"],
     }
     layouts = layouts_of(made)
     assert layouts == {
-        "model.layers.#.mlp.switch_mlp.up_proj.weight": "model.layers.#.mlp.experts.*.w1.weight",
-        "model.wte.weight": "model.embed_tokens.weight",
+        "model.layers.#.mlp.experts.gate_up_proj": [
+            "model.layers.#.moe.switch_mlp.gate_proj.weight",
+            "model.layers.#.moe.switch_mlp.up_proj.weight",
+        ],
+        "model.embed_tokens.weight": ["model.wte.weight"],
     }
     assert not unread(made) and unread({"a": []}) == ["a"]
-    assert published_names("model.layers.11.mlp.switch_mlp.up_proj.weight", 3, layouts) == [
-        f"model.layers.11.mlp.experts.{expert}.w1.weight" for expert in range(3)
-    ]
-    stack = mx.random.normal((3, 8, 64), key=mx.random.key(0))
-    packed, scales, biases = mx.quantize(stack, 64, 4)
-    path = "model.layers.11.mlp.switch_mlp.up_proj"
-    weights = {f"{path}.weight": packed, f"{path}.scales": scales, f"{path}.biases": biases}
-    files = MlxFolder(folder_of(tmp_path, weights, 8, 32, **{path: {"bits": 4, "group_size": 64}}), layouts)
-    expected = torch.from_numpy(np.array(mx.dequantize(packed, scales, biases, 64, 4)))
-    for expert in range(3):
-        name = f"model.layers.11.mlp.experts.{expert}.w1.weight"
-        assert files.tensors[name].shape == (8, 64)
-        torch.testing.assert_close(files.tensor(name), expected[expert])
+    stacks = [mx.random.normal((3, 8, 64), key=mx.random.key(seed)).astype(mx.float16) for seed in range(2)]
+    weights, own, expected = {}, {}, []
+    for name, stack in zip(("gate_proj", "up_proj"), stacks, strict=True):
+        path = f"model.layers.11.moe.switch_mlp.{name}"
+        packed, scales, biases = mx.quantize(stack, 64, 4)
+        weights |= {f"{path}.weight": packed, f"{path}.scales": scales, f"{path}.biases": biases}
+        own[path] = {"bits": 4, "group_size": 64}
+        exact = mx.dequantize(packed, scales.astype(mx.float32), biases.astype(mx.float32), 64, 4)
+        expected.append(torch.from_numpy(np.array(exact)))
+    weights["model.wte.weight"] = stacks[0][0]
+    files = MlxFolder(folder_of(tmp_path, weights, 8, 32, **own), layouts)
+    name = "model.layers.11.mlp.experts.gate_up_proj"
+    assert {name: info.shape for name, info in files.tensors.items()} == {
+        name: (3, 16, 64),
+        "model.embed_tokens.weight": (8, 64),
+    }
+    torch.testing.assert_close(files.tensor(name), torch.cat(expected, 1), atol=1e-6, rtol=1e-6)
+    steps = files.steps(name)
+    assert steps is not None and steps.shape == (3, 16, 64)
+    del weights["model.layers.11.moe.switch_mlp.up_proj.weight"]
+    with pytest.raises(ModelError, match="there is no 'model.layers.11.moe.switch_mlp.up_proj.weight'"):
+        MlxFolder(folder_of(tmp_path, weights, 8, 32, **own), layouts)
 
 
 @pytest.mark.parametrize(

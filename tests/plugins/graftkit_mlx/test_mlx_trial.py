@@ -48,8 +48,10 @@ def test_the_experts_of_a_mixture_are_found_in_its_stacks() -> None:
     exporter, planned = MlxExporter(), Planned("mixtral")
     assert exporter.refusal(planned) is None  # type: ignore[arg-type]
     made = trial_of(planned).made  # type: ignore[arg-type]
-    stack = made["model.layers.1.block_sparse_moe.switch_mlp.gate_proj.weight"]
-    assert stack[:2] == [f"model.layers.1.block_sparse_moe.experts.{n}.w1.weight" for n in range(2)]
+    switch = "model.layers.1.block_sparse_moe.switch_mlp"
+    assert made["model.layers.1.mlp.experts.gate_up_proj"] == [f"{switch}.{n}_proj.weight" for n in ("gate", "up")]
+    assert made["model.layers.1.mlp.experts.down_proj"] == [f"{switch}.down_proj.weight"]
+    assert made["model.layers.1.mlp.gate.weight"] == ["model.layers.1.block_sparse_moe.gate.weight"]
 
 
 def test_what_mlx_does_not_know_is_refused_by_its_own_words() -> None:

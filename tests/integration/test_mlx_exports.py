@@ -1,4 +1,4 @@
-"""Adapters for mlx-lm, which has one rank and one scale for all layers."""
+"""Models and adapters for mlx-lm, proved by it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import graftkit
+from architectures import settings
+from graftkit.testing import tiny_model_folder
 from safetensors.torch import load_file
 
 RecipeMaker = Callable[..., dict[str, Any]]
@@ -30,3 +32,15 @@ def test_ranks_and_scales_of_their_own_stand_in_the_matrices(make_recipe: Recipe
     a, b = ours[f"{layer}.lora_a"], ours[f"{layer}.lora_b"]
     assert a.shape[1] == b.shape[0] == 4 and not a[:, 2:].any() and not b[2:].any() and b[:2].any()
     assert (theirs[f"base_model.model.{layer}.lora_A.weight"] == a[:, :2].T).all()
+
+
+def test_a_mixture_is_quantized_expert_by_expert(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    model = tiny_model_folder(tmp_path / "model", **settings("mixtral"))
+    exports = [{"use": "mlx", "bits": 4, "group_size": 32}, "merged"]
+    result = graftkit.run(make_recipe(model=str(model), quantizer="nf4", export=exports), out=tmp_path / "run")
+    proofs = {name: facts["proof"]["status"] for name, facts in result.manifest["exports"].items()}
+    assert proofs == {"mlx": "proved", "merged": "proved"}
+    written = load_file(result.exports["merged"] / "model.safetensors")
+    assert written.keys() == load_file(model / "model.safetensors").keys()
+    stacks = [name for name in load_file(result.exports["mlx"] / "model.safetensors") if "switch_mlp" in name]
+    assert len(stacks) == 2 * 3 * 3  # layers, matrices, and what each is stored as
