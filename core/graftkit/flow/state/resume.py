@@ -50,11 +50,17 @@ class Resumed:
         back_to: The last step that it may go on after, where its loss had gone wrong and it trains otherwise now.
         damaged: The export that is asked for by its name and is in the manifest, where its files are not those that
             were written; None else.
+        asked: The export that is asked for by its name, of a run that has finished; None where a recipe says what is.
     """
 
     manifest: RunManifest
     back_to: int | None = None
     damaged: str | None = None
+    asked: str | None = None
+
+    def is_told(self, message: str) -> bool:
+        """Tells whether the finished run told something already that is not of the export which is asked for alone."""
+        return self.asked is not None and message in self.manifest.notices and self.asked not in message
 
     @property
     def finished(self) -> bool:
@@ -176,7 +182,7 @@ def find_run(folder: Path, recipe: Mapping[str, Any], asked: str | None = None) 
     if finished:
         _check_continued(folder, manifest, recipe, asked)
     damaged = asked if finished and asked in manifest.exports and _is_damaged(folder, manifest, asked) else None
-    return Resumed(manifest, _back_to(manifest, recipe), damaged)
+    return Resumed(manifest, _back_to(manifest, recipe), damaged, asked if finished else None)
 
 
 def _is_damaged(folder: Path, manifest: RunManifest, export: str) -> bool:
