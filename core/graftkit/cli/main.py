@@ -15,6 +15,7 @@ from graftkit._version import __version__
 from graftkit.arguments import check_current_folder
 from graftkit.cli.lazy_group import LazyGroup
 from graftkit.cli.terminal import NobodyReads, guarded_streams, open_closed_streams
+from graftkit.option_names import as_command
 from graftkit.visible import further_lines_indented
 
 __all__ = ["cli", "main"]
@@ -65,7 +66,8 @@ class _CommandsAndPlugins(LazyGroup):
         """
         check_current_folder()
         try:
-            return super().invoke(ctx)
+            with as_command():
+                return super().invoke(ctx)
         except (EOFError, BrokenPipeError) as error:
             raise _FromWithin from error
 

@@ -15,6 +15,7 @@ from graftkit.articles import counted
 from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
 from graftkit.flow.folders.listed_files import is_changed, vouched_checkpoints
 from graftkit.flow.folders.own_files import CHECKPOINTS
+from graftkit.option_names import option
 from graftkit.recipe.schema import with_defaults
 from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import RunManifest
@@ -105,7 +106,7 @@ def telling_versions(folder: Path | None) -> Iterator[None]:
     except (RequestError, TrainingError) as error:
         if not others or others in error.message:
             raise
-        advice = "Go on with the versions that made it, or start anew with --overwrite."
+        advice = f"Go on with the versions that made it, or start anew with {option('overwrite')}."
         told = type(error)(f"{others}: {error.message}", where=error.where, hint=f"{advice} {error.hint}".rstrip())
         for note in getattr(error, "__notes__", []):
             told.add_note(note)
@@ -177,7 +178,7 @@ def find_run(folder: Path, recipe: Mapping[str, Any], asked: str | None = None) 
         raise RecipeError(
             f"the run was started with another recipe: {'; '.join(differing[:3])}",
             where=str(folder),
-            hint="Resume with the same recipe, or start anew with --overwrite.",
+            hint=f"Resume with the same recipe, or start anew with {option('overwrite')}.",
         )
     if finished:
         _check_continued(folder, manifest, recipe, asked)
@@ -221,12 +222,13 @@ def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, A
             f"the run in it has finished, after {counted(taken, 'step')}: there is nothing to resume",
             where=str(folder),
             hint=f"{prove}`toolkit export {shlex.quote(str(folder))} --to NAME` adds an export; more {key}, such as "
-            f"--set training.{key}={more}, train it further; --out starts another run elsewhere, --overwrite anew.",
+            f"--set training.{key}={more}, train it further; {option('out')} starts another run elsewhere, "
+            f"{option('overwrite')} anew.",
         )
     if longer and now["steps"] is not None and now["steps"] < taken:
         raise RecipeError(
             f"training.steps is {now['steps']}, but the run in {folder} has finished after {taken}",
-            hint="Say more steps than those, or start anew with --overwrite.",
+            hint=f"Say more steps than those, or start anew with {option('overwrite')}.",
         )
     if longer and now["steps"] != taken:
         check_state(folder, taken, manifest)
@@ -260,7 +262,7 @@ def check_state(folder: Path, taken: int, manifest: RunManifest) -> None:
         raise FolderError(
             f"the run can't be trained further: the optimizer's state after its {taken} steps is not in {CHECKPOINTS}/",
             where=str(folder),
-            hint="Put the folder back if it was moved, or train anew with --out or --overwrite.",
+            hint=f"Put the folder back if it was moved, or train anew with {option('out')} or {option('overwrite')}.",
         )
 
 
