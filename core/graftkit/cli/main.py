@@ -142,9 +142,9 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
     except (KeyboardInterrupt, click.Abort) as error:
         _tell("stopped" + _notes(error.__cause__ or error))
         return 130
-    except NobodyReads:
+    except NobodyReads as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return error.code
     except BaseException as error:
         if isinstance(error, _FromWithin) and error.__cause__ is not None:
             error = error.__cause__
