@@ -313,7 +313,7 @@ def test_a_full_disk_of_temporary_files_is_told(tiny_model: Path, monkeypatch: p
     with monkeypatch.context() as patch, pytest.raises(StorageError) as caught, temporary_folder() as folder:
         patch.setattr("graftkit.store.files.os.fsync", full_for)
         write_text(folder / "a.txt", "text")  # which names --out of a file that lies anywhere else
-    assert "TMPDIR" in caught.value.hint and "--out" not in caught.value.hint
+    assert "TMPDIR" in caught.value.hint and "out=" not in caught.value.hint
 
 
 def _assets(**changed: Any) -> str:

@@ -321,8 +321,26 @@ def test_export_of_a_run_and_of_an_adapter(finished: graftkit.RunResult, tmp_pat
     assert found.run is not None and "half" in found.run.exports
     of_adapter = graftkit.export(finished.exports["peft"], "merged", out=tmp_path / "out")
     assert of_adapter.folder == tmp_path / "out" / "exports" / "merged" and of_adapter.run is None
-    with pytest.raises(RequestError, match="--out: only for an adapter's folder"):
+    with pytest.raises(RequestError, match=r"out=\.\.\.: only for an adapter's folder"):
         graftkit.export(finished.folder, "merged", out=tmp_path)
+
+
+def test_errors_name_options_as_whoever_called_knows_them(finished: graftkit.RunResult, tiny_model: Path) -> None:
+    """An argument to a program, an option to a command."""
+    told = "Give another folder with {}, replace that run with {}, or go on with it with {}."
+    records = finished.folder.parent / "records.jsonl"
+    records.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    said = short(tiny_model, data={"train": str(records), "max_length": 64})
+    with pytest.raises(FolderError) as caught:
+        graftkit.run(said, out=finished.folder)
+    assert caught.value.hint == told.format("out=...", "overwrite=True", "resume=True")
+    recipe = finished.folder.parent / "recipe.yaml"
+    recipe.write_text(json.dumps({**said, "model": str(tiny_model)}))
+    found = CliRunner().invoke(cli, ["run", str(recipe), "--out", str(finished.folder)])
+    assert isinstance(found.exception, FolderError)
+    assert found.exception.hint == told.format("--out", "--overwrite", "--resume")
+    command = ["export", str(finished.folder), "--to", "merged", "--other-base"]
+    assert "--other-base: only for" in str(CliRunner().invoke(cli, command).exception)
 
 
 def test_compare_is_picklable(finished: graftkit.RunResult) -> None:

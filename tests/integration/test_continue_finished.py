@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from graftkit.cli.main import cli
 from graftkit.errors import Cancelled, ExportError, FolderError, RecipeError, RequestError, StorageError
 from graftkit.flow.add_export import add_export
-from graftkit.flow.events import Event, StageStarted, StepFinished
+from graftkit.flow.events import Event, Notice, StageStarted, StepFinished
 from graftkit.flow.folders.folder import claim_again
 from graftkit.store import files
 from graftkit.store.file_hashes import sha256_of
@@ -282,6 +282,25 @@ def test_notices_of_an_export_that_replaces_another_name_it(
     notices = add_export(finished.folder, "merged", ["name=peft"]).manifest["notices"]
     assert "the export peft could not be proved: its library is not installed" in notices
     assert not any("graftkit-replaced" in notice for notice in notices)
+
+
+def test_an_export_tells_of_itself_and_not_again_of_its_run(
+    finished: graftkit.RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest has both."""
+    missing = {"status": "not possible", "reason": "its library is not installed"}
+    monkeypatch.setattr("graftkit.flow.exports.proof.prove", lambda *_, **__: missing)
+    of_run, of_export = (
+        finished.manifest["notices"],
+        "the export merged could not be proved: its library is not installed",
+    )
+    assert of_run
+    for _ in range(2):  # the second one replaces the first
+        events: list[Event] = []
+        found = add_export(finished.folder, "merged", on_event=events.append)
+        told = [event.message for event in events if isinstance(event, Notice)]
+        assert of_export in told and not {*of_run} & {*told}
+        assert {*of_run, of_export} <= {*found.manifest["notices"]}
 
 
 def test_what_the_user_edited_in_an_export_is_not_lost(

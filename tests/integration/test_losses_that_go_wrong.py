@@ -60,7 +60,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_record_and_keeps_the_state(
         graftkit.run(recipe, out=out)
     failure = json.loads((out / "manifest.json").read_text())["failure"]
     [where] = failure["records"]
-    assert where in caught.value.message and "--resume" in caught.value.hint
+    assert where in caught.value.message and "resume=True" in caught.value.hint
     found = latest_checkpoint(out / "checkpoints")
     assert found is not None and found[0] == 3 and failure["step"] == 4
     for _ in range(2):  # the same step fails the same way

@@ -344,7 +344,7 @@ def test_damage_that_concerns_the_report_alone_keeps_no_proof_from_being_recorde
     ("facts", "why"),
     [
         ({"exports": {}}, "its run's manifest has it among its exports no more"),
-        ({"status": "interrupted"}, "its run has not finished; --resume proves it"),
+        ({"status": "interrupted"}, "its run has not finished; resume=True proves it"),
     ],
     ids=["not asked for any more", "interrupted"],
 )

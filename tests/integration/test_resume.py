@@ -276,7 +276,7 @@ def test_a_run_of_another_version_is_told_before_its_recipe_is_blamed(recipe: di
     message: str = caught.value.message
     assert message.startswith("the run was made by graftkit 0.0.7 (this is ") and message.count("made by") == 1
     assert "): the run was started with another recipe: gone was 1" in message
-    assert caught.value.hint.startswith("Go on with the versions that made it, or start anew with --overwrite.")
+    assert caught.value.hint.startswith("Go on with the versions that made it, or start anew with overwrite=True.")
     with pytest.raises(RecipeError, match=r"made by graftkit 0\.0\.7 .*: unknown key 'adapter.rang'"):
         graftkit.run({**recipe, "adapter": {"use": "lora", "rang": 4}}, out=out, resume=True)
     assert json.loads((out / "manifest.json").read_text()) == before

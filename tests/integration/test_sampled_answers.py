@@ -271,7 +271,9 @@ def test_a_run_whose_records_change_goes_on_when_they_are_back(
         if isinstance(event, StepFinished) and event.step.step == 2:
             chat_records.write_text("")
 
-    with pytest.raises(DataError, match="has changed since .*checked\n.*the old records back, and go on with --resume"):
+    with pytest.raises(
+        DataError, match="has changed since .*checked\n.*the old records back, and go on with resume=True"
+    ):
         graftkit.run(recipe, out=tmp_path / "run", on_event=edit)
     chat_records.write_bytes(before)
     graftkit.run(recipe, out=tmp_path / "run", resume=True)

@@ -15,6 +15,7 @@ from graftkit._version import __version__
 from graftkit.arguments import check_current_folder
 from graftkit.cli.lazy_group import LazyGroup
 from graftkit.cli.terminal import NobodyReads, guarded_streams, open_closed_streams
+from graftkit.option_names import as_command
 from graftkit.visible import further_lines_indented
 
 __all__ = ["cli", "main"]
@@ -65,7 +66,8 @@ class _CommandsAndPlugins(LazyGroup):
         """
         check_current_folder()
         try:
-            return super().invoke(ctx)
+            with as_command():
+                return super().invoke(ctx)
         except (EOFError, BrokenPipeError) as error:
             raise _FromWithin from error
 
@@ -140,9 +142,9 @@ def _run(arguments: list[str], show_traceback: bool) -> int:
     except (KeyboardInterrupt, click.Abort) as error:
         _tell("stopped" + _notes(error.__cause__ or error))
         return 130
-    except NobodyReads:
+    except NobodyReads as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return error.code
     except BaseException as error:
         if isinstance(error, _FromWithin) and error.__cause__ is not None:
             error = error.__cause__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from graftkit.cli.plan_memory import ConfigPlan, check_limits, fitted, foreseen_
 from graftkit.cli.plan_processes import described_processes, devices_of, room_of
 from graftkit.cli.plan_time import described_time, timed
 from graftkit.cli.streams import output_to_stderr
-from graftkit.cli.terminal import json_line
+from graftkit.cli.terminal import ending_with, json_line
 from graftkit.errors import FolderError, RecipeError
 from graftkit.flow.folders.folder import default_folder
 from graftkit.flow.plan_of_run import plan
@@ -114,16 +113,10 @@ def command(
             facts |= {"fit": fitted(recipe, overrides, host, planned, limits, out, among)}
     # plugins' are among the plan's, but for those that came up since
     facts["notices"] = [*dict.fromkeys([*facts["notices"], *host.take_notices()])]
-    if as_json:
-        click.echo(json_line(facts))
-    else:
-        for key in _SHOWN:
-            if key in facts:
-                click.echo(further_lines_indented(f"{key:12}{facts[key]['text']}"))
-        for notice in facts.get("notices", ()):
-            click.echo(further_lines_indented(f"note: {notice}"))
-    if not facts.get("fit", {"fits": True})["fits"]:
-        sys.exit(1)
+    shown = [f"{key:12}{facts[key]['text']}" for key in _SHOWN if key in facts]
+    shown += [f"note: {notice}" for notice in facts["notices"]]
+    with ending_with(0 if facts.get("fit", {"fits": True})["fits"] else 1):
+        click.echo(json_line(facts) if as_json else "\n".join(map(further_lines_indented, shown)))
 
 
 _SHOWN = (

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
 from graftkit.cli.options import disable_option, json_option, open_host
-from graftkit.cli.terminal import Styled, json_line, say
+from graftkit.cli.terminal import Styled, ending_with, json_line, say
 from graftkit.host.discovery import strict_by_environment
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
@@ -27,13 +26,13 @@ def command(disable: tuple[str, ...], as_json: bool) -> None:
     """List the plugins that are installed and what each provides. Works whatever is broken."""
     host = open_host(disable, strict=False)
     facts = describe(host)
-    if as_json:
-        click.echo(json_line({"plugins": facts}))
-    else:
-        header, *lines = _table(facts)
-        say([Styled(header, "bold"), *(f"\n{line}" for line in lines)])
-    if strict_by_environment() and any(record.status == "failed" for record in host.records):
-        sys.exit(1)
+    failed = strict_by_environment() and any(record.status == "failed" for record in host.records)
+    with ending_with(1 if failed else 0):
+        if as_json:
+            click.echo(json_line({"plugins": facts}))
+        else:
+            header, *lines = _table(facts)
+            say([Styled(header, "bold"), *(f"\n{line}" for line in lines)])
 
 
 def describe(host: PluginHost) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ __all__ = [
     "Styled",
     "above",
     "console",
+    "ending_with",
     "guarded_streams",
     "is_terminal",
     "json_line",
@@ -60,7 +61,28 @@ class NobodyReads(Exception):
     """Whoever read standard output has heard enough, as `head` does: the command ends, and nothing went wrong.
 
     It is no BrokenPipeError, of which click makes an exit without a word, wherever it comes from.
+
+    Attributes:
+        code: What the command ends with: what it has found stays found.
     """
+
+    code = 0
+
+
+@contextmanager
+def ending_with(code: int) -> Iterator[None]:
+    """Has the command end with a code after what is written meanwhile, whether or not somebody reads all of that.
+
+    Args:
+        code: 1 where what the command has found is that something is amiss, 0 else.
+    """
+    try:
+        yield
+    except NobodyReads as error:
+        error.code = code
+        raise
+    if code:
+        sys.exit(code)
 
 
 @contextmanager

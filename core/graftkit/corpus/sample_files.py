@@ -24,6 +24,7 @@ from graftkit.interfaces.samples import (
     Text,
     Tokens,
 )
+from graftkit.option_names import option
 
 __all__ = ["Samples", "scan_samples"]
 
@@ -197,7 +198,7 @@ def _read(dataset: Dataset, state: tuple[int, int], wanted: Mask, digests: Diges
         raise DataError(
             "the file has changed since its records were checked",
             where=str(path),
-            hint="Put the old records back, and go on with --resume where a step was taken; or start again.",
+            hint=f"Put the old records back, and go on with {option('resume')} where a step was taken; or start again.",
         )
     number = -1
     for number, sample in enumerate(dataset.after(iter(wanted))):

@@ -20,6 +20,7 @@ from graftkit.flow.run_result import RunResult
 from graftkit.flow.state.cancel import CancelToken, check_follower
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.offline import no_network_if
+from graftkit.option_names import option
 from graftkit.report.run_manifest import MANIFEST, MergeFacts, RunManifest
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def export(
             folder = None if out is None else Path(out)
             found = _of_adapter(planned, to, assignments, folder, host, on_event, cancel, later=proof == "later")
         return Exported(found.folder, found.proof, found.merge)
-    given = {"out": out, "base": base, "quantizer": quantizer, "tokenizer": tokenizer, "other-base": other_base}
-    unused = [f"--{name}" for name, value in given.items() if value]
+    given = {"out": out, "base": base, "quantizer": quantizer, "tokenizer": tokenizer, "other_base": other_base}
+    unused = [option(name) for name, value in given.items() if value]
     if unused and (path / MANIFEST).exists():
         hint = "A run has its own base model and folder. An adapter's folder has an adapter_config.json."
         raise RequestError(

@@ -35,7 +35,7 @@ def run_stages(run: RunContext) -> None:
         run.notice("plan", f"{run.resumed.made_by_others}: what follows may be computed otherwise")
     for message in run.plan.notices:
         run.notice("plan", message)
-    if run.plan.chosen:
+    if run.plan.chosen and not (run.resumed and run.resumed.asked):
         run.emit(Chosen(run.plan.chosen))
     prepare_tokenizer(run)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graftkit.errors import DataError, FolderError, RecipeError, RequestError, UnknownFormatError
+from graftkit.flow.records.format_guess import Guess
 from graftkit.flow.records.recipe_text import (
     TEMPLATE_FILE,
     recipe_text,
@@ -18,7 +19,6 @@ from graftkit.flow.records.recipe_text import (
     why_own_template,
 )
 from graftkit.flow.records.starting_point import StartingPoint, find_starting_point, numbers_beside_texts
-from graftkit.flow.records.suggest_format import Guess
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.recipe.paths import anchored_reference, is_address, seen_from

@@ -24,6 +24,7 @@ from graftkit.flow.state.cancel import CancelToken, check_follower
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.exporter import Exporter
 from graftkit.interfaces.regular_file import read_regular
+from graftkit.option_names import option
 from graftkit.redact import without_secrets
 from graftkit.report.run_manifest import MANIFEST, RunManifest, required
 from graftkit.report.run_of_folder import places_of, run_around
@@ -281,7 +282,7 @@ def _why_not_recorded(run: RunManifest | None, *, writable: bool) -> str:
         return "its folder may only be read"
     if run is not None and run.status == "finished":
         return "its run's manifest has it among its exports no more"
-    return "its run has not finished; --resume proves it"
+    return f"its run has not finished; {option('resume')} proves it"
 
 
 def _check_files_at_rest(folder: Path) -> list[str]:

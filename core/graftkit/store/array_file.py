@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from graftkit.errors import StorageError
 from graftkit.interfaces.regular_file import open_regular
+from graftkit.option_names import option
 from graftkit.store.files import write_atomic
 
 __all__ = ["STORED_TYPES", "map_arrays", "read_metadata", "write_arrays"]
@@ -150,4 +151,6 @@ def _mapped(path: Path, entry: Any, dtype: np.dtype[Any], start: int, room: int)
 
 
 def _damaged(path: Path, what: str) -> StorageError:
-    return StorageError(f"the stored tokens are damaged: {what}", where=str(path), hint="Run again with --overwrite.")
+    return StorageError(
+        f"the stored tokens are damaged: {what}", where=str(path), hint=f"Run again with {option('overwrite')}."
+    )

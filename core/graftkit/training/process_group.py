@@ -20,6 +20,7 @@ from torch import distributed
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 from graftkit.errors import ProcessError
+from graftkit.option_names import option
 
 __all__ = ["Ended", "ProcessGroup"]
 
@@ -286,7 +287,7 @@ class ProcessGroup:
             who = self._not_waiting() if rank is None else _name(rank, self.count)
             raise ProcessError(
                 f"{who} hangs: the others have waited {HUNG_SECONDS / 60:.0f} minutes for its part",
-                hint="Go on with --resume; its machine, or its device, may be at fault.",
+                hint=f"Go on with {option('resume')}; its machine, or its device, may be at fault.",
             )
 
     def _not_waiting(self) -> str:
@@ -301,7 +302,7 @@ class ProcessGroup:
                 raise Ended
             raise ProcessError(
                 f"{_name(said['rank'], self.count)}: {said['reason']}",
-                hint="What was trained until then is kept: mend that and go on with --resume.",
+                hint=f"What was trained until then is kept: mend that and go on with {option('resume')}.",
             )
         if self.rank and self._store.check(["ended"]):
             raise Ended
@@ -351,7 +352,7 @@ class ProcessGroup:
         if self._store_apart:
             return ProcessError(
                 "what started this process, and has the processes know of one another, is gone",
-                hint="What was trained until the last checkpoint is kept: go on with --resume.",
+                hint=f"What was trained until the last checkpoint is kept: go on with {option('resume')}.",
             )
         return _gone(0, self.count, "the store of all processes can't be reached any more")
 
@@ -364,7 +365,7 @@ def _pause(waited: float) -> float:
 def _gone(rank: int, count: int, why: str) -> ProcessError:
     return ProcessError(
         f"{_name(rank, count)} is gone: {why}",
-        hint="It was killed, or its machine has failed; often memory has run out. Go on with --resume.",
+        hint=f"It was killed, or its machine has failed; often memory has run out. Go on with {option('resume')}.",
     )
 
 

@@ -11,6 +11,7 @@ from graftkit.errors import FolderError, RequestError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
+from graftkit.option_names import option
 from graftkit.store.file_hashes import file_facts, is_another
 from graftkit.store.files import atomic_folder, new_folder, sweep_of, write_json
 from graftkit.suggest import known_names
@@ -46,19 +47,19 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     sweep_of(folder.absolute())
     try:
         if folder.is_symlink() and not folder.exists():
-            raise FolderError("it is a link to nothing", where=str(folder), hint="Give a folder with --out.")
+            raise FolderError("it is a link to nothing", where=str(folder), hint=f"Give a folder with {option('out')}.")
         if not folder.exists():
             parent.mkdir(parents=True, exist_ok=True)
         elif not folder.is_dir():
-            raise FolderError("it is a file", where=str(folder), hint="Give a folder with --out.")
+            raise FolderError("it is a file", where=str(folder), hint=f"Give a folder with {option('out')}.")
         present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_file_or_link(path)}
     except OSError as error:
         raise FolderError(f"can't be written: {error.strerror}", where=str(folder)) from error
     if not os.access(parent, os.W_OK | os.X_OK):
-        hint = "The folder around it must be writable: write elsewhere with --out."
+        hint = f"The folder around it must be writable: write elsewhere with {option('out')}."
         raise FolderError("can't be written: Permission denied", where=str(folder), hint=hint)
     if present and not overwrite:
-        hint = "Give another folder with --out, or replace a tokenizer with --overwrite."
+        hint = f"Give another folder with {option('out')}, or replace a tokenizer with {option('overwrite')}."
         raise FolderError("it is not empty", where=str(folder), hint=hint)
     strange = sorted(present - _own(folder))
     if strange:
@@ -66,7 +67,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         raise FolderError(
             f"it holds files that no `toolkit tokenizer` wrote, or that were edited since: {shown}",
             where=str(folder),
-            hint="Overwriting would delete them: move them away, or give another folder with --out.",
+            hint=f"Overwriting would delete them: move them away, or give another folder with {option('out')}.",
         )
 
 

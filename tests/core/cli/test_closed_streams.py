@@ -64,6 +64,33 @@ def test_a_reader_that_has_heard_enough_is_no_failure() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_what_was_found_stays_found_where_nobody_reads_on(code: int) -> None:
+    """A script that asks `toolkit plan --memory 8GB | head -3` whether a run fits goes by the code."""
+    program = (
+        "import click, sys; from graftkit.cli import main, schema; from graftkit.cli.terminal import ending_with\n"
+        "def shown(**_):\n"
+        f"    with ending_with({code}): click.echo('too large')\n"
+        "schema.command.callback = shown; main.main(['schema'])"
+    )
+    reading, unread = os.pipe()
+    os.close(reading)
+    for stdout in (unread, subprocess.DEVNULL):
+        done = subprocess.run([sys.executable, "-c", program], stdout=stdout, stderr=subprocess.PIPE, timeout=60)
+        assert (done.returncode, done.stderr) == (code, b"")
+    os.close(unread)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+def test_a_result_that_can_not_be_written_is_a_failure() -> None:
+    command = f"{sys.executable} -m graftkit schema > /dev/full"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: standard output: can't be written: {os.strerror(errno.ENOSPC)}\n",
+    )
+
+
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), EOFError("a file ends")])
 def test_an_error_that_click_would_swallow_is_told(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -15,6 +15,7 @@ from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifes
 from graftkit.flow.folders.refused_files import check_tensor_header
 from graftkit.flow.folders.vocabulary_file import VOCABULARY
 from graftkit.flow.preparation.plan_adapter import PlannedAdapter
+from graftkit.option_names import option
 from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.file_hashes import is_another
@@ -82,7 +83,7 @@ class KeptProof:
                 raise FolderError(
                     "it is another file than the one that this export is proved with",
                     where=str(path),
-                    hint="Name another folder with --out.",
+                    hint=f"Name another folder with {option('out')}.",
                 )
 
     def put(self) -> None:
@@ -123,14 +124,16 @@ def _refuse_old(out: Path, target: Path) -> None:
     is_run = RunManifest.read(out) is not None
     if is_run or (out / EXPORT_MANIFEST).exists():
         what = "a run" if is_run else "an export"
-        raise FolderError(f"there is {what} in it", where=str(out), hint="Name another folder with --out.")
+        raise FolderError(f"there is {what} in it", where=str(out), hint=f"Name another folder with {option('out')}.")
     if not os.path.lexists(target):
         return
     unproved = None
     with suppress(FolderError):
         unproved = ExportManifest.read(target, ("exporter", "files"))
     if unproved is None or _is_complete(target, unproved):
-        hint = "Remove it, call this one something else (--set name=OTHER), or name another --out."
+        hint = (
+            f"Remove it, call this one something else (--set name=OTHER), or name another folder with {option('out')}."
+        )
         raise FolderError("there is an export already", where=str(target), hint=hint)
     own = {EXPORT_MANIFEST: {}, **unproved.files_in(target)}
     for path in target.rglob("*"):

@@ -24,6 +24,7 @@ from graftkit.flow.folders.own_files import (
     folders_in_place_of_files,
     others_files,
 )
+from graftkit.option_names import option
 from graftkit.report.run_manifest import MANIFEST, RunManifest
 from graftkit.store.files import NO_LINK, TEMPORARY, guarded, make_folder, sweep, sync_folder, temporary_prefix
 from graftkit.visible import first_of
@@ -70,14 +71,15 @@ class ClaimedFolder:
             raise StorageError(
                 f"the run's folder, or its {LOCK}, was moved, deleted or replaced while the run went on",
                 where=str(self.path),
-                hint="Nothing is written there any more. Where the folder is now, --out with --resume goes on with it.",
+                hint=f"Nothing is written there any more. Where the folder is now, {option('out')} with "
+                f"{option('resume')} goes on with it.",
             )
         for name in _FOLDERS if self.lock >= 0 else ():
             if (self.path / name).is_symlink():
                 raise StorageError(
                     f"a link has come in the place of {name} in it while the run went on",
                     where=str(self.path),
-                    hint="Nothing is written there any more. Put the folder itself back: --resume goes on.",
+                    hint=f"Nothing is written there any more. Put the folder itself back: {option('resume')} goes on.",
                 )
 
     def keep(self) -> None:
@@ -130,13 +132,13 @@ def claim(path: Path, *, overwrite: bool) -> ClaimedFolder:
             raise FolderError(
                 "it is a link to a folder that is not there",
                 where=str(path),
-                hint="Make that folder, or give another one with --out.",
+                hint=f"Make that folder, or give another one with {option('out')}.",
             )
         missing = tuple(folder for folder in (path, *path.parents) if not folder.exists())
         if missing:
             make_folder(path)
         elif not path.is_dir():
-            raise FolderError("it is a file", where=str(path), hint="Give a folder with --out.")
+            raise FolderError("it is a file", where=str(path), hint=f"Give a folder with {option('out')}.")
         if not _is_empty(path):
             _run_to_replace(path, overwrite)
         real = path.resolve()  # from here on: a link in the path may come to lead elsewhere
@@ -156,7 +158,7 @@ def claim(path: Path, *, overwrite: bool) -> ClaimedFolder:
         raise FolderError(
             f"can't be written: {error.strerror or error}",
             where=str(path),
-            hint="Write elsewhere with --out.",
+            hint=f"Write elsewhere with {option('out')}.",
         ) from error
 
 
@@ -174,7 +176,8 @@ def claim_again(path: Path) -> ClaimedFolder:
                 f"{name} in it is a {'link' if entry.is_symlink() else 'file'}, where a run keeps a folder that it "
                 "replaces or removes as a whole",
                 where=str(path),
-                hint="Put the folder itself there; a run that needs another disk is started there with --out.",
+                hint=f"Put the folder itself there; a run that needs another disk is started there with "
+                f"{option('out')}.",
             )
     for name in files_below(path):
         if WRITTEN_INTO.fullmatch(name) and (path / name).is_symlink():
@@ -275,7 +278,7 @@ def _lock(path: Path, wait: float = 0.0) -> int:
             raise FolderInUseError(
                 "a run or an export is going on in it",
                 where=str(path),
-                hint="Wait for it, or give another folder with --out.",
+                hint=f"Wait for it, or give another folder with {option('out')}.",
             ) from None
         if _lies_there(path / LOCK, handle):
             return handle
@@ -327,7 +330,9 @@ def _run_to_replace(path: Path, overwrite: bool) -> RunManifest:
     """
     manifest = RunManifest.read(path)
     if manifest is None:
-        raise FolderError("it holds files that are no run", where=str(path), hint="Give another folder with --out.")
+        raise FolderError(
+            "it holds files that are no run", where=str(path), hint=f"Give another folder with {option('out')}."
+        )
     if not overwrite:
         if manifest.status == "running":  # or it was killed
             real = path.resolve()
@@ -335,7 +340,8 @@ def _run_to_replace(path: Path, overwrite: bool) -> RunManifest:
         raise FolderError(
             f"it holds a run ({manifest.status})",
             where=str(path),
-            hint="Give another folder with --out, replace that run with --overwrite, or go on with it with --resume.",
+            hint=f"Give another folder with {option('out')}, replace that run with {option('overwrite')}, or go on "
+            f"with it with {option('resume')}.",
         )
     return manifest
 
@@ -346,7 +352,8 @@ def _check_replaceable(path: Path, manifest: RunManifest) -> None:
         raise FolderError(
             f"besides what its run wrote it holds {first_of(strange)}",
             where=str(path),
-            hint="Overwriting would delete that, added or edited: move it away, or give another folder with --out.",
+            hint=f"Overwriting would delete that, added or edited: move it away, or give another folder "
+            f"with {option('out')}.",
         )
 
 
@@ -422,7 +429,7 @@ def _move_aside(real: Path, lock: int) -> Path:
         real.rename(aside)
         if not _lies_there(aside / LOCK, lock):
             what = "another folder has come in its place meanwhile"
-            raise FolderError(what, where=str(real), hint="Try again, or give another folder with --out.")
+            raise FolderError(what, where=str(real), hint=f"Try again, or give another folder with {option('out')}.")
         real.mkdir()
         shutil.copymode(aside, real)  # whoever has closed it to others wants what is in it now closed, too
     except BaseException:

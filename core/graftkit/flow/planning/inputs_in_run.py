@@ -11,6 +11,7 @@ from typing import Any
 
 from graftkit.errors import FolderError
 from graftkit.flow.planning.run_plan import RunPlan
+from graftkit.option_names import option
 from graftkit.recipe.schema import Recipe
 
 __all__ = ["refuse_inputs_in", "refuse_paths_in"]
@@ -51,7 +52,7 @@ def _refuse(folder: Path, inputs: Iterable[tuple[str, str]]) -> None:
             raise FolderError(
                 f"{key} names {path}, which lies in the run that would be replaced",
                 where=str(folder),
-                hint="Give another folder with --out, or copy what is read out of the run first.",
+                hint=f"Give another folder with {option('out')}, or copy what is read out of the run first.",
             )
 
 

@@ -17,7 +17,7 @@ from graftkit.corpus.text_paths import unread_files
 from graftkit.errors import RecipeError
 from graftkit.flow.planning.read_records import ReadRecords
 from graftkit.flow.planning.vocabulary import VocabularyRequest
-from graftkit.flow.records.suggest_format import unread_columns
+from graftkit.flow.records.left_out import unread_columns
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.paths import is_hub_dataset

@@ -23,6 +23,7 @@ from graftkit.flow.preparation.masking import masking_in
 from graftkit.flow.records.chat import chat_facts, chat_options
 from graftkit.flow.records.told_of_encoding import told_of_encoding, way_to_fit
 from graftkit.flow.state.context import RunContext, StageScope
+from graftkit.option_names import option
 from graftkit.report.run_manifest import DataFacts
 from graftkit.store.files import atomic_folder, remove_tree
 from graftkit.store.fingerprint import fingerprint
@@ -283,13 +284,13 @@ def _check_resumed(run: RunContext, fingerprints: Mapping[str, str], encoder: En
             "records would become other tokens than when the run was started",
             where=str(run.folder),
             hint="The tokenizer's special tokens or what it puts around a text have changed: put its files back, or "
-            "start anew with --overwrite.",
+            f"start anew with {option('overwrite')}.",
         )
     if before and before != fingerprints:
         raise DataError(
             "the records have changed since the run was started",
             where=str(run.folder),
-            hint="Put the old records back, or start anew with --overwrite.",
+            hint=f"Put the old records back, or start anew with {option('overwrite')}.",
         )
 
 
@@ -300,7 +301,8 @@ def _check_same_stops(run: RunContext, stop: list[int]) -> None:
         raise DataError(
             f"the run was started with the stop tokens {before}, which would now be {stop}",
             where=str(run.folder),
-            hint="The base model's generation_config.json has changed: put it back, or start anew with --overwrite.",
+            hint=f"The base model's generation_config.json has changed: put it back, or start anew "
+            f"with {option('overwrite')}.",
         )
 
 

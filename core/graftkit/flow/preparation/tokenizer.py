@@ -18,6 +18,7 @@ from graftkit.host.guard import wrong_result
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, VocabularyChange
 from graftkit.interfaces.vocabulary_limits import MOST_PARTS
+from graftkit.option_names import option
 from graftkit.recipe.schema import TokenizerSection
 from graftkit.store.files import atomic_folder, write_json
 from graftkit.vocabulary.losses import check_promises
@@ -150,7 +151,7 @@ def _check_resumed(run: RunContext, found: Mapping[str, str | None]) -> None:
             raise DataError(
                 f"the run was started with the {what} {was[:12]}, which would now be {now[:12] if now else 'none'}",
                 where=str(run.folder),
-                hint=f"{hint} has changed: put it back, or start anew with --overwrite.",
+                hint=f"{hint} has changed: put it back, or start anew with {option('overwrite')}.",
             )
 
 

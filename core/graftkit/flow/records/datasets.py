@@ -18,24 +18,15 @@ from graftkit.corpus.dataset import Dataset, first_records
 from graftkit.corpus.file_names import check_one_split, check_parts
 from graftkit.corpus.text_paths import find_data_files
 from graftkit.errors import DataError, UnknownFormatError
+from graftkit.flow.records.format_guess import Guess
 from graftkit.flow.records.handed_records import words_beside
 from graftkit.flow.records.hub_datasets import fetch_dataset, parse_hub_path
 from graftkit.flow.records.jq_commands import Look
+from graftkit.flow.records.left_out import Fit, left_out
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
-from graftkit.flow.records.remade_records import remade, remade_left_out, remade_texts
-from graftkit.flow.records.suggest_format import (
-    Guess,
-    answer_left_out,
-    context_left_out,
-    label_left_out,
-    lists_as_text,
-    misspelt_columns,
-    reasoning_left_out,
-    solution_left_out,
-    suggest_format,
-    tools_left_out,
-    truth_left_out,
-)
+from graftkit.flow.records.remade_records import remade, remade_left_out
+from graftkit.flow.records.remade_texts import remade_texts
+from graftkit.flow.records.suggest_format import lists_as_text, suggest_format
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
@@ -222,8 +213,8 @@ class _Opener:
         means = means.with_names(words) if words and isinstance(means, NamedFormat) and means.takes_names else means
         if format is None and entry.unused == "report":
             unanswered = getattr(means, "unanswered", False)
-            kept = replace(look, read=known)
-            self._refuse_left_out(kept, first, source, entry.columns, name, unanswered=unanswered)
+            fit = Fit(replace(look, read=known), name, entry.columns, self._formats())
+            _refuse_left_out(fit, first, source.path.name, unanswered=unanswered)
         unused = None if entry.unused == "report" else frozenset(entry.unused)
         skip = entry.empty == "skip"
         describe = means.reading if isinstance(means, NamedFormat) and means.describes else None
@@ -325,31 +316,6 @@ class _Opener:
             for group in self._groups("format")
         ]
 
-    def _refuse_left_out(
-        self,
-        look: Look,
-        first: _FirstRecords,
-        source: RecordSource,
-        columns: Mapping[str, str],
-        name: str,
-        *,
-        unanswered: bool,
-    ) -> None:
-        """Refuses a file whose format leaves out what is likely meant, such as a misspelt column."""
-        found, known, path = look.found, look.read, source.path.name
-        told = misspelt_columns(found, known, self._formats(), path)
-        told = told or context_left_out(found, known, self._formats(), path, columns)
-        told = told or label_left_out(look, self._formats(), path) or answer_left_out(look, path)
-        told = told or tools_left_out(look, self._formats(), path) or truth_left_out(look, path)
-        told = told or reasoning_left_out(look, name, columns, path) or solution_left_out(look, columns, path)
-        if told:
-            message, hint, suggested = told
-            raise _unknown(message, first, hint, suggested)
-        other = (remade if unanswered else remade_left_out)(look, path)
-        if other:
-            message, hint = other
-            raise _unknown(message, first, hint, None)
-
     def _formats(self) -> dict[str, RecordFormat]:
         """Returns the formats that are installed, by the names that choose them."""
         return {name: format for group in self._groups("format") for name, format in group.items()}
@@ -378,6 +344,18 @@ class _Opener:
 
 def _line_of(format: str, source: RecordSource) -> str:
     return f"{{path: {yaml_word(source.path.name)}, format: {format}}}"
+
+
+def _refuse_left_out(fit: Fit, first: _FirstRecords, path: str, *, unanswered: bool) -> None:
+    """Refuses a file whose format leaves out what is likely meant, such as a misspelt column."""
+    told = left_out(fit, path)
+    if told:
+        message, hint, suggested = told
+        raise _unknown(message, first, hint, suggested)
+    other = (remade if unanswered else remade_left_out)(fit.look, path)
+    if other:
+        message, hint = other
+        raise _unknown(message, first, hint, None)
 
 
 def _unknown(message: str, first: _FirstRecords, hint: str, suggested: Guess | None) -> UnknownFormatError:

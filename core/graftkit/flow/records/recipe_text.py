@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graftkit.articles import counted
+from graftkit.flow.records.format_guess import Guess
+from graftkit.flow.records.left_out import unread_columns
 from graftkit.flow.records.starting_point import StartingPoint
-from graftkit.flow.records.suggest_format import Guess, unread_columns
 from graftkit.visible import one_line
 
 __all__ = ["TEMPLATE_FILE", "recipe_text", "told_of_guess", "told_of_start", "why_own_template"]

@@ -124,11 +124,15 @@ class RunContext:
             self.notice("log", f"the run goes on although a handler of logging raised {raised}")
 
     def notice(self, stage: str, message: str) -> None:
-        """Reports something once, without secrets, and keeps it in the manifest."""
+        """Reports something once, without secrets, and keeps it in the manifest.
+
+        Where nothing but an export is asked of a finished run, what was reported of the run before is kept alone.
+        """
         message = without_secrets(message)
         if message not in self.manifest.notices:
             self.record(notices=[*self.manifest.notices, message])
-            self.emit(Notice(stage, message))
+            if self.resumed is None or not self.resumed.is_told(message):
+                self.emit(Notice(stage, message))
 
     def broadcast(self, hook: str, **arguments: Any) -> list[tuple[PluginRecord, Any]]:
         """Calls a lifecycle hook of every plugin and of the run's callbacks.

@@ -15,6 +15,7 @@ from graftkit.articles import counted
 from graftkit.errors import FolderError, RecipeError, RequestError, TrainingError
 from graftkit.flow.folders.listed_files import is_changed, vouched_checkpoints
 from graftkit.flow.folders.own_files import CHECKPOINTS
+from graftkit.option_names import option
 from graftkit.recipe.schema import with_defaults
 from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import RunManifest
@@ -50,11 +51,17 @@ class Resumed:
         back_to: The last step that it may go on after, where its loss had gone wrong and it trains otherwise now.
         damaged: The export that is asked for by its name and is in the manifest, where its files are not those that
             were written; None else.
+        asked: The export that is asked for by its name, of a run that has finished; None where a recipe says what is.
     """
 
     manifest: RunManifest
     back_to: int | None = None
     damaged: str | None = None
+    asked: str | None = None
+
+    def is_told(self, message: str) -> bool:
+        """Tells whether the finished run told something already that is not of the export which is asked for alone."""
+        return self.asked is not None and message in self.manifest.notices and self.asked not in message
 
     @property
     def finished(self) -> bool:
@@ -99,7 +106,7 @@ def telling_versions(folder: Path | None) -> Iterator[None]:
     except (RequestError, TrainingError) as error:
         if not others or others in error.message:
             raise
-        advice = "Go on with the versions that made it, or start anew with --overwrite."
+        advice = f"Go on with the versions that made it, or start anew with {option('overwrite')}."
         told = type(error)(f"{others}: {error.message}", where=error.where, hint=f"{advice} {error.hint}".rstrip())
         for note in getattr(error, "__notes__", []):
             told.add_note(note)
@@ -171,12 +178,12 @@ def find_run(folder: Path, recipe: Mapping[str, Any], asked: str | None = None) 
         raise RecipeError(
             f"the run was started with another recipe: {'; '.join(differing[:3])}",
             where=str(folder),
-            hint="Resume with the same recipe, or start anew with --overwrite.",
+            hint=f"Resume with the same recipe, or start anew with {option('overwrite')}.",
         )
     if finished:
         _check_continued(folder, manifest, recipe, asked)
     damaged = asked if finished and asked in manifest.exports and _is_damaged(folder, manifest, asked) else None
-    return Resumed(manifest, _back_to(manifest, recipe), damaged)
+    return Resumed(manifest, _back_to(manifest, recipe), damaged, asked if finished else None)
 
 
 def _is_damaged(folder: Path, manifest: RunManifest, export: str) -> bool:
@@ -215,12 +222,13 @@ def _check_continued(folder: Path, manifest: RunManifest, recipe: Mapping[str, A
             f"the run in it has finished, after {counted(taken, 'step')}: there is nothing to resume",
             where=str(folder),
             hint=f"{prove}`toolkit export {shlex.quote(str(folder))} --to NAME` adds an export; more {key}, such as "
-            f"--set training.{key}={more}, train it further; --out starts another run elsewhere, --overwrite anew.",
+            f"--set training.{key}={more}, train it further; {option('out')} starts another run elsewhere, "
+            f"{option('overwrite')} anew.",
         )
     if longer and now["steps"] is not None and now["steps"] < taken:
         raise RecipeError(
             f"training.steps is {now['steps']}, but the run in {folder} has finished after {taken}",
-            hint="Say more steps than those, or start anew with --overwrite.",
+            hint=f"Say more steps than those, or start anew with {option('overwrite')}.",
         )
     if longer and now["steps"] != taken:
         check_state(folder, taken, manifest)
@@ -254,7 +262,7 @@ def check_state(folder: Path, taken: int, manifest: RunManifest) -> None:
         raise FolderError(
             f"the run can't be trained further: the optimizer's state after its {taken} steps is not in {CHECKPOINTS}/",
             where=str(folder),
-            hint="Put the folder back if it was moved, or train anew with --out or --overwrite.",
+            hint=f"Put the folder back if it was moved, or train anew with {option('out')} or {option('overwrite')}.",
         )
 
 

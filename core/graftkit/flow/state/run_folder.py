@@ -14,6 +14,7 @@ from graftkit.flow.folders.own_files import CHECKPOINTS, LOCK, is_runs_own, othe
 from graftkit.host.guard import end_if_forked
 from graftkit.host.hooks import Disturbed
 from graftkit.interfaces.file_state import FileState
+from graftkit.option_names import option
 from graftkit.report.run_manifest import MANIFEST, FileFacts, RunManifest
 from graftkit.store.file_hashes import facts_of, file_facts
 from graftkit.store.file_states import changed_files, file_states
@@ -162,7 +163,8 @@ class RunFolder:
                 raise StorageError(
                     "the file was changed, replaced or deleted while the run read it",
                     where=str(path),
-                    hint="Nothing that was computed since the last step is kept. --resume makes the file anew and goes "
+                    hint="Nothing that was computed since the last step is kept. "
+                    f"{option('resume')} makes the file anew and goes "
                     "on from the last checkpoint.",
                 )
 

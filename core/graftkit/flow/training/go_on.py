@@ -18,6 +18,7 @@ from graftkit.flow.state.context import RunContext, StageScope
 from graftkit.flow.state.first_manifest import ADAPTER
 from graftkit.flow.state.resume import Resumed, check_state
 from graftkit.model.adapt import AdaptedModel
+from graftkit.option_names import option
 from graftkit.recipe.schema import TrainingSection
 from graftkit.report.run_manifest import FileFacts
 from graftkit.store.files import write_text
@@ -56,7 +57,7 @@ def take_up(run: RunContext, resumed: Resumed, trainer: Trainer, stage: StageSco
     elif steps < taken:
         raise RecipeError(
             f"the recipe makes {counted(steps, 'step')}, but the run in {run.folder} has finished after {taken}",
-            hint="Say more epochs or steps, or start anew with --overwrite.",
+            hint=f"Say more epochs or steps, or start anew with {option('overwrite')}.",
         )
     else:
         check_state(run.folder, taken, resumed.manifest)

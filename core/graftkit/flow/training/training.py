@@ -26,6 +26,7 @@ from graftkit.host.process_state import ProcessState
 from graftkit.interfaces.objective import SampledConfig
 from graftkit.model.adapt import AdaptedModel
 from graftkit.model.outer_layers import hidden_matrices
+from graftkit.option_names import option
 from graftkit.recipe.schema import TokenizerSection
 from graftkit.report.run_manifest import ExportedStep, FileFacts, StepFailure
 from graftkit.store.files import atomic_folder, write_json
@@ -259,9 +260,10 @@ def _naming_records(run: RunContext, corpus: Corpus, error: LossError) -> LossEr
     listed = [*shown, f"and {more} more, which the manifest lists"] if more > 0 else shown
     rate = run.plan.bound.recipe.training.learning_rate
     hint = (
-        f"The state after step {error.step - 1} is kept. Going on with --resume alone takes the same step and fails "
-        f"again. With --set training.learning_rate={rate / 3:.1g}, or another training.max_grad_norm or warmup, it "
-        f"goes back to the newest checkpoint up to step {error.good} (training.checkpoint_every), or to the start"
+        f"The state after step {error.step - 1} is kept. Going on with {option('resume')} alone takes the same step "
+        f"and fails again. With --set training.learning_rate={rate / 3:.1g}, or another training.max_grad_norm or "
+        f"warmup, it goes back to the newest checkpoint up to step {error.good} (training.checkpoint_every), or to "
+        "the start"
     )
     hint += _STAYS_NEAR if _samples(run) else "; training.divergence_factor says what divergence is."
     return LossError("\n".join([f"{error.message}{'; its records:' if listed else ''}", *listed]), hint=hint)

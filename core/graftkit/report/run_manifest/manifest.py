@@ -13,6 +13,7 @@ from graftkit.errors import FolderError
 from graftkit.host.lifecycle import RunStatus
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
+from graftkit.option_names import option
 from graftkit.report.run_manifest.exported import ExportFacts
 from graftkit.report.run_manifest.facts import Facts, FileFacts
 from graftkit.report.run_manifest.memory import MemoryFacts, MemoryMeasured
@@ -45,7 +46,10 @@ _NOT_EMPTY = ("replacing", "kept")
 _OF_ANOTHER_KIND = (errno.EINVAL, errno.EFBIG, errno.EISDIR)
 """Why what is called as a manifest is called can't be one: it is no regular file, or too large."""
 
-_PUT_BACK = "Put the file back as it was, or use another folder with --out."
+
+def _put_back() -> str:
+    return f"Put the file back as it was, or use another folder with {option('out')}."
+
 
 Value = TypeVar("Value")
 
@@ -178,7 +182,7 @@ class RunManifest(Facts):
         else:
             odd = _oddity(data)
         if odd and any((folder / name).exists() for name in _OF_A_RUN):
-            raise FolderError(f"the run's {MANIFEST} is damaged: {odd}", where=str(folder), hint=_PUT_BACK)
+            raise FolderError(f"the run's {MANIFEST} is damaged: {odd}", where=str(folder), hint=_put_back())
         if odd:
             return None
         return cls.from_json(data, str(folder))
@@ -198,7 +202,8 @@ class RunManifest(Facts):
             raise FolderError(
                 f"the run's {MANIFEST} has the format {data['format']!r:.40}, this graftkit reads {FORMAT}",
                 where=where,
-                hint=f"graftkit {data.get('graftkit')!s:.40} wrote it: use that, or another folder with --out.",
+                hint=f"graftkit {data.get('graftkit')!s:.40} wrote it: use that, or another folder "
+                f"with {option('out')}.",
             )
         try:
             found = cls.model_validate(dict(data))
@@ -208,13 +213,13 @@ class RunManifest(Facts):
             raise FolderError(
                 f"the run's {MANIFEST} is damaged: '{key}': {first['msg'].lower()}, not {first['input']!r:.60}",
                 where=where,
-                hint=_PUT_BACK,
+                hint=_put_back(),
             ) from None
         try:
             found.to_json()
         except (ValueError, RecursionError):  # pydantic writes about 250 levels
             what = f"the run's {MANIFEST} is damaged: it is nested too deeply to be written again"
-            raise FolderError(what, where=where, hint=_PUT_BACK) from None
+            raise FolderError(what, where=where, hint=_put_back()) from None
         return found
 
     @property

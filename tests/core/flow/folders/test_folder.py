@@ -47,7 +47,7 @@ OLD_RUN = ["x", "x/adapter", f"x/adapter/{WEIGHTS}", f"x/{MANIFEST}"]
 def refusal(folder: Path, *, overwrite: bool = False) -> str:
     with pytest.raises(FolderError) as caught:
         claim(folder, overwrite=overwrite)
-    assert caught.value.where == str(folder) and caught.value.exit_code == 2 and "--out" in caught.value.hint
+    assert caught.value.where == str(folder) and caught.value.exit_code == 2 and "out=..." in caught.value.hint
     return str(caught.value)
 
 
@@ -100,7 +100,7 @@ def test_an_empty_folder_behind_a_link_is_taken_and_given_back_empty(tmp_path: P
 def test_another_run_is_refused_and_told_how_it_stands(tmp_path: Path) -> None:
     a_run(tmp_path / "x", "interrupted")
     assert "it holds a run (interrupted)" in refusal(tmp_path / "x")
-    assert "--overwrite" in refusal(tmp_path / "x")
+    assert "overwrite=True" in refusal(tmp_path / "x")
     assert names(tmp_path) == OLD_RUN
 
 

@@ -14,7 +14,7 @@ from graftkit.corpus.dataset import Dataset
 from graftkit.errors import DataError, GraftkitError, PluginCallError
 from graftkit.flow.planning.plan_notices import told_of_files
 from graftkit.flow.records.datasets import open_datasets, open_path
-from graftkit.flow.records.suggest_format import unread_columns
+from graftkit.flow.records.left_out import unread_columns
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.testing import isolated_host
 
@@ -170,7 +170,23 @@ def test_what_a_question_is_about_is_not_left_out_unasked(tmp_path: Path, contex
     [dataset] = opened({"path": str(path), "unused": ["id", context]})
     assert next(iter(dataset)).messages[0].content == "Who?"
     renamed = write(tmp_path, "b.jsonl", {"q": "Who?", context: "Ada left.", "answer": "Ada"})
-    assert "columns: {instruction: q, " in refusal({"path": str(renamed), "columns": {"question": "q"}})
+    found = refusal({"path": str(renamed), "columns": {"question": "q"}})
+    assert "columns: {instruction: q, " in found
+    assert f"{{path: b.jsonl, columns: {{question: q}}, unused: [{context}]}}" in found
+
+
+def test_columns_that_a_recipe_names_stay_named_where_another_is_left_out(tmp_path: Path) -> None:
+    """What is offered is written in the place of all that the recipe said of the file."""
+    path = write(tmp_path, "a.jsonl", *({"review": f"Text {one}.", "label_coarse": "good"} for one in range(3)))
+    entry = {"path": str(path), "columns": {"text": "review"}}
+    found = refusal(entry)
+    assert "'label_coarse' beside 'text' would not be read" in found
+    assert "{path: a.jsonl, format: label, columns: {text: review, label: label_coarse}}" in found
+    assert "{path: a.jsonl, columns: {text: review}, unused: [label_coarse]}" in found
+    [dataset] = opened({**entry, "format": "label", "columns": {"text": "review", "label": "label_coarse"}})
+    assert len(list(dataset)) == 3
+    [dataset] = opened({**entry, "unused": ["label_coarse"]})
+    assert [sample.text for sample in dataset] == ["Text 0.", "Text 1.", "Text 2."]
 
 
 def test_a_format_that_is_named_settles_what_several_fit(tmp_path: Path) -> None:
