@@ -20,8 +20,8 @@ from adapted_models import adapter_of_peft
 from architectures import settings
 from click.testing import CliRunner
 from graftkit import Provider, hookimpl
-from graftkit.cli import export as export_command
 from graftkit.cli import generate, verify
+from graftkit.cli.main import cli
 from graftkit.errors import ExportError, FolderError, ModelError, PluginCallError, RecipeError, RequestError
 from graftkit.flow.answering.reload import AdapterBase, reload
 from graftkit.flow.events import Event, StageStarted
@@ -65,7 +65,7 @@ def invoked(command: click.Command, *arguments: object) -> Done:
 
 
 def export(*arguments: object) -> Done:
-    return invoked(export_command.command, *arguments)
+    return invoked(cli, "export", *arguments)
 
 
 @pytest.mark.parametrize("use", ["merged", "peft"])

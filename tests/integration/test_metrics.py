@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -177,9 +176,7 @@ def test_a_record_that_no_answer_can_be_scored_to_is_refused_before_a_step(make_
         with pytest.raises(DataError, match=f"the metric {told}") as refused:
             graftkit.run(recipe, out=tmp_path / "run")
         assert refused.value.where.endswith("records.jsonl:8")
-        stages = json.loads((tmp_path / "run/manifest.json").read_text())["stages"]
-        assert [stage["name"] for stage in stages][-1] == "corpus", "no step was taken"
-        shutil.rmtree(tmp_path / "run")
+        assert not (tmp_path / "run").exists(), "nothing was encoded"
     data = {**data, "max_length": 16}
     training = {**recipe["training"], "steps": 2, "tokens_per_step": 16}
     few = make_recipe(objective=objective, data=data, evaluation={"metrics": ["json-equal"]}, export=[])

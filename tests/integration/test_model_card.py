@@ -102,8 +102,6 @@ def test_a_gguf_file_is_loaded_by_llama_cpp_and_ollama(tmp_path: Path) -> None:
     assert (card.library, card.relation) == ("gguf", "quantized")
     assert [example.program for example in card.loading] == ["llama.cpp", "Ollama"]
     assert ["model.gguf" in card.loading[0].code, "-f Modelfile" in card.loading[1].code] == [True, True]
-    scores = GgufExporter().card(CardRequest(tmp_path, "owner/base", chat=False, head="sequence", labels=["a", "b"]))
-    assert [example.program for example in scores.loading] == ["llama.cpp"] and "in this order: a, b" in scores.notes[0]
 
 
 def test_a_gguf_adapter_is_put_on_its_base(tmp_path: Path) -> None:
