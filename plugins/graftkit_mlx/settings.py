@@ -1,7 +1,7 @@
 """A config.json that mlx-lm reads as transformers does.
 
-mlx-lm reads the keys that config.json had before transformers 5, and takes defaults of its own where one is missing: of
-a `rope_theta` that stands in `rope_parameters` alone it does not know.
+Of many architectures mlx-lm reads the keys that config.json had before transformers 5, and takes defaults of its own
+where one is missing: a Llama's `rope_theta` that stands in `rope_parameters` alone it does not see.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def test_a_window_that_mlx_has_not_is_told() -> None:
 
 
 def test_a_rotary_base_that_mlx_would_not_find_is_written_where_it_looks() -> None:
-    """mlx-lm reads `rope_theta` alone and takes 10,000 where there is none; transformers 5 keeps it elsewhere."""
+    """Of a Llama it reads `rope_theta` and takes 10,000 where there is none; transformers 5 keeps it elsewhere."""
     config = Planned("llama", rope_parameters=LLAMA3).config
     assert "rope_theta" not in config
     written = mlx_settings(config)
