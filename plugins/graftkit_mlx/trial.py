@@ -11,9 +11,9 @@ import torch
 from graftkit import PlannedModel
 from graftkit.errors import ExportError
 from graftkit.exporting.shards import save_tensors, write_shards
+from graftkit.interfaces.architecture import is_multimodal
 from graftkit.interfaces.json_file import write_json
 from graftkit.interfaces.temporary import temporary_folder
-from torch import nn
 
 from graftkit_mlx.child import ask
 from graftkit_mlx.settings import mlx_settings
@@ -70,6 +70,8 @@ def window_notices(planned: PlannedModel) -> list[str]:
 
 
 def _try(planned: PlannedModel) -> Trial:
+    if is_multimodal(planned.config):
+        return Trial("the towers of a multimodal model have no such form yet: export merged or peft")
     first = _try_one(planned, short_windows=True)
     if first.refusal is None:
         return first
@@ -88,7 +90,8 @@ def _try_one(planned: PlannedModel, *, short_windows: bool) -> Trial:
     ids = (torch.arange(_TOKENS) * 7 % (rows - 2) + 2).tolist()
     with temporary_folder() as folder:
         write_shards(folder, twin.tensors.items())
-        save_tensors(_own(network), folder / "architecture.safetensors")
+        own = {name: tensor.clone() for name, tensor in twin.own.items()}  # views can not be saved
+        save_tensors(own, folder / "architecture.safetensors")
         write_json(folder / "config.json", _plain(mlx_settings(twin.config)))
         try:
             found = ask("try_twin", folder, folder, ids=ids)
@@ -103,15 +106,6 @@ def _try_one(planned: PlannedModel, *, short_windows: bool) -> Trial:
             f"{off:.0%} of the largest"
         )
     return Trial(made=found["made"])
-
-
-def _own(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Returns a model's tensors, one that is shared under its first name alone."""
-    found: dict[int, tuple[str, torch.Tensor]] = {}
-    for name, tensor in network.state_dict().items():
-        if not tensor.is_meta:
-            found.setdefault(tensor.data_ptr(), (name, tensor.clone()))
-    return dict(found.values())
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

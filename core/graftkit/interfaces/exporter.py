@@ -71,11 +71,13 @@ class Twin:
     Attributes:
         network: The transformers model, float32, on the CPU, in evaluation mode.
         config: Its configuration, with the keys of a `config.json`.
-        tensors: Its tensors by the names, and in the shapes, that `TrainedModel.published` gives them.
+        own: Its tensors by the architecture's names, one that is shared under its first name alone; none of a tower.
+        tensors: The same by the names, and in the shapes, that `TrainedModel.published` gives them.
     """
 
     network: nn.Module
     config: Mapping[str, Any]
+    own: Mapping[str, torch.Tensor]
     tensors: Mapping[str, torch.Tensor]
 
 

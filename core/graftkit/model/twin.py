@@ -117,12 +117,12 @@ def published_twin(config: Mapping[str, Any], *, short_windows: bool = True) -> 
         for parameter in model.parameters():
             if not parameter.is_meta:
                 parameter.add_(_MOVED * torch.randn(parameter.shape, generator=generator))
-    own, seen = {}, set[int]()
+    found: dict[int, tuple[str, torch.Tensor]] = {}
     for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            own[name] = tensor
-    return Twin(model, model.config.to_dict(), dict(published_tensors(model, model, own.items())))
+        if not tensor.is_meta:  # as those of towers are
+            found.setdefault(tensor.data_ptr(), (name, tensor))
+    own = dict(found.values())
+    return Twin(model, model.config.to_dict(), own, dict(published_tensors(model, model, own.items())))
 
 
 def _settings(config: Mapping[str, Any], short_windows: bool) -> Iterator[dict[str, Any]]:

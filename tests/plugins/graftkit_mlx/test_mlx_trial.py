@@ -9,7 +9,11 @@ import pytest
 from architectures import settings
 from graftkit.interfaces.exporter import Twin
 from graftkit.model.twin import published_twin
+from graftkit.testing.tiny import LEFT_OUT
+from graftkit_adapters.config import LoraConfig
+from graftkit_adapters.lora import Lora
 from graftkit_mlx.exporter import MlxExporter
+from graftkit_mlx.lora_exporter import MlxLoraExporter
 from graftkit_mlx.settings import mlx_settings
 from graftkit_mlx.trial import trial_of
 from transformers import CONFIG_MAPPING
@@ -26,8 +30,13 @@ LLAMA3 = {
 
 
 class Planned:
+    adapter = Lora(LoraConfig(rank=4))
+    change = None
+    saved_modules = ()
+
     def __init__(self, kind: str, **changes: Any) -> None:
-        self.config = CONFIG_MAPPING[kind](**{**settings(kind), **changes}).to_dict()
+        own = {key: value for key, value in settings(kind).items() if value is not LEFT_OUT}
+        self.config = CONFIG_MAPPING[kind](**{**own, **changes}).to_dict()
 
     def twin(self, *, short_windows: bool = True) -> Twin:
         return published_twin(self.config, short_windows=short_windows)
@@ -57,6 +66,13 @@ def test_the_experts_of_a_mixture_are_found_in_its_stacks() -> None:
 def test_what_mlx_does_not_know_is_refused_by_its_own_words() -> None:
     refusal = MlxExporter().refusal(Planned("opt"))  # type: ignore[arg-type]
     assert refusal is not None and refusal.endswith("ValueError: Model type opt not supported."), refusal
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "qwen2_5_vl"])
+@pytest.mark.parametrize("exporter", [MlxExporter(), MlxLoraExporter()])
+def test_multimodal_models_are_refused(exporter: MlxExporter | MlxLoraExporter, kind: str) -> None:
+    planned: Any = Planned(kind)
+    assert exporter.refusal(planned) == "the towers of a multimodal model have no such form yet: export merged or peft"
 
 
 def test_a_window_that_mlx_has_not_is_told() -> None:
