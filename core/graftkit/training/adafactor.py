@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from graftkit.training.each_parameter import EachParameter
+
 __all__ = ["Adafactor", "factors_of"]
 
 _FORGETS = 0.8
@@ -35,7 +37,7 @@ def factors_of(shape: torch.Size) -> dict[str, torch.Size]:
     return {"exp_avg_sq_row": shape[:-1], "exp_avg_sq_col": shape[:-2] + shape[-1:]}
 
 
-class Adafactor(torch.optim.Optimizer):
+class Adafactor(EachParameter):
     """Adafactor at a given rate, with decoupled weight decay.
 
     Args:
@@ -47,15 +49,8 @@ class Adafactor(torch.optim.Optimizer):
     def __init__(self, params: Any, lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Takes a step with the gradients that there are."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
-
-    def _update(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+    def update(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        """Steps a parameter."""
         state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0)

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from graftkit.training.each_parameter import EachParameter
+
 __all__ = ["Lion"]
 
 
-class Lion(torch.optim.Optimizer):
+class Lion(EachParameter):
     """Lion, with decoupled weight decay.
 
     Args:
@@ -30,15 +32,8 @@ class Lion(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Takes a step with the gradients that there are."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
-
-    def _update(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+    def update(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        """Steps a parameter."""
         state = self.state[parameter]
         if not state:
             state["exp_avg"] = torch.zeros_like(parameter)

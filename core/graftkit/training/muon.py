@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from graftkit.training.each_parameter import EachParameter
+
 __all__ = ["HIDDEN", "Muon"]
 
 HIDDEN = "hidden"
@@ -26,7 +28,7 @@ _SMALLEST_NORM = 1e-7
 _SIZE_OF_ADAMW = 0.2
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(EachParameter):
     """Muon for matrices of hidden layers, and AdamW for all else, with decoupled weight decay.
 
     Args:
@@ -48,15 +50,11 @@ class Muon(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, HIDDEN: False}
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Takes a step with the gradients that there are."""
-        for group in self.param_groups:
-            update = self._orthogonal if group[HIDDEN] else self._adam
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    update(parameter, parameter.grad, group)
+    def update(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        """Steps a parameter."""
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        step = self._orthogonal if group[HIDDEN] else self._adam
+        step(parameter, gradient, group)
 
     def _orthogonal(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from graftkit.training.each_parameter import EachParameter
+
 __all__ = ["RowAdam"]
 
 
-class RowAdam(torch.optim.Optimizer):
+class RowAdam(EachParameter):
     """Adam whose second moment is the mean over the matrix.
 
     Args:
@@ -37,17 +39,9 @@ class RowAdam(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Takes a step with the gradients that there are."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
-
-    def _update(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
-        assert parameter.grad is not None
-        gradient, state = parameter.grad, self.state[parameter]
+    def update(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        """Steps a matrix."""
+        state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0)
             state["exp_avg"] = torch.zeros_like(parameter)
