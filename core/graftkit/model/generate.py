@@ -141,7 +141,7 @@ class _Drawn(Sampler):
             LogitsError: As for `check_logits`.
         """
         check_logits(logits)
-        self.ids.append(int(draw(self.penalized(logits).unsqueeze(0), self.number.unsqueeze(0), self._sampling)))
+        self.ids.append(int(_chosen(logits.unsqueeze(0), [self], self._sampling)))
         return self.ids[-1]
 
     def penalized(self, logits: torch.Tensor) -> torch.Tensor:
@@ -152,6 +152,15 @@ class _Drawn(Sampler):
     def number(self) -> torch.Tensor:
         """What decides its next token; of one that has ended any number."""
         return self.numbers[min(len(self.ids), len(self.numbers) - 1)]
+
+
+def _chosen(logits: torch.Tensor, answers: Sequence[_Drawn], sampling: Sampling) -> torch.Tensor:
+    """Returns the next token of each answer: `[rows]`, of logits `[rows, vocabulary]`."""
+    if sampling.repetition_penalty != 1:
+        logits = torch.stack([answer.penalized(each) for answer, each in zip(answers, logits, strict=True)])
+    if sampling.is_greedy:
+        return logits.argmax(-1)
+    return draw(logits, torch.stack([answer.number for answer in answers]).to(logits.device), sampling)
 
 
 def _alone(
@@ -179,10 +188,7 @@ def _together(
         batch = Batch(network, [prompt for prompt in prompts for _ in range(copies)], limit, decoding)
 
     def choose(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        numbers = torch.stack([answers[row].number for row in rows]).to(logits.device)
-        if sampling.repetition_penalty != 1:
-            logits = torch.stack([answers[row].penalized(each) for row, each in zip(rows, logits, strict=True)])
-        return draw(logits, numbers, sampling)
+        return _chosen(logits, [answers[row] for row in rows], sampling)
 
     def goes_on(row: int, token: int) -> bool:
         answers[row].ids.append(token)

@@ -195,16 +195,13 @@ def draw(logits: torch.Tensor, numbers: torch.Tensor, sampling: Sampling = AS_IT
         numbers: One a row, from 0, below 1, float64, `[rows]`. Of numbers that are drawn uniformly each token comes
             with its probability, the softmax of the logits.
         sampling: What the logits are divided by before, and which tokens are left out; the others come with their
-            probability beside one another. Repetition is not penalized here,
-            since what was there is not known. Where it is greedy the likeliest token comes,
-            whatever the number is.
+            probability beside one another. It is not greedy. Repetition is not penalized here, since what was there is
+            not known.
 
     Example:
         >>> draw(torch.tensor([[0.25, 0.75]]).log().expand(3, 2), torch.tensor([0.0, 0.24, 0.26], dtype=torch.float64))
         tensor([0, 0, 1])
     """
-    if sampling.is_greedy:
-        return logits.argmax(-1)
     rows = max(1, _TOGETHER // logits.shape[-1])
     parts = [slice(first, first + rows) for first in range(0, len(logits), rows)]
     return torch.cat([_drawn(logits[part], numbers[part], sampling) for part in parts])
