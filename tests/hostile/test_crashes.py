@@ -14,8 +14,10 @@ from pathlib import Path
 
 import graftkit
 import pytest
-from graftkit.store.files import atomic_folder, sweep, write_text
+from graftkit.store.files import write_text
+from graftkit.store.folders import atomic_folder
 from graftkit.store.line_file import LineFile
+from graftkit.store.temporaries import sweep
 
 from hostile.crash import kills
 from hostile.crash.disk import State, states, whole

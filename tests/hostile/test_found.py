@@ -311,7 +311,7 @@ def test_a_full_disk_of_temporary_files_is_told(tiny_model: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(StorageError) as caught, temporary_folder() as folder:
-        patch.setattr("graftkit.store.files.os.fsync", full_for)
+        patch.setattr("os.fsync", full_for)
         write_text(folder / "a.txt", "text")  # which names --out of a file that lies anywhere else
     assert "TMPDIR" in caught.value.hint and "out=" not in caught.value.hint
 

@@ -18,7 +18,7 @@ from graftkit.errors import Cancelled, ExportError, FolderError, RecipeError, Re
 from graftkit.flow.add_export import add_export
 from graftkit.flow.events import Event, Notice, StageStarted, StepFinished
 from graftkit.flow.folders.folder import claim_again
-from graftkit.store import files
+from graftkit.store import folders
 from graftkit.store.file_hashes import sha256_of
 from graftkit.training.schedule import learning_rate, warmup_steps
 
@@ -315,7 +315,7 @@ def test_what_the_user_edited_in_an_export_is_not_lost(
     report = finished.folder / "report.html"
     for path in (card, report):
         path.write_text(path.read_text() + "my own notes\n")
-    put = files._put_in_place
+    put = folders._put_in_place
 
     def refuse_last(new: Path, path: Path) -> None:
         if new.name.endswith("replaced.partial"):
@@ -323,7 +323,7 @@ def test_what_the_user_edited_in_an_export_is_not_lost(
         put(new, path)
 
     with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
-        patch.setattr(files, "_put_in_place", refuse_last)
+        patch.setattr(folders, "_put_in_place", refuse_last)
         add_export(finished.folder, "merged", ["name=peft"], proof="later")
     found = add_export(finished.folder, "merged", ["name=peft"], proof="later")
     assert card.read_text().endswith("my own notes\n") and "exports/peft/README.md" not in found.manifest["artifacts"]

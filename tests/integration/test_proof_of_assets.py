@@ -24,7 +24,7 @@ from graftkit.flow.exports.proof import prove
 from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST
 from graftkit.host.records import LONGEST_NOTICE
 from graftkit.report.summary import proof_text
-from graftkit.store.files import held
+from graftkit.store.temporaries import held
 from graftkit.testing import tiny_model_folder
 from graftkit_tokenizers.huggingface import HuggingFaceBackend
 from transformers import AutoTokenizer

@@ -323,13 +323,13 @@ def test_a_tokenizer_is_saved_where_a_link_leads(toolkit: Toolkit, place: Path) 
 KILLED = """
 import os, pathlib, signal, sys
 from graftkit.cli.main import main
-from graftkit.store import files
+from graftkit.store import folders
 
 def kill(*arguments, **named):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if sys.argv[1] == "halfway":
-    files._sync_tree = kill
+    folders._sync_tree = kill
 elif sys.argv[1] == "replacing":
     rename, names = pathlib.Path.rename, []
     def once(self, target):
@@ -337,7 +337,7 @@ elif sys.argv[1] == "replacing":
         return kill() if self.name.endswith(".partial") else rename(self, target)
     pathlib.Path.rename = once
 else:
-    files.os.fsync = kill
+    os.fsync = kill
 main(sys.argv[2:])
 """
 

@@ -20,7 +20,7 @@ from graftkit.model.linear import FrozenLinear
 from graftkit.model.load import load_base_model
 from graftkit.model.parts import compute_in_float32, is_text
 from graftkit.model.skeleton import build_skeleton, leave_out_pooler
-from graftkit.store.files import guarded
+from graftkit.store.system import guarded
 from graftkit.visible import first_of
 
 __all__ = ["load_dense_model", "load_plain_model"]

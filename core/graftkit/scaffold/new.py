@@ -13,7 +13,9 @@ from typing import Any, Literal, cast
 from graftkit._version import __version__
 from graftkit.errors import FolderError, RequestError
 from graftkit.interfaces.kinds import KINDS, Kind
-from graftkit.store.files import guarded, new_folder, sweep_of
+from graftkit.store.folders import new_folder
+from graftkit.store.system import guarded
+from graftkit.store.temporaries import sweep_of
 
 __all__ = ["COMMAND", "new_plugin", "plugin_names"]
 

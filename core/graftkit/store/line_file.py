@@ -12,7 +12,7 @@ from typing import Any
 
 from graftkit.errors import StorageError
 from graftkit.interfaces.regular_file import open_regular
-from graftkit.store.files import guarded, open_in_place, sync_folder
+from graftkit.store.system import guarded, open_in_place, sync_folder
 
 __all__ = ["LineFile"]
 

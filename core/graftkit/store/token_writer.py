@@ -17,7 +17,8 @@ from graftkit.errors import StorageError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import open_regular, read_regular
 from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
-from graftkit.store.files import guarded, make_folder, open_in_place, sync_folder, write_json
+from graftkit.store.files import write_json
+from graftkit.store.system import guarded, make_folder, open_in_place, sync_folder
 from graftkit.store.token_store import ARRAYS, BY_EXAMPLE, BY_TOKEN, TokenStore, file_order
 
 __all__ = ["TokenWriter", "find_store"]

@@ -16,7 +16,10 @@ from graftkit.exporting.shards import save_tensors
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.store.file_hashes import sha256_of
-from graftkit.store.files import atomic_folder, guarded, make_folder, sweep, write_json
+from graftkit.store.files import write_json
+from graftkit.store.folders import atomic_folder
+from graftkit.store.system import guarded, make_folder
+from graftkit.store.temporaries import sweep
 
 __all__ = [
     "checkpoint_of",

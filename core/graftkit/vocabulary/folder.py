@@ -13,7 +13,9 @@ from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.option_names import option
 from graftkit.store.file_hashes import file_facts, is_another
-from graftkit.store.files import atomic_folder, new_folder, sweep_of, write_json
+from graftkit.store.files import write_json
+from graftkit.store.folders import atomic_folder, new_folder
+from graftkit.store.temporaries import sweep_of
 from graftkit.suggest import known_names
 
 __all__ = ["check_folder", "check_formats", "save_tokenizer_folder"]

@@ -15,19 +15,11 @@ import torch
 from graftkit.errors import FolderError, StorageError
 from graftkit.exporting.shards import save_tensors
 from graftkit.store.file_hashes import file_facts, sha256_of
-from graftkit.store.files import (
-    atomic_folder,
-    guarded,
-    new_folder,
-    remove_tree,
-    sweep,
-    sweep_of,
-    write_atomic,
-    write_json,
-    write_new_text,
-    write_text,
-)
+from graftkit.store.files import write_atomic, write_json, write_new_text, write_text
+from graftkit.store.folders import atomic_folder, new_folder
 from graftkit.store.line_file import LineFile
+from graftkit.store.system import guarded, remove_tree
+from graftkit.store.temporaries import sweep, sweep_of
 from graftkit.store.token_writer import TokenWriter
 
 Refusal = Callable[[], None]

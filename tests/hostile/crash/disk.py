@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from graftkit.store.files import TEMPORARY
+from graftkit.store.temporaries import TEMPORARY
 from hostile.crash.recorder import ROOT, Change
 
 __all__ = ["State", "states", "whole"]

@@ -30,7 +30,7 @@ import graftkit
 import safetensors.torch
 from graftkit.errors import GraftkitError
 from graftkit.flow.folders.own_files import LOCK
-from graftkit.store.files import TEMPORARY
+from graftkit.store.temporaries import TEMPORARY
 from hostile.crash.remember import Ends
 from hostile.crash.tiny_run import go, left_over, make_recipe
 from memory_folder import memory_folder

@@ -28,7 +28,7 @@ from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
 from graftkit.report.run_manifest import MANIFEST
-from graftkit.store.files import TEMPORARY
+from graftkit.store.temporaries import TEMPORARY
 from hostile.crash.tiny_run import digest_of
 
 __all__ = ["Ends"]

@@ -42,7 +42,7 @@ from graftkit.interfaces.exporter import (
     ProofRequest,
 )
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.store.files import held
+from graftkit.store.temporaries import held
 
 if TYPE_CHECKING:
     import torch

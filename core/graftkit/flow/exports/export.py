@@ -41,7 +41,9 @@ from graftkit.recipe.bind import Choice
 from graftkit.recipe.schema import ExportSection
 from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import required
-from graftkit.store.files import guarded, make_folder, replace_folder, temporary_prefix
+from graftkit.store.folders import replace_folder
+from graftkit.store.system import guarded, make_folder
+from graftkit.store.temporaries import temporary_prefix
 
 __all__ = ["check_exports_replaceable", "export_all", "make_exporters", "prove_exports", "sketches_for"]
 

@@ -41,7 +41,7 @@ from graftkit.model.whole_transformers import import_transformers
 from graftkit.recipe.bind import Choice
 from graftkit.report.card_facts import CardFacts, shared_by_all
 from graftkit.report.run_manifest import MergeFacts
-from graftkit.store.files import guarded, make_folder, remove_tree
+from graftkit.store.system import guarded, make_folder, remove_tree
 
 __all__ = ["AdapterExport", "export_adapter"]
 

@@ -19,7 +19,9 @@ from graftkit.option_names import option
 from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.file_hashes import is_another
-from graftkit.store.files import is_temporary, make_folder, write_bytes
+from graftkit.store.files import write_bytes
+from graftkit.store.system import make_folder
+from graftkit.store.temporaries import is_temporary
 
 __all__ = ["TOKENIZER", "KeptProof", "folder_of_exports"]
 

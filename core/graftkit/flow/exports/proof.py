@@ -23,7 +23,7 @@ from graftkit.report.compared_numbers import compared_in
 from graftkit.report.model_card import CARD
 from graftkit.store.file_hashes import sha256_of
 from graftkit.store.file_states import changed_files, file_states
-from graftkit.store.files import is_temporary
+from graftkit.store.temporaries import is_temporary
 
 __all__ = ["prove", "prove_and_tell", "put_off", "read_proof"]
 

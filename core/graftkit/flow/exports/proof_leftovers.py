@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from graftkit.store.files import TEMPORARY, sweep_of, temporary_prefix
+from graftkit.store.temporaries import TEMPORARY, sweep_of, temporary_prefix
 
 __all__ = ["prefix_of_proof", "remove_leftovers_of", "sweep_leftovers"]
 

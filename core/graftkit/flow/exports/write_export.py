@@ -31,7 +31,7 @@ from graftkit.recipe.bind import Choice
 from graftkit.redact import without_secrets
 from graftkit.report.model_card import CARD
 from graftkit.store.file_hashes import file_facts
-from graftkit.store.files import atomic_folder
+from graftkit.store.folders import atomic_folder
 
 __all__ = ["write_export"]
 

@@ -40,7 +40,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.peft_targets import peft_targets
 from graftkit.report.run_manifest import MANIFEST
 from graftkit.store.file_hashes import sha256_of
-from graftkit.store.files import atomic_folder
+from graftkit.store.folders import atomic_folder
 
 __all__ = [
     "NEW_ROWS",

@@ -26,7 +26,8 @@ from graftkit.flow.folders.own_files import (
 )
 from graftkit.option_names import option
 from graftkit.report.run_manifest import MANIFEST, RunManifest
-from graftkit.store.files import NO_LINK, TEMPORARY, guarded, make_folder, sweep, sync_folder, temporary_prefix
+from graftkit.store.system import NO_LINK, guarded, make_folder, sync_folder
+from graftkit.store.temporaries import TEMPORARY, sweep, temporary_prefix
 from graftkit.visible import first_of
 
 __all__ = ["ClaimedFolder", "claim", "claim_again", "default_folder", "forget_checkpoints", "locked_folder"]

@@ -13,7 +13,7 @@ from graftkit.flow.folders.export_manifest import EXPORT_MANIFEST, ExportManifes
 from graftkit.flow.folders.listed_files import with_replaced
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.file_hashes import is_another
-from graftkit.store.files import TEMPORARY
+from graftkit.store.temporaries import TEMPORARY
 
 __all__ = [
     "ADAPTER_FROM",

@@ -25,8 +25,9 @@ from graftkit.flow.records.told_of_encoding import told_of_encoding, way_to_fit
 from graftkit.flow.state.context import RunContext, StageScope
 from graftkit.option_names import option
 from graftkit.report.run_manifest import DataFacts
-from graftkit.store.files import atomic_folder, remove_tree
 from graftkit.store.fingerprint import fingerprint
+from graftkit.store.folders import atomic_folder
+from graftkit.store.system import remove_tree
 from graftkit.store.token_store import TokenStore
 from graftkit.store.token_writer import TokenWriter, find_store
 from graftkit.training.masking import MaskedStore

@@ -29,8 +29,9 @@ from graftkit.model.load import load_base_model
 from graftkit.model.memory_back import give_memory_back
 from graftkit.model.packing import use_packing
 from graftkit.report.run_manifest import BaseFacts, required
-from graftkit.store.files import atomic_folder, remove_tree
 from graftkit.store.fingerprint import fingerprint
+from graftkit.store.folders import atomic_folder
+from graftkit.store.system import remove_tree
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.store.token_writer import TokenWriter, find_store
 from graftkit.training.loss import TokenLoss

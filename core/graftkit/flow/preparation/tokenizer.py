@@ -20,7 +20,8 @@ from graftkit.interfaces.vocabulary import ExtensionPlan, VocabularyChange
 from graftkit.interfaces.vocabulary_limits import MOST_PARTS
 from graftkit.option_names import option
 from graftkit.recipe.schema import TokenizerSection
-from graftkit.store.files import atomic_folder, write_json
+from graftkit.store.files import write_json
+from graftkit.store.folders import atomic_folder
 from graftkit.vocabulary.losses import check_promises
 
 __all__ = ["fewer_than_asked", "make_vocabulary", "prepare_tokenizer"]

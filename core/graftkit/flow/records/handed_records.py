@@ -17,7 +17,8 @@ from graftkit.errors import DataError, GraftkitError, RecipeError
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.store.file_hashes import sha256_of
-from graftkit.store.files import guarded, make_folder, write_atomic, write_json
+from graftkit.store.files import write_atomic, write_json
+from graftkit.store.system import guarded, make_folder
 
 __all__ = [
     "RECORDS",

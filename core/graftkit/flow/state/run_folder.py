@@ -18,7 +18,7 @@ from graftkit.option_names import option
 from graftkit.report.run_manifest import MANIFEST, FileFacts, RunManifest
 from graftkit.store.file_hashes import facts_of, file_facts
 from graftkit.store.file_states import changed_files, file_states
-from graftkit.store.files import is_temporary
+from graftkit.store.temporaries import is_temporary
 from graftkit.visible import first_of
 
 __all__ = ["RunFolder"]

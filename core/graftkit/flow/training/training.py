@@ -29,7 +29,8 @@ from graftkit.model.outer_layers import hidden_matrices
 from graftkit.option_names import option
 from graftkit.recipe.schema import TokenizerSection
 from graftkit.report.run_manifest import ExportedStep, FileFacts, StepFailure
-from graftkit.store.files import atomic_folder, write_json
+from graftkit.store.files import write_json
+from graftkit.store.folders import atomic_folder
 from graftkit.store.line_file import LineFile
 from graftkit.training.checkpoint import (
     checkpoint_of,
