@@ -76,26 +76,21 @@ if TYPE_CHECKING:
     from graftkit.interfaces.model_source import TokenizerFiles as TokenizerFiles
     from graftkit.interfaces.model_source import TokenizerOpener as TokenizerOpener
     from graftkit.interfaces.model_source import WatchedModel as WatchedModel
-    from graftkit.interfaces.objective import EmbeddingConfig as EmbeddingConfig
     from graftkit.interfaces.objective import EmbeddingObjective as EmbeddingObjective
-    from graftkit.interfaces.objective import Embeddings as Embeddings
-    from graftkit.interfaces.objective import MaskedConfig as MaskedConfig
     from graftkit.interfaces.objective import Objective as Objective
-    from graftkit.interfaces.objective import ObjectiveConfig as ObjectiveConfig
-    from graftkit.interfaces.objective import RetrievalConfig as RetrievalConfig
-    from graftkit.interfaces.objective import SampledConfig as SampledConfig
     from graftkit.interfaces.objective import SampledObjective as SampledObjective
-    from graftkit.interfaces.objective import Scores as Scores
-    from graftkit.interfaces.objective import SequenceConfig as SequenceConfig
     from graftkit.interfaces.objective import SequenceObjective as SequenceObjective
-    from graftkit.interfaces.objective import SequenceScores as SequenceScores
-    from graftkit.interfaces.objective import SimilarityConfig as SimilarityConfig
     from graftkit.interfaces.objective import SimilarityObjective as SimilarityObjective
-    from graftkit.interfaces.objective import TeacherConfig as TeacherConfig
-    from graftkit.interfaces.objective import TokenConfig as TokenConfig
     from graftkit.interfaces.objective import TokenObjective as TokenObjective
-    from graftkit.interfaces.objective import TokenScores as TokenScores
-    from graftkit.interfaces.objective import VectorPairs as VectorPairs
+    from graftkit.interfaces.objective_config import EmbeddingConfig as EmbeddingConfig
+    from graftkit.interfaces.objective_config import MaskedConfig as MaskedConfig
+    from graftkit.interfaces.objective_config import ObjectiveConfig as ObjectiveConfig
+    from graftkit.interfaces.objective_config import RetrievalConfig as RetrievalConfig
+    from graftkit.interfaces.objective_config import SampledConfig as SampledConfig
+    from graftkit.interfaces.objective_config import SequenceConfig as SequenceConfig
+    from graftkit.interfaces.objective_config import SimilarityConfig as SimilarityConfig
+    from graftkit.interfaces.objective_config import TeacherConfig as TeacherConfig
+    from graftkit.interfaces.objective_config import TokenConfig as TokenConfig
     from graftkit.interfaces.provider import Provider as Provider
     from graftkit.interfaces.quantizer import AdoptingQuantizer as AdoptingQuantizer
     from graftkit.interfaces.quantizer import Quantizer as Quantizer
@@ -126,6 +121,11 @@ if TYPE_CHECKING:
     from graftkit.interfaces.samples import ToolCall as ToolCall
     from graftkit.interfaces.samples import join_pair as join_pair
     from graftkit.interfaces.samples import tagged_words as tagged_words
+    from graftkit.interfaces.scores import Embeddings as Embeddings
+    from graftkit.interfaces.scores import Scores as Scores
+    from graftkit.interfaces.scores import SequenceScores as SequenceScores
+    from graftkit.interfaces.scores import TokenScores as TokenScores
+    from graftkit.interfaces.scores import VectorPairs as VectorPairs
     from graftkit.interfaces.stored_weight import StoredWeight as StoredWeight
     from graftkit.interfaces.tokenizer import Encoding as Encoding
     from graftkit.interfaces.tokenizer import PairLayout as PairLayout
@@ -138,7 +138,7 @@ if TYPE_CHECKING:
     from graftkit.interfaces.vocabulary import TrainingSpec as TrainingSpec
     from graftkit.interfaces.vocabulary import VocabularyChange as VocabularyChange
     from graftkit.recipe.load import load_recipe as load_recipe
-    from graftkit.recipe.schema import Recipe as Recipe
+    from graftkit.recipe.schema.recipe import Recipe as Recipe
     from graftkit.report.comparison import Comparison as Comparison
 
 _HOMES = {
@@ -157,10 +157,10 @@ _HOMES = {
     "Comparison": "graftkit.report.comparison",
     "Completion": "graftkit.interfaces.samples",
     "Conversation": "graftkit.interfaces.samples",
-    "EmbeddingConfig": "graftkit.interfaces.objective",
+    "EmbeddingConfig": "graftkit.interfaces.objective_config",
     "EmbeddingObjective": "graftkit.interfaces.objective",
     "EmbeddingWeight": "graftkit.interfaces.frozen_weight",
-    "Embeddings": "graftkit.interfaces.objective",
+    "Embeddings": "graftkit.interfaces.scores",
     "Encoding": "graftkit.interfaces.tokenizer",
     "Evaluation": "graftkit.flow.evaluate",
     "EvaluationInfo": "graftkit.host.lifecycle",
@@ -183,7 +183,7 @@ _HOMES = {
     "LoadedAssets": "graftkit.interfaces.exporter",
     "LoadingExample": "graftkit.interfaces.export_card",
     "LongText": "graftkit.interfaces.samples",
-    "MaskedConfig": "graftkit.interfaces.objective",
+    "MaskedConfig": "graftkit.interfaces.objective_config",
     "Message": "graftkit.interfaces.samples",
     "Metric": "graftkit.interfaces.metric",
     "MetricConfig": "graftkit.interfaces.metric",
@@ -192,7 +192,7 @@ _HOMES = {
     "NewToken": "graftkit.interfaces.vocabulary",
     "NewVocabulary": "graftkit.interfaces.exporter",
     "Objective": "graftkit.interfaces.objective",
-    "ObjectiveConfig": "graftkit.interfaces.objective",
+    "ObjectiveConfig": "graftkit.interfaces.objective_config",
     "PairLayout": "graftkit.interfaces.tokenizer",
     "PlainWeight": "graftkit.interfaces.frozen_weight",
     "PlannedModel": "graftkit.interfaces.exporter",
@@ -206,7 +206,7 @@ _HOMES = {
     "ProviderConfig": "graftkit.interfaces.config",
     "Quantizer": "graftkit.interfaces.quantizer",
     "Reader": "graftkit.interfaces.reader",
-    "Recipe": "graftkit.recipe.schema",
+    "Recipe": "graftkit.recipe.schema.recipe",
     "RecipePath": "graftkit.interfaces.config",
     "Record": "graftkit.interfaces.record_source",
     "RecordFormat": "graftkit.interfaces.record_format",
@@ -215,31 +215,31 @@ _HOMES = {
     "ReportSection": "graftkit.interfaces.report_section",
     "ReportTable": "graftkit.interfaces.report_section",
     "ReportText": "graftkit.interfaces.report_section",
-    "RetrievalConfig": "graftkit.interfaces.objective",
+    "RetrievalConfig": "graftkit.interfaces.objective_config",
     "RunInfo": "graftkit.host.lifecycle",
     "RunResult": "graftkit.flow.run_result",
-    "SampledConfig": "graftkit.interfaces.objective",
+    "SampledConfig": "graftkit.interfaces.objective_config",
     "SampledObjective": "graftkit.interfaces.objective",
     "ScoredText": "graftkit.interfaces.samples",
-    "Scores": "graftkit.interfaces.objective",
-    "SequenceConfig": "graftkit.interfaces.objective",
+    "Scores": "graftkit.interfaces.scores",
+    "SequenceConfig": "graftkit.interfaces.objective_config",
     "SequenceObjective": "graftkit.interfaces.objective",
-    "SequenceScores": "graftkit.interfaces.objective",
+    "SequenceScores": "graftkit.interfaces.scores",
     "SimilarTexts": "graftkit.interfaces.samples",
-    "SimilarityConfig": "graftkit.interfaces.objective",
+    "SimilarityConfig": "graftkit.interfaces.objective_config",
     "SimilarityObjective": "graftkit.interfaces.objective",
     "StageInfo": "graftkit.host.lifecycle",
     "StepInfo": "graftkit.host.lifecycle",
     "StoredWeight": "graftkit.interfaces.stored_weight",
     "TaggedText": "graftkit.interfaces.samples",
-    "TeacherConfig": "graftkit.interfaces.objective",
+    "TeacherConfig": "graftkit.interfaces.objective_config",
     "TensorInfo": "graftkit.interfaces.model_source",
     "Text": "graftkit.interfaces.samples",
     "TextPrompt": "graftkit.interfaces.samples",
     "TextWithLabels": "graftkit.interfaces.samples",
-    "TokenConfig": "graftkit.interfaces.objective",
+    "TokenConfig": "graftkit.interfaces.objective_config",
     "TokenObjective": "graftkit.interfaces.objective",
-    "TokenScores": "graftkit.interfaces.objective",
+    "TokenScores": "graftkit.interfaces.scores",
     "Tokenizer": "graftkit.interfaces.tokenizer",
     "TokenizerBackend": "graftkit.interfaces.tokenizer",
     "TokenizerCapabilities": "graftkit.interfaces.tokenizer",
@@ -250,7 +250,7 @@ _HOMES = {
     "ToolCall": "graftkit.interfaces.samples",
     "TrainedModel": "graftkit.interfaces.exporter",
     "TrainingSpec": "graftkit.interfaces.vocabulary",
-    "VectorPairs": "graftkit.interfaces.objective",
+    "VectorPairs": "graftkit.interfaces.scores",
     "Verified": "graftkit.flow.verify",
     "VocabularyChange": "graftkit.interfaces.vocabulary",
     "WatchedModel": "graftkit.interfaces.model_source",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import torch
 from graftkit import SequenceScores
-from graftkit.interfaces.objective import LABEL
+from graftkit.interfaces.scores import LABEL
 from torch.nn.functional import cross_entropy, one_hot
 
 from graftkit_objectives.config import ClassificationConfig

@@ -16,7 +16,7 @@ from graftkit import (
     TeacherConfig,
     TokenConfig,
 )
-from graftkit.interfaces.objective import AnyObjectiveConfig
+from graftkit.interfaces.objective_config import AnyObjectiveConfig
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 __all__ = [

@@ -20,7 +20,7 @@ class MaskedLm:
     """Sums the negative log-likelihood of an example's masked tokens.
 
     Core takes the mean over a step's masked tokens, in one pass, and does not ask this class: see
-    `graftkit.interfaces.objective.Minimizes`.
+    `graftkit.interfaces.objective_config.Minimizes`.
     """
 
     def __init__(self, config: MaskedLmConfig) -> None:

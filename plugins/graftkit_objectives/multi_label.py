@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import torch
 from graftkit import SequenceScores
-from graftkit.interfaces.objective import LABELS
+from graftkit.interfaces.scores import LABELS
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from graftkit_objectives.config import MultiLabelConfig

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import torch
 from graftkit import SequenceScores
-from graftkit.interfaces.objective import SCORE
+from graftkit.interfaces.scores import SCORE
 
 from graftkit_objectives.config import RegressionConfig
 

@@ -16,7 +16,7 @@ class Sft:
     """Sums the negative log-likelihood of an example's tokens in the loss, each with its weight.
 
     Core takes the mean over a step's tokens, in one pass, and does not ask this class: see
-    `graftkit.interfaces.objective.Minimizes`.
+    `graftkit.interfaces.objective_config.Minimizes`.
     """
 
     def __init__(self, config: SftConfig) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import torch
 from graftkit import VectorPairs
-from graftkit.interfaces.objective import SCORE
+from graftkit.interfaces.scores import SCORE
 from torch.nn.functional import normalize, softplus
 
 from graftkit_objectives.config import SimilarityObjectiveConfig

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from graftkit import Layer, LayerInfo
 from graftkit.interfaces.adapted_weight import AdaptedWeight
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit_adapters.config import LoraConfig
 from graftkit_adapters.full import Full

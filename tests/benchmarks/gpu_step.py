@@ -90,7 +90,7 @@ def ours(config: Mapping[str, Any], steps: int, storage: str, profile: str | Non
     from graftkit.model.load import load_base_model
     from graftkit.model.model_plan import check_base_model
     from graftkit.model.packing import choose_packing, use_packing
-    from graftkit.recipe.schema import TrainingSection
+    from graftkit.recipe.schema.training import TrainingSection
     from graftkit.store.token_store import Example, TokenStore
     from graftkit.training.loop import Trainer
     from graftkit_adapters.config import LoraConfig

@@ -14,7 +14,7 @@ from graftkit.interfaces.config import ProviderConfig
 from graftkit.recipe.document import Document
 from graftkit.recipe.options import bind_options
 from graftkit.recipe.overrides import apply_overrides
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.redact import names_secret, without_secret_assignment, without_secret_values, without_secrets
 from pydantic import BaseModel
 

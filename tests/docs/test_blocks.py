@@ -20,7 +20,7 @@ from graftkit.cli.main import cli
 from graftkit.recipe.bind import bind
 from graftkit.recipe.document import parse_value
 from graftkit.recipe.load import load_recipe
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.testing import isolated_host, tiny_records
 
 HOST = isolated_host()

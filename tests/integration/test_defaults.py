@@ -15,7 +15,7 @@ from graftkit.cli.progress import PlainLines
 from graftkit.errors import Cancelled, FolderError
 from graftkit.flow.events import Chosen, Event, StepFinished
 from graftkit.flow.records.estimate import describe_chosen, estimate_corpus, estimate_steps
-from graftkit.interfaces.objective import ObjectiveConfig
+from graftkit.interfaces.objective_config import ObjectiveConfig
 
 
 def chat_file(path: Path, count: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graftkit.errors import RecipeError
 from graftkit.flow.planning.describe_plan import size_text
 from graftkit.flow.planning.sampled import refuse_sampling_of_parts
-from graftkit.interfaces.objective import SampledConfig
+from graftkit.interfaces.objective_config import SampledConfig
 
 if TYPE_CHECKING:
     from graftkit.flow.memory.fit_memory import MemoryLimits

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.objective import SampledConfig
+from graftkit.interfaces.objective_config import SampledConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.figure_text import about_time
 

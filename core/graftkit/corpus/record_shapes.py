@@ -9,7 +9,7 @@ from typing import Any
 from graftkit.corpus.answers_compared import TwoAnswers
 from graftkit.corpus.text_targets import COMPARED, is_pair
 from graftkit.errors import DataError
-from graftkit.interfaces.objective import LearnsFrom
+from graftkit.interfaces.objective_config import LearnsFrom
 from graftkit.interfaces.samples import (
     Completion,
     LabelledAnswer,

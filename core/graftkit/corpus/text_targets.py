@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graftkit.interfaces.objective import LABEL, LABELS, SCORE, LearnsFrom
+from graftkit.interfaces.objective_config import LearnsFrom
 from graftkit.interfaces.samples import (
     LabelledText,
     Sample,
@@ -20,6 +20,7 @@ from graftkit.interfaces.samples import (
     Text,
     TextWithLabels,
 )
+from graftkit.interfaces.scores import LABEL, LABELS, SCORE
 from graftkit.store.token_store import ByExample
 
 __all__ = [

@@ -15,7 +15,7 @@ from graftkit.flow.run_result import RunResult
 from graftkit.flow.state.cancel import CancelToken
 from graftkit.host.host import PluginHost
 from graftkit.recipe.assignment import read_assignments
-from graftkit.recipe.schema import ExportSection
+from graftkit.recipe.schema.providers import ExportSection
 from graftkit.redact import HIDDEN
 from graftkit.report.run_manifest import RunManifest
 

@@ -31,14 +31,14 @@ from graftkit.interfaces.architecture import with_head
 from graftkit.interfaces.counts import check_layers
 from graftkit.interfaces.json_file import read_json_object, special_float
 from graftkit.interfaces.model_source import TensorInfo
-from graftkit.interfaces.objective import SampledConfig, TeacherConfig
+from graftkit.interfaces.objective_config import SampledConfig, TeacherConfig
 from graftkit.interfaces.regular_file import MOST_BYTES
 from graftkit.model.activation_checkpointing import why_no_checkpointing
 from graftkit.model.model_plan import ModelPlan, plan_base_model
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.model.skeleton import build_skeleton
 from graftkit.recipe.bind import BoundRecipe
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.report.run_manifest import MemoryForecast, SettledKey
 
 __all__ = ["ConfigModel", "device_of", "request_from_config", "settle_from_config"]

@@ -21,7 +21,7 @@ from graftkit.flow.preparation.tokenizer import make_vocabulary
 from graftkit.flow.records.handed_records import Rows
 from graftkit.flow.records.told_of_encoding import told_of_encoding
 from graftkit.host.host import PluginHost
-from graftkit.interfaces.objective import SampledConfig
+from graftkit.interfaces.objective_config import SampledConfig
 from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.load import RecipeSource

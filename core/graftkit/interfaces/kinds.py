@@ -2,7 +2,7 @@
 
 To add a kind: its name in `Kind` and an entry in `KINDS`; a Protocol in a file beside this one; a contract in
 `graftkit.testing`; templates in `graftkit/scaffold/templates`; a page in `docs/plugins`; and, where a recipe chooses
-providers of it, a field of `graftkit.recipe.schema.Recipe`. The hook, the registry, the scaffold, the contract runner,
+providers of it, a field of `graftkit.recipe.schema.recipe.Recipe`. The hook, the registry, the scaffold, the contract runner,
 the binding of recipes, their JSON Schema and the key reference read the table.
 """
 
@@ -158,7 +158,7 @@ KINDS: dict[Kind, KindSpec] = {
         contract="graftkit.testing.contracts.objective:ObjectiveContract",
         sections=(Section(("objective",)),),
         scaffold=("config",),
-        config="graftkit.interfaces.objective:AnyObjectiveConfig",
+        config="graftkit.interfaces.objective_config:AnyObjectiveConfig",
     ),
     "metric": KindSpec(
         plural="metrics",

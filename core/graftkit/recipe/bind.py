@@ -11,7 +11,7 @@ from graftkit.errors import GraftkitError, PluginError, ProviderError, RecipeErr
 from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.kinds import KINDS, Kind, Section
-from graftkit.interfaces.objective import (
+from graftkit.interfaces.objective_config import (
     AnyObjectiveConfig,
     MaskedConfig,
     ObjectiveConfig,
@@ -27,7 +27,8 @@ from graftkit.recipe.choice import Choice, judge
 from graftkit.recipe.document import Document, KeyPath
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.preset import Preset
-from graftkit.recipe.schema import ExportSection, ProviderSection, Recipe
+from graftkit.recipe.schema.providers import ExportSection, ProviderSection
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.recipe.sections import chosen_by_name, is_listed
 from graftkit.redact import without_secret_values
 

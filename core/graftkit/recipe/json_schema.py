@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from graftkit.errors import PluginError
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.kinds import Kind, Section
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.recipe.sections import chosen_by_name, chosen_by_reference, model_of
 
 __all__ = ["recipe_schema"]

@@ -18,7 +18,7 @@ from graftkit.recipe.document import MAX_DEPTH, Document, KeyPath, read_document
 from graftkit.recipe.other_programs import own_key
 from graftkit.recipe.overrides import apply_overrides
 from graftkit.recipe.paths import anchor_paths
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.redact import names_secret
 from graftkit.suggest import known_names
 

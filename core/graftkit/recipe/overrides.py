@@ -8,7 +8,8 @@ from typing import Any
 from graftkit.errors import RecipeError
 from graftkit.recipe.assignment import read_assignment
 from graftkit.recipe.document import Document, KeyPath
-from graftkit.recipe.schema import ALTERNATIVES, ProviderSection, Recipe
+from graftkit.recipe.schema.providers import ProviderSection
+from graftkit.recipe.schema.recipe import ALTERNATIVES, Recipe
 
 __all__ = ["apply_overrides"]
 

@@ -12,7 +12,7 @@ from graftkit.errors import PluginError
 from graftkit.host.records import RegisteredProvider
 from graftkit.recipe.document import Document
 from graftkit.recipe.load import as_recipe_error
-from graftkit.recipe.schema import ALTERNATIVES, Recipe
+from graftkit.recipe.schema.recipe import ALTERNATIVES, Recipe
 
 __all__ = ["Preset"]
 

@@ -8,21 +8,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from graftkit.host.host import PluginHost
-from graftkit.recipe.schema import (
-    ChatTemplateSection,
-    DataSection,
-    DatasetSection,
-    EvaluationSection,
-    ExtendSection,
-    MemorySection,
-    PluginsSection,
-    ProviderSection,
-    Recipe,
-    ReplaceSection,
-    TokenizerSection,
-    TrainingSection,
-    TrainVocabularySection,
-)
+from graftkit.recipe.schema.data import ChatTemplateSection, DataSection, DatasetSection
+from graftkit.recipe.schema.evaluation import EvaluationSection
+from graftkit.recipe.schema.providers import ProviderSection
+from graftkit.recipe.schema.recipe import PluginsSection, Recipe
+from graftkit.recipe.schema.tokenizer import ExtendSection, ReplaceSection, TokenizerSection, TrainVocabularySection
+from graftkit.recipe.schema.training import MemorySection, TrainingSection
 from graftkit.recipe.sections import chosen_by_name, model_of
 
 __all__ = ["recipe_reference"]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import reduce
 
 from graftkit.interfaces.config import StrictModel
-from graftkit.interfaces.objective import SampledConfig
+from graftkit.interfaces.objective_config import SampledConfig
 from graftkit.recipe.bind import BoundRecipe
-from graftkit.recipe.schema import EvaluationSection
+from graftkit.recipe.schema.evaluation import EvaluationSection
 
 __all__ = ["without_effect"]
 

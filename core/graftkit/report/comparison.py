@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from graftkit.recipe.schema import with_defaults
+from graftkit.recipe.schema.recipe import with_defaults
 from graftkit.report.run_data import RunData
 from graftkit.report.run_manifest import RunManifest
 from graftkit.report.series import Curve, thinned

@@ -37,7 +37,7 @@ from graftkit.model.outer_layers import OuterLayer, hidden_matrices, untie
 from graftkit.model.packing import Packing, attention_as, use_packing
 from graftkit.model.twin import build_twin
 from graftkit.model.whole import put_whole, whole_parameters
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.training import head_loss, loss
 from graftkit.training.batch import PackedBatch
 from graftkit.training.block_uses import BlockUses, BlockWatch

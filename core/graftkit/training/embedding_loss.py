@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from graftkit.interfaces.objective import EmbeddingObjective, Embeddings, Overall, SimilarityObjective, VectorPairs
+from graftkit.interfaces.objective import EmbeddingObjective, Overall, SimilarityObjective
+from graftkit.interfaces.scores import Embeddings, VectorPairs
 from graftkit.model.head import embeddings
 from graftkit.model.packing import forward_inputs
 from graftkit.store.token_store import TYPE, Example, TokenStore

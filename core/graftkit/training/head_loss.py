@@ -12,14 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from graftkit.interfaces.objective import (
-    LABEL,
-    Overall,
-    SequenceObjective,
-    SequenceScores,
-    TokenObjective,
-    TokenScores,
-)
+from graftkit.interfaces.objective import Overall, SequenceObjective, TokenObjective
+from graftkit.interfaces.scores import LABEL, SequenceScores, TokenScores
 from graftkit.model.head import head_scores, sequence_scores, token_scores
 from graftkit.model.packing import forward_inputs
 from graftkit.store.token_store import TARGET, TYPE, Example, TokenStore

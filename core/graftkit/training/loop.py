@@ -16,7 +16,7 @@ from torch import nn
 from graftkit.errors import LossError, TrainingError
 from graftkit.host.lifecycle import StepInfo
 from graftkit.model.embedding_noise import embedding_noise
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loss_watch import LossWatch

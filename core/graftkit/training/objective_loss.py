@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from graftkit.interfaces.objective import Minimizes, Objective, Scores
+from graftkit.interfaces.objective import Objective
+from graftkit.interfaces.objective_config import Minimizes
+from graftkit.interfaces.scores import Scores
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.batch import PackedBatch
 from graftkit.training.loss import Candidates, ScoredPass, TokenLoss

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from graftkit.interfaces.quiet import importing_bitsandbytes
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.training.adafactor import Adafactor, factors_of
 from graftkit.training.lion import Lion
 from graftkit.training.muon import Muon

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from graftkit.errors import TrainingError
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.training.muon import HIDDEN
 from graftkit.training.optimizer_kinds import kept_of, keys_of, make_optimizer, restore, tells_hidden
 from graftkit.training.row_optimizer import RowAdam

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from graftkit.errors import TrainingError
-from graftkit.interfaces.objective import ADVANTAGE, MEAN_TOKENS
+from graftkit.interfaces.scores import ADVANTAGE, MEAN_TOKENS
 from graftkit.store.token_store import TokenStore
 from graftkit.training.step_loss import OLD, StepScore
 

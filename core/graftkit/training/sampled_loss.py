@@ -16,7 +16,9 @@ import torch
 from torch import nn
 
 from graftkit.errors import LogitsError
-from graftkit.interfaces.objective import ADVANTAGE, MEAN_TOKENS, SampledConfig, SampledObjective
+from graftkit.interfaces.objective import SampledObjective
+from graftkit.interfaces.objective_config import SampledConfig
+from graftkit.interfaces.scores import ADVANTAGE, MEAN_TOKENS
 from graftkit.model.generate import SampledAnswer, sample_answers
 from graftkit.model.memory_back import give_freed_back
 from graftkit.model.sampling import Sampling

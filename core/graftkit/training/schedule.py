@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import cos, pi, sqrt
 from typing import Literal
 
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 
 __all__ = [
     "FALLS_BY_STEPS_TAKEN",

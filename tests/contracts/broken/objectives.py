@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 import torch
 from graftkit import Scores, SequenceScores
-from graftkit.interfaces.objective import LABEL
+from graftkit.interfaces.scores import LABEL
 from graftkit_objectives.classification import Classification
 from graftkit_objectives.config import (
     ClassificationConfig,

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from graftkit.corpus.record_shapes import SHAPES, check_learns_from, shape_of
 from graftkit.errors import DataError
-from graftkit.interfaces.objective import LearnsFrom
+from graftkit.interfaces.objective_config import LearnsFrom
 from graftkit.interfaces.samples import Sample, ScoredText, SimilarTexts, Text, tagged_words
 
 TAGGED = tagged_words(["Ada"], ["O"], "a:1")

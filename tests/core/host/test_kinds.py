@@ -20,7 +20,9 @@ from graftkit.recipe.document import Document
 from graftkit.recipe.json_schema import recipe_schema
 from graftkit.recipe.load import LoadedRecipe
 from graftkit.recipe.reference import recipe_reference
-from graftkit.recipe.schema import DatasetSection, ProviderSection, Recipe
+from graftkit.recipe.schema.data import DatasetSection
+from graftkit.recipe.schema.providers import ProviderSection
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.recipe.sections import model_of
 from graftkit.scaffold.check import contract_module, find_offers
 from graftkit.scaffold.new import TEMPLATES, new_plugin

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from graftkit import PluginHost, Provider, ProviderConfig, hookimpl, load_recipe
 from graftkit.errors import PluginError, ProviderError, RecipeError
-from graftkit.interfaces.objective import (
+from graftkit.interfaces.objective_config import (
     AnyObjectiveConfig,
     EmbeddingConfig,
     MaskedConfig,

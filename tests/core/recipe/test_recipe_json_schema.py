@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from graftkit import PluginHost
 from graftkit.recipe.json_schema import recipe_schema
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 from pydantic import ValidationError
 
 

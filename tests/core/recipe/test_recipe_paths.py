@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from graftkit import Recipe, load_recipe
 from graftkit.errors import RecipeError
-from graftkit.recipe.schema import DatasetSection
+from graftkit.recipe.schema.data import DatasetSection
 
 
 @pytest.fixture

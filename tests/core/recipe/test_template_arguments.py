@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from graftkit.errors import RecipeError
 from graftkit.recipe.load import load_recipe
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 
 
 def loaded(arguments: Any) -> Recipe:

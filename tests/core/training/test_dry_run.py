@@ -19,7 +19,7 @@ from graftkit.model.live_memory import MemoryMeter, imagined
 from graftkit.model.load import load_base_model
 from graftkit.model.model_plan import plan_base_model
 from graftkit.model.packing import choose_packing, forward_inputs, use_packing
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.report.run_manifest import HeadFacts
 from graftkit.testing import tiny_model_folder
 from graftkit.training.batch import PackedBatch

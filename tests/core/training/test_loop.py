@@ -16,7 +16,7 @@ from graftkit.model.attention import PACKED, register_packed_attention
 from graftkit.model.load import load_base_model
 from graftkit.model.packing import forward_inputs
 from graftkit.model.targets import likely_layers
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.batch import pack
 from graftkit.training.loop import Trainer, holdout_loss

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from graftkit.errors import TrainingError
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.store.fingerprint import derived_seed
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit.training.schedule import rate_of_step

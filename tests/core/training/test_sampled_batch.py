@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from graftkit.errors import TrainingError
-from graftkit.interfaces.objective import ADVANTAGE, MEAN_TOKENS
+from graftkit.interfaces.scores import ADVANTAGE, MEAN_TOKENS
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training.sampled_batch import SampledBatch
 from graftkit.training.step_loss import OLD, StepScore

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from graftkit.errors import LogitsError, ModelError, TrainingError
-from graftkit.interfaces.objective import SampledConfig
+from graftkit.interfaces.objective_config import SampledConfig
 from graftkit.model.generate import SampledAnswer
 from graftkit.model.sampling import Sampling
 from graftkit.store.fingerprint import derived_seed

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.training.schedule import Schedule, learning_rate, rate_of_step, warmup_steps
 from hypothesis import given
 from hypothesis import strategies as st

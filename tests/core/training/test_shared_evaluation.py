@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from graftkit.flow.preparation.named_objective import named_objective
-from graftkit.interfaces.objective import SequenceScores, TokenScores
+from graftkit.interfaces.scores import SequenceScores, TokenScores
 from graftkit.store.token_store import TARGET, Example, TokenStore
 from graftkit.training.head_loss import HeadLoss, OfSequences, OfTokens
 from graftkit.training.objective_loss import ObjectiveLoss

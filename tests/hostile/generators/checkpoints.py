@@ -17,7 +17,7 @@ from graftkit.flow.planning.earlier_run import EarlierRun
 from graftkit.flow.state.resume import find_run
 from graftkit.flow.training.go_on import go_back
 from graftkit.host.lifecycle import StepInfo
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.report.run_manifest import RunManifest
 from graftkit.store.file_hashes import sha256_of
 from graftkit.store.token_store import Example, TokenStore

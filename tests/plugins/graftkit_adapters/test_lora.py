@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from graftkit import FrozenWeight, Layer, LayerInfo
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.training.optimizers import Optimizers, RowTraining
 from graftkit_adapters.config import LoraConfig, QloraConfig
 from graftkit_adapters.lora import Lora

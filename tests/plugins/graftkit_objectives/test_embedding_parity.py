@@ -12,7 +12,7 @@ import pytest
 import torch
 from encoder_models import encoder_folder
 from graftkit.interfaces.architecture import EMBEDDING_POOLING
-from graftkit.interfaces.objective import SCORE, Embeddings, VectorPairs
+from graftkit.interfaces.scores import SCORE, Embeddings, VectorPairs
 from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import SEQUENCE, Example, TokenStore
 from graftkit.training.embedding_loss import Documents, EmbeddingLoss, Pairs

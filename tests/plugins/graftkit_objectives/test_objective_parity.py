@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graftkit.interfaces.objective import Minimizes
+from graftkit.interfaces.objective_config import Minimizes
 from graftkit.store.token_store import SEQUENCE, Example, TokenStore
 from graftkit.training.objective_loss import ObjectiveLoss
 from graftkit.training.step_loss import REFERENCE, Passes, StepScore

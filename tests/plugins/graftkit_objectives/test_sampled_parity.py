@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from graftkit import Scores
-from graftkit.interfaces.objective import ADVANTAGE
+from graftkit.interfaces.scores import ADVANTAGE
 from graftkit.model.generate import SampledAnswer
 from graftkit.store.token_store import Example, TokenStore
 from graftkit.training import sampled_loss

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from encoder_models import encoder_folder
-from graftkit.interfaces.objective import LABEL, LABELS, SCORE, SequenceScores
+from graftkit.interfaces.scores import LABEL, LABELS, SCORE, SequenceScores
 from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import SEQUENCE, TYPE, Example, TokenStore
 from graftkit.training.head_loss import HeadLoss, OfSequences

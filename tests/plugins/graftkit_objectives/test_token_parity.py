@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from encoder_models import encoder_folder
-from graftkit.interfaces.objective import TokenScores
+from graftkit.interfaces.scores import TokenScores
 from graftkit.model.packing import Packing, use_packing
 from graftkit.store.token_store import TARGET, Example, TokenStore
 from graftkit.training.head_loss import HeadLoss, OfTokens

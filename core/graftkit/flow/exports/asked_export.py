@@ -9,7 +9,7 @@ from graftkit.host.host import PluginHost
 from graftkit.recipe.assignment import read_assignments
 from graftkit.recipe.choice import Choice
 from graftkit.recipe.options import bind_options
-from graftkit.recipe.schema import ExportSection
+from graftkit.recipe.schema.providers import ExportSection
 
 __all__ = ["asked_export"]
 

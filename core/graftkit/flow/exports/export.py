@@ -38,7 +38,7 @@ from graftkit.model.adapt import AdaptedModel
 from graftkit.model.memory_back import give_memory_back
 from graftkit.model.skeleton import build_config
 from graftkit.recipe.bind import Choice
-from graftkit.recipe.schema import ExportSection
+from graftkit.recipe.schema.providers import ExportSection
 from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import required
 from graftkit.store.folders import replace_folder

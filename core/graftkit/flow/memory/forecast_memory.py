@@ -14,12 +14,12 @@ from graftkit.host.guard import brief
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.model_source import TensorInfo
-from graftkit.interfaces.objective import MaskedConfig, SampledConfig, TeacherConfig
+from graftkit.interfaces.objective_config import MaskedConfig, SampledConfig, TeacherConfig
 from graftkit.interfaces.quantizer import Quantizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.model.packing import Packing
 from graftkit.recipe.bind import BoundRecipe
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.report.run_manifest import MemoryForecast, StageMemory
 from graftkit.training.block_uses import BlockUses
 from graftkit.training.dry_run import AnswerSizes, DryRun, PassSizes, Peak, dry_run, dry_teacher

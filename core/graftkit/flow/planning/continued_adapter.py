@@ -29,7 +29,8 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import VocabularyChange
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.recipe.load import LoadedRecipe
-from graftkit.recipe.schema import Recipe, TokenizerSection
+from graftkit.recipe.schema.recipe import Recipe
+from graftkit.recipe.schema.tokenizer import TokenizerSection
 
 if TYPE_CHECKING:
     from graftkit.flow.planning.run_plan import RunPlan

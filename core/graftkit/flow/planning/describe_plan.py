@@ -9,7 +9,7 @@ from graftkit.articles import counted
 from graftkit.corpus.record_shapes import SHAPES
 from graftkit.flow.records.estimate import CorpusEstimate, describe_chosen, estimate_steps
 from graftkit.interfaces.counts import count_weights
-from graftkit.interfaces.objective import LearnsFrom
+from graftkit.interfaces.objective_config import LearnsFrom
 from graftkit.report.figure_text import about_time
 from graftkit.report.run_manifest import MemoryForecast, RunManifest, StageMemory
 

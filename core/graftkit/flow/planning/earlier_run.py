@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from graftkit.errors import FolderError
 from graftkit.flow.folders.own_files import ADAPTER_FROM
 from graftkit.flow.planning.unsettled import SETTLED_KEYS
-from graftkit.recipe.schema import Recipe, TrainingSection
+from graftkit.recipe.schema.recipe import Recipe
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.report.run_manifest import RunManifest, SettledKey
 
 __all__ = ["NO_RUN", "EarlierRun", "day_of"]

@@ -20,11 +20,12 @@ from graftkit.flow.planning.sampled import refuse_unanswered
 from graftkit.flow.records.datasets import open_datasets
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head
-from graftkit.interfaces.objective import EmbeddingConfig, LearnsFrom, SampledConfig, TeacherConfig
+from graftkit.interfaces.objective_config import EmbeddingConfig, LearnsFrom, SampledConfig, TeacherConfig
 from graftkit.interfaces.samples import Sample, ScoredText, Unanswered
 from graftkit.recipe.bind import BoundRecipe, bind
 from graftkit.recipe.load import LoadedRecipe, RecipeSource, load_recipe
-from graftkit.recipe.schema import DataSection, DatasetSection, ProviderSection
+from graftkit.recipe.schema.data import DataSection, DatasetSection
+from graftkit.recipe.schema.providers import ProviderSection
 from graftkit.redact import HIDDEN
 from graftkit.report.run_manifest import HeadFacts, RunManifest
 from graftkit.suggest import nearest

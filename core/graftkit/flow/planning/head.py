@@ -25,7 +25,7 @@ from graftkit.interfaces.architecture import (
     with_head,
 )
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.objective import EmbeddingConfig
+from graftkit.interfaces.objective_config import EmbeddingConfig
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.report.run_manifest import HeadFacts

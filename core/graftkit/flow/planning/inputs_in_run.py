@@ -12,7 +12,7 @@ from typing import Any
 from graftkit.errors import FolderError
 from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.option_names import option
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 
 __all__ = ["refuse_inputs_in", "refuse_paths_in"]
 

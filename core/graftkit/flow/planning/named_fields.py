@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from graftkit.errors import RecipeError, RequestError
 from graftkit.flow.records.named_providers import Named
 from graftkit.host.results import kind_named
-from graftkit.interfaces.objective import AnyObjectiveConfig, EmbeddingConfig
+from graftkit.interfaces.objective_config import AnyObjectiveConfig, EmbeddingConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.visible import first_of
 

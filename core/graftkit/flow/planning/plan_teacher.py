@@ -13,7 +13,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.objective import TeacherConfig
+from graftkit.interfaces.objective_config import TeacherConfig
 from graftkit.interfaces.tokenizer import Tokenizer, bytes_of
 from graftkit.model.context import context_length
 from graftkit.recipe.bind import BoundRecipe

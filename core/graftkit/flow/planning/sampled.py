@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from graftkit.errors import DataError, RecipeError
 from graftkit.interfaces.metric import MetricConfig
-from graftkit.interfaces.objective import SAMPLED_METRICS, SampledConfig
+from graftkit.interfaces.objective import SAMPLED_METRICS
+from graftkit.interfaces.objective_config import SampledConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.suggest import known_names
 

@@ -11,7 +11,7 @@ import torch
 from graftkit.flow.memory.fit_memory import MemoryLimits
 from graftkit.flow.memory.free_memory import available_memory
 from graftkit.flow.planning.unsettled import CHECKPOINT, MICROBATCH, unsettled
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.report.run_manifest import MemoryForecast, SettledKey
 
 __all__ = ["SettledMemory", "available", "pass_sizes", "settle_memory"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from graftkit.errors import RecipeError
 from graftkit.recipe.bind import BoundRecipe
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.report.run_manifest import SettledKey
 
 __all__ = ["CHECKPOINT", "DTYPE", "MICROBATCH", "SETTLED_KEYS", "refuse_unsettled", "settled_recipe", "unsettled"]

@@ -21,7 +21,8 @@ from graftkit.flow.folders.adapter_folder import AdapterFolder
 from graftkit.flow.records.estimate import CorpusEstimate, estimate_steps
 from graftkit.interfaces.architecture import PooledBy
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.objective import SCORE, EmbeddingConfig, SimilarityConfig
+from graftkit.interfaces.objective_config import EmbeddingConfig, SimilarityConfig
+from graftkit.interfaces.scores import SCORE
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.store.token_store import TokenStore

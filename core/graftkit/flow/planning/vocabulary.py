@@ -28,7 +28,7 @@ from graftkit.interfaces.vocabulary import (
     VocabularyChange,
 )
 from graftkit.recipe.bind import BoundRecipe
-from graftkit.recipe.schema import ExtendSection, TokenizerSection, TrainVocabularySection
+from graftkit.recipe.schema.tokenizer import ExtendSection, TokenizerSection, TrainVocabularySection
 from graftkit.vocabulary.match import change_by_extension, change_by_replacement
 
 __all__ = [

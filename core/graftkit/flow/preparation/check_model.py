@@ -20,7 +20,7 @@ from graftkit.model.model_plan import check_base_model
 from graftkit.model.packing import Packing, choose_packing
 from graftkit.model.skeleton import build_config
 from graftkit.model.stored_weights import check_stored_weights
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.report.run_manifest import SequenceFacts
 
 __all__ = ["PlannedBase", "check_model", "offloads", "pick_device", "plan_base"]

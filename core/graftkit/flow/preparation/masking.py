@@ -5,7 +5,7 @@ from __future__ import annotations
 from graftkit.flow.base_files.open_model import embedding_rows
 from graftkit.flow.base_files.own_head import mask_token
 from graftkit.flow.state.context import RunContext
-from graftkit.interfaces.objective import MaskedConfig
+from graftkit.interfaces.objective_config import MaskedConfig
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.store.fingerprint import derived_seed

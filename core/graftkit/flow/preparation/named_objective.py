@@ -14,7 +14,8 @@ from graftkit.flow.records.named_providers import Named
 from graftkit.host.guard import note_once
 from graftkit.host.records import RegisteredProvider
 from graftkit.host.results import LARGEST_SCORE, kind_named
-from graftkit.interfaces.objective import Embeddings, Overall, Scores, SequenceScores, TokenScores, VectorPairs
+from graftkit.interfaces.objective import Overall
+from graftkit.interfaces.scores import Embeddings, Scores, SequenceScores, TokenScores, VectorPairs
 
 __all__ = ["NamedObjective", "NamedOverall", "NamedSampled", "named_objective"]
 

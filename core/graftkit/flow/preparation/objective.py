@@ -8,7 +8,7 @@ from typing import Any
 from graftkit.flow.preparation.named_objective import NamedSampled, named_objective
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import SCORING, labels_of
-from graftkit.interfaces.objective import SimilarityConfig, TeacherConfig
+from graftkit.interfaces.objective_config import SimilarityConfig, TeacherConfig
 from graftkit.recipe.bind import BoundRecipe
 from graftkit.training.embedding_loss import Documents, EmbeddingLoss, Pairs
 from graftkit.training.head_loss import HeadLoss, OfSequences, OfTokens

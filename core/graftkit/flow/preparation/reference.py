@@ -22,7 +22,7 @@ from graftkit.flow.preparation.base_model import LoadedModel
 from graftkit.flow.preparation.corpus import Corpus
 from graftkit.flow.state.context import RunContext
 from graftkit.flow.state.start_key import start_key
-from graftkit.interfaces.objective import AnyObjectiveConfig
+from graftkit.interfaces.objective_config import AnyObjectiveConfig
 from graftkit.store.array_file import map_arrays, read_metadata, write_arrays
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loss import TokenLoss

@@ -19,7 +19,7 @@ from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.interfaces.vocabulary import ExtensionPlan, VocabularyChange
 from graftkit.interfaces.vocabulary_limits import MOST_PARTS
 from graftkit.option_names import option
-from graftkit.recipe.schema import TokenizerSection
+from graftkit.recipe.schema.tokenizer import TokenizerSection
 from graftkit.store.files import write_json
 from graftkit.store.folders import atomic_folder
 from graftkit.vocabulary.losses import check_promises

@@ -31,7 +31,7 @@ from graftkit.host.host import PluginHost
 from graftkit.host.records import RegisteredProvider
 from graftkit.interfaces.config import ProviderConfig
 from graftkit.interfaces.kinds import Kind
-from graftkit.interfaces.objective import LearnsFrom
+from graftkit.interfaces.objective_config import LearnsFrom
 from graftkit.interfaces.reader import NamesNumbers, Reader
 from graftkit.interfaces.record_format import RecordFormat
 from graftkit.interfaces.record_source import RecordSource
@@ -41,7 +41,8 @@ from graftkit.recipe.choice import Choice, judge
 from graftkit.recipe.document import Document, KeyPath
 from graftkit.recipe.load import as_recipe_error
 from graftkit.recipe.paths import is_address, is_hub_dataset
-from graftkit.recipe.schema import DatasetSection, ProviderSection
+from graftkit.recipe.schema.data import DatasetSection
+from graftkit.recipe.schema.providers import ProviderSection
 from graftkit.wildcards import matches
 
 __all__ = ["look_at_path", "open_dataset", "open_datasets", "open_path", "read_for"]

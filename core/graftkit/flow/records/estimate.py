@@ -15,7 +15,7 @@ from graftkit.corpus.encode import Encoded, Encoder
 from graftkit.corpus.sample_files import Samples
 from graftkit.errors import DataError
 from graftkit.interfaces.model_source import BaseModelFiles
-from graftkit.interfaces.objective import AnyObjectiveConfig
+from graftkit.interfaces.objective_config import AnyObjectiveConfig
 from graftkit.interfaces.samples import (
     LongText,
     Sample,
@@ -25,7 +25,8 @@ from graftkit.interfaces.samples import (
     TextWithLabels,
     join_pair,
 )
-from graftkit.recipe.schema import Recipe, TrainingSection
+from graftkit.recipe.schema.recipe import Recipe
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.training.order import group_by_tokens, plan_steps, shuffled, steps_of_epochs
 from graftkit.training.schedule import falling_steps, warmup_steps
 

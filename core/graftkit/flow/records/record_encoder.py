@@ -11,7 +11,7 @@ from graftkit.corpus.encoding_rules import EncodingRules
 from graftkit.corpus.template import ChatTemplate
 from graftkit.corpus.text_targets import TextTargets
 from graftkit.errors import DataError, RecipeError
-from graftkit.interfaces.objective import EmbeddingConfig, RetrievalConfig, SampledConfig
+from graftkit.interfaces.objective_config import EmbeddingConfig, RetrievalConfig, SampledConfig
 from graftkit.interfaces.regular_file import read_regular
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length

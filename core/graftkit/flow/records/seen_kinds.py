@@ -16,7 +16,7 @@ from graftkit.corpus.answers_compared import TwoAnswers
 from graftkit.corpus.record_shapes import SHAPES, shape_of
 from graftkit.corpus.sample_files import Samples
 from graftkit.corpus.text_targets import is_pair, labels_in, parts_of
-from graftkit.interfaces.objective import LearnsFrom
+from graftkit.interfaces.objective_config import LearnsFrom
 from graftkit.interfaces.samples import LabelledAnswer, LabelledText, Sample, ScoredText, TaggedText, TextWithLabels
 from graftkit.visible import first_of, one_line
 

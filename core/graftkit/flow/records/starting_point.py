@@ -27,12 +27,7 @@ from graftkit.interfaces.architecture import Head, head_of
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.interfaces.chat_options import ChatOptions
 from graftkit.interfaces.model_source import PLAIN, SentenceModules
-from graftkit.interfaces.objective import (
-    AnyObjectiveConfig,
-    ObjectiveConfig,
-    RetrievalConfig,
-    SampledConfig,
-)
+from graftkit.interfaces.objective_config import AnyObjectiveConfig, ObjectiveConfig, RetrievalConfig, SampledConfig
 from graftkit.interfaces.samples import (
     Completion,
     Conversation,
@@ -47,7 +42,8 @@ from graftkit.interfaces.samples import (
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.context import context_length
 from graftkit.recipe.paths import is_hub_dataset
-from graftkit.recipe.schema import DataSection, Recipe
+from graftkit.recipe.schema.data import DataSection
+from graftkit.recipe.schema.recipe import Recipe
 
 __all__ = ["StartingPoint", "find_starting_point", "numbers_beside_texts"]
 

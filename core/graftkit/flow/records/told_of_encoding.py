@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from graftkit.corpus.encode import Encoder, Overflow
 from graftkit.corpus.tally import Tally
-from graftkit.interfaces.objective import AnyObjectiveConfig
+from graftkit.interfaces.objective_config import AnyObjectiveConfig
 
 __all__ = ["told_of_encoding", "way_to_fit"]
 

@@ -18,7 +18,7 @@ from graftkit.flow.planning.run_plan import RunPlan
 from graftkit.flow.state.resume import Resumed
 from graftkit.host.records import BUILT_IN
 from graftkit.recipe.document import KeyPath
-from graftkit.recipe.schema import ExportSection, MetricSection
+from graftkit.recipe.schema.providers import ExportSection, MetricSection
 from graftkit.report.run_manifest import FORMAT, DataFacts, MemoryFacts, RunManifest
 
 __all__ = ["ADAPTER", "first_manifest", "third_parties"]

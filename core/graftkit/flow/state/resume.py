@@ -16,7 +16,7 @@ from graftkit.errors import FolderError, RecipeError, RequestError, TrainingErro
 from graftkit.flow.folders.listed_files import is_changed, vouched_checkpoints
 from graftkit.flow.folders.own_files import CHECKPOINTS
 from graftkit.option_names import option
-from graftkit.recipe.schema import with_defaults
+from graftkit.recipe.schema.recipe import with_defaults
 from graftkit.report.model_card import CARD
 from graftkit.report.run_manifest import RunManifest
 

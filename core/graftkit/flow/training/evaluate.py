@@ -19,7 +19,7 @@ from graftkit.flow.training.answers import answer_all, keep_answers, mean_scores
 from graftkit.flow.training.rewards import loss_in
 from graftkit.flow.training.worst_records import WORST_FILE, keep_worst
 from graftkit.host.lifecycle import EvaluationInfo
-from graftkit.interfaces.objective import AnyObjectiveConfig
+from graftkit.interfaces.objective_config import AnyObjectiveConfig
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.store.token_store import TokenStore
 from graftkit.training.loop import holdout_loss

@@ -40,7 +40,7 @@ from graftkit.flow.training.evaluate import measured_of
 from graftkit.flow.training.rewards import asked_of, rewards_of, sampling_of
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import EMBEDDING_POOLING, token_types
-from graftkit.interfaces.objective import EmbeddingConfig, SampledConfig
+from graftkit.interfaces.objective_config import EmbeddingConfig, SampledConfig
 from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.model.packing import Packing, choose_packing, use_packing

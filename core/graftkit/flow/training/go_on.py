@@ -19,7 +19,7 @@ from graftkit.flow.state.first_manifest import ADAPTER
 from graftkit.flow.state.resume import Resumed, check_state
 from graftkit.model.adapt import AdaptedModel
 from graftkit.option_names import option
-from graftkit.recipe.schema import TrainingSection
+from graftkit.recipe.schema.training import TrainingSection
 from graftkit.report.run_manifest import FileFacts
 from graftkit.store.files import write_text
 from graftkit.training.checkpoint import (

@@ -12,7 +12,7 @@ from graftkit.flow.events import HoldoutMeasured
 from graftkit.flow.folders.metrics import Evaluation, Metrics, to_line
 from graftkit.flow.state.context import RunContext
 from graftkit.host.lifecycle import EvaluationInfo
-from graftkit.recipe.schema import EvaluationSection
+from graftkit.recipe.schema.evaluation import EvaluationSection
 from graftkit.store.fingerprint import derived_seed
 from graftkit.store.line_file import LineFile
 from graftkit.store.token_store import TokenStore

@@ -27,7 +27,7 @@ from graftkit.flow.training.answers import (
 )
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.metric import ChecksRecords, Metric
-from graftkit.interfaces.objective import SampledConfig
+from graftkit.interfaces.objective_config import SampledConfig
 from graftkit.interfaces.samples import Sample
 from graftkit.interfaces.tokenizer import Tokenizer
 from graftkit.recipe.bind import BoundRecipe

@@ -23,11 +23,11 @@ from graftkit.flow.training.rewards import loss_in, mixture_of
 from graftkit.flow.training.sample_answers import SampleAnswers
 from graftkit.host.lifecycle import CheckpointInfo, StepInfo
 from graftkit.host.process_state import ProcessState
-from graftkit.interfaces.objective import SampledConfig
+from graftkit.interfaces.objective_config import SampledConfig
 from graftkit.model.adapt import AdaptedModel
 from graftkit.model.outer_layers import hidden_matrices
 from graftkit.option_names import option
-from graftkit.recipe.schema import TokenizerSection
+from graftkit.recipe.schema.tokenizer import TokenizerSection
 from graftkit.report.run_manifest import ExportedStep, FileFacts, StepFailure
 from graftkit.store.files import write_json
 from graftkit.store.folders import atomic_folder

@@ -10,21 +10,23 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from graftkit.interfaces.objective import (
+from graftkit.interfaces.objective import Overall
+from graftkit.interfaces.objective_config import (
+    AnyObjectiveConfig,
+    EmbeddingConfig,
+    SampledConfig,
+    SimilarityConfig,
+    TeacherConfig,
+)
+from graftkit.interfaces.scores import (
     ADVANTAGE,
     LABEL,
     LABELS,
     MEAN_TOKENS,
     SCORE,
-    AnyObjectiveConfig,
-    EmbeddingConfig,
     Embeddings,
-    Overall,
-    SampledConfig,
     Scores,
     SequenceScores,
-    SimilarityConfig,
-    TeacherConfig,
     TokenScores,
     VectorPairs,
 )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 from graftkit.errors import PluginCallError, RecipeError
 from graftkit.flow.planning.named_fields import NamedFields
-from graftkit.interfaces.objective import AnyObjectiveConfig, LearnsFrom, ObjectiveConfig
+from graftkit.interfaces.objective_config import AnyObjectiveConfig, LearnsFrom, ObjectiveConfig
 
 
 class OddConfig(AnyObjectiveConfig):

@@ -14,7 +14,7 @@ from graftkit.flow.planning.earlier_run import EarlierRun
 from graftkit.flow.planning.settle_memory import pass_sizes, settle_memory
 from graftkit.flow.preparation import settle_dtype
 from graftkit.recipe.load import load_recipe
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.report.run_manifest import MemoryForecast, RunManifest, StageMemory
 
 AUTO = {"microbatch_tokens": "auto", "tokens_per_step": 16384}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from graftkit.flow.records.estimate import CorpusEstimate, choose_training, estimate_steps
-from graftkit.recipe.schema import Recipe
+from graftkit.recipe.schema.recipe import Recipe
 from graftkit.training.order import plan_steps
 
 

@@ -17,7 +17,7 @@ from graftkit.corpus.sample_files import scan_samples
 from graftkit.errors import DataError, PluginCallError
 from graftkit.flow.preparation.named_objective import NamedObjective, NamedOverall, NamedSampled, named_objective
 from graftkit.flow.records.named_providers import NamedFormat, NamedReader
-from graftkit.interfaces.objective import Overall, Scores, SequenceScores
+from graftkit.interfaces.objective import Overall
 from graftkit.interfaces.samples import (
     Completion,
     LabelledAnswer,
@@ -30,6 +30,7 @@ from graftkit.interfaces.samples import (
     Tokens,
     ToolCall,
 )
+from graftkit.interfaces.scores import Scores, SequenceScores
 from odd_mappings import Raising
 
 
