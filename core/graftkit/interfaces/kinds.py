@@ -2,8 +2,8 @@
 
 To add a kind: its name in `Kind` and an entry in `KINDS`; a Protocol in a file beside this one; a contract in
 `graftkit.testing`; templates in `graftkit/scaffold/templates`; a page in `docs/plugins`; and, where a recipe chooses
-providers of it, a field of `graftkit.recipe.schema.recipe.Recipe`. The hook, the registry, the scaffold, the contract runner,
-the binding of recipes, their JSON Schema and the key reference read the table.
+providers of it, a field of `graftkit.recipe.schema.recipe.Recipe`. The hook, the registry, the scaffold, the contract
+runner, the binding of recipes, their JSON Schema and the key reference read the table.
 """
 
 from __future__ import annotations
