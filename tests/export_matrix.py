@@ -42,7 +42,7 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "qwen3": ("qwen3", _DENSE),
     "qwen3_moe": ("qwen3_moe", {**_DENSE, "norm_topk_prob": True}),
     "gemma2": ("gemma2", {**_SIZES, "query_pre_attn_scalar": 32, "pad_token_id": 0}),
-    "gemma3": ("gemma3_text", {**_SIZES, "query_pre_attn_scalar": 32, "pad_token_id": 0}),
+    "gemma3": ("gemma3_text", {**_SIZES, "num_hidden_layers": 6, "query_pre_attn_scalar": 32, "pad_token_id": 0}),
     "phi3": ("phi3", {**_DENSE, "pad_token_id": 0}),
     "smollm3": ("smollm3", {**_DENSE, "num_hidden_layers": 4}),
     "starcoder2": ("starcoder2", _DENSE),
@@ -69,10 +69,14 @@ DIMENSIONS: Mapping[str, Mapping[str, Any]] = {
         "lora of attention": {"use": "lora", "rank": 2, "targets": ["*_proj", "*attn*"]},
     },
     "gguf type": {name: name for name in ("f32", "f16", "bf16", "q8_0", "q4_0")},
+    "mlx bits": {"none": None, "8": 8, "4": 4},
 }
 NO_GGUF = ("gpt2", "gpt_oss", "lfm2")
 """The architectures of which no GGUF file is written or read."""
-EXPORTERS = ("peft", "merged", "extended-base", "gguf", "gguf-lora")
+NO_MLX = (*NO_GGUF, "gemma2")
+"""Those that mlx-lm does not compute: it has no windows for the second Gemma, which is shorter here than sequences."""
+EXPORTERS = ("peft", "merged", "extended-base", "gguf", "gguf-lora", "mlx", "mlx-lora")
+_FORMS = {"gguf-lora": "a GGUF adapter", "mlx-lora": "an adapter of mlx-lm"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Combination:
     quantizer: str
     adapter: str
     gguf_type: str
+    mlx_bits: str
 
     def __str__(self) -> str:
         return ", ".join(vars(self).values())
@@ -129,10 +134,12 @@ def awaited(combination: Combination, exporter: str) -> str:
     kept, extended = combination.vocabulary == "kept", combination.vocabulary == "extended"
     if exporter.startswith("gguf") and combination.architecture in NO_GGUF:
         return "can't be written as GGUF"
-    if exporter == "gguf-lora" and not kept:
-        return "rows of the embeddings have no form in a GGUF adapter"
-    if exporter == "gguf-lora" and combination.adapter == "dora":
-        return "DoRA's magnitudes have no form in a GGUF adapter"
+    if exporter in _FORMS and not kept:
+        return f"rows of the embeddings have no form in {_FORMS[exporter]}"
+    if exporter in _FORMS and combination.adapter == "dora":
+        return f"DoRA's magnitudes have no form in {_FORMS[exporter]}"
+    if exporter.startswith("mlx") and combination.architecture in NO_MLX:
+        return "mlx-lm"
     if exporter == "extended-base" and kept:
         return "the vocabulary is the base model's"
     if exporter == "peft" and not kept and not extended:
@@ -183,7 +190,10 @@ class Workshop:
         tokenizer = DIMENSIONS["vocabulary"][combination.vocabulary]
         if combination.vocabulary == "replaced":
             tokenizer = {"replace": str(self._other_tokenizer())}
-        gguf = {"use": "gguf", "type": combination.gguf_type}
+        own = {
+            "gguf": {"use": "gguf", "type": combination.gguf_type},
+            "mlx": {"use": "mlx", "bits": DIMENSIONS["mlx bits"][combination.mlx_bits]},
+        }
         return {
             "model": str(self._base(combination)),
             **({"tokenizer": tokenizer} if tokenizer else {}),
@@ -191,7 +201,7 @@ class Workshop:
             "quantizer": combination.quantizer,
             "adapter": DIMENSIONS["adapter"][combination.adapter],
             "training": {"steps": 3, "tokens_per_step": 128, "learning_rate": 1e-2, "device": "cpu"},
-            "export": [gguf if name == "gguf" else name for name in exporters],
+            "export": [own.get(name, name) for name in exporters],
         }
 
     def _base(self, combination: Combination) -> Path:
@@ -240,9 +250,9 @@ def page(tried: Mapping[Combination, Mapping[str, str]]) -> str:
 _PAGE = f"""# Exports, tried in pairs
 
 What `make matrix` finds, and writes here. A combination is one recipe: an architecture (tiny, random weights), what
-becomes of the vocabulary, the base model's form, a quantizer, an adapter, the type of the GGUF file. Two values of
-different dimensions occur together in some combination; all {len(EXPORTERS)} exporters are tried with each. An export
-is proved by the program that it is meant for, or refused before a record is encoded.
+becomes of the vocabulary, the base model's form, a quantizer, an adapter, the type of the GGUF file, the bits of MLX's
+numbers. Two values of different dimensions occur together in some combination; all {len(EXPORTERS)} exporters are tried
+with each. An export is proved by the program that it is meant for, or refused before a record is encoded.
 
 {"".join(f"- {name}: {', '.join(values)}" + chr(10) for name, values in list(DIMENSIONS.items())[1:])}
 How many exports were proved, and why the others were refused:"""

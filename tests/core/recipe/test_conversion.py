@@ -426,6 +426,14 @@ ANYTHING = st.one_of(
 KEYS = sorted({*AXOLOTL, *LLAMA_FACTORY, *TRL, "rl", "rl_beta", "tokens", "loss_type", "eval_dataset", "dtype"})
 
 
+def test_plugins_that_bring_kernels_alone_are_left_out_unsaid() -> None:
+    integrations = "axolotl.integrations"
+    kernels = [f"{integrations}.liger.LigerPlugin", f"{integrations}.cut_cross_entropy.CutCrossEntropyPlugin"]
+    assert convert({**AXOLOTL, "plugins": kernels, "cut_cross_entropy": True}).left == {}
+    others = [*kernels, f"{integrations}.spectrum.SpectrumPlugin"]
+    assert convert({**AXOLOTL, "plugins": others}).left == {"plugins": "plugins of graftkit are installed packages"}
+
+
 @given(
     st.sampled_from([AXOLOTL, LLAMA_FACTORY, TRL]),
     st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=8),

@@ -536,6 +536,14 @@ def _learnt(draft: Draft) -> None:
         draft.left["completion_only_loss"] = "of prompts and completions only the completions are learnt"
 
 
+def _plugins(draft: Draft) -> None:
+    """Names the plugins that do more than to compute the same with other kernels."""
+    said = draft.take("plugins")
+    named = said if isinstance(said, list) else [said]
+    others = [name for name in named if name is not None and not str(name).endswith(_KERNELS)]
+    draft.leave("plugins", others, "plugins of graftkit are installed packages")
+
+
 def _export(draft: Draft) -> None:
     whole = draft.recipe["adapter"]["use"] == "full"
     draft.put("export", ["merged" if whole else "peft"])
@@ -559,8 +567,11 @@ _PARTS: Sequence[Callable[[Draft], None]] = (
     _tracking,
     _template,
     _learnt,
+    _plugins,
     _export,
 )
+
+_KERNELS = ("LigerPlugin", "CutCrossEntropyPlugin")
 
 _ORDER = (
     "model",

@@ -26,7 +26,6 @@ _WHY: Mapping[str, str] = {
     "streaming": "records are read from the disk when they are needed",
     **dict.fromkeys(("eot_tokens",), "what ends a turn is found in the template, or said by data.end_of_turn"),
     **dict.fromkeys(("bnb_4bit_compute_dtype",), "training.dtype is the type of the computation"),
-    **dict.fromkeys(("plugins",), "plugins of graftkit are installed packages"),
     **dict.fromkeys(("eos_token",), "data.end_of_turn is the text that ends an assistant's turn"),
     **dict.fromkeys(("model_revision",), "a hub's model is its main branch; download another one and name its folder"),
     **dict.fromkeys(("max_prompt_length",), "data.max_length counts the tokens of prompt and answer together"),
@@ -40,6 +39,7 @@ _WHY: Mapping[str, str] = {
 _WITHOUT_EFFECT = frozenset(
     {
         "attn_implementation",
+        "cut_cross_entropy",
         "dataloader_num_workers",
         "dataloader_pin_memory",
         "dataloader_prefetch_factor",
