@@ -512,6 +512,12 @@ def test_what_is_refused_is_read_once_the_hint_is_written(tmp_path: Path, name: 
     assert keys(as_said(found.partition("\n")[2], path))[-1] is not None
 
 
+def test_no_choice_of_unknown_number_is_offered_as_the_answer(tmp_path: Path) -> None:
+    record = {"question": "q", "context": "c", "answerA": "a", "answerB": "b", "answerC": "d", "label": "1"}
+    found = refusal(str(written(tmp_path, record)))
+    assert "no format fits" in found and "answer: answer" not in found
+
+
 NO_TEXTS: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
     "several answers": (
         {"question": "q", "answer": ["a", "b"]},
@@ -696,6 +702,29 @@ REMADE: dict[str, tuple[Any, str, list[Any]]] = {
         [{"question": "q", "answerA": "a", "answerB": "b", "label": label} for label in "212"],
         "'answerA' and 'answerB', of which 'label' says the right one,",
         [CHOICE, [CHOICE[0], ["assistant", "a"]], CHOICE],
+    ),
+    "choices in a list that are counted from one": (
+        [{"question": "q", "choices": ["a", "b"], "answer": number} for number in (2, 1, 2, -1)],
+        "'choices' beside 'question'",
+        [[["user", "q\na\nb"], ["assistant", text]] for text in "bab"],
+    ),
+    "choices in a list whose numbers are texts": (
+        [{"question": "q", "choices": ["a", "b"], "answer": number} for number in ("1", "0")],
+        "'choices' beside 'question'",
+        [[["user", "q\na\nb"], ["assistant", text]] for text in "ba"],
+    ),
+    "numbers to choose from": (
+        {"question": "q", "choices": ["2", "1"], "answer": "1"},
+        "'choices' beside 'question'",
+        [[["user", "q\n2\n1"], ["assistant", "1"]]],
+    ),
+    "choices by letters in an object": (
+        [
+            {"question": "q", "options": {"A": "a", "B": "b"}, "answer": "b", "answer_idx": "B"},
+            {"question": "q", "options": {"A": "a", "B": "b"}, "answer": "B", "answer_idx": "B"},
+        ],
+        "'options' beside 'question'",
+        [CHOICE, CHOICE],
     ),
     "choices in columns by letters": (
         {"question": "q", "A": "a", "B": "b", "answer": "B"},
