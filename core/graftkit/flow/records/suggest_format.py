@@ -124,7 +124,7 @@ def _line(look: Look, formats: Mapping[str, RecordFormat], path: str, *, alone: 
     labels = [
         name
         for name, column in found.items()
-        if name.lower() in _LABELS and name not in texts[:1] and not column.types & {"list", "object"}
+        if not choices and name.lower() in _LABELS and name not in texts[:1] and not column.types & {"list", "object"}
     ]
     labelled = _labelled(texts, labels, look)
     if labelled:
