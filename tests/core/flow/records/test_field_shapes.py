@@ -640,6 +640,14 @@ REMADE: dict[str, tuple[Any, str, list[Any]]] = {
         "says the best and the worst one",
         [PAIR],
     ),
+    "ratings that are texts": (
+        {
+            "instruction": "q",
+            "completions": [{"response": "a", "overall_score": "10"}, {"response": "b", "overall_score": "9"}],
+        },
+        "says the best and the worst one",
+        [PAIR],
+    ),
     "ratings": (
         {
             "instruction": "q",
@@ -856,6 +864,18 @@ def test_turns_that_are_written_as_text_are_read_as_it_is_told(tmp_path: Path, t
         table.writeheader()
         table.writerow(record)
     assert keys({"path": str(tmp_path / "a.csv"), "reader": {"use": "csv", "lists": [name]}}) == [QA]
+
+
+def test_a_label_that_says_neither_is_reported_by_the_command(tmp_path: Path) -> None:
+    records = [{"prompt": "q", "completion": text, "label": label} for text, label in (("a", 1), ("b", 0), ("c", None))]
+    found = refusal(str(path := written(tmp_path, records)))
+    [command] = re.findall(r"jq -c '.*' FILE > records\.jsonl", found)
+    if shutil.which("jq"):
+        done = subprocess.run(
+            command.replace("FILE", str(path)), shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        assert done.returncode and "label is neither yes nor no" in done.stderr
+        assert len(keys(str(tmp_path / "records.jsonl"))) == 2
 
 
 def test_the_first_solution_of_a_list_that_is_text_is_read_as_it_is_told(tmp_path: Path) -> None:
