@@ -202,7 +202,8 @@ def _malformed(text: _Text, number: int, sign: str) -> DataError:
 
 
 _HINTS = {
-    "[": "Where each list is a conversation: jq -c '.[] | {messages: .}' FILE > records.jsonl",
+    "[": "Where each list is a conversation: jq -c '.[] | {messages: .}' FILE > records.jsonl; where it is a pair of "
+    "texts: jq -c '.[] | {query: .[0], positive: .[1]}' FILE > records.jsonl",
     "]": "JSON has no comma after the last record.",
     "/": "JSON has no comments.",
     '"': "Where each string is a text: jq -c '.[] | {text: .}' FILE > records.jsonl",

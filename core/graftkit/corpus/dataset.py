@@ -391,7 +391,8 @@ _OBJECT = (
 )
 
 _MADE_OBJECTS = {
-    "a list": "Where each list is a conversation, this makes records: jq -c '{messages: .}' FILE > records.jsonl",
+    "a list": "Where each list is a conversation, this makes records: jq -c '{messages: .}' FILE > records.jsonl; "
+    "where it is a pair of texts: jq -c '{query: .[0], positive: .[1]}' FILE > records.jsonl",
     "a string": "Where each string is a text, this makes records: jq -c '{text: .}' FILE > records.jsonl",
 }
 """What to do about records that are no objects."""

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 FACTS = re.compile(
-    r"(?:.*[_-])?(?:id|idx|index|uuid|hash|url|source|model|type|lang|language|category|subject|topic|date|timestamp|"
+    r"(?:.*[_-])?(?:id|idx|index|uuid|hash|url|source|model|type|lang|language|category|subject|topic|date|timestamp|domain|"
     r"split|title|path|version|dataset|metadata|kind|task|error_message|system|system_prompt)",
     re.IGNORECASE,
 )
@@ -127,6 +127,8 @@ def question_and_answer(texts: Sequence[str], *, alone: bool = True) -> tuple[st
     if asked and answered:
         return asked[0], answered[-1]
     others = [name for name in texts if name not in (*asked, *answered)]
+    if {*asked} == {"question", "query"} and not answered:  # such as Spider's, whose query is SQL
+        return "question", "query"
     if answered and others:
         return others[0], answered[-1]
     return (others[0], others[1]) if alone and len(others) == 2 and not asked else None

@@ -61,7 +61,7 @@ def ranked(look: Look) -> Remade:
         if text and by:
             best, worst = ("first", "last") if by == "rank" else ("last", "first")
             made = (
-                f". as $r | .{name} | sort_by(.{by}) | select(first.{by} != last.{by}) | "
+                f". as $r | .{name} | sort_by(.{by} | tonumber) | select(first.{by} != last.{by}) | "
                 f"{{prompt: $r{prompt}, chosen: {best}.{text}, rejected: {worst}.{text}}}"
             )
             return f"'{name}', of which '{by}' says the best and the worst one,", made
@@ -77,8 +77,9 @@ def wanted_or_not(look: Look) -> Remade:
     label = next((name for name in _WANTED if name in found and name not in look.read), None)
     if label is None or found[label].types & {"list", "object"} or not look.values(label) <= {*_YES, *_NO}:
         return None
-    known = ", ".join(f'"{value}"' for value in _YES)
-    wanted = f"(.{label} | tostring | ascii_downcase | IN({known}))"
+    yes, no = (", ".join(f'"{value}"' for value in values) for values in (_YES, _NO))
+    said = f'if IN({yes}) then true elif IN({no}) then false else error("{label} is neither yes nor no") end'
+    wanted = f"(.{label} | tostring | ascii_downcase | {said})"
     turns = next((name for name in ("messages", "conversations") if name in found), None)
     if turns and found[turns].is_list_of_objects:
         beside = "".join(f", {name}: .{name}" for name in ("system", "tools") if name in found)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from graftkit.flow.records.jq_commands import Look, Remade, field
 from graftkit.interfaces.record_format import Column
 
-__all__ = ["choices_in_a_list", "choices_in_columns", "endings"]
+__all__ = ["choices_in_a_list", "choices_in_columns", "choices_named_alike", "endings"]
 
 _CHOICES, _QUESTIONS = ("choices", "options"), ("question", "question_stem", "query")
 """What data sets call the answers to choose from, and the question that they belong to."""
@@ -32,24 +32,50 @@ def choices_in_a_list(look: Look) -> Remade:
         return None
     told = f"'{name}' beside '{question}'"
     asked = _joined([*_about(found), question])
-    if found[name].items == {"string"}:
-        right = next((one for one in _RIGHT if one in found and found[one].types <= {"number", "string", "null"}), None)
-        if right is None:
-            return None
-        number = 'if type == "number" then $c[.] else . end'
-        letter = 'if test("^[A-Z]$") then $c[explode[0] - 65] else . end'
-        answer = f"(.{right} | {letter if found[right].is_text else number})"
+    right = next((one for one in _RIGHT if one in found and found[one].types <= {"number", "string", "null"}), None)
+    if found[name].items == {"string"} and right is not None:
+        answer = f"(.{right} | {_chosen(look, name, right)})"
         return told, f'.{name} as $c | {{question: ({asked} + "\\n" + ($c | join("\\n"))), answer: {answer}}}'
+    if _by_letter(found[name]) and right is not None and found[right].is_text:
+        listed = '([$c[] | values] | join("\\n"))'
+        return told, f'.{name} as $c | {{question: ({asked} + "\\n" + {listed}), answer: (.{right} | $c[.] // .)}}'
     if {"label", "text"} <= found[name].keys and "object" in found[name].types and "answerKey" in found:
         joined = f'([.{name}.label, .{name}.text] | transpose | map(join(". ")) | join("\\n"))'
         return told, f'{{question: ({asked} + "\\n" + {joined}), answer: .answerKey}}'
     return None
 
 
+def _by_letter(column: Column) -> bool:
+    """Tells whether a column holds choices by their letters, as MedQA's {"A": "...", "B": "..."}."""
+    keys = sorted(key.upper() for key in column.keys)
+    return column.types <= {"object", "null"} and len(keys) > 1 and keys == [chr(65 + n) for n in range(len(keys))]
+
+
+def _chosen(look: Look, name: str, right: str) -> str:
+    """Returns the answer that is chosen of a list `$c`, as jq writes it: by its number, its letter, or itself.
+
+    Args:
+        look: What the file holds.
+        name: The column of the lists.
+        right: The column that says which is the right one.
+    """
+    rows = [row for _, row in look.first if isinstance(row.get(name), list) and row.get(right) is not None]
+    said = [(str(row[right]).strip(), len(row[name])) for row in rows]
+    if not all(re.fullmatch(r"-?\d+", text) for text, _ in said) or any(row[right] in row[name] for row in rows):
+        return 'if test("^[A-Z]$") then $c[explode[0] - 65] else . end' if look.found[right].is_text else _NO_NUMBER
+    numbers = [(int(text), count) for text, count in said if int(text) >= 0]
+    lowest = int(bool(numbers) and all(number > 0 for number, _ in numbers) and any(n == count for n, count in numbers))
+    return f'tonumber | select(. >= {lowest}) | $c[. - {lowest}] // error("there is no choice of this number")'
+
+
+_NO_NUMBER = 'if type == "number" then $c[.] else . end'
+"""What chooses by numbers and by texts, where both occur."""
+
+
 def choices_in_columns(look: Look) -> Remade:
     """Answers to choose from in a column each, as MedMCQA, PIQA, WinoGrande, Social IQa, COPA and SWAG have them."""
     found = look.found
-    group = _numbered(found)
+    group = choices_named_alike(found)
     beside = [name for name in found if name not in group]
     right = next((name for name in _RIGHT if name in beside and found[name].types <= {"number", "string"}), None)
     asked = next((name for name in _ASKED if name in beside and found[name].is_text), None)
@@ -85,7 +111,7 @@ _CHOSEN = re.compile(
 _MOST_CHOICES = 9
 
 
-def _numbered(found: Mapping[str, Column]) -> list[str]:
+def choices_named_alike(found: Mapping[str, Column]) -> list[str]:
     """Returns the texts that are called alike, but for a number or a letter at their end, in the order of these."""
     stems: dict[str, dict[str, str]] = {}
     for name, column in found.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graftkit.flow.records.format_guess import FACTS, question_and_answer
 from graftkit.flow.records.jq_commands import Look, Remade
 from graftkit.interfaces.record_format import Column
 
@@ -53,11 +54,13 @@ def lone_messages(look: Look) -> Remade:
 
 
 def context_in_parts(look: Look) -> Remade:
-    """What a question is about in titles and sentences, as HotpotQA has it, or in a list of texts."""
-    found, read = look.found, {*look.read}
+    """What a question is about in titles and sentences, as HotpotQA and PubMedQA have it, or in a list of texts."""
+    found = look.found
+    texts = [name for name, column in found.items() if column.is_text and not FACTS.fullmatch(name)]
+    read = {*(look.read or question_and_answer(texts) or ())}
     name = next((name for name in _CONTEXTS if name in found and name not in read), None)
     asked = next((name for name in _ASKED if name in read), None)
-    beside = [name for name in ("system", "system_prompt") if name in read]
+    beside = [name for name in ("system", "system_prompt") if name in (look.read or found)]
     answers = sorted(read - {asked, *beside})
     if name is None or asked is None or len(answers) != 1:
         return None

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from graftkit.articles import counted
+from graftkit.flow.records.format_guess import ANSWERED
 from graftkit.flow.records.jq_commands import Look, Remade, offered
 from graftkit.interfaces.bounded_json import parse_json
 from graftkit.visible import one_line
@@ -24,7 +25,8 @@ def remade_texts(look: Look, path: str) -> tuple[str, str] | None:
         path: The path that the recipe gives.
     """
     rows = [record for _, record in look.first]
-    shape = _marked_labels(rows, look.words) or _marked_turns(rows) or _listed_turns(rows)
+    shapes = (_marked_turns, _listed_turns, _listed_answers, _paired)
+    shape = _marked_labels(rows, look.words) or next(filter(None, (shape(rows) for shape in shapes)), None)
     return None if shape is None else (shape[0], offered(shape[1], look, path))
 
 
@@ -87,6 +89,31 @@ def _listed_turns(rows: Sequence[Mapping[str, Any]]) -> Remade:
         if texts and all(map(_is_list, texts)):
             return f"'{name}' holds lists, written as text", f".{name} |= fromjson"
     return None
+
+
+def _listed_answers(rows: Sequence[Mapping[str, Any]]) -> Remade:
+    """Several answers to a question, whose list is written as text, as APPS has its solutions."""
+    for name in rows[0] if rows else ():
+        texts = [text for text in (row.get(name) for row in rows) if text != ""]
+        if (
+            re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)
+            and ANSWERED.search(name)
+            and texts
+            and all(map(_is_list, texts))
+        ):
+            told = f"'{name}' holds lists, written as text, of which the first is meant"
+            return told, f'select(.{name} != "") | .{name} |= (fromjson | first)'
+    return None
+
+
+def _paired(rows: Sequence[Mapping[str, Any]]) -> Remade:
+    """Two texts of one meaning in a list, as sentence-transformers' sets of equal sentences have them."""
+    sets = [row.get("set") for row in rows]
+    if not sets or not all(isinstance(texts, list) and len(texts) > 1 for texts in sets):
+        return None
+    if not all(isinstance(text, str) for texts in sets if isinstance(texts, list) for text in texts):
+        return None
+    return "'set' holds texts of the same meaning", "{query: .set[0], positive: .set[1:]}"
 
 
 def _is_list(text: object) -> bool:

@@ -22,6 +22,7 @@ from graftkit.flow.records.format_guess import (
     reasoning_in,
 )
 from graftkit.flow.records.jq_commands import Look, by_jq
+from graftkit.flow.records.remade_choices import choices_named_alike
 from graftkit.flow.records.remade_records import remade
 from graftkit.flow.records.scored_texts import score_and_texts
 from graftkit.interfaces.record_format import Column, RecordFormat
@@ -107,7 +108,10 @@ def _line(look: Look, formats: Mapping[str, RecordFormat], path: str, *, alone: 
         guess: Guess = {"format": {"use": "translation", "source": languages[0], "target": languages[1]}, "columns": {}}
         return f"Say what is translated into what, for example: {{path: {yaml_word(path)}, {entry(guess)}}}.", guess
     lists = [name for name, column in found.items() if column.is_list_of_objects]
-    texts = [name for name, column in found.items() if column.is_text and not FACTS.fullmatch(name)]
+    choices = choices_named_alike(found)  # of which no one is the right answer of every record
+    texts = [
+        name for name, column in found.items() if column.is_text and name not in choices and not FACTS.fullmatch(name)
+    ]
     holds_more = [name for name in found if name not in texts and _holds_texts(name, found[name])]
     renamed = _answered_messages(found, lists) or _renamed(found, formats)
     if renamed:
@@ -120,7 +124,7 @@ def _line(look: Look, formats: Mapping[str, RecordFormat], path: str, *, alone: 
     labels = [
         name
         for name, column in found.items()
-        if name.lower() in _LABELS and name not in texts[:1] and not column.types & {"list", "object"}
+        if not choices and name.lower() in _LABELS and name not in texts[:1] and not column.types & {"list", "object"}
     ]
     labelled = _labelled(texts, labels, look)
     if labelled:

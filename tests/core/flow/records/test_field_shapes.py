@@ -490,6 +490,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         {"messages": [user("q")], "ground_truth": "a", "dataset": "x"},
         "'ground_truth', the answer to 'messages',",
     ),
+    "a query that answers a question": (
+        {"db_id": "d", "query": "SELECT 1", "question": "q", "query_toks": ["SELECT", "1"]},
+        "no format fits",
+    ),
     "one text of another name": ({"sample": "a", "id": 3}, "no format fits"),
     "a text and a number": ({"sentence": "q", "label": 1}, "no format fits"),
 }
@@ -510,6 +514,12 @@ def test_what_is_refused_is_read_once_the_hint_is_written(tmp_path: Path, name: 
     found = refusal(str(path))
     assert message in found and found.startswith(str(path))
     assert keys(as_said(found.partition("\n")[2], path))[-1] is not None
+
+
+def test_no_choice_of_unknown_number_is_offered_as_the_answer(tmp_path: Path) -> None:
+    record = {"question": "q", "context": "c", "answerA": "a", "answerB": "b", "answerC": "d", "label": "1"}
+    found = refusal(str(written(tmp_path, record)))
+    assert "no format fits" in found and "answer: answer" not in found and "use: label" not in found
 
 
 NO_TEXTS: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
@@ -630,6 +640,14 @@ REMADE: dict[str, tuple[Any, str, list[Any]]] = {
         "says the best and the worst one",
         [PAIR],
     ),
+    "ratings that are texts": (
+        {
+            "instruction": "q",
+            "completions": [{"response": "a", "overall_score": "10"}, {"response": "b", "overall_score": "9"}],
+        },
+        "says the best and the worst one",
+        [PAIR],
+    ),
     "ratings": (
         {
             "instruction": "q",
@@ -696,6 +714,39 @@ REMADE: dict[str, tuple[Any, str, list[Any]]] = {
         [{"question": "q", "answerA": "a", "answerB": "b", "label": label} for label in "212"],
         "'answerA' and 'answerB', of which 'label' says the right one,",
         [CHOICE, [CHOICE[0], ["assistant", "a"]], CHOICE],
+    ),
+    "texts of the same meaning": (
+        [{"set": ["q", "a", "b"]}, {"set": ["r", "c"]}],
+        "'set' holds texts of the same meaning",
+        [{"query": "q", "positives": ["a", "b"], "negatives": []}, {"query": "r", "positives": ["c"], "negatives": []}],
+    ),
+    "contexts beside a long answer": (
+        {"id": 1, "question": "q", "context": {"contexts": ["c", "d"], "meshes": ["m"]}, "long_answer": "a"},
+        "'context', what the question is about,",
+        [[["user", "q\n\nc\n\nd"], ["assistant", "a"]]],
+    ),
+    "choices in a list that are counted from one": (
+        [{"question": "q", "choices": ["a", "b"], "answer": number} for number in (2, 1, 2, -1)],
+        "'choices' beside 'question'",
+        [[["user", "q\na\nb"], ["assistant", text]] for text in "bab"],
+    ),
+    "choices in a list whose numbers are texts": (
+        [{"question": "q", "choices": ["a", "b"], "answer": number} for number in ("1", "0")],
+        "'choices' beside 'question'",
+        [[["user", "q\na\nb"], ["assistant", text]] for text in "ba"],
+    ),
+    "numbers to choose from": (
+        {"question": "q", "choices": ["2", "1"], "answer": "1"},
+        "'choices' beside 'question'",
+        [[["user", "q\n2\n1"], ["assistant", "1"]]],
+    ),
+    "choices by letters in an object": (
+        [
+            {"question": "q", "options": {"A": "a", "B": "b"}, "answer": "b", "answer_idx": "B"},
+            {"question": "q", "options": {"A": "a", "B": "b"}, "answer": "B", "answer_idx": "B"},
+        ],
+        "'options' beside 'question'",
+        [CHOICE, CHOICE],
     ),
     "choices in columns by letters": (
         {"question": "q", "A": "a", "B": "b", "answer": "B"},
@@ -815,6 +866,28 @@ def test_turns_that_are_written_as_text_are_read_as_it_is_told(tmp_path: Path, t
     assert keys({"path": str(tmp_path / "a.csv"), "reader": {"use": "csv", "lists": [name]}}) == [QA]
 
 
+def test_a_label_that_says_neither_is_reported_by_the_command(tmp_path: Path) -> None:
+    records = [{"prompt": "q", "completion": text, "label": label} for text, label in (("a", 1), ("b", 0), ("c", None))]
+    found = refusal(str(path := written(tmp_path, records)))
+    [command] = re.findall(r"jq -c '.*' FILE > records\.jsonl", found)
+    if shutil.which("jq"):
+        done = subprocess.run(
+            command.replace("FILE", str(path)), shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        assert done.returncode and "label is neither yes nor no" in done.stderr
+        assert len(keys(str(tmp_path / "records.jsonl"))) == 2
+
+
+def test_the_first_solution_of_a_list_that_is_text_is_read_as_it_is_told(tmp_path: Path) -> None:
+    records = [{"question": "q", "solutions": '["a", "b"]', "id": 1}, {"question": "r", "solutions": "", "id": 2}]
+    found = refusal(str(path := written(tmp_path, records)))
+    [command] = re.findall(r"jq -c '.*' FILE > records\.jsonl", found)
+    if shutil.which("jq"):
+        subprocess.run(command.replace("FILE", str(path)), shell=True, check=True, cwd=tmp_path)
+        made = tmp_path / "records.jsonl"
+        assert keys(as_said(refusal(str(made)).partition("\n")[2], made)) == [QA]
+
+
 @pytest.mark.parametrize("text", ["['q', 'a']", "[A] hello [B] hi", '["q", "a"'])
 def test_no_command_is_told_that_does_not_read_what_looks_like_a_list(tmp_path: Path, text: str) -> None:
     found = refusal(str(written(tmp_path, {"dialogue": text})))
@@ -896,7 +969,9 @@ def test_a_file_of_another_form_is_read(tmp_path: Path, name: str) -> None:
 
 MALFORMED = {
     "a line that is a list": ("jsonl", "[{}]\n[{}]\n", "jq -c '{messages: .}'"),
+    "a line that is a pair": ("jsonl", '["q", "a"]\n["r", "b"]\n', "jq -c '{query: .[0], positive: .[1]}'"),
     "a line that is a text": ("jsonl", '"a"\n"b"\n', "jq -c '{text: .}'"),
+    "an array of pairs": ("json", '[["q", "a"], ["r", "b"]]', "jq -c '.[] | {query: .[0], positive: .[1]}'"),
     "an array of arrays": ("json", "[[{}], [{}]]", "jq -c '.[] | {messages: .}'"),
     "two arrays": ("json", '[{"text": "a"}]\n[{"text": "b"}]', "more stands after the array of 1 records"),
     "an array after an object": (
