@@ -17,7 +17,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "coming-from.md").read_text(encodin
 DATA_SETS = {"pairs": {"file_name": "pairs.json", "ranking": True}}
 
 
-@pytest.mark.parametrize("program", ["Axolotl", "LLaMA-Factory", "TRL and PEFT"])
+@pytest.mark.parametrize("program", ["Axolotl", "LLaMA-Factory", "TRL and PEFT", "mlx-lm", "ms-swift"])
 def test_what_it_shows_is_what_the_conversion_writes(program: str) -> None:
     (section,) = re.findall(rf"^## {program}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
     theirs, ours = (_parsed(block) for block in re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))

@@ -31,7 +31,7 @@ __all__ = ["command"]
     "--from",
     "other",
     type=click.Path(dir_okay=False),
-    help="Convert this file of Axolotl, LLaMA-Factory or TRL instead.",
+    help="Convert this file of Axolotl, LLaMA-Factory, TRL, mlx-lm or ms-swift instead.",
 )
 @click.option("--objective", help="What to learn, where that is not what suits the records best: grpo, orpo, sft, ...")
 @disable_option

@@ -39,8 +39,10 @@ _COMMANDS = {
 """The built-in commands with their one-line help, so that listing them imports none."""
 
 _OTHER_PROGRAMS = {
-    **dict.fromkeys(("train", "finetune", "fine-tune", "sft"), "toolkit run RECIPE"),
-    **dict.fromkeys(("dpo", "kto", "orpo", "reward"), "toolkit run RECIPE, whose `objective` says what is learnt"),
+    **dict.fromkeys(("train", "finetune", "fine-tune", "sft", "pt", "lora"), "toolkit run RECIPE"),
+    **dict.fromkeys(
+        ("dpo", "kto", "orpo", "reward", "rlhf"), "toolkit run RECIPE, whose `objective` says what is learnt"
+    ),
     **dict.fromkeys(("chat", "inference", "infer"), "toolkit generate RUN_OR_MODEL"),
     **dict.fromkeys(("api", "vllm-serve"), "toolkit serve RUN_OR_MODEL"),
     **dict.fromkeys(("merge", "merge-lora"), "toolkit export RUN_OR_ADAPTER --to merged"),
@@ -49,7 +51,7 @@ _OTHER_PROGRAMS = {
     "preprocess": "toolkit preview RECIPE, and toolkit plan RECIPE",
     "list": "toolkit plugins",
 }
-"""What does here what a command of Axolotl, LLaMA-Factory or TRL does, by its name."""
+"""What does here what a command of Axolotl, LLaMA-Factory, TRL or ms-swift does, by its name."""
 
 
 class _CommandsAndPlugins(LazyGroup):

@@ -33,7 +33,7 @@ _MOST_KEYS = 100
 
 
 def write_converted_recipe(source: Path, path: str, host: PluginHost) -> list[str]:
-    """Writes a recipe of what another program is told: Axolotl, LLaMA-Factory or TRL.
+    """Writes a recipe of what another program is told: Axolotl, LLaMA-Factory, TRL, mlx-lm or ms-swift.
 
     Args:
         source: That program's file.
@@ -113,8 +113,10 @@ def _count_tokens(recipe: dict[str, Any], examples: int, found: StartingPoint | 
     if found is None:
         return f"{said}; left out, a sample of the records chooses about eight"
     tokens = max(1, math.ceil(found.tokens_per_step * examples / 8))
-    tokens = max(tokens, recipe["data"].get("max_length", 0))
-    recipe.setdefault("training", {})["tokens_per_step"] = tokens
+    longest = recipe["data"].get("max_length", 0)
+    recipe.setdefault("training", {})["tokens_per_step"] = max(tokens, longest)
+    if tokens < longest:
+        return f"{said} are about {tokens:,} tokens here, and it is no less than data.max_length: lower both for so few"
     return f"{said}, by the records' lengths about {tokens:,} tokens"
 
 

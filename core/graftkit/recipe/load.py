@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from graftkit.arguments import check_current_folder, check_path, check_texts
 from graftkit.errors import RecipeError
+from graftkit.recipe.conversion.draft import program_of
 from graftkit.recipe.document import MAX_DEPTH, Document, KeyPath, read_document, refuse_extremes
 from graftkit.recipe.other_programs import own_key
 from graftkit.recipe.overrides import apply_overrides
@@ -87,8 +89,25 @@ def load_recipe(
     try:
         recipe = Recipe.model_validate(document.data)
     except ValidationError as error:
+        _refuse_other_programs_file(document)
         raise as_recipe_error(error, Recipe, document) from None
     return LoadedRecipe(recipe, document)
+
+
+def _refuse_other_programs_file(document: Document) -> None:
+    """Says that a file is another program's instead of naming each of its keys.
+
+    Raises:
+        RecipeError: It is.
+    """
+    program = None if isinstance(document.data.get("data"), dict) else program_of(document.data)
+    if program:
+        file = shlex.quote(document.file) if document.from_file else "FILE"
+        raise RecipeError(
+            f"these are settings of {program}, and no recipe",
+            where=document.file,
+            hint=f"toolkit init recipe.yaml --from {file} converts them.",
+        )
 
 
 def _put_records(document: Document, records: Mapping[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Settings of Axolotl, LLaMA-Factory and TRL become recipes, and no key of theirs gets lost."""
+"""Settings of Axolotl, LLaMA-Factory, TRL, mlx-lm and ms-swift become recipes, and no key of theirs gets lost."""
 
 from __future__ import annotations
 
@@ -78,6 +78,52 @@ TRL = {
     "neftune_noise_alpha": 5,
     "max_grad_norm": 0,
 }
+MLX_LM = {
+    "model": "org/model",
+    "train": True,
+    "fine_tune_type": "lora",
+    "optimizer": "adamw",
+    "optimizer_config": {"adamw": {"betas": [0.9, 0.98], "eps": 1e-6, "weight_decay": 0.05, "bias_correction": True}},
+    "data": "folder",
+    "seed": 0,
+    "num_layers": -1,
+    "batch_size": 4,
+    "grad_accumulation_steps": 2,
+    "iters": 1000,
+    "val_batches": 25,
+    "steps_per_report": 10,
+    "steps_per_eval": 200,
+    "save_every": 100,
+    "adapter_path": "adapters",
+    "max_seq_length": 1024,
+    "grad_checkpoint": True,
+    "lora_parameters": {"keys": ["self_attn.q_proj"], "rank": 8, "scale": 2.5, "dropout": 0.1},
+    "lr_schedule": {"name": "cosine_decay", "warmup": 100, "arguments": [1e-5, 1000, 1e-7]},
+}
+MS_SWIFT = {
+    "model": "org/model",
+    "tuner_type": "lora",
+    "dataset": ["train.jsonl#500", "org/data"],
+    "val_dataset": "valid.jsonl",
+    "torch_dtype": "bfloat16",
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 8,
+    "learning_rate": 1e-4,
+    "lora_rank": 8,
+    "lora_alpha": 32,
+    "lorap_lr_ratio": 16,
+    "target_modules": "all-linear",
+    "quant_method": "bnb",
+    "quant_bits": 4,
+    "truncation_strategy": "right",
+    "max_length": 2048,
+    "rlhf_type": "dpo",
+    "beta": 0.2,
+    "logging_steps": 5,
+    "loss_scale": "default",
+}
+PROGRAMS = [AXOLOTL, LLAMA_FACTORY, TRL, MLX_LM, MS_SWIFT]
 DATA_SETS = {
     "pairs": {
         "file_name": "pairs.json",
@@ -415,6 +461,104 @@ def test_what_can_be_no_recipe_is_refused(settings: dict[str, Any], message: str
         convert(settings)
 
 
+def test_mlx_lms_adapter_and_schedule() -> None:
+    """Its alpha is scale times rank, and it counts passes, of which two are a step here."""
+    found = convert(MLX_LM, is_there=lambda path: path.startswith("folder"))
+    assert found.program == "mlx-lm" and found.left == {} and found.examples_per_step == 8
+    assert found.recipe == {
+        "model": "org/model",
+        "data": {
+            "train": "folder/train.jsonl",
+            "holdout": "folder/valid.jsonl",
+            "max_length": 1024,
+            "overflow": "truncate",
+        },
+        "quantizer": "none",
+        "adapter": {"use": "lora", "rank": 8, "alpha": 20.0, "dropout": 0.1, "targets": ["*.self_attn.q_proj"]},
+        "training": {
+            "steps": 500,
+            "learning_rate": 1e-5,
+            "min_lr_ratio": 0.01,
+            "weight_decay": 0.05,
+            "beta1": 0.9,
+            "beta2": 0.98,
+            "epsilon": 1e-6,
+            "seed": 0,
+            "schedule": "cosine",
+            "warmup_steps": 100,
+            "optimizer": "adamw",
+            "checkpoint_every": 50,
+        },
+        "memory": {"checkpoint": "blocks"},
+        "evaluation": {"sample": 100, "every": 100},
+        "export": ["mlx-lora"],
+    }
+    assert [told.partition(":")[0] for told in found.told] == ["training.schedule", "data.train"]
+
+
+@pytest.mark.parametrize(
+    ("said", "recipe"),
+    [
+        ({"fine_tune_type": "dora"}, {"use": "lora", "dora": True, "targets": ["*.self_attn.q_proj"]}),
+        ({"fine_tune_type": "full", "lora_parameters": None}, {"use": "full"}),
+    ],
+)
+def test_mlx_lms_methods(said: dict[str, Any], recipe: dict[str, Any]) -> None:
+    found = convert({**MLX_LM, **said})
+    assert recipe.items() <= found.recipe["adapter"].items()
+    assert found.recipe["export"] == ["mlx" if "full" in recipe.values() else "mlx-lora"]
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ({"num_layers": 16}, "num_layers"),
+        ({"lora_parameters": {"rank": 8, "alpha": 16}}, "lora_parameters.alpha"),
+        ({"lr_schedule": {"name": "step_decay", "arguments": [1e-5, 0.9, 10]}}, "lr_schedule.name"),
+        ({"optimizer": "sgd", "optimizer_config": {"sgd": {"momentum": 0.5}}}, "optimizer_config.momentum"),
+        ({"resume_adapter_file": "adapters.safetensors"}, "resume_adapter_file"),
+        ({"test": True}, "test"),
+    ],
+)
+def test_what_mlx_lm_says_and_a_recipe_does_not_is_named_as_its_file_spells_it(said: dict[str, Any], left: str) -> None:
+    assert left in convert({**MLX_LM, **said}).left
+
+
+def test_mlx_lms_data_set_of_the_hub() -> None:
+    of_hub = {"path": "org/data", "train_split": "train[:100]", "prompt_feature": "q", "completion_feature": "a"}
+    found = convert({**MLX_LM, "data": None, "hf_dataset": of_hub})
+    columns = {"question": "q", "answer": "a"}
+    expected = {"path": "hub:org/data", "format": "question-answer", "columns": columns, "first": 100}
+    assert found.recipe["data"]["train"] == expected
+
+
+def test_ms_swifts_preferences() -> None:
+    found = convert(MS_SWIFT, is_there=lambda path: path.endswith(".jsonl"))
+    assert found.program == "ms-swift" and found.left == {} and found.examples_per_step == 16
+    assert found.recipe == {
+        "model": "org/model",
+        "data": {
+            "train": [{"path": "train.jsonl", "first": 500}, "hub:org/data"],
+            "holdout": "valid.jsonl",
+            "max_length": 2048,
+            "overflow": "truncate",
+        },
+        "quantizer": {"use": "nf4", "double_quant": True},
+        "adapter": {"use": "lora", "rank": 8, "alpha": 32, "lora_plus_ratio": 16, "targets": "all-linear"},
+        "objective": {"use": "dpo", "beta": 0.2},
+        "training": {"epochs": 1, "learning_rate": 1e-4, "dtype": "bfloat16"},
+        "export": ["peft"],
+    }
+    assert found.told == ["data.train: a name is looked for on Hugging Face's hub, not on ModelScope's"]
+
+
+@pytest.mark.parametrize(("strategy", "overflow"), [("delete", "drop"), (None, "drop"), ("raise", "error")])
+def test_what_ms_swift_does_with_long_examples(strategy: str | None, overflow: str) -> None:
+    found = convert({**MS_SWIFT, "truncation_strategy": strategy})
+    assert found.recipe["data"]["overflow"] == overflow and found.left == {}
+    assert "truncation_strategy" in convert({**MS_SWIFT, "truncation_strategy": "left"}).left
+
+
 ANYTHING = st.one_of(
     st.none(),
     st.booleans(),
@@ -423,7 +567,9 @@ ANYTHING = st.one_of(
         [0.5, math.inf, "", "x", "a/b", "all", "8", [], ["q_proj"], [1], {}, {"path": "a/b"}, [{"path": 3}]]
     ),
 )
-KEYS = sorted({*AXOLOTL, *LLAMA_FACTORY, *TRL, "rl", "rl_beta", "tokens", "loss_type", "eval_dataset", "dtype"})
+KEYS = sorted(
+    {*(key for program in PROGRAMS for key in program), "rl", "rl_beta", "tokens", "loss_type", "eval_dataset", "dtype"}
+)
 
 
 def test_plugins_that_bring_kernels_alone_are_left_out_unsaid() -> None:
@@ -435,7 +581,7 @@ def test_plugins_that_bring_kernels_alone_are_left_out_unsaid() -> None:
 
 
 @given(
-    st.sampled_from([AXOLOTL, LLAMA_FACTORY, TRL]),
+    st.sampled_from(PROGRAMS),
     st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=8),
     st.dictionaries(st.sampled_from(["type", "split", "data_files", "message_property_mappings"]), ANYTHING),
 )
@@ -459,10 +605,12 @@ OTHER_SPELLINGS = [
 ]
 
 
-@pytest.mark.parametrize("program", [AXOLOTL, LLAMA_FACTORY, TRL])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_no_key_is_passed_over_in_silence(program: dict[str, Any]) -> None:
     """A value that says something changes the recipe, is told, left, without effect, or refused."""
-    by_default = {"load_in_4bit", "double_quantization", "bnb_4bit_use_double_quant"} if program is AXOLOTL else set()
+    doubled = {"load_in_4bit", "double_quantization", "bnb_4bit_use_double_quant"}
+    said_already = {"lora_target_linear", "bf16", "pure_bf16"} if program is MS_SWIFT else set()
+    by_default = said_already | (doubled if program in (AXOLOTL, MS_SWIFT) else set())
     silent = []
     for key in {*KEYS, *OTHER_SPELLINGS} - by_default:
         rest = {name: said for name, said in program.items() if name != key}
@@ -473,7 +621,7 @@ def test_no_key_is_passed_over_in_silence(program: dict[str, Any]) -> None:
     assert not silent
 
 
-@pytest.mark.parametrize("program", [AXOLOTL, LLAMA_FACTORY, TRL])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_what_comes_out_is_a_recipe(program: dict[str, Any]) -> None:
     assert load_recipe(convert(program, DATA_SETS).recipe).recipe.model.path == "org/model"
 

@@ -133,3 +133,21 @@ def test_a_recipe_file_says_the_line(tmp_path: Path, host: PluginHost) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
     assert caught.value.where == f"{path}:3" and caught.value.hint.startswith("max_seq_length is data.max_length; ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "program"),
+    [
+        ("base_model: ./m\ndatasets: [{path: a.jsonl}]\n", "Axolotl"),
+        ("model_name_or_path: ./m\nstage: sft\n", "LLaMA-Factory"),
+        ("model_name_or_path: ./m\ndataset_name: a.jsonl\n", "TRL"),
+        ("model: ./m\ndata: folder\niters: 100\n", "mlx-lm"),
+        ("model: ./m\ndataset: a.jsonl\n", "ms-swift"),
+    ],
+)
+def test_another_programs_file_is_told_as_one(settings: str, program: str, tmp_path: Path) -> None:
+    path = tmp_path / "a file.yaml"
+    path.write_text(settings)
+    with pytest.raises(RecipeError, match=f"^{path}: these are settings of {program}, and no recipe") as caught:
+        load_recipe(path)
+    assert caught.value.hint == f"toolkit init recipe.yaml --from '{path}' converts them."

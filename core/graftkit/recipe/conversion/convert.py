@@ -1,4 +1,4 @@
-"""A recipe of what a file tells Axolotl, LLaMA-Factory or TRL.
+"""A recipe of what a file tells Axolotl, LLaMA-Factory, TRL, mlx-lm or ms-swift.
 
 What their keys mean is read from their own documentation and argument classes. A key is converted where the recipe has
 one of the same meaning, or one whose difference can be said in a sentence; every other key that is set is named with
@@ -16,6 +16,8 @@ from graftkit.recipe.conversion.data import converted_data
 from graftkit.recipe.conversion.draft import Draft, Program, program_of, split_at_commas
 from graftkit.recipe.conversion.evaluation import convert_evaluation, measure_nothing
 from graftkit.recipe.conversion.method import convert_adapter, convert_method, convert_whole_modules
+from graftkit.recipe.conversion.mlx_lm import rename_mlx_lm
+from graftkit.recipe.conversion.ms_swift import rename_ms_swift
 from graftkit.recipe.conversion.objective import convert_objective
 from graftkit.recipe.conversion.rate import convert_optimizer, convert_rate
 from graftkit.recipe.conversion.steps import (
@@ -77,7 +79,16 @@ def convert(
         >>> found.recipe["training"]
         {'learning_rate': 0.0002}
     """
-    draft = Draft(program_of(settings), dict(settings))
+    program = program_of(settings)
+    if program is None:
+        raise RecipeError(
+            "these are no settings of Axolotl (base_model), LLaMA-Factory or TRL (model_name_or_path), mlx-lm or "
+            "ms-swift (model)",
+            hint="toolkit init --model MODEL --train FILE writes a recipe from a model and records.",
+        )
+    draft = Draft(program, dict(settings))
+    if draft.program in _RENAMES:
+        _RENAMES[draft.program](draft)
     for part in _PARTS:
         part(draft)
     draft.recipe["data"] = converted_data(draft, data_sets or {}, is_there) | draft.recipe.get("data", {})
@@ -149,8 +160,8 @@ def _plugins(draft: Draft) -> None:
 
 
 def _export(draft: Draft) -> None:
-    whole = draft.recipe["adapter"]["use"] == "full"
-    draft.put("export", ["merged" if whole else "peft"])
+    whole, on_mlx = draft.recipe["adapter"]["use"] == "full", draft.program == "mlx-lm"
+    draft.put("export", [("mlx" if whole else "mlx-lora") if on_mlx else "merged" if whole else "peft"])
 
 
 _PARTS: Sequence[Callable[[Draft], None]] = (
@@ -176,6 +187,8 @@ _PARTS: Sequence[Callable[[Draft], None]] = (
 )
 
 _KERNELS = ("LigerPlugin", "CutCrossEntropyPlugin")
+
+_RENAMES: Mapping[Program, Callable[[Draft], None]] = {"mlx-lm": rename_mlx_lm, "ms-swift": rename_ms_swift}
 
 _ORDER = (
     "model",

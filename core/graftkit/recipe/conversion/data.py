@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graftkit.errors import RecipeError
-from graftkit.recipe.conversion.draft import Draft, split_at_commas
+from graftkit.recipe.conversion.draft import Draft, Program, split_at_commas, take_split
+from graftkit.recipe.conversion.mlx_lm import data_of_mlx_lm
+from graftkit.recipe.conversion.ms_swift import data_of_ms_swift
 from graftkit.recipe.conversion.unconverted import why_not
 
 __all__ = ["converted_data"]
@@ -35,7 +37,7 @@ def converted_data(draft: Draft, data_sets: Mapping[str, Any], is_there: Callabl
     Raises:
         RecipeError: They name no records.
     """
-    entries = _READ[draft.program](draft, data_sets)
+    entries = list(_READ[draft.program](draft, data_sets, is_there))
     if not entries:
         raise RecipeError(f"the settings of {draft.program} name no records")
     train = [_placed(entry, is_there) for entry in entries]
@@ -60,20 +62,20 @@ def _held(draft: Draft, is_there: Callable[[str], bool]) -> Any:
     others = draft.take("test_datasets", "eval_dataset", "validation_file")
     split = draft.take("dataset_test_split")
     size = draft.take("val_set_size", "val_size")
+    draft.leave("dataset_test_split", split, "data.holdout takes a file, or {path: hub:OWNER/NAME, split: NAME}")
     files = [_placed(entry, is_there) for entry in _each_of_axolotl(draft, others, "test_datasets")]
     if files:
         draft.leave("val_set_size", size, "test_datasets says what is held out")
         return files[0] if len(files) == 1 else files
     if not isinstance(others, list):
         draft.leave("eval_dataset", others, "data.holdout takes a file, or a share of the records")
-    draft.leave("dataset_test_split", split, "data.holdout takes a file, or {path: hub:OWNER/NAME, split: NAME}")
     if isinstance(size, int | float) and not isinstance(size, bool) and 0 <= size <= 0.5:
         return size
     draft.leave("val_set_size", size, "data.holdout is a share from 0 to 0.5, not a number of records")
     return None
 
 
-def _axolotl(draft: Draft, data_sets: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _axolotl(draft: Draft, data_sets: Mapping[str, Any], is_there: Callable[[str], bool]) -> list[dict[str, Any]]:
     return _each_of_axolotl(draft, draft.take("datasets", "pretraining_dataset"), "datasets")
 
 
@@ -99,7 +101,7 @@ def _of_axolotl(draft: Draft, said: Mapping[str, Any], name: str) -> dict[str, A
         draft.leave(f"{name}.data_files", files, "name each file as a data set of its own")
     entry: dict[str, Any] = {"path": path}
     rest.pop("ds_type", None)
-    _split(draft, entry, rest.pop("split", None), f"{name}.split")
+    take_split(draft, entry, rest.pop("split", None), f"{name}.split")
     if rest.get("revision"):
         entry["revision"] = rest.pop("revision")
     _columns_of_axolotl(draft, entry, rest, kind, name)
@@ -146,19 +148,7 @@ def _mapping(draft: Draft, said: dict[str, Any], key: str, name: str) -> dict[st
     return {}
 
 
-def _split(draft: Draft, entry: dict[str, Any], split: object, name: str) -> None:
-    """Converts a split, or the first records of one, as `datasets` names them: `train[:1000]`."""
-    found = re.fullmatch(r"([\w.-]+)(?:\[:([1-9]\d{0,8})\])?", split) if isinstance(split, str) else None
-    if not found:
-        draft.leave(name, split, "of a part of a split only its first records can be named, {path: FILE, first: 1000}")
-        return
-    if found[1] != "train":
-        entry["split"] = found[1]
-    if found[2]:
-        entry["first"] = int(found[2])
-
-
-def _llama_factory(draft: Draft, data_sets: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _llama_factory(draft: Draft, data_sets: Mapping[str, Any], is_there: Callable[[str], bool]) -> list[dict[str, Any]]:
     named, folder = draft.take("dataset", "dataset_name"), draft.take("dataset_dir") or "data"
     names = split_at_commas(named) if isinstance(named, str) else named if isinstance(named, list) else []
     found = [_of_llama_factory(draft, str(name), data_sets.get(str(name)), str(folder)) for name in names]
@@ -175,7 +165,7 @@ def _of_llama_factory(draft: Draft, name: str, info: Any, folder: str) -> dict[s
     hub, file = rest.pop("hf_hub_url", None), rest.pop("file_name", None)
     rest.pop("ms_hub_url", None), rest.pop("om_hub_url", None)
     entry: dict[str, Any] = {"path": f"{folder}/{file}" if file else hub}
-    _split(draft, entry, rest.pop("split", None), f"{name}.split")
+    take_split(draft, entry, rest.pop("split", None), f"{name}.split")
     columns, tags = _mapping(draft, rest, "columns", name), _mapping(draft, rest, "tags", name)
     turns = rest.pop("formatting", "alpaca") in ("sharegpt", "openai")
     if rest.pop("ranking", False):
@@ -198,7 +188,7 @@ def _of_llama_factory(draft: Draft, name: str, info: Any, folder: str) -> dict[s
     return entry
 
 
-def _trl(draft: Draft, data_sets: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _trl(draft: Draft, data_sets: Mapping[str, Any], is_there: Callable[[str], bool]) -> list[dict[str, Any]]:
     mixture, name = draft.take("datasets"), draft.take("dataset_name")
     split = draft.take("dataset_train_split")
     text = draft.take("dataset_text_field")
@@ -210,8 +200,10 @@ def _trl(draft: Draft, data_sets: Mapping[str, Any]) -> list[dict[str, Any]]:
     return _each_of_axolotl(draft, [alone] if name else [], "datasets")
 
 
-_READ: Mapping[str, Callable[[Draft, Mapping[str, Any]], list[dict[str, Any]]]] = {
+_READ: Mapping[Program, Callable[[Draft, Mapping[str, Any], Callable[[str], bool]], Iterable[dict[str, Any]]]] = {
     "Axolotl": _axolotl,
     "LLaMA-Factory": _llama_factory,
     "TRL": _trl,
+    "mlx-lm": data_of_mlx_lm,
+    "ms-swift": data_of_ms_swift,
 }

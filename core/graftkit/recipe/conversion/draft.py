@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard
 
 from graftkit.errors import RecipeError
 
-__all__ = ["Draft", "Program", "is_count", "is_number", "program_of", "split_at_commas"]
+__all__ = ["Draft", "Program", "is_count", "is_number", "program_of", "split_at_commas", "take_split"]
 
-Program = Literal["Axolotl", "LLaMA-Factory", "TRL"]
+Program = Literal["Axolotl", "LLaMA-Factory", "TRL", "mlx-lm", "ms-swift"]
 
 
 def _says_nothing(value: object) -> bool:
@@ -60,6 +61,18 @@ class Draft:
     examples_per_step: int | None = None
     an_epoch: dict[str, tuple[str, int]] = field(default_factory=dict)
     _spelt: dict[str, str] = field(default_factory=dict)
+    _renamed: dict[str, str] = field(default_factory=dict)
+
+    def rename(self, name: str, other: str) -> None:
+        """Gives a key, if it is there, another program's name; errors and what is left spell it as the file does."""
+        if name in self.settings:
+            self.give(other, self.settings.pop(name), name)
+
+    def give(self, name: str, value: Any, spelt: str) -> None:
+        """Says a key of another program's, which stands for one that the file spells so; its own one is left."""
+        self.leave(name, self.settings.pop(name, None), f"{spelt} says it")
+        self.settings[name] = value
+        self._renamed[name] = spelt
 
     def take(self, *names: str) -> Any:
         """Takes keys of one meaning out of the settings; returns what the first says that says something, or None.
@@ -72,7 +85,8 @@ class Draft:
         if first is None:
             return None
         self._spelt |= dict.fromkeys(names, first)
-        self.left |= {name: f"{first} says something else" for name, value in said.items() if value != said[first]}
+        others = [name for name, value in said.items() if value != said[first]]
+        self.left |= {self._renamed.get(name, name): f"{self.spelt(first)} says something else" for name in others}
         return said[first]
 
     def is_off(self, *names: str) -> bool:
@@ -81,7 +95,8 @@ class Draft:
 
     def spelt(self, name: str) -> str:
         """Returns as the file spells it a key that has been taken."""
-        return self._spelt.get(name, name)
+        spelt = self._spelt.get(name, name)
+        return self._renamed.get(spelt, spelt)
 
     def count(self, *names: str) -> int | None:
         """Takes keys of one meaning that count something; returns the first that says something, or None.
@@ -93,7 +108,7 @@ class Draft:
         if value is None:
             return None
         if not is_count(value) or value > 10**9:
-            raise RecipeError(f"{self._spelt[names[0]]} is no whole number from 1 to a billion")
+            raise RecipeError(f"{self.spelt(names[0])} is no whole number from 1 to a billion")
         return int(value)
 
     def put(self, path: str, value: Any) -> None:
@@ -110,18 +125,40 @@ class Draft:
             self.left[self.spelt(name)] = why
 
 
-def program_of(settings: Mapping[str, Any]) -> Program:
-    """Returns whose settings these are.
+_KEYS_BESIDE_MODEL: Mapping[Program, frozenset[str]] = {
+    "mlx-lm": frozenset({"fine_tune_type", "lora_parameters", "iters", "lora_layers", "steps_per_eval", "hf_dataset"}),
+    "ms-swift": frozenset({"train_type", "tuner_type", "dataset", "rlhf_type", "quant_bits", "split_dataset_ratio"}),
+}
+"""By which keys beside `model` programs are told, the first that has one."""
 
-    Raises:
-        RecipeError: They are none of a program that is known.
-    """
+
+def program_of(settings: Mapping[str, Any]) -> Program | None:
+    """Returns whose settings these are; None where they are none of a program that is known."""
     if "base_model" in settings:
         return "Axolotl"
+    for program, keys in _KEYS_BESIDE_MODEL.items():
+        if isinstance(settings.get("model"), str) and not keys.isdisjoint(settings):
+            return program
     if "model_name_or_path" in settings:
         own = {"stage", "finetuning_type", "cutoff_len", "template", "dataset_dir", "lora_target"}
         return "LLaMA-Factory" if own & settings.keys() else "TRL"
-    raise RecipeError(
-        "these are no settings of Axolotl (base_model), LLaMA-Factory or TRL (model_name_or_path)",
-        hint="toolkit init --model MODEL --train FILE writes a recipe from a model and records.",
-    )
+    return None
+
+
+def take_split(draft: Draft, entry: dict[str, Any], split: object, name: str) -> None:
+    """Converts a split, or the first records of one, as `datasets` names them: `train[:1000]`.
+
+    Args:
+        draft: The settings.
+        entry: The data set as the recipe has it, which is given what the split says.
+        split: The split; None where nothing is said.
+        name: What its key is called in the file.
+    """
+    found = re.fullmatch(r"([\w.-]+)(?:\[:([1-9]\d{0,8})\])?", split) if isinstance(split, str) else None
+    if not found:
+        draft.leave(name, split, "of a part of a split only its first records can be named, {path: FILE, first: 1000}")
+        return
+    if found[1] != "train":
+        entry["split"] = found[1]
+    if found[2]:
+        entry["first"] = int(found[2])

@@ -13,7 +13,7 @@ __all__ = ["convert_adapter", "convert_method", "convert_whole_modules"]
 def convert_method(draft: Draft) -> None:
     """Converts how the model is trained: by an adapter, or as a whole; and how its frozen weights are stored."""
     said = draft.take("adapter", "finetuning_type", "use_peft")
-    by_default = "lora" if draft.program == "LLaMA-Factory" else "full"
+    by_default = "full" if draft.program in ("Axolotl", "TRL") else "lora"
     name = by_default if said is None else "lora" if said is True or said == "qlora" else str(said)
     if name not in ("lora", "full"):
         draft.leave("adapter", name, f"the recipe says lora in place of {name}")

@@ -171,7 +171,7 @@ _OF_SCHEDULE: Mapping[str, Sequence[tuple[str, str, Callable[[object, Mapping[st
 _OPTIMIZERS: Mapping[str, Sequence[str]] = {
     "adamw": [
         *("adamw", "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_apex_fused"),
-        *("adamw_hf", "adamw_bnb", "paged_adamw", "paged_adamw_32bit"),
+        *("adam", "adamw_hf", "adamw_bnb", "paged_adamw", "paged_adamw_32bit"),
     ],
     "adamw-8bit": ["adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit", "ao_adamw_8bit", "paged_adamw_8bit"],
     "sgd": ["sgd"],

@@ -12,7 +12,7 @@ def convert_length(draft: Draft) -> None:
     length = draft.count("sequence_len", "cutoff_len", "max_length", "max_seq_length")
     if length is not None:
         draft.put("data.max_length", length)
-    said = draft.take("excess_length_strategy") or ("drop" if draft.program == "Axolotl" else "truncate")
+    said = draft.take("excess_length_strategy") or ("drop" if draft.program in ("Axolotl", "ms-swift") else "truncate")
     overflow = {"drop": "drop", "truncate": "truncate", "raise": "error"}.get(str(said), "drop")
     draft.put("data.overflow", overflow)
     if overflow != said and said != "raise":
