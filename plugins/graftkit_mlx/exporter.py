@@ -111,7 +111,7 @@ class MlxExporter:
         """Loads the folder with mlx-lm; computes in float32 with the weights as they are stored."""
         if not any(request.folder.glob("model*.safetensors")):
             raise ExportError("there is no model*.safetensors", where=str(request.folder))
-        return compute_logits(request.folder, request.probes)
+        return compute_logits(request.folder, request)
 
     def assets(self, request: ProofRequest) -> LoadedAssets:
         """Loads tokenizer, chat template and generation settings with transformers, as mlx-lm does."""

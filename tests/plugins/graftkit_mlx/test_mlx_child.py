@@ -11,9 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from graftkit import Probe, ProofRequest
 from graftkit.errors import ExportError
 from graftkit.interfaces.temporary import is_no_room
+from graftkit_mlx import program
 from graftkit_mlx.child import ask
+from safetensors.torch import save_file
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, source: str) -> None:
@@ -74,8 +78,11 @@ def test_a_terminals_ctrl_c_does_not_reach_the_process(tmp_path: Path) -> None:
     source = f"""
 import signal
 from pathlib import Path
+from graftkit import Probe, ProofRequest
 from graftkit.errors import ExportError
+from graftkit_mlx import program
 from graftkit_mlx.child import ask
+from safetensors.torch import save_file
 signal.signal(signal.SIGINT, lambda *_: None)
 try:
     ask("try_twin", Path({str(tmp_path)!r}), Path({str(tmp_path)!r}), ids=[])
@@ -95,3 +102,20 @@ except ExportError as error:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=60)[0] == "mlx-lm: exit code 3\n"
+
+
+def test_what_a_proof_writes_lies_in_its_workspace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It goes with the workspace where the proof's process is killed."""
+    folders = []
+
+    def ask(what: str, model: Path, folder: Path, **settings: object) -> dict[str, object]:
+        folders.append(folder)
+        save_file({"0": torch.zeros(1, 4)}, folder / "logits.safetensors")
+        return {}
+
+    monkeypatch.setattr(program, "ask", ask)
+    probes = [Probe((1, 2), (1,))]
+    request = ProofRequest(tmp_path, probes, torch.nn.Identity, workspace=tmp_path)
+    (logits,) = program.compute_logits(tmp_path, request)
+    assert logits.shape == (1, 4) and [folder.parent for folder in folders] == [tmp_path]
+    assert not folders[0].exists()
