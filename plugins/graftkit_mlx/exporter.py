@@ -24,7 +24,7 @@ from graftkit.interfaces.json_file import read_json_object, write_json
 
 from graftkit_mlx.child import ask, mlx_is_there
 from graftkit_mlx.config import GROUP_SIZE, MlxConfig
-from graftkit_mlx.names import layouts_of, unread
+from graftkit_mlx.names import are_layouts, layouts_of, unread
 from graftkit_mlx.program import compute_logits
 from graftkit_mlx.reading import LARGEST_JSON, MlxFolder
 from graftkit_mlx.settings import mlx_settings
@@ -104,14 +104,17 @@ class MlxExporter:
     def reading(self, request: ProofRequest) -> ExportReading:
         """Returns graftkit's own reading of the folder."""
         path = request.folder / _LAYOUTS
-        files = MlxFolder(request.folder, read_json_object(path, LARGEST_JSON, ExportError) if path.is_file() else {})
+        layouts = read_json_object(path, LARGEST_JSON, ExportError) if path.is_file() else {}
+        if not are_layouts(layouts):
+            raise ExportError("it does not give lists of names", where=str(path))
+        files = MlxFolder(request.folder, layouts)
         return ExportReading(files, files.steps)
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
         """Loads the folder with mlx-lm; computes in float32 with the weights as they are stored."""
         if not any(request.folder.glob("model*.safetensors")):
             raise ExportError("there is no model*.safetensors", where=str(request.folder))
-        return compute_logits(request.folder, request.probes)
+        return compute_logits(request.folder, request)
 
     def assets(self, request: ProofRequest) -> LoadedAssets:
         """Loads tokenizer, chat template and generation settings with transformers, as mlx-lm does."""

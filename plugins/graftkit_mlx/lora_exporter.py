@@ -79,7 +79,7 @@ class MlxLoraExporter:
             if not (request.folder / name).is_file():
                 raise ExportError(f"there is no {name}", where=str(request.folder))
         with _base(request) as base:
-            return compute_logits(base, request.probes, adapter=request.folder)
+            return compute_logits(base, request, adapter=request.folder)
 
     def card(self, request: CardRequest) -> ExportCard:
         """Says how mlx-lm puts the adapter on its base model."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
 
-__all__ = ["Layouts", "layout_of", "layouts_of", "stored_names", "unread"]
+__all__ = ["Layouts", "are_layouts", "layout_of", "layouts_of", "stored_names", "unread"]
 
 Layouts = Mapping[str, Sequence[str]]
 """For names of the architecture's in transformers, "#" in the place of numbers, mlx-lm's: several are one after the
@@ -33,6 +34,17 @@ def layouts_of(made: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
         made: Those of mlx-lm's that each of the architecture's is, of a model with few layers.
     """
     return {layout_of(name): [layout_of(part) for part in parts] for name, parts in made.items() if [name] != [*parts]}
+
+
+def are_layouts(said: Mapping[str, Any]) -> TypeGuard[dict[str, list[str]]]:
+    """Tells whether what a file says are layouts.
+
+    Args:
+        said: A JSON object.
+    """
+    return all(
+        isinstance(parts, list) and parts and all(isinstance(part, str) for part in parts) for parts in said.values()
+    )
 
 
 def stored_names(stored: Collection[str], layouts: Layouts) -> Iterator[tuple[str, list[str]]]:

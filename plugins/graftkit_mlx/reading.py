@@ -23,6 +23,7 @@ LARGEST_JSON = 64 << 20
 
 _HALVES = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-24}
 """How far apart two numbers of a type are at most, as a share of their size."""
+_FLOATS = ("BF16", "F16", "F32")
 _OF_THE_FORMAT = ("quantization", "quantization_config")
 
 
@@ -51,20 +52,25 @@ class MlxFolder:
 
     def __post_init__(self) -> None:
         stored: dict[str, tuple[int, ...]] = {}
+        dtypes: dict[str, str] = {}
         for path in self.files:
             with _opened(path) as file:
                 for name in file.keys():  # noqa: SIM118
-                    stored[name] = tuple(file.get_slice(name).get_shape())
+                    piece = file.get_slice(name)
+                    stored[name], dtypes[name] = tuple(piece.get_shape()), piece.get_dtype()
                     self._files[name] = path
         for name, shape in stored.items():
             base, _, kind = name.rpartition(".")
             if kind in ("scales", "biases") and f"{base}.weight" in stored:
                 continue
             bits, group = self._stored_as(name)
-            whole = (*shape[:-1], stored[f"{base}.scales"][-1] * group) if bits else shape
-            if bits and 32 * shape[-1] != bits * whole[-1]:
-                raise ModelError(f"'{name}' is no matrix of numbers of {bits} bits", where=str(self._files[name]))
-            self._shapes[name] = whole
+            where = str(self._files[name])
+            parts = [f"{base}.{kind}" for kind in ("scales", "biases")] if bits else [name]
+            if bad := [part for part in parts if dtypes.get(part) not in _FLOATS]:
+                raise ModelError(f"'{bad[0]}' is missing, or holds no numbers of {', '.join(_FLOATS)}", where=where)
+            if bits and not _fit(shape, [stored[part] for part in parts], dtypes[name], bits, group):
+                raise ModelError(f"'{name}' is no matrix of numbers of {bits} bits", where=where)
+            self._shapes[name] = (*shape[:-1], 32 * shape[-1] // bits) if bits else shape
         for name, parts in stored_names(self._shapes, self.layouts):
             if missing := [part for part in parts if part not in self._shapes]:
                 raise ModelError(f"there is no '{missing[0]}'", where=str(self.folder))
@@ -155,13 +161,22 @@ class MlxFolder:
         own = said.get(path, said) if isinstance(said, dict) else None
         own = own if isinstance(own, dict) else {}
         bits, group = own.get("bits"), own.get("group_size")
-        if bits not in (2, 3, 4, 5, 6, 8) or group not in (32, 64, 128) or own.get("mode", "affine") != "affine":
+        whole = type(bits) is int and type(group) is int
+        known = whole and bits in (2, 3, 4, 5, 6, 8) and group in (32, 64, 128)
+        if not known or own.get("mode", "affine") != "affine":
             raise ModelError(f"it does not say how '{path}' is quantized", where=str(self.folder / "config.json"))
         return bits, group
 
     @cached_property
     def _config(self) -> dict[str, Any]:
         return read_json_object(self.folder / "config.json", LARGEST_JSON, ModelError)
+
+
+def _fit(packed: tuple[int, ...], parts: Sequence[tuple[int, ...]], dtype: str, bits: int, group: int) -> bool:
+    """Tells whether a packed matrix, and its scales and offsets, have shapes of one matrix in groups."""
+    numbers = 32 * packed[-1] if packed else 0
+    groups = (*packed[:-1], numbers // bits // group)
+    return dtype == "U32" and len(packed) > 1 and numbers == bits * group * groups[-1] and [*parts] == [groups] * 2
 
 
 def _opened(path: Path) -> Any:

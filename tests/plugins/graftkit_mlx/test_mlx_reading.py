@@ -9,7 +9,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
-from graftkit.errors import ModelError
+from graftkit import ProofRequest
+from graftkit.errors import ExportError, ModelError
+from graftkit_mlx.exporter import MlxExporter
 from graftkit_mlx.names import layouts_of, unread
 from graftkit_mlx.reading import MlxFolder
 
@@ -94,6 +96,8 @@ def test_experts_are_read_as_the_architecture_has_them(tmp_path: Path) -> None:
     ("quantization", "message"),
     [
         ({"bits": 7, "group_size": 64}, "it does not say how 'a' is quantized"),
+        ({"bits": 4.0, "group_size": 64}, "it does not say how 'a' is quantized"),
+        ({"bits": 4, "group_size": 64.0}, "it does not say how 'a' is quantized"),
         ({"bits": "4", "group_size": 64}, "it does not say how 'a' is quantized"),
         ({"bits": 4, "group_size": 64, "mode": "mxfp4"}, "it does not say how 'a' is quantized"),
         ({"bits": 4, "group_size": 64, "a": [4]}, "it does not say how 'a' is quantized"),
@@ -111,3 +115,34 @@ def test_a_folder_that_says_otherwise_how_it_is_quantized_is_refused(
     (folder / "config.json").write_text(json.dumps({"quantization": quantization}))
     with pytest.raises(ModelError, match=message):
         MlxFolder(folder, {})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"a.weight": mx.zeros((8, 8), mx.int32)}, "'a.weight' is no matrix of numbers of 4 bits"),
+        ({"a.weight": mx.zeros((), mx.uint32)}, "'a.weight' is no matrix of numbers of 4 bits"),
+        ({"a.weight": mx.zeros((8,), mx.uint32)}, "'a.weight' is no matrix of numbers of 4 bits"),
+        ({"a.scales": mx.zeros(())}, "'a.weight' is no matrix of numbers of 4 bits"),
+        ({"a.biases": mx.zeros((4, 1))}, "'a.weight' is no matrix of numbers of 4 bits"),
+        ({"a.biases": mx.zeros((8, 1), mx.int32)}, "'a.biases' is missing, or holds no numbers of BF16, F16, F32"),
+        ({"a.biases": None}, "'a.biases' is missing, or holds no numbers of BF16, F16, F32"),
+        ({"b.weight": mx.zeros((8,), mx.int8)}, "'b.weight' is missing, or holds no numbers of BF16, F16, F32"),
+    ],
+)
+def test_tensors_of_another_kind_or_shape_are_refused(
+    changed: dict[str, mx.array | None], message: str, tmp_path: Path
+) -> None:
+    packed, scales, biases = mx.quantize(mx.zeros((8, 64)), 64, 4)
+    weights = {"a.weight": packed, "a.scales": scales, "a.biases": biases, **changed}
+    folder = folder_of(tmp_path, {name: each for name, each in weights.items() if each is not None}, 4, 64)
+    with pytest.raises(ModelError, match=message):
+        MlxFolder(folder, {})
+
+
+@pytest.mark.parametrize("layouts", [{"a": []}, {"a": 3}, {"a": "b"}, {"a": [["b"]]}, {"a": None}])
+def test_a_file_of_names_that_gives_no_lists_is_refused(layouts: object, tmp_path: Path) -> None:
+    (tmp_path / "transformers_names.json").write_text(json.dumps(layouts))
+    request = ProofRequest(tmp_path, [], torch.nn.Identity)
+    with pytest.raises(ExportError, match="it does not give lists of names"):
+        MlxExporter().reading(request)

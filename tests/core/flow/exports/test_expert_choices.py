@@ -124,6 +124,13 @@ def test_half_of_the_positions_are_compared_at_least_or_the_proof_is_refused() -
         read([0.0, 0.3, 0.3, 0.3])[0].comparison(probes, 0.01)
 
 
+def test_logits_that_are_all_zero_are_no_fault_of_choices() -> None:
+    """What is wrong with such an export is told by the comparison with what was trained."""
+    logits = [torch.zeros(4, 6)]
+    compared = ReadLogits(logits, logits, logits, [torch.zeros(4)]).comparison(Probes([[0, 1, 2, 3]], logits), 0.01)
+    assert not compared.tolerance and not compared.set_aside
+
+
 def test_a_probe_of_which_no_position_is_compared_is_not_asked_for() -> None:
     logits = [torch.ones(1, 5).cumsum(1), torch.ones(3, 5).cumsum(1)]
     made = ReadLogits(logits, logits, logits, [torch.tensor([1.0]), torch.zeros(3)])
