@@ -42,6 +42,11 @@ def answer(folder: Path) -> torch.Tensor:
     return logits
 
 
+def assert_computes(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Compares logits up to float32's rounding, which is another one on each kind of processor."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-6 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("kind", PROVED)
 def test_its_exports_are_proved_and_compute_what_was_trained(
     kind: str, make_recipe: RecipeMaker, tmp_path: Path
@@ -57,7 +62,7 @@ def test_its_exports_are_proved_and_compute_what_was_trained(
     }
     expected = answer(result.folder)
     for folder in result.exports.values():
-        torch.testing.assert_close(answer(folder), expected, rtol=0, atol=1e-5)
+        assert_computes(answer(folder), expected)
 
 
 @pytest.mark.parametrize(("export", "form"), [("gguf-lora", "a GGUF adapter"), ("mlx-lora", "an adapter of mlx-lm")])
@@ -79,7 +84,7 @@ def test_what_is_no_base_with_an_adapter_is_merged(
     recipe = make_recipe(adapter=adapter, quantizer=quantizer, training=training, export=["merged", GGUF])
     result = graftkit.run(recipe, out=tmp_path / "run")
     assert [facts["proof"]["status"] for facts in result.manifest["exports"].values()] == ["proved", "proved"]
-    torch.testing.assert_close(answer(result.exports["merged"]), answer(result.folder), rtol=0, atol=1e-5)
+    assert_computes(answer(result.exports["merged"]), answer(result.folder))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +110,7 @@ def test_an_adapted_layer_outside_the_blocks_is_exported(
     assert manifest["forecast"]["adapter_parameters"] == manifest["parameters"]["trainable"]
     expected = answer(result.folder)
     for name in {"peft", "merged"} & result.exports.keys():
-        torch.testing.assert_close(answer(result.exports[name]), expected, rtol=0, atol=1e-5)
+        assert_computes(answer(result.exports[name]), expected)
     told = [notice for notice in manifest["notices"] if "merge_and_unload would change both" in notice]
     assert bool(told) == (shape == "llama")
     if shape == "llama":
@@ -183,7 +188,7 @@ def test_biases_are_merged(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     result = graftkit.run(recipe, out=tmp_path / "run")
     assert [facts["proof"]["status"] for facts in result.manifest["exports"].values()] == ["proved", "proved"]
     assert result.manifest["metrics"]["after"]["holdout_loss"] < result.manifest["metrics"]["before"]["holdout_loss"]
-    torch.testing.assert_close(answer(result.exports["merged"]), answer(result.folder), rtol=0, atol=1e-5)
+    assert_computes(answer(result.exports["merged"]), answer(result.folder))
 
 
 @pytest.mark.parametrize("adapter", [{"use": "full"}, {"use": "lora", "init": "qpissa"}, {"use": "bitfit"}])
