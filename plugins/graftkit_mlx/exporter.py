@@ -26,7 +26,7 @@ from graftkit_mlx.child import ask, mlx_is_there
 from graftkit_mlx.config import GROUP_SIZE, MlxConfig
 from graftkit_mlx.names import are_layouts, layouts_of, unread
 from graftkit_mlx.program import compute_logits
-from graftkit_mlx.reading import LARGEST_JSON, MlxFolder
+from graftkit_mlx.reading import LARGEST_JSON, MlxFolder, files_by_tensor
 from graftkit_mlx.settings import mlx_settings
 from graftkit_mlx.trial import trial_of, window_notices
 
@@ -112,7 +112,7 @@ class MlxExporter:
 
     def logits(self, request: ProofRequest) -> list[torch.Tensor]:
         """Loads the folder with mlx-lm; computes in float32 with the weights as they are stored."""
-        if not any(request.folder.glob("model*.safetensors")):
+        if not files_by_tensor(request.folder):
             raise ExportError("there is no model*.safetensors", where=str(request.folder))
         return compute_logits(request.folder, request)
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from graftkit_mlx.names import Layouts, stored_names
 
-__all__ = ["LARGEST_JSON", "MlxFolder"]
+__all__ = ["LARGEST_JSON", "MlxFolder", "files_by_tensor"]
 
 LARGEST_JSON = 64 << 20
 """Bytes of a file of settings at most."""
@@ -53,12 +53,12 @@ class MlxFolder:
     def __post_init__(self) -> None:
         stored: dict[str, tuple[int, ...]] = {}
         dtypes: dict[str, str] = {}
+        self._files.update(files_by_tensor(self.folder))
         for path in self.files:
             with _opened(path) as file:
                 for name in file.keys():  # noqa: SIM118
                     piece = file.get_slice(name)
                     stored[name], dtypes[name] = tuple(piece.get_shape()), piece.get_dtype()
-                    self._files[name] = path
         for name, shape in stored.items():
             base, _, kind = name.rpartition(".")
             if kind in ("scales", "biases") and f"{base}.weight" in stored:
@@ -79,7 +79,7 @@ class MlxFolder:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of weights."""
-        return tuple(sorted(self.folder.glob("model*.safetensors")))
+        return _weights_in(self.folder)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -161,15 +161,35 @@ class MlxFolder:
         own = said.get(path, said) if isinstance(said, dict) else None
         own = own if isinstance(own, dict) else {}
         bits, group = own.get("bits"), own.get("group_size")
-        whole = type(bits) is int and type(group) is int
-        known = whole and bits in (2, 3, 4, 5, 6, 8) and group in (32, 64, 128)
-        if not known or own.get("mode", "affine") != "affine":
+        known = bits in (2, 3, 4, 5, 6, 8) and group in (32, 64, 128) and own.get("mode", "affine") == "affine"
+        if not (known and isinstance(bits, int) and isinstance(group, int)):
             raise ModelError(f"it does not say how '{path}' is quantized", where=str(self.folder / "config.json"))
         return bits, group
 
     @cached_property
     def _config(self) -> dict[str, Any]:
         return read_json_object(self.folder / "config.json", LARGEST_JSON, ModelError)
+
+
+def files_by_tensor(folder: Path) -> dict[str, Path]:
+    """Returns the file of each tensor that mlx-lm loads of a folder.
+
+    Raises:
+        ModelError: A file can't be read, or two have a tensor of the same name: mlx-lm takes either, by the order in
+            which the system lists files.
+    """
+    found: dict[str, Path] = {}
+    for path in _weights_in(folder):
+        with _opened(path) as file:
+            for name in file.keys():  # noqa: SIM118
+                if name in found:
+                    raise ModelError(f"'{name}' is in {found[name].name}, too", where=str(path))
+                found[name] = path
+    return found
+
+
+def _weights_in(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(folder.glob("model*.safetensors")))
 
 
 def _fit(packed: tuple[int, ...], parts: Sequence[tuple[int, ...]], dtype: str, bits: int, group: int) -> bool:

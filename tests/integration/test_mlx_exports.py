@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import graftkit
+import pytest
 from architectures import settings
+from graftkit.errors import FolderError
+from graftkit.flow.answering.reload import reload
 from graftkit.testing import tiny_model_folder
 from safetensors.torch import load_file
 
@@ -32,6 +35,8 @@ def test_ranks_and_scales_of_their_own_stand_in_the_matrices(make_recipe: Recipe
     a, b = ours[f"{layer}.lora_a"], ours[f"{layer}.lora_b"]
     assert a.shape[1] == b.shape[0] == 4 and not a[:, 2:].any() and not b[2:].any() and b[:2].any()
     assert (theirs[f"base_model.model.{layer}.lora_A.weight"] == a[:, :2].T).all()
+    with pytest.raises(FolderError, match="an export of 'mlx-lora' can't be tried by graftkit itself"):
+        reload(str(folder))
 
 
 def test_a_mixture_is_quantized_expert_by_expert(make_recipe: RecipeMaker, tmp_path: Path) -> None:

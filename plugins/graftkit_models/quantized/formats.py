@@ -89,6 +89,8 @@ def _settings(config: Mapping[str, Any], where: str) -> Settings | None:
     key, values = found[0]
     said = values.get("quant_method") if isinstance(values, dict) else None
     own = Settings(key, values if isinstance(values, dict) else {}, where, config)
+    if said is None and {"bits", "group_size"} <= own.values.keys():
+        raise own.refused("the weights are quantized for MLX, which mlx-lm loads and graftkit does not")
     if not isinstance(said, str):
         raise own.refused("it names no format that is known, and the weights are already quantized")
     if said not in _FORMATS:

@@ -146,3 +146,13 @@ def test_a_file_of_names_that_gives_no_lists_is_refused(layouts: object, tmp_pat
     request = ProofRequest(tmp_path, [], torch.nn.Identity)
     with pytest.raises(ExportError, match="it does not give lists of names"):
         MlxExporter().reading(request)
+
+
+def test_a_tensor_that_two_files_have_is_refused_quantized_or_not(tmp_path: Path) -> None:
+    """mlx-lm takes either, by the order in which the system lists files: a proof would hold on one machine alone."""
+    folder = folder_of(tmp_path, {"a.weight": mx.zeros((8, 64))}, 4, 64)
+    mx.save_safetensors(str(folder / "model-x.safetensors"), {"a.weight": mx.ones((8, 64))})
+    with pytest.raises(ModelError, match="'a.weight' is in model-x.safetensors, too"):
+        MlxFolder(folder, {})
+    with pytest.raises(ModelError, match="'a.weight' is in model-x.safetensors, too"):
+        MlxExporter().logits(ProofRequest(folder, [], torch.nn.Identity))

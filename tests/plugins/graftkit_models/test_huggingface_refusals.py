@@ -209,7 +209,12 @@ FORMATS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
         {"q.weight": "F32"},
         "quantization_config: it names gptq, in which no tensor is stored",
     ),
-    "mlx": ({"quantization": {"bits": 4}}, {"q.weight": "U32"}, "quantization: it names no format that is known"),
+    "mlx": (
+        {"quantization": {"bits": 4, "group_size": 64}},
+        {"q.weight": "U32"},
+        "quantization: the weights are quantized for MLX, which mlx-lm loads",
+    ),
+    "nameless": ({"quantization": {"bits": 4}}, {"q.weight": "U32"}, "quantization: it names no format that is known"),
 }
 
 

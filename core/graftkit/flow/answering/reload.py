@@ -187,7 +187,7 @@ def _reload(
     check_as_the_run_lists(folder)
     if (folder / "adapter_config.json").is_file() and export is None:
         return _adapter_on(source, host, AdapterBase(), device, heads=heads)
-    if (folder / "adapter_config.json").is_file():
+    if export is not None and (folder / "adapter_model.safetensors").is_file():
         with this_machine_alone():
             return rebuild_peft(folder, _ours(folder, export, (*TO_LOAD, *TO_REBUILD)), make, device, heads=heads)
     if (folder / "adapter" / "adapter_config.json").is_file() and (folder / "base").is_dir():
