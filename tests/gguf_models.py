@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.tokenizer_metadata import tokenizer_metadata
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-__all__ = ["tiny_llama", "write_llama", "write_model", "write_narrow"]
+__all__ = ["fused", "tiny_llama", "write_llama", "write_model", "write_narrow"]
 
 _NARROW = {
     "llama.block_count": 1,
@@ -29,6 +30,16 @@ _NARROW = {
     "llama.rope.dimension_count": 32,
     "llama.attention.layer_norm_rms_epsilon": 1e-5,
 }
+
+
+def fused(tensors: Iterable[Any]) -> list[Any]:
+    """Returns tensors for `write_gguf` with queries, keys and values, in this order, as one of each layer."""
+    found: dict[str, Any] = {}
+    for name, shape, type_, data in tensors:
+        whole = re.sub(r"attn_[qkv]\.", "attn_qkv.", name)
+        before = found.get(whole, ((0,), type_, data[:0]))
+        found[whole] = ((before[0][0] + shape[0], *shape[1:]), type_, np.concatenate([before[2], data]))
+    return [(name, *rest) for name, rest in found.items()]
 
 
 def write_narrow(path: Path, tokenizer: dict[str, Any]) -> Path:

@@ -6,11 +6,12 @@ NomicBERT's first checkpoints do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from graftkit_gguf.architectures import Architecture
 from graftkit_gguf.header import GgufHeader, GgufTensor
+from graftkit_gguf.metadata import Metadata
 
 __all__ = ["with_own_tensors"]
 
@@ -23,20 +24,32 @@ def with_own_tensors(header: GgufHeader, architecture: Architecture) -> GgufHead
     Args:
         header: A file's header.
         architecture: Its architecture; one whose layers are fused, too, keeps them so.
+
+    Raises:
+        ModelError: The file has such tensors, and does not say how many heads there are.
     """
     stored = {name for part in architecture.parts for name in part.stored}
-    if not stored.issuperset(_OWN) or _FUSED in stored:
+    fused = any(f".{_FUSED}." in name for name in header.tensors)
+    if not fused or not stored.issuperset(_OWN) or _FUSED in stored:
         return header
-    tensors = [each for tensor in header.tensors.values() for each in _own(tensor)]
+    metadata = Metadata(header.path, header.metadata)
+    queries = metadata.integer(f"{architecture.name}.attention.head_count", least=1)
+    keys = metadata.integer(f"{architecture.name}.attention.head_count_kv", queries, least=1)
+    heads = dict(zip(_OWN, (queries, keys, keys), strict=True))
+    tensors = [each for tensor in header.tensors.values() for each in _own(tensor, heads)]
     return replace(header, tensors={tensor.name: tensor for tensor in tensors})
 
 
-def _own(tensor: GgufTensor) -> Iterator[GgufTensor]:
+def _own(tensor: GgufTensor, heads: Mapping[str, int]) -> Iterator[GgufTensor]:
+    """Yields the tensors of queries, keys and values, each with as many rows as it has heads; another one as it is."""
     *inner, rows = tensor.shape
-    if f".{_FUSED}." not in tensor.name or rows % len(_OWN):
+    size, left = divmod(rows, sum(heads.values()))
+    if f".{_FUSED}." not in tensor.name or left:
         yield tensor
         return
-    nbytes = tensor.nbytes // len(_OWN)
-    for place, name in enumerate(_OWN):
-        own, shape = tensor.name.replace(_FUSED, name), (*inner, rows // len(_OWN))
-        yield replace(tensor, name=own, shape=shape, offset=tensor.offset + place * nbytes, nbytes=nbytes)
+    offset = tensor.offset
+    for name, count in heads.items():
+        nbytes = tensor.nbytes // rows * size * count
+        own = tensor.name.replace(_FUSED, name)
+        yield replace(tensor, name=own, shape=(*inner, size * count), offset=offset, nbytes=nbytes)
+        offset += nbytes

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from encoder_models import ENCODERS, encoder_folder
+from gguf_models import fused
 from graftkit.errors import ExportError, ModelError
 from graftkit.interfaces.architecture import EMBEDDING_POOLING, PooledBy, head_of, labels_of, with_head
 from graftkit.interfaces.forward import pooled
@@ -90,19 +89,14 @@ def test_one_tensor_of_queries_keys_and_values_is_read_as_three(kind: str, tmp_p
     """As llama.cpp's converter writes NomicBERT's; in blocks, and with a bias where the model has one."""
     config, path = config_of(encoder_folder(tmp_path / kind, kind, whole=False)), tmp_path / "model.gguf"
     model = write(path, tmp_path / kind)
-    apart = {name: rest for name, *rest in stored_tensors(config, model.state_dict().items(), StoredTypes("q8_0"))}
-    fused: dict[str, Any] = {}
-    for name, (shape, type_, data) in apart.items():
-        whole = re.sub(r"attn_[qkv]\.", "attn_qkv.", name)
-        before = fused.get(whole, ((0,), type_, data[:0]))
-        fused[whole] = ((before[0][0] + shape[0], *shape[1:]), type_, np.concatenate([before[2], data]))
-    metadata = read_header(path).metadata
+    apart = list(stored_tensors(config, model.state_dict().items(), StoredTypes("q8_0")))
+    metadata, together = read_header(path).metadata, fused(apart)
     found = []
-    for tensors in (apart, fused):
-        write_gguf(path, metadata, [(name, *rest) for name, rest in tensors.items()])
+    for tensors in (apart, together):
+        write_gguf(path, metadata, tensors)
         found.append(dict(GgufSource().open(str(path)).read()))
     ids = torch.randint(5, 80, (40,), generator=torch.Generator().manual_seed(1)).tolist()
-    assert any("attn_qkv" in name for name in fused) and found[0].keys() == found[1].keys()
+    assert any("attn_qkv" in name for name, *_ in together) and found[0].keys() == found[1].keys()
     for name, stored in found[0].items():
         ours, theirs = (each if torch.is_tensor(each) else each.dequantize() for each in (stored, found[1][name]))
         assert torch.equal(ours, theirs), name

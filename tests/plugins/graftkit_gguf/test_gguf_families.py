@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gguf.quants import dequantize
-from gguf_models import write_llama
+from gguf_models import fused, write_llama
 from graftkit.errors import ModelError
 from graftkit.interfaces.architecture import EMBEDDING_POOLING, PooledBy, head_of, labels_of, with_head
 from graftkit.interfaces.forward import pooled
@@ -27,8 +27,10 @@ from graftkit_gguf.blocks import BLOCKS
 from graftkit_gguf.exported import check_exported
 from graftkit_gguf.families import ARCHITECTURES as ARCHITECTURES_OF_GGUF
 from graftkit_gguf.families import architecture_of
+from graftkit_gguf.file_writer import write_gguf
 from graftkit_gguf.header import read_header
 from graftkit_gguf.llama_cpp import LlamaCpp
+from graftkit_gguf.model_tensors import stored_tensors
 from graftkit_gguf.source import GgufSource
 from graftkit_gguf.stored_types import StoredTypes
 from graftkit_gguf.tensor_types import KEPT_TYPES
@@ -171,6 +173,25 @@ def test_llama_cpp_and_what_is_read_back_compute_what_transformers_computes(fami
     # llama.cpp looks GELU up in a table of half precision
     rounded = 1e-3 if family.startswith(("gemma", "starcoder")) else 1e-5
     assert off < rounded * logits.abs().max().item()
+
+
+@pytest.mark.parametrize("keys", [1, 2])
+def test_one_tensor_of_more_queries_than_keys_is_read_as_llama_cpp_does(keys: int, tmp_path: Path) -> None:
+    config = {**settings("olmo2"), "num_key_value_heads": keys}
+    torch.manual_seed(0)
+    built = {key: value for key, value in config.items() if key != "model_type"}
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING["olmo2"](**built)).eval()
+    path = write_llama(tmp_path / "model.gguf", StoredTypes("f32"), config, model.state_dict())
+    tensors = stored_tensors(config, model.state_dict().items(), StoredTypes("f32"))
+    write_gguf(path, read_header(path).metadata, fused(tensors))
+    state, own = dict(GgufSource().open(str(path)).read()), model.state_dict()
+    assert all(torch.equal(tensor, own[name]) for name, tensor in state.items())
+    ids = torch.randint(0, 256, (40,), generator=torch.Generator().manual_seed(1)).tolist()
+    with LlamaCpp(path, 64) as program, torch.no_grad():
+        found = program.log_probabilities(ids, [39], config["vocab_size"])
+        expected = model(input_ids=torch.tensor([ids])).logits[0, 39:].log_softmax(-1)
+    known = ~found.isnan()
+    torch.testing.assert_close(found[known], expected[known], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("labels", [2, 70])
