@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -254,6 +255,20 @@ def test_what_hooks_write_is_listed_at_once_and_once_the_run_is_over(make_recipe
     assert said is not None and others_files(folder, said) == []
 
 
+def test_what_hooks_write_last_and_can_not_be_listed_is_told(
+    make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr("graftkit.flow.state.run_folder.facts_of", refuse)
+    events: list[Event] = []
+    host = graftkit.PluginHost(plugins=[Writing()])
+    graftkit.run(make_recipe(), out=tmp_path / "run", host=host, on_event=events.append)
+    told = [event.message for event in events if isinstance(event, Notice)]
+    assert told[-1].startswith("what hooks changed after the run is not in its manifest: [Errno 5] Input/output error")
+
+
 def test_a_refused_run_takes_along_what_hooks_wrote(
     make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,10 +277,12 @@ def test_a_refused_run_takes_along_what_hooks_wrote(
         raise RequestError("the model is refused")
 
     monkeypatch.setattr("graftkit.flow.preparation.check_model.check_model", refuse)
+    events: list[Event] = []
     host = graftkit.PluginHost(plugins=[Writing()])
     with pytest.raises(RequestError, match="the model is refused"):
-        graftkit.run(make_recipe(), out=tmp_path / "run", host=host)
+        graftkit.run(make_recipe(), out=tmp_path / "run", host=host, on_event=events.append)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
+    assert not [event for event in events if isinstance(event, Notice) and "hooks" in event.message]
 
 
 @pytest.mark.parametrize("record", [{"prompt": "a", "completion": "b"}, {"text": "plain words"}])

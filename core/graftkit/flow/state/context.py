@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -166,9 +166,13 @@ class RunContext:
         """
         if not noticed and self.files.of_hooks() == before:
             return
-        with suppress(GraftkitError, OSError), self.files.held(self.manifest):  # or a hook has moved the folder
-            self.record(artifacts=self.files.listed_again(self.manifest, before))
-            self.save()
+        try:
+            if self.files.ends_as(self.manifest):
+                with self.files.held():
+                    self.record(artifacts=self.files.listed_again(self.manifest, before))
+                    self.save()
+        except (GraftkitError, OSError) as error:
+            self.emit(Notice("plugins", f"what hooks changed after the run is not in its manifest: {text_of(error)}"))
 
     def _tell_of_plugins(self) -> bool:
         """Tells what plugins were found to do, and returns whether there was anything."""

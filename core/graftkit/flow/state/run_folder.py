@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
-from graftkit.errors import FolderError, StorageError
+from graftkit.errors import StorageError
 from graftkit.flow.folders.folder import ClaimedFolder, locked_folder
 from graftkit.flow.folders.listed_files import is_changed, is_state
 from graftkit.flow.folders.own_files import CHECKPOINTS, LOCK, is_runs_own, others_files
@@ -100,15 +100,24 @@ class RunFolder:
         found = {name: facts for name, facts in manifest.artifacts.items() if name not in gone}
         return found | {name: facts_of(self.path / name) for name in changed}
 
-    def held(self, manifest: RunManifest) -> AbstractContextManager[None]:
+    def ends_as(self, manifest: RunManifest) -> bool:
+        """Tells whether the folder says how this run ended: not where it is given back, was moved, or is another's.
+
+        Args:
+            manifest: What the run says that is over.
+
+        Raises:
+            FolderError: What the folder says can't be read.
+        """
+        there = RunManifest.read(self.path)
+        return there is not None and (there.id, there.status) == (manifest.id, manifest.status)
+
+    def held(self) -> AbstractContextManager[None]:
         """Returns what keeps other commands from the folder of a run that is over, also once it was let go of.
 
         Raises:
-            FolderError: It is another run's by now, or another command holds it.
+            FolderError: Another command holds it.
         """
-        there = RunManifest.read(self.path)
-        if there is None or (there.id, there.status) != (manifest.id, manifest.status):
-            raise FolderError("the folder is that of another run by now", where=str(self.path))
         return nullcontext() if self._claimed.lock >= 0 else locked_folder(self.path)
 
     def artifacts(self, manifest: RunManifest) -> dict[str, object]:
