@@ -14,7 +14,8 @@ from graftkit.cli import plan as plan_command
 from graftkit.cli.progress import PlainLines
 from graftkit.errors import Cancelled, FolderError
 from graftkit.flow.events import Chosen, Event, StepFinished
-from graftkit.flow.records.estimate import describe_chosen, estimate_corpus, estimate_steps
+from graftkit.flow.records.estimate import estimate_corpus
+from graftkit.flow.records.training_numbers import describe_chosen, estimate_steps
 from graftkit.interfaces.objective_config import ObjectiveConfig
 
 

@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 from graftkit.cli.main import cli
 from graftkit.errors import RecipeError
-from graftkit.flow.records.estimate import estimate_steps
+from graftkit.flow.records.training_numbers import estimate_steps
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from graftkit.flow.events import (
     StageStarted,
     StepFinished,
 )
-from graftkit.flow.records.estimate import describe_chosen
+from graftkit.flow.records.training_numbers import describe_chosen
 from graftkit.visible import further_lines_indented
 
 if TYPE_CHECKING:

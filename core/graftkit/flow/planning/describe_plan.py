@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from graftkit.articles import counted
 from graftkit.corpus.record_shapes import SHAPES
-from graftkit.flow.records.estimate import CorpusEstimate, describe_chosen, estimate_steps
+from graftkit.flow.records.estimate import CorpusEstimate
+from graftkit.flow.records.training_numbers import describe_chosen, estimate_steps
 from graftkit.interfaces.counts import count_weights
 from graftkit.interfaces.objective_config import LearnsFrom
 from graftkit.report.figure_text import about_time

@@ -26,11 +26,10 @@ from graftkit.flow.planning.run_plan import RunPlan, seen_an_epoch
 from graftkit.flow.planning.unsettled import unsettled
 from graftkit.flow.planning.vectors import told_of_few_compared, told_of_prompts, told_of_texts
 from graftkit.flow.records.chat import chat_options, must_be_passed
-from graftkit.flow.records.estimate import (
+from graftkit.flow.records.estimate import CorpusEstimate, estimate_corpus
+from graftkit.flow.records.training_numbers import (
     FEWEST_SAID,
-    CorpusEstimate,
     choose_training,
-    estimate_corpus,
     estimate_steps,
     long_warmup,
     never_falls,

@@ -18,7 +18,8 @@ from graftkit.flow.base_files.sentence_settings import (
     text_limits,
 )
 from graftkit.flow.folders.adapter_folder import AdapterFolder
-from graftkit.flow.records.estimate import CorpusEstimate, estimate_steps
+from graftkit.flow.records.estimate import CorpusEstimate
+from graftkit.flow.records.training_numbers import estimate_steps
 from graftkit.interfaces.architecture import PooledBy
 from graftkit.interfaces.model_source import BaseModelFiles
 from graftkit.interfaces.objective_config import EmbeddingConfig, SimilarityConfig

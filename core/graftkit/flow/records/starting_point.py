@@ -19,9 +19,10 @@ from graftkit.errors import DataError, RecipeError, UnknownFormatError
 from graftkit.flow.base_files.open_model import load_tokenizer, open_model
 from graftkit.flow.base_files.own_head import check_head, mask_token
 from graftkit.flow.records.datasets import look_at_path, open_path, read_for
-from graftkit.flow.records.estimate import CorpusEstimate, choose_training, estimate_corpus, estimate_steps, rounded_up
+from graftkit.flow.records.estimate import CorpusEstimate, estimate_corpus
 from graftkit.flow.records.format_guess import Guess
 from graftkit.flow.records.scored_texts import scored_texts
+from graftkit.flow.records.training_numbers import choose_training, estimate_steps, rounded_up
 from graftkit.host.host import PluginHost
 from graftkit.interfaces.architecture import Head, head_of
 from graftkit.interfaces.bounded_json import parse_json

@@ -46,7 +46,7 @@ class TrainingSection(StrictModel):
     """How the adapter is trained.
 
     The plan of a run chooses what is left out of `tokens_per_step`, `learning_rate`, and `epochs` and `steps`; see
-    `graftkit.flow.records.estimate`. The defaults here are of a section that no run uses.
+    `graftkit.flow.records.training_numbers`. The defaults here are of a section that no run uses.
     """
 
     epochs: Annotated[float, Field(gt=0, le=10_000), AfterValidator(_whole_if_it_is)] | None = Field(

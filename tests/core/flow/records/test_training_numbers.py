@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-from graftkit.flow.records.estimate import CorpusEstimate, choose_training, estimate_steps
+from graftkit.flow.records.estimate import CorpusEstimate
+from graftkit.flow.records.training_numbers import choose_training, describe_chosen, estimate_steps
+from graftkit.recipe.load import load_recipe
 from graftkit.recipe.schema.recipe import Recipe
 from graftkit.training.order import plan_steps
 
@@ -44,6 +47,15 @@ def test_so_many_epochs_are_chosen_or_named_that_thirty_steps_are_taken() -> Non
 def test_no_record_at_all_takes_an_epoch_a_step() -> None:
     recipe = Recipe.model_validate({"model": "m", "data": {"train": "a.jsonl"}})
     assert estimate_steps(recipe, CorpusEstimate(0, [], [], 1.0, sampled=False)).enough_epochs == 30
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1.25e-4, 2.5e-5, 0.05, 3.33e-7])
+def test_a_chosen_rate_is_told_as_it_is(rate: float, tmp_path: Path) -> None:
+    """Also one that a plugin's factor gives more digits."""
+    told = describe_chosen({"epochs": 3, "learning_rate": rate})
+    (tmp_path / "recipe.yaml").write_text(f"model: m\ndata: {{train: a.jsonl}}\n{told}\n")
+    said = load_recipe(tmp_path / "recipe.yaml").recipe.training
+    assert (said.epochs, said.learning_rate) == (3, rate)
 
 
 def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
