@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
+
+from graftkit.recipe.schema.training import Optimizer, Schedule
 
 __all__ = ["OTHER_PROGRAMS", "OtherKey", "own_key"]
 
@@ -69,7 +72,7 @@ _HOLDOUT = OtherKey(
 _SCHEDULE = OtherKey(
     "training.schedule",
     "training: {schedule: cosine}",
-    "cosine, linear, constant, wsd, cosine_with_restarts, polynomial or inverse_sqrt",
+    f"one of {', '.join(get_args(Schedule))}",
 )
 _TEMPLATE = OtherKey(
     "data.chat_template",
@@ -89,9 +92,7 @@ _BEST = OtherKey("evaluation.exported", "evaluation: {every: 50, exported: best}
 _PACKED = OtherKey(
     differs="sequences share a pass without padding wherever that computes what the model computes of each alone"
 )
-_OPTIMIZER = OtherKey(
-    "training.optimizer", "training: {optimizer: adamw}", "adamw, adamw-8bit, sgd, lion, adafactor or muon"
-)
+_OPTIMIZER = OtherKey("training.optimizer", "training: {optimizer: adamw}", f"one of {', '.join(get_args(Optimizer))}")
 _ANSWERS = OtherKey(
     differs="of conversations and prompts only the answers are learnt, of texts all; a message's `weight` or `train` "
     "says otherwise"

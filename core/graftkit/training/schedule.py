@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from math import cos, pi, sqrt
-from typing import Literal
 
-from graftkit.recipe.schema.training import TrainingSection
+from graftkit.recipe.schema.training import DecayType, Schedule, TrainingSection
 
 __all__ = [
     "FALLS_BY_STEPS_TAKEN",
-    "DecayType",
-    "Schedule",
     "falling_steps",
     "learning_rate",
     "rate_of_step",
     "warmup_steps",
 ]
-
-Schedule = Literal["cosine", "linear", "constant", "wsd", "cosine_with_restarts", "polynomial", "inverse_sqrt"]
-DecayType = Literal["linear", "cosine", "1-sqrt"]
 
 FALLS_BY_STEPS_TAKEN: frozenset[Schedule] = frozenset({"constant", "inverse_sqrt"})
 """Schedules whose rates after the warm-up depend on the steps taken, and not on how many there are in all."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from graftkit.recipe.schema.training import TrainingSection
-from graftkit.training.schedule import Schedule, learning_rate, rate_of_step, warmup_steps
+from graftkit.recipe.schema.training import Schedule, TrainingSection
+from graftkit.training.schedule import learning_rate, rate_of_step, warmup_steps
 from hypothesis import given
 from hypothesis import strategies as st
 

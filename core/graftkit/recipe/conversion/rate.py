@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 from graftkit.recipe.conversion.draft import Draft, is_count, is_number
+from graftkit.recipe.schema.training import DecayType, Optimizer, Schedule
 
 __all__ = ["convert_optimizer", "convert_rate"]
 
@@ -25,7 +26,7 @@ def convert_rate(draft: Draft) -> None:
     if named:
         draft.put("training.schedule", named)
     else:
-        draft.leave("lr_scheduler_type", schedule, f"training.schedule is {', '.join(sorted({*_SCHEDULES.values()}))}")
+        draft.leave("lr_scheduler_type", schedule, f"training.schedule is {', '.join(get_args(Schedule))}")
     if schedule == "cosine_warmup_with_min_lr":
         draft.told.append(
             "training.schedule: after the warm-up each step has the rate that its program gives the step before"
@@ -99,7 +100,7 @@ def _as_power(value: object, training: Mapping[str, Any]) -> float | None:
 
 
 def _as_curve(value: object, training: Mapping[str, Any]) -> object:
-    return value if value in ("linear", "cosine", "1-sqrt") else None
+    return value if value in get_args(DecayType) else None
 
 
 def _warmup(draft: Draft, schedule: object) -> None:
@@ -127,7 +128,7 @@ def convert_optimizer(draft: Draft) -> None:
         return
     ours = next((ours for ours, theirs in _OPTIMIZERS.items() if name in theirs), None)
     if ours is None:
-        draft.leave("optim", name, f"training.optimizer is {', '.join(_OPTIMIZERS)}")
+        draft.leave("optim", name, f"training.optimizer is {', '.join(get_args(Optimizer))}")
         return
     draft.put("training.optimizer", ours)
     if ours == "lion" and "8bit" in str(name):
@@ -144,7 +145,7 @@ _TRAINING: Mapping[str, Sequence[str]] = {
     "epsilon": ("adam_epsilon",),
     "seed": ("seed",),
 }
-_SCHEDULES: Mapping[str, str] = {
+_SCHEDULES: Mapping[str, Schedule] = {
     "cosine": "cosine",
     "cosine_with_min_lr": "cosine",
     "cosine_warmup_with_min_lr": "cosine",
@@ -168,7 +169,7 @@ _OF_SCHEDULE: Mapping[str, Sequence[tuple[str, str, Callable[[object, Mapping[st
     ],
 }
 """By schedule what their programs give it, the key of `training` for each, and what that one's value is, or None."""
-_OPTIMIZERS: Mapping[str, Sequence[str]] = {
+_OPTIMIZERS: Mapping[Optimizer, Sequence[str]] = {
     "adamw": [
         *("adamw", "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_apex_fused"),
         *("adam", "adamw_hf", "adamw_bnb", "paged_adamw", "paged_adamw_32bit"),

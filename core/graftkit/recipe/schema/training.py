@@ -15,9 +15,20 @@ from pydantic import (
 from graftkit.interfaces.config import MOST_COUNTED, StrictModel
 
 __all__ = [
+    "DecayType",
     "MemorySection",
+    "Optimizer",
+    "Schedule",
     "TrainingSection",
 ]
+
+Schedule = Literal["cosine", "linear", "constant", "wsd", "cosine_with_restarts", "polynomial", "inverse_sqrt"]
+"""How the learning rate falls after the warm-up."""
+
+DecayType = Literal["linear", "cosine", "1-sqrt"]
+"""Along which curve it falls with `wsd`."""
+
+Optimizer = Literal["adamw", "adamw-8bit", "sgd", "lion", "adafactor", "muon"]
 
 _DEVICES = r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?"
 
@@ -77,20 +88,16 @@ class TrainingSection(StrictModel):
         "billion, 2e-4 for larger ones; a tenth of that for adapter: full, and where preferences or rewards are "
         "learnt, and a fifth with lion",
     )
-    schedule: Literal["cosine", "linear", "constant", "wsd", "cosine_with_restarts", "polynomial", "inverse_sqrt"] = (
-        Field(
-            default="cosine",
-            description="how the rate falls after the warm-up. wsd: it stays, and falls at the end; "
-            "cosine_with_restarts: along several cosines, each from the highest rate; polynomial: by a power of the "
-            "steps that are left; inverse_sqrt: by the square root of the steps since the warm-up",
-        )
+    schedule: Schedule = Field(
+        default="cosine",
+        description="how the rate falls after the warm-up. wsd: it stays, and falls at the end; "
+        "cosine_with_restarts: along several cosines, each from the highest rate; polynomial: by a power of the "
+        "steps that are left; inverse_sqrt: by the square root of the steps since the warm-up",
     )
     decay: float = Field(
         default=0.1, gt=0, le=1, description="the share of steps, the last ones, in which the rate falls with wsd"
     )
-    decay_type: Literal["linear", "cosine", "1-sqrt"] = Field(
-        default="linear", description="along which curve the rate falls with wsd"
-    )
+    decay_type: DecayType = Field(default="linear", description="along which curve the rate falls with wsd")
     cycles: int = Field(
         default=2, ge=1, le=1_000_000, description="how many cosines follow one another with cosine_with_restarts"
     )
@@ -114,7 +121,7 @@ class TrainingSection(StrictModel):
     warmup_steps: int | None = Field(
         default=None, ge=0, le=1_000_000, description="in how many steps the rate rises, instead of warmup's share"
     )
-    optimizer: Literal["adamw", "adamw-8bit", "sgd", "lion", "adafactor", "muon"] = Field(
+    optimizer: Optimizer = Field(
         default="adamw",
         description="adamw; adamw-8bit, whose moments take a quarter of the memory; sgd, with a momentum of 0.9; lion, "
         "which keeps one moment and takes a lower rate; adafactor, which keeps a number a row and a column; muon for "
