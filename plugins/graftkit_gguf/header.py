@@ -23,9 +23,9 @@ from graftkit.interfaces.file_state import FileState
 from graftkit_gguf.cursor import MetadataValue, ValueCursor, damaged
 from graftkit_gguf.tensor_types import GGML_TYPES, GgmlType
 
-__all__ = ["HEADER_LIMIT", "MAGIC", "GgufHeader", "GgufTensor", "read_header"]
+__all__ = ["HEADER_LIMIT", "GgufHeader", "GgufTensor", "is_gguf", "read_header"]
 
-MAGIC = b"GGUF"
+_MAGIC = b"GGUF"
 """The first four bytes of every GGUF file."""
 
 HEADER_LIMIT = 64 * 2**20
@@ -81,6 +81,16 @@ class GgufHeader:
     state: FileState
 
 
+def is_gguf(path: Path) -> bool:
+    """Tells whether a file begins as a GGUF file does.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 def read_header(path: Path) -> GgufHeader:
     """Reads the header of a GGUF file without touching its weights.
 
@@ -116,7 +126,7 @@ def _parse(cursor: ValueCursor, path: Path, state: FileState) -> GgufHeader:
 
 
 def _version(cursor: ValueCursor) -> int:
-    if cursor.take(len(MAGIC), "the magic number") != MAGIC:
+    if cursor.take(len(_MAGIC), "the magic number") != _MAGIC:
         raise cursor.error("this is no GGUF file: it doesn't start with 'GGUF'", hint="")
     version = cursor.u32("the version")
     if version in (2, 3):

@@ -19,7 +19,7 @@ from graftkit_gguf.adapter_file import check_adapter, check_fits, write_adapter
 from graftkit_gguf.base_file import same_weights, write_base
 from graftkit_gguf.config import GgufLoraConfig
 from graftkit_gguf.families import architecture_of
-from graftkit_gguf.header import MAGIC, read_header
+from graftkit_gguf.header import is_gguf, read_header
 from graftkit_gguf.lora_layers import INSTEAD, check_planned, factor_of_b, file_alpha, stored_layer
 from graftkit_gguf.modelfile import adapter_modelfile
 
@@ -74,7 +74,7 @@ class GgufLoraExporter:
     def on_base_file(self, request: ProofRequest) -> OnBaseFile | None:
         """Loads the adapter with llama.cpp onto the base model's own file, where that is one GGUF file."""
         adapter = check_adapter(request.folder / _FILE)
-        if len(request.base_files) != 1 or not _is_gguf(request.base_files[0]):
+        if len(request.base_files) != 1 or not is_gguf(request.base_files[0]):
             return None
         file = read_header(request.base_files[0])
         check_fits(adapter, file)
@@ -129,8 +129,3 @@ def _run(request: ProofRequest, base: Path, adapter: Path | None) -> list[torch.
     longest = max(len(probe.ids) for probe in request.probes)
     with LlamaCpp(base, longest + 8, adapter) as program:
         return [program.log_probabilities(probe.ids, probe.positions, tensor.shape[1]) for probe in request.probes]
-
-
-def _is_gguf(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC

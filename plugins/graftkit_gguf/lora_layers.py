@@ -112,7 +112,7 @@ def factor_of_b(fields: Mapping[str, Any], layer: str, rank: int) -> float:
     """Returns what a layer's `lora_B` is multiplied by, so that the file's alpha over its rank scales it rightly.
 
     llama.cpp scales every layer by the file's alpha over the layer's rank (`llama_adapter_lora_weight::get_scale`);
-    PEFT by its own number, over which the quotient goes into `lora_B`.
+    PEFT by its own scale (`lora_scale`). The quotient of the two goes into `lora_B`.
 
     Args:
         fields: The method's fields of PEFT's `adapter_config.json`.

@@ -23,7 +23,7 @@ from graftkit import (
     TrainedModel,
 )
 from graftkit.errors import ExportError, ModelError, RequestError
-from graftkit.interfaces.architecture import EMBEDDING_PROMPTS, head_of, token_types
+from graftkit.interfaces.architecture import EMBEDDING_PROMPTS, OF_WHOLES, head_of, token_types
 from graftkit.interfaces.exporter import added_ids
 from graftkit.interfaces.temporary import temporary_folder
 from graftkit.interfaces.tokenizer import PutsAround
@@ -99,8 +99,7 @@ class GgufExporter:
         """Says which matrices are stored otherwise than the recipe asks, and where an answer does not end by itself."""
         architecture, config = architecture_of(planned.config), complete_config(planned.config)
         shapes = architecture.stored_shapes(config)
-        of_wholes = head_of(config) != "language"
-        cut = _tokenizer(planned, planned.tokenizer.adds_bos, []) if of_wholes else {}
+        cut = _tokenizer(planned, planned.tokenizer.adds_bos, []) if head_of(config) in OF_WHOLES else {}
         return [
             *self._types(planned).notices(shapes),
             *self._notices_of_changes(planned),
@@ -338,7 +337,7 @@ def _tokenizer(planned: PlannedModel, adds_bos: bool, stop: list[int]) -> dict[s
     tokenizer = planned.tokenizer
     roles = {role: tokenizer.role_token(role) for role in ("bos", "eos", "unk", "pad")}
     added = (adds_bos, False)
-    wholes = head_of(planned.config) != "language"
+    wholes = head_of(planned.config) in OF_WHOLES
     if wholes:
         around = _put_around(tokenizer)
         roles, added = {**roles, **around}, ("bos" in around, "eos" in around)

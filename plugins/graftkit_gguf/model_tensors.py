@@ -14,7 +14,7 @@ from graftkit_gguf.architectures import complete_config
 from graftkit_gguf.families import architecture_of
 from graftkit_gguf.file_writer import StoredTensor
 from graftkit_gguf.fused import with_own_tensors
-from graftkit_gguf.header import MAGIC, GgufHeader, read_header
+from graftkit_gguf.header import GgufHeader, is_gguf, read_header
 from graftkit_gguf.parts import EMBEDDING, OUTPUT
 from graftkit_gguf.quantize import quantize_rows
 from graftkit_gguf.reading import architecture_of_file
@@ -46,11 +46,9 @@ class BaseTensors:
         """
         try:
             path = local_path(reference)
-            with path.open("rb") as file:
-                is_gguf = file.read(len(MAGIC)) == MAGIC
+            if not is_gguf(path):
+                return None
         except (ModelError, OSError, ValueError):
-            return None
-        if not is_gguf:
             return None
         header = read_header(path)
         return cls(with_own_tensors(header, architecture_of_file(header)))

@@ -12,7 +12,7 @@ from graftkit.interfaces.model_source import TensorInfo
 from graftkit.interfaces.references import local_path
 
 from graftkit_gguf.fused import with_own_tensors
-from graftkit_gguf.header import MAGIC, GgufHeader, read_header
+from graftkit_gguf.header import GgufHeader, is_gguf, read_header
 from graftkit_gguf.reading import StoredWeight as FileWeight
 from graftkit_gguf.reading import architecture_of_file, model_config, model_weights
 from graftkit_gguf.tensor_types import READABLE_TYPES
@@ -33,7 +33,7 @@ class GgufSource:
             return True
         try:
             path = local_path(reference)
-            return path.is_file() and _starts_as_gguf(path)
+            return path.is_file() and is_gguf(path)
         except (ModelError, OSError):
             return False
 
@@ -159,11 +159,6 @@ class GgufFile(GgufTokenizerFile):
             raise ModelError(f"there is no tensor '{name}'", where=self.reference, hint="`tensors` has their names.")
         [(_, tensor)] = read_weights(self.header, {name: self.weights[name]})
         return tensor
-
-
-def _starts_as_gguf(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
 
 
 def _refuse_unreadable(header: GgufHeader) -> None:

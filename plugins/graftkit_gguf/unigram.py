@@ -98,7 +98,7 @@ def _charsmap(spec: Mapping[str, Any]) -> bytes:
     if split == _METASPACE and rest == _TRIMMED:
         return charsmap
     if (split == _WORDS and not rest) or (split == _METASPACE and rest in _CONVERTED):
-        _refuse_other_spaces(steps[0] if has_table else None)
+        _refuse_other_spaces(charsmap)
         return charsmap
     raise ExportError(
         "a Unigram tokenizer has a form in GGUF only where it replaces characters by SentencePiece's table, takes runs "
@@ -106,11 +106,11 @@ def _charsmap(spec: Mapping[str, Any]) -> bytes:
     )
 
 
-def _refuse_other_spaces(table: Mapping[str, Any] | None) -> None:
+def _refuse_other_spaces(charsmap: bytes) -> None:
     """Refuses a tokenizer that splits at characters which llama.cpp takes for letters."""
     from tokenizers.normalizers import Precompiled
 
-    normalize = Precompiled(base64.b64decode(table["precompiled_charsmap"])).normalize_str if table else str
+    normalize = Precompiled(charsmap).normalize_str if charsmap else str
     kept = [f"U+{ord(space):04X}" for space in _USUAL_SPACES if normalize(space).strip(" ")]
     if kept:
         raise ExportError(
