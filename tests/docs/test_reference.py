@@ -8,6 +8,13 @@ import runpy
 
 import pytest
 from documents import ROOT, text_of
+from graftkit.interfaces.objective_config import (
+    AnyObjectiveConfig,
+    MaskedConfig,
+    RetrievalConfig,
+    SampledConfig,
+    TeacherConfig,
+)
 
 GENERATED = runpy.run_path(str(ROOT / "docs/generate.py"))
 PAGES: dict[str, str] = GENERATED["pages"]()
@@ -16,6 +23,13 @@ PAGES: dict[str, str] = GENERATED["pages"]()
 @pytest.mark.parametrize("name", PAGES)
 def test_a_generated_page_is_what_the_code_says(name: str) -> None:
     assert text_of(f"docs/reference/{name}") == PAGES[name], "write them anew: make reference"
+
+
+@pytest.mark.parametrize("config", [TeacherConfig, SampledConfig, MaskedConfig, RetrievalConfig])
+def test_the_page_of_objectives_names_the_fields_that_core_gives_them(config: type[AnyObjectiveConfig]) -> None:
+    page = text_of("docs/plugins/objective.md")
+    [said] = re.findall(rf"^- `{config.__name__}`(.*?)(?=^- |^$)", page, re.MULTILINE | re.DOTALL)
+    assert [field for field in config.model_fields if f"`{field}`" not in said] == []
 
 
 def test_every_message_that_is_explained_is_there() -> None:

@@ -89,7 +89,7 @@ def entry(guess: Guess) -> str:
 
 
 def columns_entry(columns: Mapping[str, str]) -> str:
-    """Returns the part of it that names columns, "" where none is called otherwise."""
+    """Returns the part of an entry that names columns, "" where none is called otherwise."""
     told = [f"{ours}: {yaml_word(theirs)}" for ours, theirs in columns.items() if ours != theirs]
     return f", columns: {{{', '.join(told)}}}" if told else ""
 

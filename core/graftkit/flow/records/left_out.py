@@ -54,12 +54,12 @@ class Fit:
 
     @property
     def read(self) -> Collection[str]:
-        """Those that the format reads."""
+        """The columns that the format reads."""
         return self.look.read
 
     @property
     def unread(self) -> list[str]:
-        """Those that it doesn't."""
+        """The columns that it does not read, in the file's order."""
         return [name for name in self.found if name not in self.read]
 
     def with_columns(self, guess: Guess) -> Guess:

@@ -34,7 +34,12 @@ def remade(look: Look, path: str) -> tuple[str, str] | None:
 
 
 def remade_left_out(look: Look, path: str) -> tuple[str, str] | None:
-    """Returns the same of a file that a format fits, which leaves something out that is likely meant."""
+    """Returns what a format that fits a file leaves out and is likely meant, and the command that makes records of it.
+
+    Args:
+        look: What the file holds, and which columns the format reads.
+        path: The path that the recipe gives.
+    """
     for shapes, then in ((_LEFT_OUT, look), (_UNREAD, replace(look, read=()))):
         shape = next(filter(None, (shape(look) for shape in shapes)), None)
         if shape:

@@ -18,7 +18,7 @@ __all__ = ["remade_texts"]
 
 
 def remade_texts(look: Look, path: str) -> tuple[str, str] | None:
-    """Returns the same of records whose texts and numbers say what they hold, and not their columns' names.
+    """Returns what records hold, by what stands in them and not their columns' names, and the command to remake them.
 
     Args:
         look: What the file holds, of which no format reads any.
