@@ -189,12 +189,17 @@ def as_recipe_error(
         beside: Keys of that section that another model judges.
     """
     problems = _by_key(error.errors(), model, document, prefix)
-    lines = [_line(location, found, model, document, prefix, beside) for location, found in problems]
-    if len(lines) == 1:
+    lines = [_line(location, found, model, document, prefix, beside) for location, found in problems[:_MOST_TOLD]]
+    if len(problems) == 1:
         where, message, hint = lines[0]
         return RecipeError(message, where=where, hint=hint)
     text = "".join(f"\n  {where}: {message}{f' ({hint})' if hint else ''}" for where, message, hint in lines)
-    return RecipeError(f"{len(lines)} things are wrong:{text}", where=document.file)
+    more = f"\n  and {len(problems) - _MOST_TOLD:,} more" if len(problems) > _MOST_TOLD else ""
+    return RecipeError(f"{len(problems):,} things are wrong:{text}{more}", where=document.file)
+
+
+_MOST_TOLD = 100
+"""How many problems of a recipe are named: the places of other keys are looked at for each."""
 
 
 _OF_KEYS = frozenset({"missing", "extra_forbidden"})

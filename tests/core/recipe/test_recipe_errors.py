@@ -146,3 +146,12 @@ def test_one_may_stand_alone_where_several_may_stand() -> None:
     assert load_recipe({**mapping, "export": {"use": "merged", "name": "x"}}).recipe.export[0].folder == "x"
     assert load_recipe(mapping).recipe.adapter.targets == ["q_proj"]
     assert len(load_recipe(mapping).recipe.data.train) == 1
+
+
+def test_of_many_mistakes_the_first_are_named_in_a_moment() -> None:
+    begun = process_time()
+    with pytest.raises(RecipeError) as caught:
+        load_recipe({"model": "m", "data": {"train": "a.jsonl"}, **{f"a{n}": n for n in range(20_000)}})
+    assert process_time() - begun < 3
+    assert caught.value.message.startswith("20,000 things are wrong:")
+    assert "unknown key 'a99'" in caught.value.message and caught.value.message.endswith("\n  and 19,900 more")
