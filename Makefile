@@ -2,12 +2,13 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Modules are compiled when they are first imported, as a third of torch's and transformers' ever is.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
 # The tests start many processes, each of which would compile graftkit anew where the environment forbids to keep that.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test test-plugins test-gpu docs reference pictures matrix kills prefixes faults fuzz install dev format bench clean
+.PHONY: help run test types tests test-plugins test-gpu docs reference pictures matrix kills prefixes faults fuzz install dev format bench clean
 
 help:  ## Show what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,8 +19,13 @@ run: $(VENV)/installed  ## Install into .venv and run the quickstart
 test: dev  ## Run everything that CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --jobs 2 --no-print-directory types tests
+
+types: dev
+	$(BIN)/mypy
+
+tests: dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-plugins: dev  ## Install the plugins of the list that graftkit carries, and run their tests and contracts
